@@ -1,0 +1,135 @@
+"""Behaviour cloning with a multilayer perceptron, on all data or on the best of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dtbench import History, Metrics, TorchStream, TrajectoryDataset, WindowSampler, generator
+
+
+@dataclass(frozen=True)
+class BehaviorCloning:
+    """Predict the action from the last `context` observations (Chen et al. 2021, appendix and public code).
+
+    `best_fraction` and `minimum_return` make it X % BC: only the best episodes are imitated.
+    """
+
+    context: int = 1
+    width: int = 256
+    layers: int = 3
+    dropout: float = 0.1
+    batch_size: int = 64
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    best_fraction: float = 1.0  # keep the best episodes, by timesteps
+    minimum_return: float | None = None  # keep the episodes that reach it
+
+    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "BehaviorCloningLearner":
+        """Build the network for the dataset's spaces."""
+        return BehaviorCloningLearner(self, dataset, seed=seed, device=device)
+
+
+class BehaviorCloningLearner:
+    """A perceptron that imitates."""
+
+    return_conditioned = False
+
+    def __init__(
+        self, algorithm: BehaviorCloning, dataset: TrajectoryDataset, *, seed: int, device: torch.device
+    ) -> None:
+        """See `BehaviorCloning.learner`."""
+        self.algorithm, self.context = algorithm, algorithm.context
+        self.observation_space, self.action_space = dataset.observation_space, dataset.action_space
+        kept = dataset.best(algorithm.best_fraction) if algorithm.best_fraction < 1 else dataset
+        kept = kept.at_least(algorithm.minimum_return) if algorithm.minimum_return is not None else kept
+        self.sampler = WindowSampler(
+            kept,
+            context=self.context,
+            batch_size=algorithm.batch_size,
+            rng=generator(seed, 1),
+            device=device,
+            anchor="end",
+        )
+        self.stream = TorchStream(seed, device)
+        with self.stream.active():
+            self.network = self._build().to(device)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay
+        )
+
+    def update(self) -> Metrics:
+        """One step of AdamW on cross-entropy (discrete) or squared error (continuous)."""
+        windows = self.sampler.sample()
+        self.network.train()
+        with self.stream.active():
+            predicted = self.network(self._input(windows.observations, windows.mask))
+            labels = windows.actions[:, -1]
+            if isinstance(self.action_space, gym.spaces.Discrete):
+                loss = F.cross_entropy(predicted, labels.long() - int(self.action_space.start))
+            else:
+                loss = F.mse_loss(predicted, labels.flatten(1).float())
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+        return {"action_loss": loss.detach()}
+
+    def act(self, history: History) -> Tensor:
+        """The likeliest discrete action, or the predicted continuous one, [B, *action]."""
+        predicted = self.action_logits(history)
+        if isinstance(self.action_space, gym.spaces.Discrete):
+            return predicted.argmax(dim=-1) + int(self.action_space.start)
+        return predicted.view(-1, *(self.action_space.shape or ()))
+
+    @torch.no_grad()
+    def action_logits(self, history: History) -> Tensor:
+        """Logits of the present's discrete actions, [B, actions]."""
+        self.network.eval()
+        predicted: Tensor = self.network(self._input(history.observations, history.mask))
+        return predicted
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer and both random streams."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": self.sampler.rng.bit_generator.state,
+            "stream": self.stream.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sampler.rng.bit_generator.state = state["sampler"]
+        self.stream.state = state["stream"]
+
+    def _input(self, observations: Tensor, mask: Tensor) -> Tensor:
+        flat = flat_observations(observations, self.observation_space)
+        return (flat * mask[..., None]).flatten(1)
+
+    def _build(self) -> nn.Module:
+        sizes = [self.context * flat_size(self.observation_space), *[self.algorithm.width] * self.algorithm.layers]
+        modules: list[nn.Module] = []
+        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+            modules += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(self.algorithm.dropout)]
+        if isinstance(self.action_space, gym.spaces.Discrete):
+            return nn.Sequential(*modules, nn.Linear(sizes[-1], int(self.action_space.n)))
+        return nn.Sequential(*modules, nn.Linear(sizes[-1], math.prod(self.action_space.shape or ())), nn.Tanh())
+
+
+def flat_size(space: gym.Space[Any]) -> int:
+    """Numbers that one observation becomes for a perceptron."""
+    return int(space.n) if isinstance(space, gym.spaces.Discrete) else math.prod(space.shape or ())
+
+
+def flat_observations(observations: Tensor, space: gym.Space[Any]) -> Tensor:
+    """[B, T, *observation] to [B, T, numbers]: indices become one-hot, the rest is flattened."""
+    if isinstance(space, gym.spaces.Discrete):
+        return F.one_hot(observations.long() - int(space.start), int(space.n)).float()
+    return observations.float().flatten(2)

@@ -1,0 +1,71 @@
+"""dtbench: does return-conditioned sequence modelling match TD learning for offline RL?"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dtbench.algorithm import Algorithm, DiscreteLearner, History, Learner, Metrics
+    from dtbench.data.sampling import Transitions, TransitionSampler, Windows, WindowSampler
+    from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+    from dtbench.decision_transformer.model import CausalTransformer
+    from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
+    from dtbench.evaluation import Episodes, Evaluator
+    from dtbench.randomness import TorchStream, generator
+    from dtbench.task import Task, normalize
+
+# Looked up at first use: `dtbench --help` must not wait for torch.
+_HOMES = {
+    "Algorithm": "algorithm",
+    "CausalTransformer": "decision_transformer.model",
+    "DiscreteLearner": "algorithm",
+    "DtbenchError": "errors",
+    "Episodes": "evaluation",
+    "Evaluator": "evaluation",
+    "History": "algorithm",
+    "IncompatibleTask": "errors",
+    "InvalidValue": "errors",
+    "Learner": "algorithm",
+    "Metrics": "algorithm",
+    "Task": "task",
+    "TorchStream": "randomness",
+    "TrajectoryDataset": "data.trajectories",
+    "TransitionSampler": "data.sampling",
+    "Transitions": "data.sampling",
+    "WindowSampler": "data.sampling",
+    "Windows": "data.sampling",
+    "generator": "randomness",
+    "make_dataset": "data.trajectories",
+    "normalize": "task",
+}
+
+__all__ = [
+    "Algorithm",
+    "CausalTransformer",
+    "DiscreteLearner",
+    "DtbenchError",
+    "Episodes",
+    "Evaluator",
+    "History",
+    "IncompatibleTask",
+    "InvalidValue",
+    "Learner",
+    "Metrics",
+    "Task",
+    "TorchStream",
+    "TrajectoryDataset",
+    "TransitionSampler",
+    "Transitions",
+    "WindowSampler",
+    "Windows",
+    "generator",
+    "make_dataset",
+    "normalize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"dtbench.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'dtbench' has no attribute {name!r}")

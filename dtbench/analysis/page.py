@@ -1,0 +1,294 @@
+"""The page: what a report says besides its results, and how sections become one HTML file or Markdown."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from dtbench import shipped
+from dtbench.analysis.figures import INK, Drawing
+from dtbench.analysis.published import VERDICT_RULE
+from dtbench.analysis.scores import SuiteResults
+from dtbench.analysis.statistics import success_interval
+from dtbench.analysis.tables import Cell, Column, Table, escape_markdown, number_cell
+from dtbench.ledger import TrialRecord
+
+SMOKE = "SMOKE: numbers mean nothing. The smoke preset only shows that everything runs."
+
+# Long lists inside a data recipe are drawn, not printed.
+_DRAWN = ("walk_steps_to_goal", "shortest_steps")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what stands below it, in this order."""
+
+    heading: str
+    paragraphs: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    drawings: tuple[Drawing, ...] = ()
+    folded: bool = False  # long tables that few readers open
+
+    @property
+    def anchor(self) -> str:
+        """The heading as an HTML id."""
+        return re.sub(r"[^a-z0-9]+", "-", self.heading.lower()).strip("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A report, not yet in any format."""
+
+    title: str
+    description: str
+    facts: tuple[tuple[str, str], ...]  # what a reader wants to know first
+    warning: str  # empty where the numbers mean something
+    sections: tuple[Section, ...]
+
+
+def html(page: Page) -> str:
+    """One self-contained file: inline styles and figures, no address outside itself."""
+    return _render("templates/index.html.j2", page, autoescape=True)
+
+
+def markdown(page: Page) -> str:
+    """The same for a repository's web page or a pager; figures are linked from figures/."""
+    return _render("templates/report.md.j2", page, autoescape=False)
+
+
+def inline_svg(drawing: Drawing) -> Markup:
+    """An SVG element that takes its ink from the page and whose ids meet no other figure's."""
+    text = drawing.svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawing.name}-", text)
+    text = text.replace(INK, "currentColor")
+    label = Markup(' role="img" aria-label="{}"').format(drawing.alt)
+    return Markup(text.replace("<svg", f"<svg{label}", 1).strip())
+
+
+def protocol(results: SuiteResults, finals: pd.DataFrame) -> tuple[str, ...]:
+    """How the numbers came about and which of them count."""
+    specs = [record.spec for record in results.records]
+    every = _listed({spec.evaluation.every for spec in specs})
+    episodes = _listed({spec.evaluation.episodes for spec in specs})
+    return (
+        (
+            f"Evaluation: {episodes} episodes for each target return, every {every} gradient steps and after the last one. "
+            "All contenders play the same episodes, from the same environment seeds."
+        ),
+        "The last checkpoint of each trial counts. This was fixed beforehand; no best checkpoint is picked anywhere.",
+        *_targets(results, finals),
+        *_action_modes(results.records),
+        (
+            "Intervals are 95 % percentile bootstrap intervals over training seeds (2000 resamples, fixed seed). With few "
+            "seeds they are too narrow: with two or three they reach about from the lowest to the highest seed, so the "
+            "seeds' own values are printed too."
+        ),
+        VERDICT_RULE,
+    )
+
+
+def data_table(results: SuiteResults) -> Table:
+    """Where each task's data came from, and what is in it."""
+    order = order_of(results)
+    records = sorted(results.records, key=lambda record: (order(record.spec.task), record.spec.dataset_digest))
+    rows = {(record.spec.task, record.spec.dataset_digest): _data_row(record) for record in records}
+    names = ("Task", "Source", "Digest", "Episodes", "Steps", "Mean return", "Best return", "Mean length", "Recipe")
+    columns = tuple(Column(name, number=name in names[3:8]) for name in names)
+    return Table("data", "Data that the contenders learned from", columns, tuple(rows.values()))
+
+
+def task_table(results: SuiteResults) -> Table:
+    """What each task asks and how it is scored."""
+    about = {record.spec.task: record.provenance.get("task") or {} for record in results.records}
+    rows = []
+    for task in results.suite.get("tasks") or sorted(about):
+        facts = about.get(task, {})
+        rows.append((Cell(task), _text(facts.get("description")), _text(facts.get("score_name"))))
+    return Table("tasks", "Tasks", (Column("Task"), Column("What it asks"), Column("Score")), tuple(rows))
+
+
+def contender_table(results: SuiteResults) -> Table:
+    """Who took part, and with which budget."""
+    rows = []
+    for name, asked in contenders(results).items():
+        own = [record for record in results.records if record.spec.contender == name]
+        ran = (
+            _listed({record.spec.algorithm for record in own}),
+            _listed({record.spec.budget for record in own}),
+            _listed({record.result.get("parameters") for record in own} - {None}),
+            _listed({record.result.get("action_mode") or "–" for record in own}),
+        )
+        finished = Cell(str(len(own)), len(own)) if own else Cell("0, not run", 0, kind="hole")
+        rows.append((Cell(name), *(map(_text, ran)), finished, _text(asked.get("description"))))
+    names = ("Contender", "Algorithm", "Gradient steps", "Parameters", "Actions", "Trials finished", "Description")
+    columns = tuple(Column(name, number=name in ("Gradient steps", "Parameters")) for name in names)
+    return Table("contenders", "Contenders as they ran", columns, tuple(rows))
+
+
+def hyperparameter_table(results: SuiteResults) -> Table:
+    """Every hyperparameter of every contender as it ran, defaults included."""
+    found: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for record in results.records:
+        for name, value in _flat(record.spec.hyperparameters):
+            tasks = found.setdefault((record.spec.contender, name), {}).setdefault(value, set())
+            tasks.add(record.spec.task)
+    names = {contender: sorted(name for owner, name in found if owner == contender) for contender in contenders(results)}
+    rows = [
+        (Cell(contender), Cell(name), Cell(_by_task(found[contender, name])))
+        for contender, own in names.items()
+        for name in own
+    ]
+    columns = (Column("Contender"), Column("Hyperparameter"), Column("Value"))
+    return Table("hyperparameters", "Hyperparameters as they ran, defaults included", columns, tuple(rows))
+
+
+def seed_table(finals: pd.DataFrame) -> Table:
+    """The final score of every trial, with the noise of evaluating it where episodes either succeed or fail."""
+    rows = [
+        (
+            *(Cell(row["task"]), Cell(row["contender"]), Cell(str(row["seed"]), int(row["seed"]))),
+            *(number_cell(row["score"]), *_evaluation_noise(row["successes"], row["episodes"])),
+            *(Cell(str(row["episodes"]), int(row["episodes"])), number_cell(row["return_mean"], 2)),
+            *(number_cell(row["length_mean"]), Cell(str(row["step"]), int(row["step"]))),
+            *(number_cell(row["target"], 2), Cell(row["dataset_source"]), Cell(row["trial"])),
+        )
+        for row in finals.to_dict("records")
+    ]
+    names = ("Task", "Contender", "Seed", "Score", "95% low", "95% high", "Episodes", "Mean return", "Mean length")
+    columns = [Column(name, number=name not in names[:2]) for name in names]
+    columns += [Column("Step", number=True), Column("Target", number=True), Column("Data"), Column("Trial")]
+    note = (
+        "95 %: Wilson interval of the success rate over the episodes of this one trial; only for scores of 0 or 100."
+    )
+    return Table("seeds", "Final score of every trial", tuple(columns), tuple(rows), (note,))
+
+
+def not_run_table(results: SuiteResults) -> Table:
+    """Trials that the suite asks for and the ledger does not hold."""
+    order = order_of(results)
+    specs = sorted(results.not_run, key=lambda spec: order(spec.task, spec.contender, spec.seed))
+    rows = [(Cell(spec.task), Cell(spec.contender), Cell(str(spec.seed), spec.seed), Cell(spec.key)) for spec in specs]
+    columns = (Column("Task"), Column("Contender"), Column("Seed", number=True), Column("Trial"))
+    return Table("not-run", "Not finished: missing or failed", columns, tuple(rows))
+
+
+def software_table(records: Sequence[TrialRecord]) -> Table:
+    """Commit, device and versions, with the number of trials that ran with each."""
+    counts = Counter(fact for record in records for fact in _software(record.provenance))
+    rows = [(Cell(what), Cell(which), Cell(str(n), n)) for (what, which), n in sorted(counts.items())]
+    columns = (Column("What"), Column("Which"), Column("Trials", number=True))
+    return Table("software", "Software and hardware of the finished trials", columns, tuple(rows))
+
+
+def contenders(results: SuiteResults) -> dict[str, Mapping[str, Any]]:
+    """In table order; those that only the ledger knows come last."""
+    listed = {name: asked or {} for name, asked in (results.suite.get("contenders") or {}).items()}
+    unlisted = sorted({record.spec.contender for record in results.records} - set(listed))
+    return {**listed, **{name: {} for name in unlisted}}
+
+
+def order_of(results: SuiteResults) -> Callable[..., tuple[Any, ...]]:
+    """A sorting key for (task, contender, seed), or for their beginning, in the suite's own order."""
+    known = {record.spec.task for record in results.records} | {spec.task for spec in results.not_run}
+    tasks = list(results.suite.get("tasks") or ())
+    tasks += sorted(known - set(tasks))
+    names = list(contenders(results))
+    names += sorted({spec.contender for spec in results.not_run} - set(names))
+
+    def key(task: str, contender: str | None = None, seed: int = 0) -> tuple[Any, ...]:
+        return tasks.index(task), names.index(contender) if contender is not None else 0, seed
+
+    return key
+
+
+def _render(template: str, page: Page, *, autoescape: bool) -> str:
+    environment = Environment(
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(svg=inline_svg, md=escape_markdown)
+    source = shipped.find("report", template).read_text(encoding="utf-8")
+    return environment.from_string(source).render(page=page)
+
+
+def _targets(results: SuiteResults, finals: pd.DataFrame) -> Iterator[str]:
+    asked = {record.spec.task: record.spec.evaluation.targets for record in results.records}
+    used = finals.dropna(subset=["target"]).groupby("task")["target"].agg(lambda targets: sorted(set(targets)))
+    if not used.empty:
+        listed = "; ".join(
+            f"{task}: {_listed(used[task])} (all asked: {_listed(asked[task], ordered=True)})" for task in used.index
+        )
+        yield (
+            "Target return: tables and curves use the first target that the suite lists for a task, for every "
+            f"return-conditioned contender. {listed}. The others are in the figures of achieved against target return."
+        )
+
+
+def _action_modes(records: Iterable[TrialRecord]) -> Iterator[str]:
+    modes: dict[str, set[str]] = {}
+    for record in records:
+        if record.result.get("action_mode"):
+            modes.setdefault(record.result["action_mode"], set()).add(record.spec.contender)
+    if modes:
+        yield f"Actions: {'; '.join(f'{mode}: {_listed(modes[mode])}' for mode in sorted(modes))}."
+
+
+def _data_row(record: TrialRecord) -> tuple[Cell, ...]:
+    dataset = record.provenance.get("dataset") or {}
+    card = dataset.get("card") or {}
+    counts = [number_cell(card.get(name), 0) for name in ("episodes", "steps")]
+    returns = [number_cell(card.get(name), 2) for name in ("return_mean", "return_max")]
+    info = {name: value for name, value in (dataset.get("info") or {}).items() if name not in (*_DRAWN, "source")}
+    recipe = "; ".join(f"{name}: {value}" for name, value in _flat(info))
+    names = (Cell(record.spec.task), Cell(record.spec.dataset_source), Cell(record.spec.dataset_digest[:16]))
+    return (*names, *counts, *returns, number_cell(card.get("length_mean")), _text(recipe))
+
+
+def _evaluation_noise(successes: float, episodes: int) -> tuple[Cell, Cell]:
+    if pd.isna(successes):
+        return Cell("–", kind="hole"), Cell("–", kind="hole")
+    noise = success_interval(int(successes), int(episodes))
+    return number_cell(noise.low), number_cell(noise.high)
+
+
+def _software(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for what in ("commit", "device"):
+        yield what, str(provenance.get(what) or "not recorded")
+    for name, version in (provenance.get("versions") or {}).items():
+        yield f"version of {name}", str(version)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in sorted(values.items()):
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+
+
+def _by_task(values: Mapping[str, set[str]]) -> str:
+    """The value, or each value with its tasks where they differ."""
+    if len(values) == 1:
+        return next(iter(values))
+    return "; ".join(f"{value} ({_listed(tasks)})" for value, tasks in sorted(values.items()))
+
+
+def _listed(values: Iterable[Any], *, ordered: bool = False) -> str:
+    kept = list(values) if ordered else sorted(values)
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in kept)
+
+
+def _text(text: Any) -> Cell:
+    return Cell(str(text)) if text else Cell("–", kind="hole")

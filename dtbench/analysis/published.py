@@ -1,0 +1,142 @@
+"""Numbers that papers printed, each with its source, and what may be said of ours beside them."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dtbench import shipped
+from dtbench.analysis.statistics import Estimate
+from dtbench.errors import InvalidSuite, UnknownName
+
+AGREES, DIFFERS, NOT_RUN, NOT_COMPARABLE = "agrees", "differs", "not run", "not comparable"
+
+VERDICT_RULE = (
+    "A cell agrees where the published mean lies inside our 95 % interval over training seeds, widened on both sides "
+    "by the published standard deviation, or by half a unit of the last printed digit where no spread is printed; "
+    "otherwise it differs. It is not comparable where the suite says why, where fewer than two of our seeds leave no "
+    "interval, and in the smoke preset."
+)
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One printed number."""
+
+    mean: float
+    std: float | None  # None where the paper prints no spread
+    seeds: int | None  # None where the paper does not say
+    rounding: float  # half a unit of the mean's last printed digit
+    source: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """A paper's table as a suite refers to it."""
+
+    title: str
+    note: str
+    source: str
+    tasks: tuple[str, ...]
+    contenders: tuple[str, ...]
+    numbers: Mapping[tuple[str, str], Published]  # by (task, contender); absent where the paper prints nothing
+    not_comparable: Mapping[str, str]  # task -> why
+
+
+def read_rows(file: str) -> list[Row]:
+    """The rows of results/published/`file`, every value as printed; raise UnknownName where there is no such file."""
+    with shipped.find("published", file).open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
+
+
+def published_tables(suite: Mapping[str, Any]) -> tuple[PublishedTable, ...]:
+    """The tables that a suite compares itself with; raise UnknownName for a name the file does not hold."""
+    return tuple(_table(reference) for reference in suite.get("published") or ())
+
+
+def verdict(ours: Estimate | None, published: Published | None, *, why_not: str = "") -> str:
+    """What VERDICT_RULE says of one cell; empty where nothing was published."""
+    if ours is None:
+        return NOT_RUN
+    if published is None:
+        return ""
+    if why_not:
+        return f"{NOT_COMPARABLE}: {why_not}"
+    if ours.interval is None:
+        return f"{NOT_COMPARABLE}: one seed has no interval"
+    # The sliver keeps a published 71.8 within half a digit of an interval that ends at 71.75.
+    slack = (published.rounding if published.std is None else published.std) + 1e-9
+    return AGREES if ours.interval.holds(published.mean, slack=slack) else DIFFERS
+
+
+def _table(reference: Mapping[str, Any]) -> PublishedTable:
+    rows = _rows_of_table(reference)
+    datasets, contenders = reference.get("datasets") or {}, reference.get("contenders") or {}
+    for algorithm in contenders.values():
+        _check_known("algorithm", algorithm, rows, reference)
+    numbers = {}
+    for task, dataset in datasets.items():
+        there = _rows_of_dataset(rows, dataset, reference)
+        for contender, algorithm in contenders.items():
+            found = [row for row in there if row["algorithm"] == algorithm]
+            if len(found) > 1:
+                raise InvalidSuite(_ambiguous(reference, dataset, algorithm, found))
+            if found:
+                numbers[task, contender] = _published(found[0])
+    return PublishedTable(
+        title=str(reference.get("title") or f"Table {reference['table']}"),
+        note=str(reference.get("note") or ""),
+        source="; ".join(sorted({number.source for number in numbers.values()})),
+        tasks=tuple(datasets),
+        contenders=tuple(contenders),
+        numbers=numbers,
+        not_comparable=dict(reference.get("not_comparable") or {}),
+    )
+
+
+def _rows_of_table(reference: Mapping[str, Any]) -> list[Row]:
+    rows = read_rows(reference["file"])
+    _check_known("table", str(reference["table"]), rows, reference)
+    rows = [row for row in rows if row["table"] == str(reference["table"])]
+    if metric := reference.get("metric"):
+        _check_known("metric", metric, rows, reference)
+        rows = [row for row in rows if row["metric"] == metric]
+    return rows
+
+
+def _rows_of_dataset(rows: Sequence[Row], dataset: str | Mapping[str, str], reference: Mapping[str, Any]) -> list[Row]:
+    """A suite names a dataset, or dataset and env where the paper's table holds several environments."""
+    wanted = {"dataset": dataset} if isinstance(dataset, str) else dict(dataset)
+    for column, name in wanted.items():
+        _check_known(column, name, rows, reference)
+    return [row for row in rows if all(row[column] == name for column, name in wanted.items())]
+
+
+def _check_known(column: str, name: str, rows: Sequence[Row], reference: Mapping[str, Any]) -> None:
+    known = {row[column] for row in rows}
+    if name not in known:
+        raise UnknownName(f"{column} in results/published/{reference['file']}", name, known)
+
+
+def _ambiguous(reference: Mapping[str, Any], dataset: Any, algorithm: str, found: Sequence[Row]) -> str:
+    differing = [name for name in ("env", "metric", "note") if len({row[name] for row in found}) > 1]
+    return (
+        f"{reference['file']}, table {reference['table']}: {len(found)} rows for {algorithm!r} on {dataset!r}. "
+        f"They differ in {', '.join(differing) or 'nothing but their values'}: "
+        "give `metric:`, or datasets as {dataset: ..., env: ...}."
+    )
+
+
+def _published(row: Row) -> Published:
+    decimals = len(row["mean"].partition(".")[2])
+    return Published(
+        mean=float(row["mean"]),
+        std=float(row["std"]) if row["std"] else None,
+        seeds=int(row["n_seeds"]) if row["n_seeds"] else None,
+        rounding=0.5 * 10.0**-decimals,
+        source=row["source"],
+        note=row["note"],
+    )

@@ -1,0 +1,352 @@
+"""One table object for all formats, and the tables of results.
+
+HTML, Markdown, LaTeX and CSV are written from the same cells, so that formats cannot differ.
+"""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+
+from dtbench.analysis import statistics
+from dtbench.analysis.published import NOT_RUN, Published, PublishedTable, verdict
+from dtbench.analysis.statistics import Array, Estimate, Interval, Statistic, estimate
+
+BOLD_RULE = (
+    "Bold: the highest mean of a task and every mean whose 95 % interval overlaps its interval; "
+    "nothing is bold where the highest mean has no interval, and no mean without one is."
+)
+
+Estimates = Mapping[tuple[str, str], Estimate]  # by (task, contender)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one place of a table says."""
+
+    text: str
+    value: float | int | None = None  # the number behind the text, for CSV
+    strong: bool = False
+    kind: str = ""  # a CSS class: hole, agrees, differs, ...
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A heading; `shown` is False for what only the CSV has room for."""
+
+    name: str
+    number: bool = False
+    shown: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells below a caption; each row's first cell is its heading."""
+
+    name: str  # of its files
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def html(self) -> Markup:
+        """A table with a caption and scopes, in a box that scrolls sideways where it must."""
+        head = Markup("").join(
+            Markup('<th scope="col"{}>{}</th>').format(_css("number" if column.number else ""), column.name)
+            for column in self._shown_columns()
+        )
+        body = Markup("\n").join(map(self._html_row, self.rows))
+        return Markup(
+            '<div class="scroll" role="region" tabindex="0" aria-label="{0}">\n<table>\n<caption>{0}</caption>\n'
+            "<thead><tr>{1}</tr></thead>\n<tbody>\n{2}\n</tbody>\n</table>\n</div>{3}"
+        ).format(self.caption, head, body, Markup("").join(map(Markup('\n<p class="note">{}</p>').format, self.notes)))
+
+    def markdown(self) -> str:
+        """A pipe table below its caption, the notes after it."""
+        head = [escape_markdown(column.name) for column in self._shown_columns()]
+        rule = ["---:" if column.number else ":---" for column in self._shown_columns()]
+        rows = [[_markdown_cell(cell) for cell in self._shown_cells(row)] for row in self.rows]
+        lines = [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
+        notes = "".join(f"\n{escape_markdown(note)}\n" for note in self.notes)
+        return f"**{escape_markdown(self.caption)}**\n\n" + "\n".join(lines) + "\n" + notes
+
+    def latex(self) -> str:
+        """A booktabs table, caption and label included; it needs \\usepackage{booktabs} and nothing else."""
+        align = "".join("r" if column.number else "l" for column in self._shown_columns())
+        head = [escape_latex(column.name) for column in self._shown_columns()]
+        rows = [[_latex_cell(cell) for cell in self._shown_cells(row)] for row in self.rows]
+        lines = [
+            r"\begin{table}",
+            r"  \centering",
+            f"  \\caption{{{escape_latex(' '.join((self.caption, *self.notes)))}}}",
+            f"  \\label{{tab:{self.name}}}",
+            f"  \\begin{{tabular}}{{{align}}}",
+            r"    \toprule",
+            f"    {' & '.join(head)} \\\\",
+            r"    \midrule",
+            *(f"    {' & '.join(row)} \\\\" for row in rows),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """Every column, numbers with ten digits; a hole says what it is, as everywhere."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column.name for column in self.columns])
+        writer.writerows([[_csv_cell(cell) for cell in row] for row in self.rows])
+        return text.getvalue()
+
+    def _shown_columns(self) -> list[Column]:
+        return [column for column in self.columns if column.shown]
+
+    def _shown_cells(self, row: Sequence[Cell]) -> list[Cell]:
+        return [cell for cell, column in zip(row, self.columns, strict=True) if column.shown]
+
+    def _html_row(self, row: Sequence[Cell]) -> Markup:
+        first, *others = zip(self._shown_cells(row), self._shown_columns(), strict=True)
+        cells = [Markup('<th scope="row">{}</th>').format(_html_text(first[0]))]
+        for cell, column in others:
+            kinds = f"{'number' if column.number else ''} {cell.kind}".strip()
+            cells.append(Markup("<td{}>{}</td>").format(_css(kinds), _html_text(cell)))
+        return Markup("<tr>{}</tr>").format(Markup("").join(cells))
+
+
+def estimates_of(finals: pd.DataFrame, column: str = "score") -> dict[tuple[str, str], Estimate]:
+    """The estimate of every cell that has a finished trial, from rows of task, contender, seed and the column."""
+    groups = finals.groupby(["task", "contender"], sort=True)[column]
+    return {(str(task), str(contender)): estimate(values.tolist()) for (task, contender), values in groups}
+
+
+def score_table(
+    estimates: Estimates, *, tasks: Sequence[str], contenders: Sequence[str], headings: Mapping[str, str]
+) -> Table:
+    """Contenders x tasks: mean and interval, the best in bold by BOLD_RULE; `headings` name the tasks' columns."""
+    best = {
+        task: best_contenders({c: estimates[task, c] for c in contenders if (task, c) in estimates}) for task in tasks
+    }
+    rows = []
+    for contender in contenders:
+        cells = [_score_cell(estimates.get((task, contender)), strong=contender in best[task]) for task in tasks]
+        rows.append((Cell(contender), *cells))
+    columns = (Column("Contender"), *(Column(headings.get(task, task), number=True) for task in tasks))
+    caption = "Final score: mean over training seeds, with its 95 % interval and the number of seeds"
+    return Table("scores", caption, columns, tuple(rows), (BOLD_RULE,))
+
+
+def best_contenders(estimates: Mapping[str, Estimate]) -> set[str]:
+    """Who is shown in bold by BOLD_RULE."""
+    if not estimates:
+        return set()
+    highest = max(estimates.values(), key=lambda ours: ours.mean).interval
+    if highest is None:
+        return set()
+    return {name for name, ours in estimates.items() if ours.interval and ours.interval.overlaps(highest)}
+
+
+def comparison_table(
+    published: PublishedTable,
+    estimates: Estimates,
+    *,
+    name: str,
+    episodes: Mapping[tuple[str, str], int],
+    sources: Mapping[str, str],
+    smoke: bool = False,
+) -> Table:
+    """Ours beside one table of a paper, a row for each task and contender; `sources` say where a task's data is from."""
+    rows = []
+    for task in published.tasks:
+        why_not = "smoke preset" if smoke else published.not_comparable.get(task, "")
+        for contender in published.contenders:
+            ours, theirs = estimates.get((task, contender)), published.numbers.get((task, contender))
+            labels = (Cell(task), Cell(contender), Cell(sources.get(task) or "–"))
+            ran = _count_cell(episodes.get((task, contender)))
+            rows.append((*labels, *_ours(ours), ran, *_theirs(theirs, ours), _verdict_cell(ours, theirs, why_not)))
+    columns = (
+        Column("Task"), Column("Contender"), Column("Data"), Column("Ours", number=True),
+        Column("95% low", number=True), Column("95% high", number=True), Column("Seeds", number=True),
+        Column("Episodes", number=True), Column("Published", number=True), Column("Published std", number=True, shown=False),
+        Column("Source", shown=False), Column("Ours − published", number=True), Column("Verdict"),
+    )  # fmt: skip
+    notes = tuple(note for note in (published.note, _spread_note(published)) if note)
+    return Table(name, f"Ours beside the published numbers: {published.title}", columns, tuple(rows), notes)
+
+
+def aggregate_table(scores: Mapping[str, Array], *, first: str) -> Table:
+    """Contenders over all tasks, from their scores (seeds x tasks); those that miss a task are holes.
+
+    The last column is the probability that `first` improves on the row's contender.
+    """
+    rows = [(Cell(name), *_aggregates(matrix, scores.get(first))) for name, matrix in scores.items()]
+    columns = [Column("Contender"), *(Column(name, number=True) for name in _AGGREGATES)]
+    columns.append(Column(f"P({first} improves on it)", number=True))
+    notes = (
+        (
+            "Seeds are resampled within each task (stratified percentile bootstrap, 2000 resamples, fixed seed). Median: of "
+            "the tasks' means; IQM: mean of the middle half of all runs; a contender without trials on some task has no row "
+            "of numbers."
+        ),
+    )
+    return Table("aggregate", "Over all tasks of the suite, with 95 % intervals", tuple(columns), tuple(rows), notes)
+
+
+def path_table(
+    finals: pd.DataFrame, *, tasks: Sequence[str], contenders: Sequence[str], measures: Mapping[str, str]
+) -> Table:
+    """Measures of paths (columns of `finals`, in per cent) for each task and contender, then over all tasks."""
+    found = {name: estimates_of(finals.dropna(subset=[name]), name) for name in measures}
+    rows = [
+        (Cell(task), Cell(contender), *(_path_cell(found[name].get((task, contender))) for name in measures))
+        for task in tasks
+        for contender in contenders
+    ]
+    if len(tasks) > 1:
+        for contender in contenders:
+            own = finals[finals["contender"] == contender]
+            rows.append((Cell("all"), Cell(contender), *(_over_all(own, name, tasks) for name in measures)))
+    columns = (Column("Task"), Column("Contender"), *(Column(name, number=True) for name in measures.values()))
+    caption = "Paths at the last checkpoint: mean over seeds, with 95 % intervals"
+    return Table("paths", caption, columns, tuple(rows))
+
+
+_AGGREGATES: dict[str, Statistic] = {"Mean": statistics.mean, "Median": statistics.median, "IQM": statistics.iqm}
+
+
+def number(value: float | None, decimals: int = 1) -> str:
+    """A number as the report prints it, a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{value:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def with_interval(value: float, interval: Interval | None, decimals: int = 1) -> str:
+    """Like "61.2 [50.1, 70.3]"."""
+    ends = f" [{number(interval.low, decimals)}, {number(interval.high, decimals)}]" if interval else ""
+    return number(value, decimals) + ends
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown prints as it is, inside pipe tables too."""
+    return re.sub(r"([\\`*_|<])", r"\\\1", " ".join(text.split()))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "–": "--", "−": "$-$", "×": r"$\times$", "∞": r"$\infty$", "±": r"$\pm$", "≥": r"$\geq$",
+}  # fmt: skip
+
+
+def _score_cell(ours: Estimate | None, *, strong: bool) -> Cell:
+    if ours is None:
+        return Cell(NOT_RUN, kind="hole")
+    return Cell(f"{with_interval(ours.mean, ours.interval)} (n = {len(ours.values)})", strong=strong)
+
+
+def _ours(ours: Estimate | None) -> tuple[Cell, ...]:
+    if ours is None:
+        return Cell(NOT_RUN, kind="hole"), _hole(), _hole(), Cell("0", 0)
+    low, high = (ours.interval.low, ours.interval.high) if ours.interval else (None, None)
+    return number_cell(ours.mean), number_cell(low), number_cell(high), _count_cell(len(ours.values))
+
+
+def _theirs(published: Published | None, ours: Estimate | None) -> tuple[Cell, ...]:
+    if published is None:
+        return _hole(), _hole(), _hole(), _hole()
+    spread = "" if published.std is None else f" ± {published.std:g}"
+    difference = None if ours is None else ours.mean - published.mean
+    printed = Cell(f"{published.mean:g}{spread}", published.mean)
+    return printed, number_cell(published.std), Cell(published.source), number_cell(difference)
+
+
+def _verdict_cell(ours: Estimate | None, published: Published | None, why_not: str) -> Cell:
+    said = verdict(ours, published, why_not=why_not) or "no published number"
+    kind = "hole" if ours is None or published is None else said.partition(":")[0].replace(" ", "-")
+    return Cell(said, kind=kind)
+
+
+def _spread_note(published: PublishedTable) -> str:
+    bare = [number for number in published.numbers.values() if number.std is None]
+    source = f"Source: {published.source}." if published.source else ""
+    if not bare:
+        return source
+    how_many = "no spread" if len(bare) == len(published.numbers) else "no spread for some numbers"
+    seeds = " and does not say how many seeds" if all(number.seeds is None for number in bare) else ""
+    return f"{source} It prints {how_many}{seeds}.".strip()
+
+
+def _aggregates(matrix: Array, first: Array | None) -> list[Cell]:
+    complete = matrix.size > 0 and bool((~np.isnan(matrix)).any(axis=0).all())
+    if not complete:
+        return [Cell("not run on every task", kind="hole")] + [_hole()] * len(_AGGREGATES)
+    cells = [_aggregate_cell(statistic, matrix, decimals=1) for statistic in _AGGREGATES.values()]
+    if first is matrix or first is None or np.isnan(first).all(axis=0).any():
+        return [*cells, _hole()]
+    return [*cells, _aggregate_cell(statistics.probability_of_improvement, first, matrix, decimals=2)]
+
+
+def _aggregate_cell(statistic: Statistic, *samples: Array, decimals: int) -> Cell:
+    value = float(statistic(*samples))
+    repeated = all(((~np.isnan(scores)).sum(axis=0) > 1).all() for scores in samples)
+    interval = statistics.bootstrap_interval(statistic, *samples) if repeated else None
+    return Cell(with_interval(value, interval, decimals), value)
+
+
+def _path_cell(ours: Estimate | None) -> Cell:
+    return Cell("–", kind="hole") if ours is None else Cell(with_interval(ours.mean, ours.interval), ours.mean)
+
+
+def _over_all(own: pd.DataFrame, measure: str, tasks: Sequence[str]) -> Cell:
+    """Mean over tasks; a hole where a task is missing."""
+    matrix = own.pivot_table(index="seed", columns="task", values=measure).reindex(columns=list(tasks)).to_numpy(float)
+    missing = matrix.size == 0 or bool(np.isnan(matrix).all(axis=0).any())
+    return _hole() if missing else _aggregate_cell(statistics.mean, matrix, decimals=1)
+
+
+def number_cell(value: float | None, decimals: int = 1) -> Cell:
+    """A number, or a visible hole."""
+    return _hole() if value is None or math.isnan(value) else Cell(number(value, decimals), value)
+
+
+def _count_cell(count: int | None) -> Cell:
+    return _hole() if count is None else Cell(str(count), count)
+
+
+def _hole() -> Cell:
+    return Cell("–", kind="hole")
+
+
+def _html_text(cell: Cell) -> Markup:
+    return Markup("<strong>{}</strong>").format(cell.text) if cell.strong else escape(cell.text)
+
+
+def _css(kinds: str) -> Markup:
+    return Markup(' class="{}"').format(kinds) if kinds else Markup("")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = escape_markdown(cell.text)
+    return f"**{text}**" if cell.strong else text
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = escape_latex(cell.text)
+    return rf"\textbf{{{text}}}" if cell.strong else text
+
+
+def _csv_cell(cell: Cell) -> str:
+    return cell.text if cell.value is None else f"{cell.value:.10g}"

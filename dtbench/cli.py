@@ -1,0 +1,189 @@
+"""The command line. Exit codes: 0 all is well, 1 trials failed, 2 a mistake in what was asked, 130 interrupted."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from dtbench.errors import DtbenchError, NothingToReport, UnknownName
+
+if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
+    from dtbench.analysis.scores import SuiteResults
+    from dtbench.ledger import Ledger
+
+app = typer.Typer(
+    help="Does return-conditioned sequence modelling match TD learning for offline RL?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 all is well, 1 some trials failed, 2 a mistake in what was asked, 130 interrupted.",
+)
+
+SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A name from `list suites`, or a YAML file.")]
+PresetOption = Annotated[str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...")]
+SeedsOption = Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")]
+ContenderOption = Annotated[list[str] | None, typer.Option("--contender", "-c", help="Name or pattern: 'DT*'.")]
+TaskOption = Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or pattern.")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of the ledger (runs/) and the score tables (scores/).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="path=value, e.g. evaluation.episodes=50, budget=100 or DT.dropout=0.2"),
+]
+
+
+@app.command()
+def run(
+    suite: SuiteOption,
+    overrides: Overrides = None,
+    preset: PresetOption = None,
+    seeds: SeedsOption = None,
+    contender: ContenderOption = None,
+    task: TaskOption = None,
+    local: Annotated[bool, typer.Option("--local", help="In this process, without Ray.")] = False,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto or ray://host:10001.")] = None,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Run what is missing of a suite; what is done stays done, what was interrupted continues."""
+    from dtbench import progress
+    from dtbench.execution import run_locally, run_with_ray
+    from dtbench.ledger import Ledger
+    from dtbench.suite import load_suite, narrow, resolved_document, trial_specs
+
+    if local and address:
+        raise DtbenchError("--local and --address exclude each other.")
+    whole = load_suite(suite, preset=preset, seeds=seeds, overrides=overrides or ())
+    chosen = narrow(whole, tasks=task or (), contenders=contender or ())
+    ledger = Ledger(results / "runs")
+    specs = trial_specs(chosen)
+    missing = {spec.key: spec for spec in specs if ledger.state(spec) != "done"}
+    progress.say_what_will_run(chosen, specs, list(missing.values()))
+    document = ledger.remember_suite(resolved_document(whole, specs))
+    with progress.display(list(missing.values())) as on_progress:
+        if local:
+            states = run_locally(list(missing.values()), ledger.root, on_progress)
+        else:
+            states = run_with_ray(list(missing.values()), ledger.root, on_progress, address=address)
+    _write_scores(document, ledger, results)
+    failed = [missing[key] for key, state in states.items() if state != "done"]
+    progress.say_what_failed(failed, ledger)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def plan(
+    suite: SuiteOption,
+    overrides: Overrides = None,
+    preset: PresetOption = None,
+    seeds: SeedsOption = None,
+    contender: ContenderOption = None,
+    task: TaskOption = None,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Say what would run, what is done, and the time and disk that the rest will take."""
+    from dtbench import progress
+    from dtbench.ledger import Ledger
+    from dtbench.suite import load_suite, narrow, trial_specs
+
+    whole = load_suite(suite, preset=preset, seeds=seeds, overrides=overrides or ())
+    chosen = narrow(whole, tasks=task or (), contenders=contender or ())
+    progress.say_plan(chosen, trial_specs(chosen), Ledger(results / "runs"))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="suites, tasks, algorithms or runs")],
+    results: ResultsOption = Path("results"),
+) -> None:
+    """List what exists."""
+    from dtbench import progress
+
+    listings = {
+        "suites": progress.list_suites,
+        "tasks": progress.list_tasks,
+        "algorithms": progress.list_algorithms,
+        "runs": lambda: progress.list_runs(results),
+    }
+    if what not in listings:
+        raise UnknownName("listing", what, listings)
+    listings[what]()
+
+
+@app.command()
+def report(
+    suite: Annotated[str | None, typer.Option("--suite", "-s", help="Default: every suite that ran here.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Default: the suite as it last ran.")] = None,
+    results: ResultsOption = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder for <suite>/index.html and its files.")] = Path("report"),
+) -> None:
+    """Write tables, figures and one HTML page from the ledger, and results/scores/<suite>.csv."""
+    from dtbench.analysis.page import write_report
+    from dtbench.ledger import Ledger
+
+    ledger = Ledger(results / "runs")
+    for document in _reported_suites(ledger, suite, preset):
+        found = _write_scores(document, ledger, results)
+        if found.records:
+            typer.echo(str(write_report(found, out / str(document["name"])).resolve()))
+        else:
+            typer.echo(f"{document['name']}: no finished trial to report.", err=True)
+
+
+@app.command()
+def show(
+    trial: Annotated[str, typer.Argument(help="A trial's key, or the beginning of it.")],
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Print one trial: its spec, its scores over training, where it comes from, and its traceback if it failed."""
+    from dtbench import progress
+
+    progress.show_trial(trial, results)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, processors, GPU, folders, plug-ins; say how to mend what is wrong."""
+    from dtbench.doctor import examine
+
+    raise typer.Exit(0 if examine() else 1)
+
+
+def _reported_suites(ledger: "Ledger", suite: str | None, preset: str | None) -> list[Mapping[str, Any]]:
+    """The asked suite, or all that ran: as they last ran, or with another preset."""
+    remembered = ledger.remembered_suites()
+    if preset and suite:
+        from dtbench.suite import load_suite, resolved_document, trial_specs
+
+        chosen = load_suite(suite, preset=preset)
+        return [resolved_document(chosen, trial_specs(chosen))]
+    if preset:
+        raise DtbenchError("--preset needs --suite: which suite's preset?")
+    if not remembered:
+        raise NothingToReport(f"the ledger {ledger.root} is empty. Run a suite first: dtbench run --suite NAME")
+    if suite and suite not in remembered:
+        raise UnknownName("suite in this ledger", suite, remembered, hint=f"Run it first: dtbench run -s {suite}")
+    return [remembered[name] for name in ([suite] if suite else remembered)]
+
+
+def _write_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path) -> "SuiteResults":
+    from dtbench.analysis.scores import collect, write_scores
+
+    found = collect(document, ledger)
+    if len(found.scores):
+        write_scores(found.scores, results / "scores" / f"{document['name']}.csv")
+    return found
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's mistake is one line on stderr, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except DtbenchError as error:
+        typer.echo(f"dtbench: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted: finished trials are kept, the same command continues the rest.", err=True)
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,1 @@
+"""Offline data: episodes, sampling, the store."""

@@ -1,0 +1,142 @@
+"""Random batches of an offline dataset: windows for sequence models, transitions for TD learners."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.errors import InvalidValue
+
+Anchor = Literal["start", "end", "inside"]
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """B stretches of T steps, each within one episode, padded on the left with zeros."""
+
+    observations: Tensor  # [B, T, *observation]
+    actions: Tensor  # [B, T, *action]
+    rewards: Tensor  # [B, T]
+    terminals: Tensor  # [B, T] bool
+    returns_to_go: Tensor  # [B, T]
+    timesteps: Tensor  # [B, T]
+    mask: Tensor  # [B, T] bool, False where padded
+
+
+@dataclass(frozen=True, slots=True)
+class Transitions:
+    """B steps with what followed; where `terminals` is set, nothing followed and the next is zeros."""
+
+    observations: Tensor  # [B, *observation]
+    actions: Tensor  # [B, *action]
+    rewards: Tensor  # [B]
+    next_observations: Tensor  # [B, *observation]
+    terminals: Tensor  # [B] bool
+
+
+class WindowSampler:
+    """Draw windows by timestep, so that an episode's chance grows with its length.
+
+    `anchor="start"`: the drawn step begins the window, as in the Gym code of Chen et al. (2021);
+    `anchor="end"`: it ends the window, so that a window reaches back as far as the episode does;
+    `anchor="inside"`: it begins the window unless the episode ends too soon, then the window moves back, as in
+    their Atari code: windows are full wherever episodes are long enough, and whole episodes where they are not.
+    No window crosses an episode.
+    """
+
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        *,
+        context: int,
+        batch_size: int,
+        rng: np.random.Generator,
+        device: torch.device,
+        anchor: Anchor = "start",
+        returns_to_go: NDArray[np.floating[Any]] | None = None,
+    ) -> None:
+        """Prepare windows of `context` steps; raise InvalidValue for sizes below 1.
+
+        `returns_to_go` [N] replaces the data's own where an algorithm labels them its own way.
+        """
+        if context < 1 or batch_size < 1:
+            raise InvalidValue(f"context {context} and batch_size {batch_size} must be 1 or more.")
+        self.dataset, self.context, self.batch_size = dataset, context, batch_size
+        self.rng, self.device, self.anchor = rng, device, anchor
+        future = dataset.returns_to_go if returns_to_go is None else returns_to_go
+        self._returns_to_go = future.astype(np.float32)
+        self._timesteps = dataset.timesteps
+
+    def sample(self) -> Windows:
+        """One batch of random windows."""
+        drawn = self.rng.integers(self.dataset.num_steps, size=self.batch_size)
+        first, last = self._bounds(drawn)
+        return self._gather(first, last)
+
+    def _bounds(self, drawn: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        episode = np.searchsorted(self.dataset.offsets, drawn, side="right") - 1
+        begin, end = self.dataset.offsets[episode], self.dataset.offsets[episode + 1]
+        if self.anchor == "start":
+            return drawn, np.minimum(drawn + self.context, end)
+        if self.anchor == "inside":
+            first = np.maximum(np.minimum(drawn, end - self.context), begin)
+            return first, np.minimum(first + self.context, end)
+        return np.maximum(drawn + 1 - self.context, begin), drawn + 1
+
+    def _gather(self, first: NDArray[np.int64], last: NDArray[np.int64]) -> Windows:
+        # Chen et al. pad on the left, so that position -1 is always the newest step of the window.
+        steps = last[:, None] - self.context + np.arange(self.context)
+        mask = steps >= first[:, None]
+        steps = np.where(mask, steps, first[:, None])
+        data = self.dataset
+        return Windows(
+            observations=self._take(data.observations, steps, mask),
+            actions=self._take(data.actions, steps, mask),
+            rewards=self._take(data.rewards, steps, mask).float(),
+            terminals=self._take(data.terminals, steps, mask),
+            returns_to_go=self._take(self._returns_to_go, steps, mask),
+            timesteps=self._take(self._timesteps, steps, mask),
+            mask=torch.from_numpy(mask).to(self.device),
+        )
+
+    def _take(self, array: NDArray[Any], steps: NDArray[np.int64], mask: NDArray[np.bool_]) -> Tensor:
+        values = np.asarray(array[steps])
+        values[~mask] = 0
+        return torch.from_numpy(values).to(self.device)
+
+
+class TransitionSampler:
+    """Draw single transitions uniformly; the last step of a cut-off episode is none, as its successor is unknown."""
+
+    def __init__(
+        self, dataset: TrajectoryDataset, *, batch_size: int, rng: np.random.Generator, device: torch.device
+    ) -> None:
+        """Prepare batches of `batch_size`; raise InvalidValue where the data holds no transition."""
+        if batch_size < 1:
+            raise InvalidValue(f"batch_size {batch_size} must be 1 or more.")
+        self.dataset, self.batch_size, self.rng, self.device = dataset, batch_size, rng, device
+        known = np.ones(dataset.num_steps, bool)
+        last = dataset.offsets[1:] - 1
+        known[last] = np.asarray(dataset.terminals)[last]
+        self._steps = np.flatnonzero(known)
+        if not len(self._steps):
+            raise InvalidValue("the dataset holds no transition: every episode is a single cut-off step.")
+
+    def sample(self) -> Transitions:
+        """One batch of random transitions."""
+        steps = self._steps[self.rng.integers(len(self._steps), size=self.batch_size)]
+        data = self.dataset
+        terminals = np.asarray(data.terminals[steps])
+        following = np.asarray(data.observations[np.where(terminals, steps, steps + 1)])
+        following[terminals] = 0
+        return Transitions(
+            observations=torch.from_numpy(np.asarray(data.observations[steps])).to(self.device),
+            actions=torch.from_numpy(np.asarray(data.actions[steps])).to(self.device),
+            rewards=torch.from_numpy(np.asarray(data.rewards[steps], np.float32)).to(self.device),
+            next_observations=torch.from_numpy(following).to(self.device),
+            terminals=torch.from_numpy(terminals).to(self.device),
+        )

@@ -1,0 +1,232 @@
+"""Offline data: whole episodes, back to back in flat arrays."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from dtbench.errors import InvalidDataset, InvalidValue
+
+Array = NDArray[Any]
+ARRAYS = ("observations", "actions", "rewards", "terminals", "offsets")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrajectoryDataset:
+    """Episodes stored back to back: N steps in E episodes.
+
+    `terminals[i]` says that the environment ended with step i; an episode whose last step is not terminal was
+    cut off, and what would have followed is unknown. `info` is free-form provenance: source, seed, recipe.
+    """
+
+    observations: Array  # [N, *observation]
+    actions: Array  # [N, *action], or [N] of ints
+    rewards: Array  # [N]
+    terminals: Array  # [N] bool
+    offsets: Array  # [E + 1]: episode e is the steps offsets[e] to offsets[e + 1]
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    digest: str  # sha256 of the arrays: part of a trial's identity
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_steps(self) -> int:
+        """N, the steps of all episodes together."""
+        return len(self.rewards)
+
+    @property
+    def num_episodes(self) -> int:
+        """E, the number of episodes."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Steps of each episode, [E]."""
+        return np.diff(self.offsets)
+
+    @property
+    def returns(self) -> NDArray[np.float64]:
+        """Undiscounted return of each episode, [E]."""
+        return np.add.reduceat(np.asarray(self.rewards, np.float64), self.offsets[:-1])
+
+    @property
+    def timesteps(self) -> NDArray[np.int64]:
+        """Each step's place in its episode, from 0, [N]."""
+        return np.arange(self.num_steps) - np.repeat(self.offsets[:-1], self.lengths)
+
+    @property
+    def returns_to_go(self) -> NDArray[np.float64]:
+        """Undiscounted sum of the rewards from each step to the end of its episode, [N]."""
+        rewards = np.asarray(self.rewards, np.float64)
+        future = np.empty_like(rewards)
+        for begin, end in zip(self.offsets[:-1], self.offsets[1:], strict=True):
+            future[begin:end] = rewards[begin:end][::-1].cumsum()[::-1]
+        return future
+
+    def best(self, fraction: float) -> "TrajectoryDataset":
+        """Keep the best whole episodes that fit into `fraction` of all timesteps, at least one.
+
+        The rule of Chen et al. (2021), X % BC: episodes by return, best first, added while the sum of their
+        lengths stays within the fraction. Ties keep the order of the data.
+        """
+        if not 0 < fraction <= 1:
+            raise InvalidValue(f"best({fraction!r}): the fraction of timesteps must lie in (0, 1].")
+        order = np.argsort(-self.returns, kind="stable")
+        within = np.cumsum(self.lengths[order]) <= fraction * self.num_steps + 1e-9
+        kept = max(1, int(np.argmin(within)) if not within.all() else len(order))
+        return self.select(np.sort(order[:kept]))
+
+    def at_least(self, minimum_return: float) -> "TrajectoryDataset":
+        """Keep the episodes whose return is `minimum_return` or more; raise InvalidValue where none is."""
+        kept = np.flatnonzero(self.returns >= minimum_return)
+        if not len(kept):
+            raise InvalidValue(
+                f"no episode returns {minimum_return:g} or more: the best of {self.num_episodes} "
+                f"returns {self.returns.max():g}. Lower minimum_return, or drop it."
+            )
+        return self.select(kept)
+
+    def select(self, episodes: Iterable[int]) -> "TrajectoryDataset":
+        """Keep these episodes, in this order."""
+        chosen = np.asarray(list(episodes), np.int64)
+        steps = np.concatenate([np.arange(self.offsets[e], self.offsets[e + 1]) for e in chosen])
+        return make_dataset(
+            observations=self.observations[steps],
+            actions=self.actions[steps],
+            rewards=self.rewards[steps],
+            terminals=self.terminals[steps],
+            lengths=self.lengths[chosen],
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            info=self.info,
+        )
+
+    def delayed(self) -> "TrajectoryDataset":
+        """Move every reward to the last step of its episode (Chen et al. 2021, Table 7)."""
+        rewards = np.zeros_like(self.rewards)
+        rewards[self.offsets[1:] - 1] = self.returns
+        delayed = replace(self, rewards=rewards, info={**self.info, "delayed": True})
+        return replace(delayed, digest=digest_of(delayed))
+
+
+def make_dataset(
+    *,
+    observations: Array,
+    actions: Array,
+    rewards: Array,
+    terminals: Array,
+    lengths: Array,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    info: Mapping[str, Any] | None = None,
+) -> TrajectoryDataset:
+    """Check flat arrays of whole episodes and give them their digest.
+
+    Raises InvalidDataset where the arrays do not fit together: see `validate`.
+    """
+    dataset = TrajectoryDataset(
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        terminals=terminals,
+        offsets=np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))]),
+        observation_space=observation_space,
+        action_space=action_space,
+        digest="",
+        info=dict(info or {}),
+    )
+    validate(dataset)
+    return replace(dataset, digest=digest_of(dataset))
+
+
+def validate(dataset: TrajectoryDataset) -> None:
+    """Raise InvalidDataset unless the arrays are whole, finite episodes of the declared spaces."""
+    steps = dataset.num_steps
+    offsets = dataset.offsets
+    if steps == 0 or len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != steps or (np.diff(offsets) < 1).any():
+        raise InvalidDataset(f"offsets do not divide {steps} steps into non-empty episodes.")
+    for name in ("observations", "actions", "terminals"):
+        if len(getattr(dataset, name)) != steps:
+            raise InvalidDataset(f"{name} has {len(getattr(dataset, name))} rows where rewards has {steps}.")
+    inner = np.ones(steps, bool)
+    inner[offsets[1:] - 1] = False
+    if (np.asarray(dataset.terminals) & inner).any():
+        raise InvalidDataset("a terminal step lies inside an episode: an episode must end with it.")
+    for name in ("observations", "actions", "rewards"):
+        values = getattr(dataset, name)
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise InvalidDataset(f"{name} holds values that are not finite.")
+    _check_space("observations", dataset.observations, dataset.observation_space)
+    _check_space("actions", dataset.actions, dataset.action_space)
+
+
+def digest_of(dataset: TrajectoryDataset) -> str:
+    """Sha256 over dtype, shape and bytes of every array and over both spaces."""
+    sha = hashlib.sha256()
+    for name in ARRAYS:
+        array = np.ascontiguousarray(getattr(dataset, name))
+        sha.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        sha.update(array.data)
+    spaces = [space_to_json(dataset.observation_space), space_to_json(dataset.action_space)]
+    sha.update(json.dumps(spaces, sort_keys=True).encode())
+    return sha.hexdigest()
+
+
+def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
+    """What a reader wants to know of a dataset before training on it, as plain JSON values."""
+    returns, lengths = dataset.returns, dataset.lengths
+    counts, edges = np.histogram(returns, bins=20)
+    last = np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
+    return {
+        "episodes": dataset.num_episodes,
+        "steps": dataset.num_steps,
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "best_episode": int(returns.argmax()),
+        "length_min": int(lengths.min()),
+        "length_mean": float(lengths.mean()),
+        "length_max": int(lengths.max()),
+        "cut_off_episodes": int((~last).sum()),
+        "return_histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
+    }
+
+
+def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
+    """Write a Box or Discrete space as plain JSON; raise InvalidDataset for any other."""
+    if isinstance(space, gym.spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, gym.spaces.Box):
+        low, high = (_bound_to_json(bound) for bound in (space.low, space.high))
+        return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), "low": low, "high": high}
+    raise InvalidDataset(f"spaces must be Box or Discrete, not {space}.")
+
+
+def space_from_json(text: Mapping[str, Any]) -> gym.Space[Any]:
+    """Read what `space_to_json` wrote."""
+    if text["type"] == "Discrete":
+        return gym.spaces.Discrete(text["n"], start=text["start"])
+    dtype, shape = np.dtype(text["dtype"]), tuple(text["shape"])
+    low, high = (np.broadcast_to(np.array(text[bound], dtype), shape) for bound in ("low", "high"))
+    return gym.spaces.Box(low, high, shape, dtype.type)
+
+
+def _bound_to_json(bound: Array) -> Any:
+    # repr(inf) is no JSON, but the words "inf" and "-inf" survive a round trip through numpy.
+    plain = [str(v) if np.isinf(v) else v for v in bound.ravel().tolist()]
+    return plain[0] if len(set(plain)) == 1 else np.array(plain, object).reshape(bound.shape).tolist()
+
+
+def _check_space(name: str, values: Array, space: gym.Space[Any]) -> None:
+    if isinstance(space, gym.spaces.Discrete):
+        inside = np.issubdtype(values.dtype, np.integer) and values.ndim == 1
+        if not inside or values.min() < space.start or values.max() >= space.start + space.n:
+            raise InvalidDataset(f"{name} are not integers of {space}.")
+    elif values.shape[1:] != space.shape:
+        raise InvalidDataset(f"{name} have shape {values.shape[1:]}, their space says {space.shape}.")

@@ -1,0 +1,296 @@
+"""Decision Transformer (Chen et al. 2021): tokens, loss and acting."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dtbench.algorithm import History, Metrics
+from dtbench.data.sampling import Anchor, Windows, WindowSampler
+from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.decision_transformer.model import CausalTransformer
+from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns, is_image
+from dtbench.errors import IncompatibleTask, InvalidValue
+from dtbench.randomness import TorchStream, generator
+
+MAX_RETURN_BINS = 512
+
+
+@dataclass(frozen=True)
+class DecisionTransformer:
+    """Predict actions from returns-to-go, observations and past actions (Chen et al. 2021, Algorithm 1).
+
+    Defaults are those of the paper's Gym experiments (Table 9 and its public code). `returns` says where the
+    return tokens come from: "given" as a target (the paper's DT), "none" (its behaviour cloning, the same
+    transformer without return tokens), or "generated" by the model itself, weighed by a prior for high returns
+    (its shortest paths on a graph, where a return follows the observation that it is predicted from).
+    """
+
+    context: int | None = 20  # steps; None: the longest episode of the data
+    width: int = 128
+    layers: int = 3
+    heads: int = 1
+    dropout: float = 0.1
+    activation: Literal["relu", "gelu"] = "relu"
+    initial_std: float = 0.02  # of the stack's matrices; GPT-2's, made for widths of 768 and more
+    timestep_std: float = 1.0  # of the timestep embeddings; torch's, as in the public code
+    batch_size: int = 64
+    learning_rate: float = 1e-4
+    warmup_steps: int = 10_000  # the public code's; the paper prints 1e5
+    decay_steps: int | None = None  # cosine to zero at this step; None: constant
+    weight_decay: float = 1e-4
+    gradient_clip: float = 0.25
+    average_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
+    anchor: Anchor = "start"
+    relative_timesteps: bool = False  # count from the window's first step, so that any step can begin an episode
+    return_scale: float = 1000.0
+    normalize_observations: bool = True
+    best_fraction: float = 1.0  # X % BC: keep the best episodes, by timesteps
+    minimum_return: float | None = None  # keep the episodes that reach it
+    returns: Returns = "given"
+    cut_off_return: float | None = None  # generated: the return of an episode that never ended
+    return_prior_power: float = 10.0  # generated: P(R) P_prior(R)^10
+    return_floor: float = 0.0  # generated: a return less likely than this is taken for impossible
+
+    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "DecisionTransformerLearner":
+        """Build the network for the dataset's spaces; raise InvalidValue for impossible sizes."""
+        if self.width % self.heads:
+            raise InvalidValue(f"width {self.width} is not a multiple of heads {self.heads}.")
+        if not 0 <= self.average_decay < 1:
+            raise InvalidValue(f"average_decay {self.average_decay} must lie in [0, 1).")
+        return DecisionTransformerLearner(self, dataset, seed=seed, device=device)
+
+
+class DecisionTransformerLearner:
+    """Decision Transformer at work: samples windows, learns to predict their actions, acts on request."""
+
+    def __init__(
+        self, algorithm: DecisionTransformer, dataset: TrajectoryDataset, *, seed: int, device: torch.device
+    ) -> None:
+        """See `DecisionTransformer.learner`."""
+        for space in (dataset.observation_space, dataset.action_space):
+            if not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
+                raise IncompatibleTask(f"DecisionTransformer reads Box and Discrete spaces, not {space}.")
+        self.algorithm, self.device = algorithm, device
+        self.return_conditioned = algorithm.returns == "given"
+        longest = int(dataset.lengths.max())
+        self.context = algorithm.context or longest
+        self._set_normalization(dataset)
+        # Chen et al. normalise with all data, also where X % BC keeps only the best of it.
+        kept = dataset.best(algorithm.best_fraction) if algorithm.best_fraction < 1 else dataset
+        kept = kept.at_least(algorithm.minimum_return) if algorithm.minimum_return is not None else kept
+        generated = algorithm.returns == "generated"
+        returns_to_go = label_returns(kept, algorithm.cut_off_return) if generated else kept.returns_to_go
+        self.return_values = distinct_returns(returns_to_go) if generated else np.zeros(0)
+        self.sampler = WindowSampler(
+            kept,
+            context=self.context,
+            batch_size=algorithm.batch_size,
+            rng=generator(seed, 1),
+            device=device,
+            anchor=algorithm.anchor,
+            returns_to_go=returns_to_go,
+        )
+        self.stream = TorchStream(seed, device)
+        with self.stream.active():
+            self.network = self._build(dataset, longest).to(device)
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay
+        )
+        self.step = 0
+
+    def update(self) -> Metrics:
+        """One step of AdamW on the loss of a batch of windows."""
+        windows = self.sampler.sample()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.algorithm.learning_rate * self._schedule()
+        self.network.train()
+        with self.stream.active():
+            losses = self._losses(windows)
+            loss = torch.stack(list(losses.values())).sum()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.gradient_clip)
+            self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        return {name: value.detach() for name, value in losses.items()} | {"gradient_norm": norm}
+
+    def act(self, history: History) -> Tensor:
+        """The likeliest discrete action, or the predicted continuous one, [B, *action]."""
+        prediction = self._predict(history)
+        space = self.network.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            return prediction.argmax(dim=-1) + int(space.start)
+        return prediction.view(-1, *space.shape)
+
+    def action_logits(self, history: History) -> Tensor:
+        """Logits of the present's discrete actions, [B, actions]."""
+        return self._predict(history)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, their average, optimizer, step and both random streams."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "sampler": self.sampler.rng.bit_generator.state,
+            "stream": self.stream.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.average = {name: value.clone() for name, value in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.sampler.rng.bit_generator.state = state["sampler"]
+        self.stream.state = state["stream"]
+
+    def _build(self, dataset: TrajectoryDataset, longest: int) -> DecisionTransformerNetwork:
+        algorithm = self.algorithm
+        transformer = CausalTransformer(
+            width=algorithm.width,
+            layers=algorithm.layers,
+            heads=algorithm.heads,
+            dropout=algorithm.dropout,
+            activation=algorithm.activation,
+            initial_std=algorithm.initial_std,
+        )
+        return DecisionTransformerNetwork(
+            observation_space=dataset.observation_space,
+            action_space=dataset.action_space,
+            transformer=transformer,
+            width=algorithm.width,
+            max_timestep=longest,
+            dropout=algorithm.dropout,
+            returns=algorithm.returns,
+            return_bins=len(self.return_values),
+            timestep_std=algorithm.timestep_std,
+        )
+
+    def _set_normalization(self, dataset: TrajectoryDataset) -> None:
+        space = dataset.observation_space
+        self.mean, self.scale = torch.zeros(()), torch.ones(())
+        if self.algorithm.normalize_observations and isinstance(space, gym.spaces.Box) and not is_image(space):
+            values = np.asarray(dataset.observations, np.float64)
+            self.mean = torch.tensor(values.mean(axis=0), dtype=torch.float32)
+            self.scale = torch.tensor(values.std(axis=0) + 1e-6, dtype=torch.float32)  # Chen et al.'s epsilon
+        self.mean, self.scale = self.mean.to(self.device), self.scale.to(self.device)
+
+    def _encoder_input(self, observations: Tensor) -> Tensor:
+        return (observations.float() - self.mean) / self.scale if self.mean.dim() else observations
+
+    def _return_tokens(self, returns_to_go: Tensor) -> Tensor:
+        if self.algorithm.returns == "generated":
+            values = torch.as_tensor(self.return_values, dtype=torch.float32, device=self.device)
+            return torch.searchsorted(values, returns_to_go.float().contiguous())
+        return returns_to_go.float() / self.algorithm.return_scale
+
+    def _timesteps(self, steps: Windows | History) -> Tensor:
+        if not self.algorithm.relative_timesteps:
+            return steps.timesteps
+        newest = steps.mask.sum(dim=1, keepdim=True) - 1
+        places = newest - torch.arange(steps.mask.shape[1] - 1, -1, -1, device=self.device)
+        return places.clamp(min=0)
+
+    def _losses(self, windows: Windows) -> dict[str, Tensor]:
+        returns = self._return_tokens(windows.returns_to_go)
+        if len(self.return_values):
+            returns = torch.where(windows.mask, returns, 0)
+        predicted, return_logits = self.network(
+            returns, self._encoder_input(windows.observations), windows.actions, self._timesteps(windows), windows.mask
+        )
+        losses = {"action_loss": action_loss(predicted, windows, self.network.action_space)}
+        if return_logits is not None:
+            losses["return_loss"] = F.cross_entropy(return_logits[windows.mask], returns[windows.mask])
+        return losses
+
+    def _schedule(self) -> float:
+        warmup = min((self.step + 1) / max(self.algorithm.warmup_steps, 1), 1.0)
+        if self.algorithm.decay_steps is None:
+            return warmup
+        return warmup * 0.5 * (1 + math.cos(math.pi * min(self.step / self.algorithm.decay_steps, 1.0)))
+
+    def _update_average(self) -> None:
+        # Early averages forget fast, or the initial weights would linger in them.
+        decay = min(self.algorithm.average_decay, (1 + self.step) / (10 + self.step))
+        if self.algorithm.average_decay == 0:
+            decay = 0.0
+        current = self.network.state_dict()
+        for name, value in self.average.items():
+            value.lerp_(current[name], 1 - decay)
+
+    @torch.inference_mode()
+    def _predict(self, history: History) -> Tensor:
+        self.network.eval()
+        begin = int(history.mask.any(dim=0).int().argmax())  # steps before are padding in every row
+        mask = history.mask[:, begin:]
+        observations = self._encoder_input(history.observations[:, begin:])
+        actions, timesteps = history.actions[:, begin:], self._timesteps(history)[:, begin:]
+        if self.algorithm.returns == "generated":
+            returns = self._generate_returns(observations, actions, timesteps, mask)
+        else:
+            returns = self._return_tokens(history.returns_to_go[:, begin:])
+        predicted, _ = self._apply(returns, observations, actions, timesteps, mask)
+        return predicted[:, -1]
+
+    def _generate_returns(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
+        """Choose every step's return token in turn, the one that maximises P(R) P_prior(R)^power."""
+        values = torch.as_tensor(self.return_values, dtype=torch.float32, device=self.device)
+        # Chen et al.: P_prior(R = k steps) ~ T + 1 - k; with T + 1 steps for "never", that is R - min R.
+        log_prior = (values - values.min()).log()
+        returns = torch.zeros_like(timesteps)
+        for position in range(timesteps.shape[1]):
+            _, logits = self._apply(returns, observations, actions, timesteps, mask)
+            assert logits is not None
+            log_likelihood = logits[:, position].log_softmax(dim=-1)
+            # No softmax gives a true zero, and the prior's tenth power lifts what little it gives by up to 1e10.
+            log_likelihood[log_likelihood.exp() < self.algorithm.return_floor] = -math.inf
+            weighed = log_likelihood + self.algorithm.return_prior_power * log_prior
+            returns[:, position] = weighed.argmax(dim=-1)
+        return returns
+
+    def _apply(
+        self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        padding = None if bool(mask.all()) else mask
+        arguments = (returns, observations, actions, timesteps, padding)
+        outputs: tuple[Tensor, Tensor | None] = torch.func.functional_call(self.network, self.average, arguments)
+        return outputs
+
+
+def action_loss(predicted: Tensor, windows: Windows, space: gym.Space[Any]) -> Tensor:
+    """Cross-entropy of discrete actions, mean squared error of continuous ones, over what is no padding."""
+    if isinstance(space, gym.spaces.Discrete):
+        labels = windows.actions[windows.mask].long() - int(space.start)
+        return F.cross_entropy(predicted[windows.mask], labels)
+    return F.mse_loss(predicted[windows.mask], windows.actions.flatten(2)[windows.mask].float())
+
+
+def label_returns(dataset: TrajectoryDataset, cut_off_return: float | None) -> NDArray[np.float64]:
+    """Each step's return-to-go, [N], but `cut_off_return` throughout the episodes that never ended."""
+    if cut_off_return is None:
+        return dataset.returns_to_go
+    ended = np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
+    return np.where(np.repeat(ended, dataset.lengths), dataset.returns_to_go, cut_off_return)
+
+
+def distinct_returns(returns_to_go: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The returns to choose from, in rising order; raise InvalidValue where they are too many to enumerate."""
+    values = np.unique(returns_to_go)
+    if len(values) > MAX_RETURN_BINS:
+        raise InvalidValue(
+            f"returns=generated chooses among the distinct returns of the data, at most {MAX_RETURN_BINS}; "
+            f"these data have {len(values)}. Use returns=given."
+        )
+    return values

@@ -1,0 +1,145 @@
+"""The causal transformer of Decision Transformer, from embeddings to heads."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class CausalTransformer(nn.Module):
+    """GPT-2's stack of pre-norm blocks without position embeddings (Radford et al. 2019).
+
+    Maps tokens [B, L, width] to [B, L, width]; a token sees itself and what stands left of it. Dropout acts on
+    attention weights and on what every block adds.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        activation: str = "relu",
+        initial_std: float = 0.02,
+    ) -> None:
+        """`width` must be a multiple of `heads`; matrices start as N(0, initial_std)."""
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads, dropout, activation) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        residual_std = initial_std / math.sqrt(2 * layers)  # Radford et al. 2019, section 2.3
+        for name, parameter in self.blocks.named_parameters():
+            if name.endswith(("attention.out.weight", "mlp_out.weight")):
+                nn.init.normal_(parameter, std=residual_std)
+            elif parameter.dim() == 2:
+                nn.init.normal_(parameter, std=initial_std)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` [B, L] is False where a token is padding and must not be seen."""
+        visible = None if mask is None else causal_visibility(mask)
+        for block in self.blocks:
+            tokens = block(tokens, visible)
+        normed: Tensor = self.norm(tokens)
+        return normed
+
+
+class Block(nn.Module):
+    """Attention and a two-layer network, each added to the stream of tokens."""
+
+    def __init__(self, width: int, heads: int, dropout: float, activation: str) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(width)
+        self.attention = CausalAttention(width, heads, dropout)
+        self.norm_2 = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, 4 * width)
+        self.mlp_out = nn.Linear(4 * width, width)
+        self.activation = {"relu": F.relu, "gelu": F.gelu}[activation]
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
+        tokens = tokens + self.attention(self.norm_1(tokens), visible)
+        hidden = self.activation(self.mlp_in(self.norm_2(tokens)))
+        added: Tensor = tokens + self.dropout(self.mlp_out(hidden))
+        return added
+
+
+class CausalAttention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017) in which no token sees the future."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
+        batch, length, width = tokens.shape
+        qkv = self.qkv(tokens).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=visible,
+            is_causal=visible is None,
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        out: Tensor = self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
+        return out
+
+
+def causal_visibility(mask: Tensor) -> Tensor:
+    """[B, 1, L, L] bool: which token (row) sees which (column). Padding sees itself, so that no row is empty."""
+    length = mask.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return ((causal & mask[:, None, :]) | itself)[:, None]
+
+
+class ConvolutionalEncoder(nn.Sequential):
+    """Mnih et al. (2015) with a tanh at the end: images [B, channels, 84, 84] to [B, width]."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, 32, 8, stride=4),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, stride=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * 7 * 7, width),
+            nn.Tanh(),
+        )
+
+
+def transformer_weights_from_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the weights of the `encoder` of transformers' DecisionTransformerModel for `CausalTransformer`.
+
+    Its GPT-2 keeps linear maps transposed (`Conv1D`) and position embeddings that are constant; the constant
+    belongs to the layer norm before the stack, see `agent.load_transformers_weights`.
+    """
+    names = {
+        "ln_1": "norm_1",
+        "ln_2": "norm_2",
+        "attn.c_attn": "attention.qkv",
+        "attn.c_proj": "attention.out",
+        "mlp.c_fc": "mlp_in",
+        "mlp.c_proj": "mlp_out",
+    }
+    renamed = {}
+    for name, value in weights.items():
+        if name.startswith("ln_f."):
+            renamed[name.replace("ln_f", "norm")] = value
+        elif name.startswith("h."):
+            _, block, rest = name.split(".", 2)
+            module, kind = rest.rsplit(".", 1)
+            if module in names:
+                transposed = ".c_" in module and kind == "weight"
+                renamed[f"blocks.{block}.{names[module]}.{kind}"] = value.T.contiguous() if transposed else value
+    return renamed

@@ -1,0 +1,157 @@
+"""Tokens of Decision Transformer: returns, observations and actions in, predictions out."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dtbench.decision_transformer.model import (
+    CausalTransformer,
+    ConvolutionalEncoder,
+    transformer_weights_from_transformers,
+)
+
+Returns = Literal["given", "none", "generated"]
+
+
+class DecisionTransformerNetwork(nn.Module):
+    """Tokens of T steps in, predictions for every step out.
+
+    The order of a step's tokens is return, observation, action; for generated returns it is observation,
+    return, action. The action is read where the last token before it stands, the return (if generated) at the
+    observation. All tokens of a step share its timestep embedding; one layer norm follows.
+    """
+
+    def __init__(
+        self,
+        *,
+        observation_space: gym.spaces.Box | gym.spaces.Discrete,
+        action_space: gym.spaces.Box | gym.spaces.Discrete,
+        transformer: CausalTransformer,
+        width: int,
+        max_timestep: int,
+        dropout: float = 0.1,
+        returns: Returns = "given",
+        return_bins: int = 0,
+        timestep_std: float = 1.0,
+    ) -> None:
+        """`max_timestep` is the longest episode; `return_bins` the number of distinct returns to generate.
+
+        Timestep embeddings start as N(0, timestep_std): their size against that of what they are added to.
+        """
+        super().__init__()
+        self.returns = returns
+        self.observation_space, self.action_space = observation_space, action_space
+        self.embed_timestep = nn.Embedding(max_timestep, width)
+        nn.init.normal_(self.embed_timestep.weight, std=timestep_std)
+        self.embed_observation = observation_encoder(observation_space, width)
+        self.embed_action: nn.Module
+        if isinstance(action_space, gym.spaces.Discrete):
+            self.embed_action = nn.Embedding(int(action_space.n), width)
+            self.action_head: nn.Module = nn.Linear(width, int(action_space.n))
+        else:
+            size = math.prod(action_space.shape)
+            self.embed_action = nn.Linear(size, width)
+            self.action_head = nn.Sequential(nn.Linear(width, size), nn.Tanh())
+        if self.returns == "given":
+            self.embed_return: nn.Module = nn.Linear(1, width)
+        elif self.returns == "generated":
+            self.embed_return = nn.Embedding(return_bins, width)
+            self.return_head = nn.Linear(width, return_bins)
+        self.embed_norm = nn.LayerNorm(width)
+        self.embed_dropout = nn.Dropout(dropout)
+        self.transformer = transformer
+
+    def forward(
+        self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Action predictions [B, T, actions] and, for generated returns, return logits [B, T, bins].
+
+        `returns` are scaled [B, T] floats, or bins [B, T] for generated ones; `observations` are encoder input.
+        """
+        time = self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
+        observation = self.embed_observation(observations) + time
+        action = self._embed_actions(actions) + time
+        if self.returns == "none":
+            kinds, read_action = [observation, action], 0
+        elif self.returns == "given":
+            kinds, read_action = [self.embed_return(returns[..., None]) + time, observation, action], 1
+        else:
+            kinds, read_action = [observation, self.embed_return(returns) + time, action], 1
+        batch, length, width = time.shape
+        tokens = torch.stack(kinds, dim=2).view(batch, length * len(kinds), width)
+        token_mask = None if mask is None else mask.repeat_interleave(len(kinds), dim=1)
+        tokens = self.embed_dropout(self.embed_norm(tokens))
+        hidden = self.transformer(tokens, token_mask).view(batch, length, len(kinds), width)
+        returns_out = self.return_head(hidden[:, :, 0]) if self.returns == "generated" else None
+        return self.action_head(hidden[:, :, read_action]), returns_out
+
+    def _embed_actions(self, actions: Tensor) -> Tensor:
+        if isinstance(self.action_space, gym.spaces.Discrete):
+            embedded: Tensor = self.embed_action(actions.long() - int(self.action_space.start))
+        else:
+            embedded = self.embed_action(actions.float().flatten(2))
+        return embedded
+
+
+class ObservationEncoder(nn.Module):
+    """[B, T, *observation] to [B, T, width] by what the observation is: an index, an image, or a vector."""
+
+    def __init__(self, encoder: nn.Module, event_dims: int) -> None:
+        super().__init__()
+        self.encoder, self.event_dims = encoder, event_dims
+
+    def forward(self, observations: Tensor) -> Tensor:
+        batch, length = observations.shape[:2]
+        if self.event_dims == 3:
+            images = observations.flatten(0, 1).float() / 255
+            encoded: Tensor = self.encoder(images).view(batch, length, -1)
+        elif self.event_dims == 0:
+            encoded = self.encoder(observations.long())
+        else:
+            encoded = self.encoder(observations.float().flatten(2))
+        return encoded
+
+
+def observation_encoder(space: gym.spaces.Box | gym.spaces.Discrete, width: int) -> ObservationEncoder:
+    """An embedding for indices, the convolutional encoder for 84 x 84 images, a linear layer for the rest."""
+    if isinstance(space, gym.spaces.Discrete):
+        return ObservationEncoder(nn.Embedding(int(space.n), width), 0)
+    if is_image(space):
+        return ObservationEncoder(ConvolutionalEncoder(space.shape[0], width), 3)
+    return ObservationEncoder(nn.Linear(math.prod(space.shape), width), 1)
+
+
+def is_image(space: gym.Space[Any]) -> bool:
+    """Whether observations are stacks of 84 x 84 frames of bytes, [frames, 84, 84]."""
+    return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and space.shape[1:] == (84, 84)
+
+
+def load_transformers_weights(network: DecisionTransformerNetwork, weights: Mapping[str, Tensor]) -> None:
+    """Load the weights of transformers' DecisionTransformerModel of the same sizes into `network`.
+
+    Its state and return heads, which no action depends on, are left out. Raises RuntimeError where sizes differ.
+    """
+    plain = {
+        "embed_timestep.weight": "embed_timestep.weight",
+        "embed_return.weight": "embed_return.weight",
+        "embed_return.bias": "embed_return.bias",
+        "embed_observation.encoder.weight": "embed_state.weight",
+        "embed_observation.encoder.bias": "embed_state.bias",
+        "embed_action.weight": "embed_action.weight",
+        "embed_action.bias": "embed_action.bias",
+        "embed_norm.weight": "embed_ln.weight",
+        "action_head.0.weight": "predict_action.0.weight",
+        "action_head.0.bias": "predict_action.0.bias",
+    }
+    loaded = {ours: weights[theirs] for ours, theirs in plain.items()}
+    # It calls GPT-2 with position 0 for every token, which adds one constant vector after the layer norm.
+    loaded["embed_norm.bias"] = weights["embed_ln.bias"] + weights["encoder.wpe.weight"][0]
+    encoder = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
+    for name, value in transformer_weights_from_transformers(encoder).items():
+        loaded[f"transformer.{name}"] = value
+    network.load_state_dict(loaded)

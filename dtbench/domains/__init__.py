@@ -1,0 +1,1 @@
+"""Families of tasks, each with its environments and data."""

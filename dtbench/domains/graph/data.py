@@ -1,0 +1,61 @@
+"""Random walks on a graph, and which paths they contain."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import gymnasium as gym
+import numpy as np
+
+from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+from dtbench.domains.graph.env import GOAL, NODES, WALK_STEPS, Graph
+from dtbench.randomness import generator
+
+
+def random_walks(graph: Graph, *, walks: int, seed: int) -> TrajectoryDataset:
+    """Walk `walks` times from a random node along random edges, up to WALK_STEPS or the goal."""
+    rng = generator(seed, 3)
+    paths = [_walk(graph, int(rng.integers(1, NODES)), rng) for _ in range(walks)]
+    lengths = np.array([len(path) - 1 for path in paths])
+    arrived = np.array([path[-1] == GOAL for path in paths])
+    terminals = np.zeros(lengths.sum(), bool)
+    terminals[np.cumsum(lengths) - 1] = arrived
+    walked = Counter(str(n) if a else "inf" for n, a in zip(lengths, arrived, strict=True))
+    shortest = Counter(map(str, graph.steps_to_goal[graph.starts]))
+    return make_dataset(
+        observations=np.array([node for path in paths for node in path[:-1]], np.int64),
+        actions=np.array([node for path in paths for node in path[1:]], np.int64),
+        rewards=np.full(lengths.sum(), -1.0, np.float32),
+        terminals=terminals,
+        lengths=lengths,
+        observation_space=gym.spaces.Discrete(NODES),
+        action_space=gym.spaces.Discrete(NODES),
+        info={
+            "source": "generated",
+            "recipe": "random walks along the edges of a random directed graph",
+            "seed": seed,
+            "walk_steps_to_goal": dict(walked),
+            "shortest_steps": dict(shortest),
+        },
+    )
+
+
+def subpaths(dataset: TrajectoryDataset) -> set[str]:
+    """Every stretch of two nodes and more of every walk, as "3-7-12"."""
+    found = set()
+    for begin, end in zip(dataset.offsets[:-1], dataset.offsets[1:], strict=True):
+        nodes = [*map(int, dataset.observations[begin:end]), int(dataset.actions[end - 1])]
+        found.update(_stretches(nodes))
+    return found
+
+
+def _stretches(nodes: list[int]) -> Iterable[str]:
+    for first in range(len(nodes)):
+        for last in range(first + 2, len(nodes) + 1):
+            yield "-".join(map(str, nodes[first:last]))
+
+
+def _walk(graph: Graph, start: int, rng: np.random.Generator) -> list[int]:
+    path = [start]
+    while path[-1] != GOAL and len(path) <= WALK_STEPS:
+        path.append(int(rng.choice(np.flatnonzero(graph.edges[path[-1]]))))
+    return path

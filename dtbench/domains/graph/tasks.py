@@ -1,0 +1,69 @@
+"""Five random graphs, a thousand random walks on each (Chen et al. 2021, Figure 2 and appendix)."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtbench.data import store
+from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.domains.graph.data import random_walks, subpaths
+from dtbench.domains.graph.env import GOAL, Graph, GraphVectorEnv, random_graph
+from dtbench.evaluation import Episodes
+from dtbench.task import Task
+
+WALKS = 1000
+GRAPHS = 5
+
+
+def graph_task(number: int) -> Task:
+    """The shortest-path task on the random graph with this seed."""
+    graph = random_graph(number)
+    name = f"graph-{number}"
+    return Task(
+        name=name,
+        domain="graph",
+        load_dataset=partial(_dataset, name, graph, number),
+        make_env=partial(GraphVectorEnv, graph=graph),
+        score=partial(shortest_share, graph),
+        score_name="shortest paths (%)",
+        target_returns=(-1.0,),
+        description=f"Walk to a goal on a random graph by a shortest path; {WALKS} random walks as data.",
+        evaluation_seeds=partial(_seeds_of_every_start, len(graph.starts)),
+        info_keys=("path",),
+        columns=partial(path_columns, graph),
+    )
+
+
+def shortest_share(graph: Graph, episodes: Episodes) -> NDArray[np.float64]:
+    """100 where the goal was reached and no shorter path exists, else 0."""
+    columns = _path_facts(graph, episodes)
+    return 100.0 * (columns["reached"] & (episodes.lengths == columns["shortest"]))
+
+
+def path_columns(graph: Graph, episodes: Episodes, dataset: TrajectoryDataset) -> Mapping[str, NDArray[Any]]:
+    """What a report on paths wants: start, shortest, reached, path, and whether no walk of the data contains it."""
+    known = subpaths(dataset)
+    novel = np.array([path not in known for path in episodes.info["path"]])
+    return {**_path_facts(graph, episodes), "path": episodes.info["path"], "novel": novel}
+
+
+def _path_facts(graph: Graph, episodes: Episodes) -> dict[str, NDArray[Any]]:
+    nodes = [path.split("-") for path in episodes.info["path"]]
+    starts = np.array([int(path[0]) for path in nodes])
+    reached = np.array([int(path[-1]) == GOAL for path in nodes])
+    return {"start": starts, "shortest": graph.steps_to_goal[starts], "reached": reached}
+
+
+def _seeds_of_every_start(starts: int, episodes: int) -> list[int]:
+    """Every start equally often, about `episodes` in all and once at least."""
+    return list(range(starts * max(1, episodes // starts)))
+
+
+def _dataset(name: str, graph: Graph, seed: int) -> TrajectoryDataset:
+    return store.open_or_make(f"{name}-{WALKS}-walks", partial(random_walks, graph, walks=WALKS, seed=seed))
+
+
+TASKS: dict[str, Callable[[], Task]] = {f"graph-{n}": partial(graph_task, n) for n in range(GRAPHS)}

@@ -1,0 +1,167 @@
+"""One evaluator for all: episodes x target returns in lock step, every episode's return kept."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dtbench.algorithm import DiscreteLearner, History, Learner
+from dtbench.errors import IncompatibleTask
+from dtbench.randomness import generator
+
+ActionMode = Literal["argmax", "sample"]
+MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Episodes:
+    """What came of n episodes, in the order targets x episodes."""
+
+    targets: NDArray[np.float64]  # [n]; nan for a learner that takes no target return
+    episodes: NDArray[np.int64]  # [n]: 0, 1, 2, ... for each target
+    seeds: NDArray[np.int64]  # [n]: what the environment was seeded with
+    returns: NDArray[np.float64]  # [n]
+    lengths: NDArray[np.int64]  # [n]
+    info: dict[str, NDArray[Any]] = field(default_factory=dict)  # what the environment said of each episode's end
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """Judge any learner by the same episodes: the same seeds for every contender and every target.
+
+    `action_mode` says how a discrete learner's logits become an action; sampled actions use random numbers
+    that depend on seed, episode and step alone, so neither batching nor other targets change them.
+    """
+
+    make_env: MakeEnv  # number of games -> vector environment
+    seeds: Sequence[int]  # one for each episode
+    action_mode: ActionMode = "argmax"
+    device: torch.device = torch.device("cpu")
+    info_keys: tuple[str, ...] = ()  # entries of the environment's info to keep from each episode's last step
+    max_batch: int = 2048  # games at a time
+
+    def evaluate(self, learner: Learner, targets: Sequence[float] = ()) -> Episodes:
+        """Play every episode once for each target return, or once where the learner takes none."""
+        if self.action_mode == "sample" and not isinstance(learner, DiscreteLearner):
+            raise IncompatibleTask(
+                f"{type(learner).__name__} has no action_logits to sample actions from: say action_mode: argmax."
+            )
+        asked = np.array(targets, np.float64) if learner.return_conditioned else np.array([np.nan])
+        if not len(asked):
+            raise IncompatibleTask(f"{type(learner).__name__} wants a target return, the task gives none.")
+        episodes = np.tile(np.arange(len(self.seeds)), len(asked))
+        table = Episodes(
+            targets=np.repeat(asked, len(self.seeds)),
+            episodes=episodes,
+            seeds=np.asarray(self.seeds, np.int64)[episodes],
+            returns=np.zeros(len(episodes)),
+            lengths=np.zeros(len(episodes), np.int64),
+            info={key: np.zeros(len(episodes), object) for key in self.info_keys},
+        )
+        for first in range(0, len(episodes), self.max_batch):
+            self._play(learner, table, np.arange(first, min(first + self.max_batch, len(episodes))))
+        return table
+
+    def _play(self, learner: Learner, table: Episodes, rows: NDArray[np.int64]) -> None:
+        """Play the games of these rows to their end and write their outcome into the table."""
+        env = self.make_env(len(rows))
+        observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])
+        tape = _Tape(len(rows), learner.context, observations, env.single_action_space.shape or (), self.device)
+        remaining = np.nan_to_num(table.targets[rows])
+        playing = np.ones(len(rows), bool)
+        step = 0
+        while playing.any():
+            history = tape.write(observations, remaining, step)
+            actions = np.zeros(env.action_space.shape or (len(rows),), env.single_action_space.dtype)
+            chosen = self._choose(learner, history, playing, table.episodes[rows], step)
+            actions[playing] = chosen if self.action_mode == "argmax" else chosen + env.single_action_space.start
+            tape.write_actions(actions)
+            observations, rewards, terminated, truncated, info = env.step(actions)
+            table.returns[rows[playing]] += rewards[playing]
+            remaining = remaining - rewards
+            ended = playing & (np.asarray(terminated) | np.asarray(truncated))
+            step += 1
+            table.lengths[rows[ended]] = step
+            for key in self.info_keys:
+                table.info[key][rows[ended]] = info[key][ended]
+            playing = playing & ~ended
+        env.close()
+
+    def _choose(
+        self, learner: Learner, history: History, playing: NDArray[np.bool_], episodes: NDArray[np.int64], step: int
+    ) -> NDArray[Any]:
+        rows = torch.from_numpy(np.flatnonzero(playing)).to(self.device)
+        present = history if len(rows) == len(playing) else _rows(history, rows)
+        if self.action_mode == "argmax":
+            return _to_numpy(learner.act(present))
+        assert isinstance(learner, DiscreteLearner)
+        uniform = generator(int(self.seeds[0]), 7, step).random(len(self.seeds))[episodes[playing]]
+        cumulative = learner.action_logits(present).double().softmax(dim=-1).cumsum(dim=-1)
+        drawn = torch.from_numpy(uniform[:, None]).to(self.device)
+        return _to_numpy((cumulative < drawn).sum(dim=-1).clamp(max=cumulative.shape[-1] - 1))
+
+
+class _Tape:
+    """The last steps of every game, in buffers twice as long as the context, so that few steps copy anything."""
+
+    def __init__(
+        self, rows: int, context: int, observations: NDArray[Any], action_shape: tuple[int, ...], device: torch.device
+    ) -> None:
+        self.context, self.device, self.end = context, device, context - 1
+        slots = 2 * context
+        sample = torch.from_numpy(np.asarray(observations[:1]))
+        self.observations = torch.zeros(rows, slots, *sample.shape[1:], dtype=sample.dtype, device=device)
+        self.actions = torch.zeros(rows, slots, *action_shape, device=device)
+        self.returns_to_go = torch.zeros(rows, slots, device=device)
+        self.timesteps = torch.zeros(rows, slots, dtype=torch.long, device=device)
+        self.mask = torch.zeros(rows, slots, dtype=torch.bool, device=device)
+
+    def write(self, observations: NDArray[Any], remaining: NDArray[np.float64], step: int) -> History:
+        """Add the present and give the window that ends with it."""
+        self.end += 1
+        if self.end == 2 * self.context:
+            self._wind_back()
+        now = self.end
+        self.observations[:, now] = torch.from_numpy(np.asarray(observations)).to(self.device)
+        self.actions[:, now] = 0
+        self.returns_to_go[:, now] = torch.from_numpy(remaining).to(self.device, torch.float32)
+        self.timesteps[:, now] = step
+        self.mask[:, now] = True
+        window = slice(now - self.context + 1, now + 1)
+        return History(
+            observations=self.observations[:, window],
+            actions=self.actions[:, window],
+            returns_to_go=self.returns_to_go[:, window],
+            timesteps=self.timesteps[:, window],
+            mask=self.mask[:, window],
+        )
+
+    def write_actions(self, actions: NDArray[Any]) -> None:
+        """Complete the present with the actions taken."""
+        self.actions[:, self.end] = torch.from_numpy(np.asarray(actions)).to(self.device, self.actions.dtype)
+
+    def _wind_back(self) -> None:
+        kept = self.context - 1
+        for buffer in (self.observations, self.actions, self.returns_to_go, self.timesteps, self.mask):
+            buffer[:, :kept] = buffer[:, self.end - kept : self.end].clone()
+        self.end = kept
+
+
+def _rows(history: History, rows: Tensor) -> History:
+    return History(
+        observations=history.observations[rows],
+        actions=history.actions[rows],
+        returns_to_go=history.returns_to_go[rows],
+        timesteps=history.timesteps[rows],
+        mask=history.mask[rows],
+    )
+
+
+def _to_numpy(actions: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = actions.detach().cpu().numpy()
+    return array

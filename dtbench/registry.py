@@ -1,0 +1,166 @@
+"""Names to objects: algorithms and tasks, found through entry points and files, loaded only when asked for."""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from dtbench.errors import InvalidAlgorithm, InvalidValue, MissingDataset, UnknownName
+
+if TYPE_CHECKING:  # a listing of names must not load torch
+    from dtbench.algorithm import Algorithm
+    from dtbench.task import Task
+
+ALGORITHMS = "dtbench.algorithms"
+DOMAINS = "dtbench.domains"
+
+
+def algorithm_names() -> list[str]:
+    """The registered algorithms, ours and those of other installed packages."""
+    return sorted(_points(ALGORITHMS))
+
+
+def algorithm_class(name: str) -> "type[Algorithm]":
+    """The class of a registered name, or of "file_or_module:Class".
+
+    Raises UnknownName with the nearest names, InvalidAlgorithm for what is no frozen dataclass with `learner`.
+    """
+    found: Any = _named_object(name, "algorithm", ALGORITHMS)
+    if not (dataclasses.is_dataclass(found) and isinstance(found, type) and hasattr(found, "learner")):
+        raise InvalidAlgorithm(f"{name} is not a dataclass with a method learner(dataset, *, seed, device).")
+    if not found.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise InvalidAlgorithm(f"{name} must be a frozen dataclass: @dataclass(frozen=True).")
+    return found
+
+
+def make_algorithm(name: str, hyperparameters: Mapping[str, Any]) -> "Algorithm":
+    """The algorithm with these differences from its defaults, checked and coerced by its annotations.
+
+    Raises UnknownName for a hyperparameter that does not exist and InvalidValue for one of the wrong type.
+    """
+    found: Any = algorithm_class(name)
+    known = [field.name for field in dataclasses.fields(found) if field.init]
+    for key in hyperparameters:
+        if key not in known:
+            raise UnknownName(f"hyperparameter of {name}", key, known)
+    try:
+        made: Algorithm = TypeAdapter(found).validate_python(dict(hyperparameters))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or name
+        raise InvalidValue(f"{name}: {where} = {first['input']!r}: {first['msg']}.") from None
+    return made
+
+
+def algorithm_version(name: str) -> str:
+    """What of the algorithm's code belongs to a trial's identity.
+
+    A file's content where the name points at a file, else the class attribute `version` (1 where it has none),
+    to be raised when an algorithm's mathematics changes.
+    """
+    found = algorithm_class(name)
+    target = name.partition(":")[0]
+    if ":" in name and (path := _file_of(target)):
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return str(getattr(found, "version", 1))
+
+
+def task_names() -> list[str]:
+    """The registered tasks of all domains."""
+    return sorted(name for tasks in _domains().values() for name in tasks)
+
+
+def tasks_by_domain() -> dict[str, list[str]]:
+    """The registered tasks, domain by domain."""
+    return {domain: list(tasks) for domain, tasks in sorted(_domains().items())}
+
+
+def make_task(name: str) -> "Task":
+    """The task of a registered name, or of "file_or_module:name" (a Task, or a function that makes one)."""
+    from dtbench.task import Task
+
+    if ":" in name:
+        found = _named_object(name, "task", DOMAINS)
+        return found if isinstance(found, Task) else _checked_task(name, found())
+    for tasks in _domains().values():
+        if name in tasks:
+            return _checked_task(name, tasks[name]())
+    raise UnknownName("task", name, task_names())
+
+
+def _checked_task(name: str, made: Any) -> "Task":
+    from dtbench.task import Task
+
+    if not isinstance(made, Task):
+        raise MissingDataset(f"{name} made a {type(made).__name__}, not a dtbench.Task.")
+    return made
+
+
+def _domains() -> dict[str, Mapping[str, Any]]:
+    return {name: _load(point) for name, point in _points(DOMAINS).items()}
+
+
+def _points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _named_object(name: str, kind: str, group: str) -> Any:
+    if ":" in name:
+        target, _, attribute = name.partition(":")
+        module = _module(target, kind)
+        if not hasattr(module, attribute):
+            public = [n for n in vars(module) if not n.startswith("_")]
+            raise UnknownName(f"{kind} in {target}", attribute, public)
+        return getattr(module, attribute)
+    points = _points(group)
+    if name not in points:
+        raise UnknownName(kind, name, points, hint='Your own: "file_or_module:Name".')
+    return _load(points[name])
+
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise InvalidAlgorithm(f"the plug-in {point.name} = {point.value} cannot be loaded: {error}") from error
+
+
+def _module(target: str, kind: str) -> ModuleType:
+    path = _file_of(target)
+    try:
+        return _module_from_file(path) if path else importlib.import_module(target)
+    except ModuleNotFoundError as error:
+        if error.name and target.split(".")[0] == error.name:
+            raise InvalidAlgorithm(
+                f"no {kind} module {target!r}: neither a file {target}.py in {Path.cwd()} nor an installed module."
+            ) from None
+        raise
+
+
+def _file_of(target: str) -> Path | None:
+    path = Path(target if target.endswith(".py") else f"{target}.py")
+    return path.resolve() if path.is_file() else None
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    # Named by its place, so that two files of one name are two modules and one file is loaded once.
+    name = f"dtbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

@@ -1,0 +1,71 @@
+"""TrialSpec: contender x task x seed, and the key that identifies its outcome."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSpec:
+    """When and how a trial is judged."""
+
+    episodes: int  # for each target return
+    every: int  # gradient steps between evaluations; the last step is always evaluated
+    targets: tuple[float, ...]  # target returns; ignored by learners that take none
+    action_mode: str  # "argmax" or "sample"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """Everything that decides a trial's outcome, and the labels under which it is reported."""
+
+    suite: str  # a label: no part of the key
+    contender: str  # a label: no part of the key
+    task: str
+    task_version: int
+    dataset_digest: str
+    dataset_source: str
+    algorithm: str  # a registered name, or "file_or_module:Class"
+    algorithm_version: str
+    hyperparameters: Mapping[str, Any]  # all of them, defaults included
+    seed: int
+    budget: int  # gradient steps
+    evaluation: EvaluationSpec
+    resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0, "gpu": 0.0})  # no part of the key
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that decides the outcome: 16 hexadecimal digits."""
+        return _hash({**self._identity(), "seed": self.seed})
+
+    @property
+    def cell(self) -> str:
+        """The key without the seed: what trials of one table cell share."""
+        return _hash(self._identity())
+
+    def labelled(self, *, suite: str, contender: str) -> "TrialSpec":
+        """The same trial under other labels."""
+        return dataclasses.replace(self, suite=suite, contender=contender)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, with the key for the reader's convenience."""
+        return {**dataclasses.asdict(self), "key": self.key}
+
+    @staticmethod
+    def from_json(text: Mapping[str, Any]) -> "TrialSpec":
+        """Read what `to_json` wrote."""
+        values = {name: value for name, value in text.items() if name != "key"}
+        evaluation = values.pop("evaluation")
+        evaluation = EvaluationSpec(**{**evaluation, "targets": tuple(evaluation["targets"])})
+        return TrialSpec(**values, evaluation=evaluation)
+
+    def _identity(self) -> dict[str, Any]:
+        labels = ("suite", "contender", "resources", "seed", "dataset_source")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in labels}
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,275 @@
+"""A suite: a YAML file of tasks x contenders x seeds, with presets, validated before anything starts."""
+
+import copy
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dtbench import registry, shipped
+from dtbench.errors import InvalidSuite, InvalidValue, UnknownName
+from dtbench.spec import EvaluationSpec, TrialSpec
+
+ActionMode = Literal["argmax", "sample"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Evaluation(_Strict):
+    """How every contender of the suite is judged."""
+
+    episodes: int = Field(100, ge=1)
+    every: int = Field(1000, ge=1)
+    action_mode: ActionMode = "argmax"
+    targets: list[float] | None = None  # None: the task's own
+
+
+class Contender(_Strict):
+    """One row of the table: an algorithm and its differences from the defaults."""
+
+    algorithm: str
+    budget: int = Field(ge=0)
+    description: str = ""
+    action_mode: ActionMode | None = None  # None: the suite's
+    hyperparameters: dict[str, Any] = {}
+
+
+class Resources(_Strict):
+    """What one trial takes: processor cores (which are also its threads) and a share of a GPU."""
+
+    cpu: int = Field(1, ge=1)
+    gpu: float = Field(0.0, ge=0)
+
+
+class Suite(_Strict):
+    """What to run, with preset and overrides already applied."""
+
+    name: str
+    title: str
+    description: str = ""
+    tasks: list[str] = Field(min_length=1)
+    contenders: dict[str, Contender] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+    published: list[dict[str, Any]] = []
+    preset: str = ""
+    overrides: list[str] = []
+
+
+def suite_names() -> list[str]:
+    """The suites in ./sweeps and those that dtbench ships."""
+    return sorted(Path(name).stem for name in shipped.names("sweeps") if name.endswith((".yaml", ".yml")))
+
+
+def load_suite(
+    name: str,
+    *,
+    preset: str | None = None,
+    seeds: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Suite:
+    """Read a suite by name or path and apply, in this order, preset, overrides and seeds.
+
+    `seeds` is "0..4" or "0,2,5"; `overrides` are "path=value": a path into the suite, or one that begins with a
+    contender's name and ends with one of its settings.
+    Raises UnknownName, InvalidValue or InvalidSuite, before anything is computed.
+    """
+    document = _read(name)
+    presets = document.pop("presets", {})
+    chosen = preset or document.pop("default_preset", None) or next(iter(presets), "")
+    document.pop("default_preset", None)
+    if chosen:
+        if chosen not in presets:
+            raise UnknownName(f"preset of {document.get('name', name)}", chosen, presets)
+        _merge(document, presets[chosen] or {}, where=f"preset {chosen}")
+    for override in overrides:
+        _override(document, override)
+    if seeds is not None:
+        document["seeds"] = parse_seeds(seeds)
+    suite = _validated(document | {"preset": chosen, "overrides": list(overrides)})
+    check(suite)
+    return suite
+
+
+def narrow(suite: Suite, *, tasks: Sequence[str] = (), contenders: Sequence[str] = ()) -> Suite:
+    """Keep the tasks and contenders of these names or patterns; raise UnknownName where none matches."""
+    changes: dict[str, Any] = {}
+    if tasks:
+        changes["tasks"] = _select("task", suite.tasks, tasks)
+    if contenders:
+        kept = _select("contender", suite.contenders, contenders)
+        changes["contenders"] = {name: suite.contenders[name] for name in kept}
+    return suite.model_copy(update=changes)
+
+
+def check(suite: Suite) -> None:
+    """Raise UnknownName or InvalidValue for a task, algorithm or hyperparameter that cannot be."""
+    for task in suite.tasks:
+        if ":" not in task and task not in registry.task_names():
+            raise UnknownName("task", task, registry.task_names())
+    for contender in suite.contenders.values():
+        registry.make_algorithm(contender.algorithm, contender.hyperparameters)
+    if len(set(suite.seeds)) != len(suite.seeds):
+        raise InvalidValue(f"seeds {suite.seeds} name a seed twice.")
+
+
+def trial_specs(suite: Suite) -> list[TrialSpec]:
+    """Every trial of the suite: seeds first, so that all contenders have one result early.
+
+    Opens the datasets, and makes or fetches those that are missing: their digests belong to the trials' keys.
+    """
+    specs = []
+    tasks = {name: registry.make_task(name) for name in suite.tasks}
+    datasets = {name: task.load_dataset() for name, task in tasks.items()}
+    for seed in suite.seeds:
+        for name, task in tasks.items():
+            for label, contender in suite.contenders.items():
+                specs.append(
+                    TrialSpec(
+                        suite=suite.name,
+                        contender=label,
+                        task=name,
+                        task_version=task.version,
+                        dataset_digest=datasets[name].digest,
+                        dataset_source=str(datasets[name].info.get("source", "unknown")),
+                        algorithm=contender.algorithm,
+                        algorithm_version=registry.algorithm_version(contender.algorithm),
+                        hyperparameters=resolved_hyperparameters(contender),
+                        seed=seed,
+                        budget=contender.budget,
+                        evaluation=_evaluation_spec(suite.evaluation, contender, task.target_returns),
+                        resources={"cpu": float(suite.resources.cpu), "gpu": suite.resources.gpu},
+                    )
+                )
+    return specs
+
+
+def resolved_hyperparameters(contender: Contender) -> dict[str, Any]:
+    """All hyperparameters, defaults included, as plain JSON values."""
+    algorithm: Any = registry.make_algorithm(contender.algorithm, contender.hyperparameters)
+    return {field.name: getattr(algorithm, field.name) for field in dataclasses.fields(algorithm) if field.init}
+
+
+def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any]:
+    """The suite as plain JSON, hyperparameters and planned trials written out, for the ledger and the report."""
+    document = suite.model_dump(mode="json")
+    for label, contender in suite.contenders.items():
+        document["contenders"][label]["hyperparameters"] = resolved_hyperparameters(contender)
+        document["contenders"][label]["action_mode"] = contender.action_mode or suite.evaluation.action_mode
+    document["trials"] = [spec.to_json() for spec in specs]
+    return document
+
+
+def parse_seeds(text: str) -> list[int]:
+    """ "0..4" is 0, 1, 2, 3, 4; "1,3" is 1, 3; both may be joined by commas. Raises InvalidValue otherwise."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part)
+        if not match:
+            raise InvalidValue(f"seeds {text!r}: write 0..4, or 0,2,5.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InvalidValue(f"seeds {text!r}: {first}..{last} counts downwards. Write {last}..{first}.")
+        seeds.extend(range(first, last + 1))
+    return list(dict.fromkeys(seeds))
+
+
+def _evaluation_spec(evaluation: Evaluation, contender: Contender, targets: Iterable[float]) -> EvaluationSpec:
+    return EvaluationSpec(
+        episodes=evaluation.episodes,
+        every=evaluation.every,
+        targets=tuple(map(float, targets if evaluation.targets is None else evaluation.targets)),
+        action_mode=contender.action_mode or evaluation.action_mode,
+    )
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        if name not in suite_names():
+            raise UnknownName("suite", name, suite_names(), hint="Your own: --suite path/to/suite.yaml.")
+        path = shipped.find("sweeps", f"{name}.yaml")
+    try:
+        document = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UnknownName("suite file", name, suite_names()) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidSuite(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidSuite(f"{path} must be a mapping with name, tasks, contenders, seeds; it is {document!r:.60}.")
+    document.setdefault("name", path.stem)
+    document.setdefault("title", document["name"])
+    return document
+
+
+def _merge(document: dict[str, Any], changes: Mapping[str, Any], *, where: str) -> None:
+    """Lay `changes` over `document`; contenders may be named by a pattern such as "*" or "DT*"."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(document.get(key), dict):
+            if key == "contenders":
+                for pattern, settings in value.items():
+                    for label in _select("contender", document[key], [pattern]):
+                        _merge(document[key][label], settings, where=where)
+            else:
+                _merge(document[key], value, where=where)
+        else:
+            document[key] = copy.deepcopy(value)
+
+
+def _override(document: dict[str, Any], text: str) -> None:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise InvalidValue(f"{text!r} is no override: write path=value, e.g. evaluation.episodes=50 or DT.budget=100.")
+    parsed = yaml.safe_load(value) if value else None
+    head, *rest = path.split(".")
+    labels = fnmatch.filter(document.get("contenders", {}), head)
+    if head == "budget" and not rest:
+        labels, rest = list(document.get("contenders", {})), ["budget"]
+    if labels and rest:
+        for label in labels:
+            settings = document["contenders"][label]
+            known = Contender.model_fields
+            if rest[0] in known and rest[0] != "hyperparameters":
+                settings[rest[0]] = parsed
+            else:
+                settings.setdefault("hyperparameters", {})[rest[-1]] = parsed
+        return
+    known_paths = [*(n for n in Suite.model_fields if n not in ("preset", "overrides")), *document["contenders"]]
+    if head not in known_paths:
+        raise UnknownName("override", head, [*known_paths, "budget"])
+    target: Any = document
+    for part in [head, *rest][:-1]:
+        target = target.setdefault(part, {})
+    target[[head, *rest][-1]] = parsed
+
+
+def _select(kind: str, known: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    names = list(known)
+    chosen = []
+    for pattern in patterns:
+        matching = fnmatch.filter(names, pattern)
+        if not matching:
+            raise UnknownName(kind, pattern, names)
+        chosen += matching
+    return [name for name in names if name in chosen]
+
+
+def _validated(document: dict[str, Any]) -> Suite:
+    try:
+        return Suite.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            parent = first["loc"][:-1]
+            model = Contender if "contenders" in parent else Evaluation if "evaluation" in parent else Suite
+            raise UnknownName("key", place, model.model_fields) from None
+        raise InvalidSuite(f"suite {document.get('name')}: {place}: {first['msg']}.") from None
