@@ -119,7 +119,7 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder for <suite>/index.html and its files.")] = Path("report"),
 ) -> None:
     """Write tables, figures and one HTML page from the ledger, and results/scores/<suite>.csv."""
-    from dtbench.analysis.page import write_report
+    from dtbench.analysis.report import write_report
     from dtbench.ledger import Ledger
 
     ledger = Ledger(results / "runs")

@@ -1,5 +1,6 @@
 """Run trials with Ray Tune or in this process; the only file that imports ray."""
 
+import json
 import logging
 import os
 import shutil
@@ -60,22 +61,21 @@ def _fit(specs: Sequence[TrialSpec], root: Path, on_progress: OnProgress) -> dic
         """Passes on what trials report; a trial that says nothing more has died."""
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-            spec = by_key[trial.config["key"]]
+            spec = by_key[json.loads(trial.config["spec"])["key"]]
             states[spec.key] = result.get("state", "running")
             on_progress(spec, states[spec.key], result.get("step", 0), result.get("score"))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            spec = by_key[trial.config["key"]]
+            spec = by_key[json.loads(trial.config["spec"])["key"]]
             states[spec.key] = "failed"
             on_progress(spec, "failed", 0, None)
 
-    storage = Path(tempfile.mkdtemp(prefix=".tune-", dir=_made(root)))
+    storage = Path(tempfile.mkdtemp(prefix=".tune-", dir=_made(root.resolve())))
     environment = _worker_environment()
     resources = specs[0].resources
     trainable = tune.with_resources(_trainable, {"cpu": resources["cpu"], "gpu": resources["gpu"]})
     space = {
-        "key": tune.grid_search(list(by_key)),
-        "specs": {key: spec.to_json() for key, spec in by_key.items()},
+        "spec": tune.grid_search([json.dumps(spec.to_json()) for spec in specs]),
         "root": str(root.resolve()),
         "environment": environment,
     }
@@ -105,7 +105,7 @@ def _trainable(config: Mapping[str, Any]) -> None:
 
     os.environ.update(config["environment"])
     os.chdir(config["environment"]["PWD"])
-    spec = TrialSpec.from_json(config["specs"][config["key"]])
+    spec = TrialSpec.from_json(json.loads(config["spec"]))
     last = time.monotonic()
 
     def report(step: int, score: float | None) -> None:

@@ -105,7 +105,7 @@ class Ledger:
             trials = {trial["key"]: trial for trial in earlier["trials"]} | trials
         kept = {**document, "trials": list(trials.values())}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, kept)
+        write_json(path, kept, sort_keys=False)  # contenders keep the order of their table
         return kept
 
     def remembered_suites(self) -> dict[str, Mapping[str, Any]]:
@@ -132,9 +132,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys sorted; raise ValueError for values that JSON cannot hold (nan, inf)."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: Any, *, sort_keys: bool = True) -> None:
+    """Write JSON atomically; raise ValueError for values that JSON cannot hold (nan, inf)."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode())
 
 
 def write_frame(path: Path, rows: pd.DataFrame) -> None:

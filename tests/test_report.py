@@ -1,6 +1,5 @@
 """The report: built from a small ledger that was made up here."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -139,3 +138,153 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> SuiteResults:
 @pytest.fixture(scope="module")
 def report(whole: SuiteResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(whole, tmp_path_factory.mktemp("report")).parent
+
+
+def test_equal_ledgers_give_reports_identical_to_the_byte(report: Path, tmp_path: Path) -> None:
+    write_report(results_of(tmp_path / "ledger", SUITE), tmp_path / "again")
+    assert files_below(tmp_path / "again") == files_below(report)
+
+
+def test_the_report_has_all_its_files(report: Path) -> None:
+    names = set(files_below(report))
+    assert {"index.html", "report.md"} <= names
+    for table in ("scores", "published-1", "aggregate", "paths", "seeds", "data", "hyperparameters", "software"):
+        assert {f"tables/{table}.csv", f"tables/{table}.tex"} <= names
+    for figure in (f"final-{GRAPH}", f"progress-{KEY_TO_DOOR}", f"targets-{KEY_TO_DOOR}", f"steps-{GRAPH}"):
+        assert {f"figures/{figure}.svg", f"figures/{figure}.png"} <= names
+
+
+def test_the_page_refers_to_nothing_outside_itself(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    assert not re.search(r"https?:|//[a-z]|<script|<link|<img|@import", text)
+    addresses = re.findall(r'(?:href|src)="([^"]*)"', text)
+    assert addresses
+    assert all(address.startswith("#") for address in addresses)
+
+
+def test_every_id_on_the_page_is_unique_and_every_reference_has_one(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]*)', text)) <= set(ids)
+
+
+def test_the_suites_words_cannot_become_markup(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    assert "Made up &lt;b&gt;&amp; small&lt;/b&gt;" in text
+    assert "<b>" not in text
+    assert "<b>" not in (report / "report.md").read_text().replace(r"\<b>", "")
+
+
+def test_figures_follow_the_page_into_the_dark(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    assert "prefers-color-scheme: dark" in text
+    assert "currentColor" in text
+    assert text.count('<svg role="img" aria-label="') == text.count("<figcaption>") == 6
+
+
+def test_the_page_says_which_checkpoint_and_target_count(report: Path) -> None:
+    for name in ("index.html", "report.md"):
+        text = (report / name).read_text()
+        assert "The last checkpoint of each trial counts." in text
+        assert f"{KEY_TO_DOOR}: 1 (all asked: 1, 0.5, 0)" in text
+        assert "20 episodes for each target return, every 50 gradient steps" in text
+
+
+def test_the_page_says_what_ran_on_what(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    for said in (
+        "abc1234",
+        "2.9.0",
+        "0123456789abcdef",
+        "walks_at_random",
+        "model.layers",
+        "contenders.DT.budget=100",
+    ):
+        assert said in text
+
+
+def test_the_final_score_is_that_of_the_last_checkpoint_at_the_first_target(whole: SuiteResults) -> None:
+    finals = final_rows(whole)
+    dt = finals[(finals["task"] == KEY_TO_DOOR) & (finals["contender"] == "DT")]
+    assert dt["score"].tolist() == [70.0, 75.0, 80.0]  # 14, 15 and 16 of 20 episodes
+    assert dt["successes"].tolist() == [14, 15, 16]
+    assert set(dt["step"]) == {100}
+    assert set(dt["target"]) == {1.0}
+
+
+def test_finals_come_in_the_suites_order(whole: SuiteResults) -> None:
+    finals = final_rows(whole)
+    assert list(dict.fromkeys(finals["task"])) == SUITE["tasks"]
+    assert list(dict.fromkeys(finals["contender"])) == list(SUITE["contenders"])
+
+
+def test_the_verdicts_follow_from_the_ledger(report: Path) -> None:
+    rows = pd.read_csv(report / "tables/published-1.csv").set_index(["Task", "Contender"])["Verdict"]
+    assert rows[KEY_TO_DOOR, "DT"] == "agrees"  # 71.8 lies in [70, 80]
+    assert rows[KEY_TO_DOOR, "BC successful"] == "agrees"  # 69.9 lies in [65, 75]
+    assert rows[KEY_TO_DOOR, "CQL"] == "differs"  # 13.1 does not lie in [15, 25]
+    assert rows["key-to-door-10k", "DT"] == "not run"
+
+
+def test_paths_are_counted_from_the_last_checkpoint(report: Path) -> None:
+    rows = pd.read_csv(report / "tables/paths.csv").set_index("Contender")
+    assert rows.loc["DT", "Goal reached (%)"] == 75
+    assert rows.loc["DT", "Novel (% of all paths)"] == 10  # 2 of 20
+    assert rows.loc["DT", "Novel (% of paths that reach the goal)"] == pytest.approx(
+        (200 / 14 + 200 / 15 + 200 / 16) / 3
+    )
+    assert "15.8 % are not sub-paths" in (report / "index.html").read_text()
+
+
+def test_a_report_with_holes_shows_them(tmp_path: Path) -> None:
+    missing = [(GRAPH, "CQL", seed) for seed in (0, 1, 2)] + [(KEY_TO_DOOR, "DT", 2)]
+    results = results_of(tmp_path / "ledger", SUITE, missing=missing)
+    text = write_report(results, tmp_path / "report").read_text()
+    scores = pd.read_csv(tmp_path / "report/tables/scores.csv").set_index("Contender")
+    assert scores.loc["CQL", f"{GRAPH} (data: generated)"] == "not run"
+    assert scores.loc["DT", f"{KEY_TO_DOOR} (data: generated)"].endswith("(n = 2 of 3)")
+    assert "14 of 18" in text
+    assert all(spec.key in text for spec in results.not_run)
+
+
+def test_a_complete_report_says_so(report: Path) -> None:
+    assert "Every trial of the suite has finished." in (report / "index.html").read_text()
+
+
+def test_smoke_is_loud_on_the_page_and_on_every_figure(tmp_path: Path) -> None:
+    write_report(results_of(tmp_path / "ledger", {**SUITE, "preset": "smoke"}), tmp_path / "report")
+    assert 'role="alert">SMOKE: numbers mean nothing' in (tmp_path / "report/index.html").read_text()
+    assert "**SMOKE: numbers mean nothing" in (tmp_path / "report/report.md").read_text()
+    drawings = list((tmp_path / "report/figures").glob("*.svg"))
+    assert drawings
+    assert all("SMOKE: numbers" in drawing.read_text() for drawing in drawings)
+
+
+def test_no_smoke_without_the_smoke_preset(report: Path) -> None:
+    assert not any("SMOKE" in path.read_text() for path in report.rglob("*.svg"))
+    assert "SMOKE" not in (report / "index.html").read_text()
+
+
+def test_a_suite_that_says_little_and_a_ledger_that_recorded_little_still_give_a_report(tmp_path: Path) -> None:
+    ledger, spec = Ledger(tmp_path / "ledger"), spec_of(KEY_TO_DOOR, "CQL", 0)
+    finish(ledger, spec, provenance={})
+    write_json(ledger.folder(spec) / "result.json", {"status": "done", "action_mode": ""})
+    records = tuple(ledger.records())
+    results = SuiteResults({"name": "little"}, records, (), score_table(records))
+    text = write_report(results, tmp_path / "report").read_text()
+    assert "not recorded" in text
+    assert not (tmp_path / "report/tables/published-1.csv").exists()
+
+
+def test_nothing_finished_is_nothing_to_report(tmp_path: Path) -> None:
+    results = results_of(tmp_path / "ledger", {**SUITE, "tasks": []})
+    with pytest.raises(NothingToReport, match="no trial of made-up has finished"):
+        write_report(results, tmp_path / "report")
+
+
+def test_the_users_matplotlib_settings_change_nothing(whole: SuiteResults, report: Path, tmp_path: Path) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "svg.fonttype": "path"}):
+        write_report(whole, tmp_path / "again")
+    assert files_below(tmp_path / "again") == files_below(report)

@@ -16,10 +16,16 @@ from dtbench.analysis.figures import INK, Drawing
 from dtbench.analysis.published import VERDICT_RULE
 from dtbench.analysis.scores import SuiteResults
 from dtbench.analysis.statistics import success_interval
-from dtbench.analysis.tables import Cell, Column, Table, escape_markdown, number_cell
+from dtbench.analysis.tables import DASH, Cell, Column, Table, escape_markdown, hole, number_cell
 from dtbench.ledger import TrialRecord
 
 SMOKE = "SMOKE: numbers mean nothing. The smoke preset only shows that everything runs."
+
+INTERVAL_RULE = (
+    "Intervals are 95 % percentile bootstrap intervals over training seeds (2000 resamples, fixed seed). With few "
+    "seeds they are too narrow: with two or three they reach about from the lowest to the highest seed, so the seeds' "
+    "own values are printed too."
+)
 
 # Long lists inside a data recipe are drawn, not printed.
 _DRAWN = ("walk_steps_to_goal", "shortest_steps")
@@ -79,19 +85,16 @@ def protocol(results: SuiteResults, finals: pd.DataFrame) -> tuple[str, ...]:
     specs = [record.spec for record in results.records]
     every = _listed({spec.evaluation.every for spec in specs})
     episodes = _listed({spec.evaluation.episodes for spec in specs})
+    evaluation = (
+        f"Evaluation: {episodes} episodes for each target return, every {every} gradient steps and after the last "
+        "one. All contenders play the same episodes, from the same environment seeds."
+    )
     return (
-        (
-            f"Evaluation: {episodes} episodes for each target return, every {every} gradient steps and after the last one. "
-            "All contenders play the same episodes, from the same environment seeds."
-        ),
+        evaluation,
         "The last checkpoint of each trial counts. This was fixed beforehand; no best checkpoint is picked anywhere.",
         *_targets(results, finals),
         *_action_modes(results.records),
-        (
-            "Intervals are 95 % percentile bootstrap intervals over training seeds (2000 resamples, fixed seed). With few "
-            "seeds they are too narrow: with two or three they reach about from the lowest to the highest seed, so the "
-            "seeds' own values are printed too."
-        ),
+        INTERVAL_RULE,
         VERDICT_RULE,
     )
 
@@ -125,7 +128,7 @@ def contender_table(results: SuiteResults) -> Table:
             _listed({record.spec.algorithm for record in own}),
             _listed({record.spec.budget for record in own}),
             _listed({record.result.get("parameters") for record in own} - {None}),
-            _listed({record.result.get("action_mode") or "–" for record in own}),
+            _listed({record.result.get("action_mode") or DASH for record in own}),
         )
         finished = Cell(str(len(own)), len(own)) if own else Cell("0, not run", 0, kind="hole")
         rows.append((Cell(name), *(map(_text, ran)), finished, _text(asked.get("description"))))
@@ -141,7 +144,9 @@ def hyperparameter_table(results: SuiteResults) -> Table:
         for name, value in _flat(record.spec.hyperparameters):
             tasks = found.setdefault((record.spec.contender, name), {}).setdefault(value, set())
             tasks.add(record.spec.task)
-    names = {contender: sorted(name for owner, name in found if owner == contender) for contender in contenders(results)}
+    names = {
+        contender: sorted(name for owner, name in found if owner == contender) for contender in contenders(results)
+    }
     rows = [
         (Cell(contender), Cell(name), Cell(_by_task(found[contender, name])))
         for contender, own in names.items()
@@ -190,9 +195,10 @@ def software_table(records: Sequence[TrialRecord]) -> Table:
 
 
 def contenders(results: SuiteResults) -> dict[str, Mapping[str, Any]]:
-    """In table order; those that only the ledger knows come last."""
+    """What the suite says of each, in table order; those that it does not list come last."""
     listed = {name: asked or {} for name, asked in (results.suite.get("contenders") or {}).items()}
-    unlisted = sorted({record.spec.contender for record in results.records} - set(listed))
+    specs = [*(record.spec for record in results.records), *results.not_run]
+    unlisted = sorted({spec.contender for spec in specs} - set(listed))
     return {**listed, **{name: {} for name in unlisted}}
 
 
@@ -202,7 +208,6 @@ def order_of(results: SuiteResults) -> Callable[..., tuple[Any, ...]]:
     tasks = list(results.suite.get("tasks") or ())
     tasks += sorted(known - set(tasks))
     names = list(contenders(results))
-    names += sorted({spec.contender for spec in results.not_run} - set(names))
 
     def key(task: str, contender: str | None = None, seed: int = 0) -> tuple[Any, ...]:
         return tasks.index(task), names.index(contender) if contender is not None else 0, seed
@@ -258,7 +263,7 @@ def _data_row(record: TrialRecord) -> tuple[Cell, ...]:
 
 def _evaluation_noise(successes: float, episodes: int) -> tuple[Cell, Cell]:
     if pd.isna(successes):
-        return Cell("–", kind="hole"), Cell("–", kind="hole")
+        return hole(), hole()
     noise = success_interval(int(successes), int(episodes))
     return number_cell(noise.low), number_cell(noise.high)
 
@@ -291,4 +296,4 @@ def _listed(values: Iterable[Any], *, ordered: bool = False) -> str:
 
 
 def _text(text: Any) -> Cell:
-    return Cell(str(text)) if text else Cell("–", kind="hole")
+    return Cell(str(text)) if text else hole()

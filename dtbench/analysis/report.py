@@ -111,17 +111,21 @@ def _material(results: SuiteResults) -> _Material:
 
 def _facts(results: SuiteResults) -> Iterator[tuple[str, str]]:
     suite, done = results.suite, len(results.records)
-    yield "Suite", str(suite.get("name") or "–")
-    yield "Preset", str(suite.get("preset") or "–")
+    yield "Suite", str(suite.get("name") or tables.DASH)
+    yield "Preset", str(suite.get("preset") or tables.DASH)
     yield "Overrides", ", ".join(map(str, suite.get("overrides") or [])) or "none"
-    yield "Training seeds", ", ".join(map(str, suite.get("seeds") or [])) or "–"
+    yield "Training seeds", ", ".join(map(str, suite.get("seeds") or [])) or tables.DASH
     yield "Trials finished", f"{done} of {done + len(results.not_run)}"
 
 
 def _results(material: _Material) -> Iterator[Section]:
     headings = {task: f"{task} (data: {source})" for task, source in material.sources.items()}
     scores = tables.score_table(
-        material.estimates, tasks=material.tasks, contenders=material.scene.contenders, headings=headings
+        material.estimates,
+        tasks=material.tasks,
+        contenders=material.scene.contenders,
+        headings=headings,
+        missing=_missing(material.results),
     )
     drawings = [
         figures.draw_bars(material.scene, task, estimates=material.estimates, published=material.published)
@@ -141,6 +145,7 @@ def _beside_papers(material: _Material) -> Iterator[Section]:
             material.estimates,
             name=f"published-{place}",
             episodes=episodes,
+            missing=_missing(material.results),
             sources=material.sources,
             smoke=material.scene.smoke,
         )
@@ -211,6 +216,10 @@ def _record(material: _Material) -> Iterator[Section]:
     else:
         yield Section("What was not run", ("Every trial of the suite has finished.",))
     yield Section("Software", tables=(page.software_table(results.records),), folded=True)
+
+
+def _missing(results: SuiteResults) -> tables.Counts:
+    return Counter((spec.task, spec.contender) for spec in results.not_run)
 
 
 def _final_row(scores: pd.DataFrame, record: TrialRecord) -> dict[str, Any]:

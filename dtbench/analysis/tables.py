@@ -5,6 +5,7 @@ HTML, Markdown, LaTeX and CSV are written from the same cells, so that formats c
 
 import csv
 import io
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,15 @@ BOLD_RULE = (
     "nothing is bold where the highest mean has no interval, and no mean without one is."
 )
 
+AGGREGATE_RULE = (
+    "Seeds are resampled within each task (stratified percentile bootstrap, 2000 resamples, fixed seed). Median: of "
+    "the tasks' means. IQM: mean of the middle half of all runs. A contender that misses a task has no numbers."
+)
+
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"  # a hole; what stands before a negative number
+
 Estimates = Mapping[tuple[str, str], Estimate]  # by (task, contender)
+Counts = Mapping[tuple[str, str], int]  # by (task, contender)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,7 @@ class Table:
         return f"**{escape_markdown(self.caption)}**\n\n" + "\n".join(lines) + "\n" + notes
 
     def latex(self) -> str:
-        """A booktabs table, caption and label included; it needs \\usepackage{booktabs} and nothing else."""
+        """A booktabs table, caption and label included; it needs the package booktabs and no other."""
         align = "".join("r" if column.number else "l" for column in self._shown_columns())
         head = [escape_latex(column.name) for column in self._shown_columns()]
         rows = [[_latex_cell(cell) for cell in self._shown_cells(row)] for row in self.rows]
@@ -98,7 +107,7 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """Every column, numbers with ten digits; a hole says what it is, as everywhere."""
+        """Every column, numbers with ten digits; dashes are left empty."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([column.name for column in self.columns])
@@ -127,16 +136,20 @@ def estimates_of(finals: pd.DataFrame, column: str = "score") -> dict[tuple[str,
 
 
 def score_table(
-    estimates: Estimates, *, tasks: Sequence[str], contenders: Sequence[str], headings: Mapping[str, str]
+    estimates: Estimates,
+    *,
+    tasks: Sequence[str],
+    contenders: Sequence[str],
+    headings: Mapping[str, str],
+    missing: Counts,
 ) -> Table:
     """Contenders x tasks: mean and interval, the best in bold by BOLD_RULE; `headings` name the tasks' columns."""
-    best = {
-        task: best_contenders({c: estimates[task, c] for c in contenders if (task, c) in estimates}) for task in tasks
-    }
+    best = {task: best_contenders(_on(task, estimates, contenders)) for task in tasks}
     rows = []
     for contender in contenders:
-        cells = [_score_cell(estimates.get((task, contender)), strong=contender in best[task]) for task in tasks]
-        rows.append((Cell(contender), *cells))
+        cells = [(task, contender) for task in tasks]
+        shown = [_score_cell(estimates.get(c), missing.get(c, 0), strong=contender in best[c[0]]) for c in cells]
+        rows.append((Cell(contender), *shown))
     columns = (Column("Contender"), *(Column(headings.get(task, task), number=True) for task in tasks))
     caption = "Final score: mean over training seeds, with its 95 % interval and the number of seeds"
     return Table("scores", caption, columns, tuple(rows), (BOLD_RULE,))
@@ -157,27 +170,22 @@ def comparison_table(
     estimates: Estimates,
     *,
     name: str,
-    episodes: Mapping[tuple[str, str], int],
+    episodes: Counts,
+    missing: Counts,
     sources: Mapping[str, str],
     smoke: bool = False,
 ) -> Table:
-    """Ours beside one table of a paper, a row for each task and contender; `sources` say where a task's data is from."""
+    """Ours beside one table of a paper, a row for each task and contender; `sources` say where a task's data is."""
     rows = []
-    for task in published.tasks:
+    for task, contender in itertools.product(published.tasks, published.contenders):
+        cell = (task, contender)
+        ours, theirs = estimates.get(cell), published.numbers.get(cell)
         why_not = "smoke preset" if smoke else published.not_comparable.get(task, "")
-        for contender in published.contenders:
-            ours, theirs = estimates.get((task, contender)), published.numbers.get((task, contender))
-            labels = (Cell(task), Cell(contender), Cell(sources.get(task) or "–"))
-            ran = _count_cell(episodes.get((task, contender)))
-            rows.append((*labels, *_ours(ours), ran, *_theirs(theirs, ours), _verdict_cell(ours, theirs, why_not)))
-    columns = (
-        Column("Task"), Column("Contender"), Column("Data"), Column("Ours", number=True),
-        Column("95% low", number=True), Column("95% high", number=True), Column("Seeds", number=True),
-        Column("Episodes", number=True), Column("Published", number=True), Column("Published std", number=True, shown=False),
-        Column("Source", shown=False), Column("Ours − published", number=True), Column("Verdict"),
-    )  # fmt: skip
+        labels = (Cell(task), Cell(contender), Cell(sources.get(task) or DASH))
+        ran = (*_ours(ours, missing.get(cell, 0)), number_cell(episodes.get(cell), 0))
+        rows.append((*labels, *ran, *_theirs(theirs, ours), _verdict_cell(ours, theirs, why_not)))
     notes = tuple(note for note in (published.note, _spread_note(published)) if note)
-    return Table(name, f"Ours beside the published numbers: {published.title}", columns, tuple(rows), notes)
+    return Table(name, f"Ours beside the published numbers: {published.title}", _COMPARISON, tuple(rows), notes)
 
 
 def aggregate_table(scores: Mapping[str, Array], *, first: str) -> Table:
@@ -188,23 +196,21 @@ def aggregate_table(scores: Mapping[str, Array], *, first: str) -> Table:
     rows = [(Cell(name), *_aggregates(matrix, scores.get(first))) for name, matrix in scores.items()]
     columns = [Column("Contender"), *(Column(name, number=True) for name in _AGGREGATES)]
     columns.append(Column(f"P({first} improves on it)", number=True))
-    notes = (
-        (
-            "Seeds are resampled within each task (stratified percentile bootstrap, 2000 resamples, fixed seed). Median: of "
-            "the tasks' means; IQM: mean of the middle half of all runs; a contender without trials on some task has no row "
-            "of numbers."
-        ),
+    return Table(
+        "aggregate", "Over all tasks of the suite, with 95 % intervals", tuple(columns), tuple(rows), (AGGREGATE_RULE,)
     )
-    return Table("aggregate", "Over all tasks of the suite, with 95 % intervals", tuple(columns), tuple(rows), notes)
 
 
 def path_table(
     finals: pd.DataFrame, *, tasks: Sequence[str], contenders: Sequence[str], measures: Mapping[str, str]
 ) -> Table:
     """Measures of paths (columns of `finals`, in per cent) for each task and contender, then over all tasks."""
+    ran = set(zip(finals["task"], finals["contender"], strict=True))
     found = {name: estimates_of(finals.dropna(subset=[name]), name) for name in measures}
     rows = [
         (Cell(task), Cell(contender), *(_path_cell(found[name].get((task, contender))) for name in measures))
+        if (task, contender) in ran
+        else (Cell(task), Cell(contender), Cell(NOT_RUN, kind="hole"), *[hole()] * (len(measures) - 1))
         for task in tasks
         for contender in contenders
     ]
@@ -217,15 +223,40 @@ def path_table(
     return Table("paths", caption, columns, tuple(rows))
 
 
+_COMPARISON = (
+    Column("Task"),
+    Column("Contender"),
+    Column("Data"),
+    Column("Ours", number=True),
+    Column("95% low", number=True),
+    Column("95% high", number=True),
+    Column("Seeds", number=True),
+    Column("Episodes", number=True),
+    Column("Published", number=True),
+    Column("Published std", number=True, shown=False),
+    Column("Source", shown=False),
+    Column("Difference", number=True),
+    Column("Verdict"),
+)
 _AGGREGATES: dict[str, Statistic] = {"Mean": statistics.mean, "Median": statistics.median, "IQM": statistics.iqm}
+
+
+def hole() -> Cell:
+    """Where something might be expected and nothing is."""
+    return Cell(DASH, kind="hole")
+
+
+def number_cell(value: float | None, decimals: int = 1) -> Cell:
+    """A number, or a visible hole."""
+    return hole() if value is None or math.isnan(value) else Cell(number(value, decimals), value)
 
 
 def number(value: float | None, decimals: int = 1) -> str:
     """A number as the report prints it, a dash where there is none."""
     if value is None or math.isnan(value):
-        return "–"
+        return DASH
     text = f"{value:.{decimals}f}"
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", MINUS)
 
 
 def with_interval(value: float, interval: Interval | None, decimals: int = 1) -> str:
@@ -247,26 +278,36 @@ def escape_markdown(text: str) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "–": "--", "−": "$-$", "×": r"$\times$", "∞": r"$\infty$", "±": r"$\pm$", "≥": r"$\geq$",
+    DASH: "--", MINUS: "$-$", "\N{MULTIPLICATION SIGN}": r"$\times$", "∞": r"$\infty$", "±": r"$\pm$", "≥": r"$\geq$",
 }  # fmt: skip
 
 
-def _score_cell(ours: Estimate | None, *, strong: bool) -> Cell:
+def _on(task: str, estimates: Estimates, contenders: Sequence[str]) -> dict[str, Estimate]:
+    return {name: estimates[task, name] for name in contenders if (task, name) in estimates}
+
+
+def _score_cell(ours: Estimate | None, missing: int, *, strong: bool) -> Cell:
     if ours is None:
         return Cell(NOT_RUN, kind="hole")
-    return Cell(f"{with_interval(ours.mean, ours.interval)} (n = {len(ours.values)})", strong=strong)
+    return Cell(f"{with_interval(ours.mean, ours.interval)} (n = {_seeds(ours, missing)})", strong=strong)
 
 
-def _ours(ours: Estimate | None) -> tuple[Cell, ...]:
+def _seeds(ours: Estimate, missing: int) -> str:
+    """How many seeds stand behind a number, and how many should."""
+    done = len(ours.values)
+    return f"{done} of {done + missing}" if missing else str(done)
+
+
+def _ours(ours: Estimate | None, missing: int) -> tuple[Cell, ...]:
     if ours is None:
-        return Cell(NOT_RUN, kind="hole"), _hole(), _hole(), Cell("0", 0)
+        return Cell(NOT_RUN, kind="hole"), hole(), hole(), Cell("0", 0)
     low, high = (ours.interval.low, ours.interval.high) if ours.interval else (None, None)
-    return number_cell(ours.mean), number_cell(low), number_cell(high), _count_cell(len(ours.values))
+    return number_cell(ours.mean), number_cell(low), number_cell(high), Cell(_seeds(ours, missing), len(ours.values))
 
 
 def _theirs(published: Published | None, ours: Estimate | None) -> tuple[Cell, ...]:
     if published is None:
-        return _hole(), _hole(), _hole(), _hole()
+        return hole(), hole(), hole(), hole()
     spread = "" if published.std is None else f" ± {published.std:g}"
     difference = None if ours is None else ours.mean - published.mean
     printed = Cell(f"{published.mean:g}{spread}", published.mean)
@@ -292,10 +333,10 @@ def _spread_note(published: PublishedTable) -> str:
 def _aggregates(matrix: Array, first: Array | None) -> list[Cell]:
     complete = matrix.size > 0 and bool((~np.isnan(matrix)).any(axis=0).all())
     if not complete:
-        return [Cell("not run on every task", kind="hole")] + [_hole()] * len(_AGGREGATES)
+        return [Cell("not run on every task", kind="hole")] + [hole()] * len(_AGGREGATES)
     cells = [_aggregate_cell(statistic, matrix, decimals=1) for statistic in _AGGREGATES.values()]
     if first is matrix or first is None or np.isnan(first).all(axis=0).any():
-        return [*cells, _hole()]
+        return [*cells, hole()]
     return [*cells, _aggregate_cell(statistics.probability_of_improvement, first, matrix, decimals=2)]
 
 
@@ -307,27 +348,14 @@ def _aggregate_cell(statistic: Statistic, *samples: Array, decimals: int) -> Cel
 
 
 def _path_cell(ours: Estimate | None) -> Cell:
-    return Cell("–", kind="hole") if ours is None else Cell(with_interval(ours.mean, ours.interval), ours.mean)
+    return hole() if ours is None else Cell(with_interval(ours.mean, ours.interval), ours.mean)
 
 
 def _over_all(own: pd.DataFrame, measure: str, tasks: Sequence[str]) -> Cell:
     """Mean over tasks; a hole where a task is missing."""
     matrix = own.pivot_table(index="seed", columns="task", values=measure).reindex(columns=list(tasks)).to_numpy(float)
     missing = matrix.size == 0 or bool(np.isnan(matrix).all(axis=0).any())
-    return _hole() if missing else _aggregate_cell(statistics.mean, matrix, decimals=1)
-
-
-def number_cell(value: float | None, decimals: int = 1) -> Cell:
-    """A number, or a visible hole."""
-    return _hole() if value is None or math.isnan(value) else Cell(number(value, decimals), value)
-
-
-def _count_cell(count: int | None) -> Cell:
-    return _hole() if count is None else Cell(str(count), count)
-
-
-def _hole() -> Cell:
-    return Cell("–", kind="hole")
+    return hole() if missing else _aggregate_cell(statistics.mean, matrix, decimals=1)
 
 
 def _html_text(cell: Cell) -> Markup:
@@ -349,4 +377,6 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _csv_cell(cell: Cell) -> str:
-    return cell.text if cell.value is None else f"{cell.value:.10g}"
+    if cell.value is not None:
+        return f"{cell.value:.10g}"
+    return cell.text.removeprefix(DASH)  # programs read nothing where people read a dash

@@ -57,5 +57,6 @@ def _stretches(nodes: list[int]) -> Iterable[str]:
 def _walk(graph: Graph, start: int, rng: np.random.Generator) -> list[int]:
     path = [start]
     while path[-1] != GOAL and len(path) <= WALK_STEPS:
-        path.append(int(rng.choice(np.flatnonzero(graph.edges[path[-1]]))))
+        ways = np.flatnonzero(graph.edges[path[-1]])
+        path.append(int(rng.choice(ways)) if len(ways) else path[-1])
     return path

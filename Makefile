@@ -1,0 +1,38 @@
+# Two commands do all the set-up on a machine with Python 3.11 to 3.13: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check format cluster-test wheel-test clean
+
+## Train DT, BC, %BC and CQL on Key-to-Door through Ray Tune, print a table and the path of the report.
+demo: $(INSTALLED)
+	DTBENCH_DATA=demo/data $(BIN)/dtbench run --suite key-to-door --preset demo --results demo/results
+	DTBENCH_DATA=demo/data $(BIN)/dtbench report --suite key-to-door --results demo/results --out demo/report
+
+## The fast tests; they need no GPU and no network, and Ray only where marked `ray`.
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+## Format, lint, types, tests: what CI runs.
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# pip says which torch it would take. Where that brings CUDA and there is no GPU, uv fetches the CPU build.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python tools/install_torch.py constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist

@@ -1,0 +1,24 @@
+"""Small hand-made datasets for tests."""
+
+from collections.abc import Sequence
+
+import gymnasium as gym
+import numpy as np
+
+from dtbench import TrajectoryDataset, make_dataset
+
+
+def episodes(lengths: Sequence[int], rewards: Sequence[float], ended: Sequence[bool]) -> TrajectoryDataset:
+    """Episodes of these lengths; observation and action of flat step i are both i."""
+    steps = sum(lengths)
+    terminals = np.zeros(steps, bool)
+    terminals[np.cumsum(lengths) - 1] = ended
+    return make_dataset(
+        observations=np.arange(steps, dtype=np.float32)[:, None],
+        actions=np.arange(steps) % 4,
+        rewards=np.asarray(rewards, np.float32),
+        terminals=terminals,
+        lengths=np.asarray(lengths),
+        observation_space=gym.spaces.Box(-np.inf, np.inf, (1,)),
+        action_space=gym.spaces.Discrete(4),
+    )

@@ -1,0 +1,301 @@
+"""Tables: verdicts, bold, escapes and holes, from fixed numbers."""
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dtbench.analysis import published
+from dtbench.analysis.published import Published, PublishedTable, published_tables, verdict
+from dtbench.analysis.statistics import Estimate, Interval
+from dtbench.analysis.tables import (
+    Cell,
+    Column,
+    Table,
+    aggregate_table,
+    best_contenders,
+    comparison_table,
+    estimates_of,
+    number,
+    path_table,
+    score_table,
+)
+from dtbench.errors import InvalidSuite, UnknownName
+
+TABLE_6: dict[str, Any] = {
+    "file": "decision_transformer.csv",
+    "table": "6",
+    "datasets": {"key-to-door-1k": "1K random trajectories"},
+    "contenders": {"DT": "DT", "BC successful": "%BC"},
+}
+
+
+def ours(mean: float, low: float | None = None, high: float | None = None) -> Estimate:
+    if low is None or high is None:
+        return Estimate((mean,), mean, None)
+    return Estimate((low, mean, high), mean, Interval(low, high))
+
+
+def printed(mean: float, std: float | None = None) -> Published:
+    return Published(mean=mean, std=std, seeds=None, rounding=0.05, source="Somebody 2021, Table 1", note="")
+
+
+def read(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_published_mean_inside_our_interval_agrees() -> None:
+    assert verdict(ours(70, 65, 75), printed(71.8)) == "agrees"
+
+
+def test_a_published_mean_outside_our_interval_differs() -> None:
+    assert verdict(ours(60, 55, 65), printed(71.8)) == "differs"
+
+
+def test_the_published_spread_widens_our_interval() -> None:
+    assert verdict(ours(60, 55, 65), printed(71.8, std=7.0)) == "agrees"
+    assert verdict(ours(60, 55, 65), printed(71.8, std=6.0)) == "differs"
+
+
+def test_without_a_spread_the_published_mean_is_known_to_half_a_digit() -> None:
+    assert verdict(ours(70, 65, 71.75), printed(71.8)) == "agrees"
+    assert verdict(ours(70, 65, 71.74), printed(71.8)) == "differs"
+
+
+def test_one_seed_settles_nothing() -> None:
+    assert verdict(ours(71.8), printed(71.8)) == "not comparable: one seed has no interval"
+
+
+def test_a_reason_given_by_the_suite_comes_before_the_numbers() -> None:
+    assert verdict(ours(70, 65, 75), printed(71.8), why_not="other data") == "not comparable: other data"
+
+
+def test_a_cell_without_trials_is_not_run_whatever_was_published() -> None:
+    assert verdict(None, printed(71.8)) == "not run"
+    assert verdict(None, None, why_not="other data") == "not run"
+
+
+def test_table_6_is_read_as_the_paper_prints_it() -> None:
+    (table,) = published_tables({"published": [TABLE_6]})
+    assert table.numbers["key-to-door-1k", "DT"].mean == 71.8
+    assert table.numbers["key-to-door-1k", "BC successful"].mean == 69.9
+    assert table.numbers["key-to-door-1k", "DT"].std is None
+    assert table.numbers["key-to-door-1k", "DT"].rounding == pytest.approx(0.05)
+    assert table.title == "Table 6"
+
+
+def test_an_environment_picks_one_of_several_rows() -> None:
+    corl = {
+        "file": "corl.csv",
+        "table": "CORL README last scores",
+        "datasets": {"halfcheetah-medium-v2": {"dataset": "medium-v2", "env": "halfcheetah"}},
+        "contenders": {"BC": "BC"},
+    }
+    (table,) = published_tables({"published": [corl]})
+    assert table.numbers["halfcheetah-medium-v2", "BC"].mean == 42.4
+    assert table.numbers["halfcheetah-medium-v2", "BC"].std == 0.19
+    assert table.numbers["halfcheetah-medium-v2", "BC"].seeds == 4
+
+
+def test_a_suite_that_fits_several_rows_is_told_to_say_more() -> None:
+    corl = {
+        "file": "corl.csv",
+        "table": "CORL README last scores",
+        "datasets": {"halfcheetah-medium-v2": "medium-v2"},
+        "contenders": {"BC": "BC"},
+    }
+    with pytest.raises(InvalidSuite, match="differ in env"):
+        published_tables({"published": [corl]})
+
+
+def test_a_misspelt_published_name_gets_the_nearest() -> None:
+    with pytest.raises(UnknownName, match=r"Did you mean '%BC'"):
+        published_tables({"published": [{**TABLE_6, "contenders": {"BC successful": "% BC"}}]})
+
+
+def test_a_suite_without_published_tables_is_compared_with_nothing() -> None:
+    assert published_tables({}) == ()
+
+
+def test_all_whose_intervals_overlap_the_best_are_bold() -> None:
+    estimates = {"DT": ours(70, 60, 80), "BC": ours(55, 50, 61), "CQL": ours(13, 10, 16), "once": ours(69)}
+    assert best_contenders(estimates) == {"DT", "BC"}
+
+
+def test_nothing_is_bold_where_the_best_has_no_interval() -> None:
+    assert best_contenders({"DT": ours(70), "BC": ours(55, 50, 61)}) == set()
+    assert best_contenders({}) == set()
+
+
+def test_a_contender_without_trials_leaves_a_visible_hole() -> None:
+    table = score_table(
+        {("task", "DT"): ours(70, 65, 75)}, tasks=["task"], contenders=["DT", "CQL"], headings={}, missing={}
+    )
+    assert '<td class="number hole">not run</td>' in table.html()
+    assert "| CQL | not run |" in table.markdown()
+    assert "CQL & not run" in table.latex()
+    assert "CQL,not run" in table.csv()
+
+
+def test_missing_seeds_are_counted_beside_the_mean() -> None:
+    table = score_table(
+        {("task", "DT"): ours(70, 65, 75)},
+        tasks=["task"],
+        contenders=["DT"],
+        headings={"task": "task (data: generated)"},
+        missing={("task", "DT"): 2},
+    )
+    assert "**70.0 [65.0, 75.0] (n = 3 of 5)**" in table.markdown()
+    assert "task (data: generated)" in table.markdown()
+
+
+def comparison(*, smoke: bool = False) -> Table:
+    theirs = PublishedTable(
+        title="Table 1",
+        note="",
+        source="Somebody 2021, Table 1",
+        tasks=("a", "b"),
+        contenders=("DT", "CQL"),
+        numbers={("a", "DT"): printed(71.8), ("b", "DT"): printed(50, std=1.5), ("a", "CQL"): printed(13.1)},
+        not_comparable={"b": "other data"},
+    )
+    estimates = {("a", "DT"): ours(70, 65, 75), ("b", "DT"): ours(52, 51, 53)}
+    return comparison_table(
+        theirs,
+        estimates,
+        name="published-1",
+        episodes={("a", "DT"): 300, ("b", "DT"): 300},
+        missing={},
+        sources={"a": "generated", "b": "minari"},
+        smoke=smoke,
+    )
+
+
+def test_ours_and_theirs_stand_side_by_side_in_the_csv() -> None:
+    rows = read(comparison().csv())
+    assert [row["Verdict"] for row in rows] == [
+        "agrees",
+        "not run",
+        "not comparable: other data",
+        "not run",
+    ]
+    assert rows[0] == {
+        "Task": "a",
+        "Contender": "DT",
+        "Data": "generated",
+        "Ours": "70",
+        "95% low": "65",
+        "95% high": "75",
+        "Seeds": "3",
+        "Episodes": "300",
+        "Published": "71.8",
+        "Published std": "",
+        "Source": "Somebody 2021, Table 1",
+        "Difference": "-1.8",
+        "Verdict": "agrees",
+    }
+    assert rows[2]["Published std"] == "1.5"
+
+
+def test_all_formats_show_the_same_cells() -> None:
+    table = comparison()
+    for text in (table.html(), table.markdown(), table.latex()):
+        assert text.count("71.8") == 1
+        assert text.count("not comparable: other data") == 1
+    assert "50 ± 1.5" in table.html()
+    assert r"50 $\pm$ 1.5" in table.latex()
+
+
+def test_the_table_says_that_a_paper_prints_no_spread() -> None:
+    assert "prints no spread for some numbers and does not say how many seeds" in comparison().notes[0]
+
+
+def test_smoke_results_are_compared_with_nothing() -> None:
+    said = [row["Verdict"] for row in read(comparison(smoke=True).csv())]
+    assert said[0] == said[2] == "not comparable: smoke preset"
+
+
+def test_every_format_escapes_what_it_must() -> None:
+    table = Table(
+        "t", "5 % & more_", (Column("a|b"), Column("n", number=True)), ((Cell("<x> | 10 % & a_b"), Cell("1")),)
+    )
+    assert "&lt;x&gt; | 10 % &amp; a_b" in table.html()
+    assert "<x>" not in table.html()
+    assert r"| \<x> \| 10 % & a\_b | 1 |" in table.markdown()
+    assert r"\textless{}x\textgreater{} | 10 \% \& a\_b & 1 \\" in table.latex()
+    assert r"\caption{5 \% \& more\_}" in table.latex()
+    assert read(table.csv())[0] == {"a|b": "<x> | 10 % & a_b", "n": "1"}
+
+
+def test_tables_can_be_read_aloud() -> None:
+    text = Table("t", "Scores", (Column("Contender"), Column("n", number=True)), ((Cell("DT"), Cell("1")),)).html()
+    assert "<caption>Scores</caption>" in text
+    assert '<th scope="col">Contender</th>' in text
+    assert '<th scope="row">DT</th>' in text
+
+
+def test_latex_needs_booktabs_alone() -> None:
+    text = Table(
+        "t", "Scores", (Column("Contender"), Column("n", number=True)), ((Cell("DT", strong=True), Cell("∞")),)
+    ).latex()
+    assert r"\begin{tabular}{lr}" in text
+    assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert r"\textbf{DT} & $\infty$ \\" in text
+    assert text.isascii()
+
+
+def test_numbers_are_printed_with_a_minus_and_without_a_negative_zero() -> None:
+    assert number(-1.25, 1) == "\N{MINUS SIGN}1.2"
+    assert number(-0.01, 1) == "0.0"
+    assert number(None) == number(float("nan")) == "\N{EN DASH}"
+
+
+def test_estimates_come_from_the_rows_of_each_cell() -> None:
+    finals = pd.DataFrame(
+        {"task": ["a"] * 3, "contender": ["DT", "DT", "BC"], "seed": [0, 1, 0], "score": [60.0, 80, 5]}
+    )
+    estimates = estimates_of(finals)
+    assert estimates["a", "DT"] == Estimate((60.0, 80.0), 70.0, Interval(60, 80))
+    assert estimates["a", "BC"].interval is None
+
+
+def test_a_contender_that_misses_a_task_has_no_aggregate() -> None:
+    nan = float("nan")
+    scores = {"DT": np.array([[70.0, 90.0], [70.0, 90.0]]), "CQL": np.array([[10.0, nan], [10.0, nan]])}
+    dt, cql = read(aggregate_table(scores, first="DT").csv())
+    assert (dt["Mean"], dt["IQM"], dt["P(DT improves on it)"]) == ("80", "80", "")
+    assert (cql["Mean"], cql["Median"]) == ("not run on every task", "")
+
+
+def test_the_first_contender_is_compared_with_each_other_one() -> None:
+    scores = {"DT": np.array([[70.0, 90.0], [70.0, 90.0]]), "BC": np.array([[60.0, 95.0], [60.0, 95.0]])}
+    _, bc = aggregate_table(scores, first="DT").rows
+    assert bc[-1].text == "0.50 [0.50, 0.50]"
+
+
+def test_paths_are_summed_up_over_tasks_only_where_none_is_missing() -> None:
+    finals = pd.DataFrame(
+        {
+            "task": ["g0", "g1", "g0"],
+            "contender": ["DT", "DT", "BC"],
+            "seed": [0, 0, 0],
+            "reached": [80.0, 60.0, 50.0],
+        }
+    )
+    table = path_table(finals, tasks=["g0", "g1"], contenders=["DT", "BC"], measures={"reached": "Goal reached (%)"})
+    said = {(row["Task"], row["Contender"]): row["Goal reached (%)"] for row in read(table.csv())}
+    assert said == {
+        ("g0", "DT"): "80",
+        ("g0", "BC"): "50",
+        ("g1", "DT"): "60",
+        ("g1", "BC"): "not run",
+        ("all", "DT"): "70",
+        ("all", "BC"): "",
+    }
+
+
+def test_the_rule_behind_the_verdicts_is_written_down() -> None:
+    assert "95 % interval over training seeds" in published.VERDICT_RULE
