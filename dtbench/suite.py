@@ -266,7 +266,8 @@ def _validated(document: dict[str, Any]) -> Suite:
     try:
         return Suite.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A mistyped key is missing under its right name too: what is there but unknown tells more.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             parent = first["loc"][:-1]

@@ -22,3 +22,16 @@ def episodes(lengths: Sequence[int], rewards: Sequence[float], ended: Sequence[b
         observation_space=gym.spaces.Box(-np.inf, np.inf, (1,)),
         action_space=gym.spaces.Discrete(4),
     )
+
+
+def with_actions(dataset: TrajectoryDataset, actions: np.ndarray) -> TrajectoryDataset:
+    """The same episodes with other actions."""
+    return make_dataset(
+        observations=dataset.observations,
+        actions=actions,
+        rewards=dataset.rewards,
+        terminals=dataset.terminals,
+        lengths=dataset.lengths,
+        observation_space=dataset.observation_space,
+        action_space=dataset.action_space,
+    )

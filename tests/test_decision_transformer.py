@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+import torch
+
+from dtbench import History, InvalidValue, WindowSampler, generator
+from dtbench.decision_transformer import DecisionTransformer
+from dtbench.decision_transformer.model import CausalTransformer, ConvolutionalEncoder, causal_visibility
+from dtbench.decision_transformer.network import DecisionTransformerNetwork, load_transformers_weights
+from dtbench.testing import toy_dataset, toy_history
+from tests.episodes import episodes, with_actions
+
+CPU = torch.device("cpu")
+
+
+def test_it_gives_the_outputs_of_transformers_with_its_weights() -> None:
+    from transformers import DecisionTransformerConfig, DecisionTransformerModel
+
+    torch.manual_seed(0)
+    config = DecisionTransformerConfig(
+        state_dim=4, act_dim=2, hidden_size=32, n_layer=3, n_head=2, max_ep_len=50, n_inner=128
+    )
+    theirs = DecisionTransformerModel(config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # biases and norms too must be carried over
+    data = toy_dataset(discrete_actions=False)
+    ours = DecisionTransformerNetwork(
+        observation_space=data.observation_space,
+        action_space=data.action_space,
+        transformer=CausalTransformer(width=32, layers=3, heads=2, dropout=0.1),
+        width=32,
+        max_timestep=50,
+    ).eval()
+    load_transformers_weights(ours, theirs.state_dict())
+    batch, steps = 5, 7
+    returns, states = torch.randn(batch, steps), torch.randn(batch, steps, 4)
+    actions, timesteps = torch.randn(batch, steps, 2), torch.randint(0, 50, (batch, steps))
+    mask = torch.ones(batch, steps, dtype=torch.bool)
+    mask[0, :3] = mask[1, :5] = False
+    with torch.no_grad():
+        expected = theirs(
+            states=states,
+            actions=actions,
+            rewards=None,
+            returns_to_go=returns[..., None],
+            timesteps=timesteps,
+            attention_mask=mask.long(),
+        ).action_preds
+        got, _ = ours(returns, states, actions, timesteps, mask)
+    assert (got - expected)[mask].abs().max() < 1e-5
+    assert expected[mask].std() > 0.1  # an agreement about nothing would prove nothing
+
+
+def test_no_token_sees_the_future_or_padding() -> None:
+    visible = causal_visibility(torch.tensor([[False, True, True]]))[0, 0]
+    assert visible.tolist() == [[True, False, False], [False, True, False], [False, True, True]]
+
+
+def test_a_later_step_changes_no_earlier_prediction() -> None:
+    data = toy_dataset(discrete_actions=True)
+    learner = DecisionTransformer(width=16, context=6).learner(data, seed=0, device=CPU)
+    network = learner.network.eval()
+    sample = learner.sampler.sample()
+    changed = sample.observations.clone()
+    changed[:, -1] += 1
+    arguments = (sample.actions, sample.timesteps, sample.mask)
+    with torch.no_grad():
+        before, _ = network(sample.returns_to_go, sample.observations, *arguments)
+        after, _ = network(sample.returns_to_go, changed, *arguments)
+    assert torch.equal(before[:, :-1], after[:, :-1])
+    assert not torch.equal(before[:, -1], after[:, -1])
+
+
+def test_padding_on_the_left_changes_no_action() -> None:
+    data = toy_dataset(discrete_actions=False)
+    learner = DecisionTransformer(width=16, context=8).learner(data, seed=0, device=CPU)
+    history = toy_history(data, batch=3, context=8, steps=3)
+    fields = ("observations", "actions", "returns_to_go", "timesteps", "mask")
+    ragged = History(**{name: torch.cat([getattr(history, name)] * 2) for name in fields})
+    ragged.mask[0, :] = True  # one row of full length keeps the padding of the others in the batch
+    assert torch.allclose(learner.act(ragged)[3:], learner.act(history), atol=1e-6)
+
+
+def test_targets_change_what_it_does_once_it_has_learnt() -> None:
+    """In every episode the action tells the return: 0 of action 0 and 1 of action 1."""
+    lengths = [2] * 40
+    data = episodes(lengths, [float(e % 2) for e in range(40) for _ in range(2)], [True] * 40)
+    actions = np.repeat(np.arange(40) % 2, 2)
+    data = with_actions(data, actions)
+    data.observations[:] = 0
+    algorithm = DecisionTransformer(
+        context=2, width=16, layers=1, learning_rate=1e-2, warmup_steps=1, return_scale=1.0
+    )
+    learner = algorithm.learner(data, seed=0, device=CPU)
+    for _ in range(150):
+        learner.update()
+    for target, action in ((0.0, 0), (2.0, 1)):
+        history = History(
+            observations=torch.zeros(1, 2, 1),
+            actions=torch.zeros(1, 2),
+            returns_to_go=torch.tensor([[0.0, target]]),
+            timesteps=torch.zeros(1, 2, dtype=torch.long),
+            mask=torch.tensor([[False, True]]),
+        )
+        assert learner.act(history).tolist() == [action]
+
+
+def test_a_context_of_none_is_the_longest_episode() -> None:
+    data = toy_dataset(discrete_actions=True)
+    assert DecisionTransformer(context=None).learner(data, seed=0, device=CPU).context == data.lengths.max()
+
+
+def test_images_go_through_the_convolutional_encoder() -> None:
+    encoded = ConvolutionalEncoder(4, 32)(torch.rand(2, 4, 84, 84))
+    assert encoded.shape == (2, 32)
+
+
+def test_normalisation_uses_all_data_even_where_only_the_best_is_kept() -> None:
+    data = toy_dataset(discrete_actions=True)
+    learner = DecisionTransformer(best_fraction=0.2).learner(data, seed=0, device=CPU)
+    assert learner.mean.numpy() == pytest.approx(np.asarray(data.observations).mean(axis=0), abs=1e-6)
+    assert learner.sampler.dataset.num_steps < data.num_steps
+
+
+def test_impossible_sizes_are_refused_before_training() -> None:
+    data = toy_dataset(discrete_actions=True)
+    with pytest.raises(InvalidValue, match="heads"):
+        DecisionTransformer(width=10, heads=3).learner(data, seed=0, device=CPU)
+    with pytest.raises(InvalidValue, match="context"):
+        WindowSampler(data, context=0, batch_size=1, rng=generator(0), device=CPU)
+
+
+def test_generated_returns_need_few_distinct_values() -> None:
+    lengths = [1] * 600
+    many = episodes(lengths, list(np.linspace(0, 1, 600)), [True] * 600)
+    with pytest.raises(InvalidValue, match="returns=given"):
+        DecisionTransformer(returns="generated").learner(many, seed=0, device=CPU)

@@ -1,0 +1,117 @@
+"""Ray Tune on this machine: the same results as in one process, whatever dies on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.ray
+
+DT = {"algorithm": "dt", "hyperparameters": {"width": 8, "layers": 1, "context": 4, "batch_size": 4}}
+SUITE = {
+    "name": "toy",
+    "tasks": ["key-to-door-1k"],
+    "seeds": [0, 1],
+    "evaluation": {"episodes": 4, "every": 400},
+    "contenders": {"DT": DT | {"budget": 1200}, "Random": {"algorithm": "random", "budget": 0}},
+}
+MAIN = "from dtbench.cli import main; main()"
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MAIN, "run", "--suite", "toy.yaml", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    return output
+
+
+def table(results: str) -> bytes:
+    return (Path(results) / "scores" / "toy.csv").read_bytes()
+
+
+def checkpoints(results: str) -> list[Path]:
+    return list(Path(results).glob("runs/*/*/checkpoint.pt"))
+
+
+def kill_after_first_checkpoint(process: subprocess.Popen[str], results: str) -> None:
+    deadline = time.monotonic() + 300
+    while not checkpoints(results) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.timeout(900)
+def test_ray_and_this_process_and_killed_drivers_give_the_same_table_to_the_byte(tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE, sort_keys=False))
+    finished(start("--local", "--results", "whole"))
+
+    for results, flags in (("killed-local", ["--local"]), ("killed-ray", [])):
+        kill_after_first_checkpoint(start(*flags, "--results", results), results)
+        assert not (tmp_path / results / "scores").exists()
+        time.sleep(3)  # Ray's own processes notice that their driver is gone
+        output = finished(start(*flags, "--results", results))
+        assert "4 trials" in output
+        assert table(results) == table("whole")
+
+    again = finished(start("--results", "killed-ray"))
+    assert "4 done, 0 to run" in again
+    more = finished(start("--results", "killed-ray", "--seeds", "0..2"))
+    assert "6 trials, 4 done, 2 to run" in more
+    assert "usage" not in more.lower()
+    assert [path.name for path in (tmp_path / "killed-ray" / "runs").glob(".*")] == []
+
+
+MORTAL = '''
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from baselines.uniform_random import UniformRandomLearner
+
+
+@dataclass(frozen=True)
+class Mortal:
+    """Its first worker dies; the second finds the mark of the first and lives."""
+
+    mark: str
+    always: bool = False
+
+    def learner(self, dataset, *, seed, device):
+        if self.always or not Path(self.mark).exists():
+            Path(self.mark).touch()
+            os._exit(1)
+        return UniformRandomLearner(int(dataset.action_space.n))
+'''
+
+
+@pytest.mark.timeout(600)
+def test_a_worker_that_dies_is_replaced_and_one_that_always_dies_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mortal.py").write_text(MORTAL)
+    contenders = {
+        "Once": {"algorithm": "mortal:Mortal", "budget": 2, "hyperparameters": {"mark": str(tmp_path / "mark")}},
+        "Always": {
+            "algorithm": "mortal:Mortal",
+            "budget": 2,
+            "hyperparameters": {"mark": str(tmp_path / "other"), "always": True},
+        },
+    }
+    suite = SUITE | {"contenders": contenders, "seeds": [0]}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
+    process = start("--results", "results")
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 1, output
+    assert "failed: key-to-door-1k Always seed 0" in output
+    assert b"Once" in table("results")
+    assert b"Always" not in table("results")

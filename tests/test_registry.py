@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+
+from dtbench import registry
+from dtbench.errors import InvalidAlgorithm, InvalidValue, UnknownName
+
+PLUGIN = '''
+from dataclasses import dataclass
+from baselines.uniform_random import UniformRandomLearner
+
+
+@dataclass(frozen=True)
+class Mine:
+    speed: float = 1.0
+
+    def learner(self, dataset, *, seed, device):
+        return UniformRandomLearner(int(dataset.action_space.n))
+
+
+@dataclass
+class Melting:
+    def learner(self, dataset, *, seed, device):
+        return None
+
+
+class NoDataclass:
+    pass
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    path = tmp_path / "my_file.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+def test_an_algorithm_may_be_a_file_in_the_working_directory(plugin: Path) -> None:
+    assert registry.make_algorithm("my_file:Mine", {"speed": "2"}) == registry.make_algorithm("my_file.py:Mine", {"speed": 2})
+    assert registry.algorithm_class(f"{plugin}:Mine") is registry.algorithm_class("my_file:Mine")
+
+
+def test_changing_the_file_changes_its_version(plugin: Path) -> None:
+    before = registry.algorithm_version("my_file:Mine")
+    plugin.write_text(PLUGIN + "\n# faster\n")
+    assert registry.algorithm_version("my_file:Mine") != before
+
+
+def test_an_algorithm_may_be_a_module_that_is_installed() -> None:
+    assert registry.algorithm_class("baselines.bc:BehaviorCloning").__name__ == "BehaviorCloning"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("my_fil:Mine", InvalidAlgorithm, "neither a file"),
+        ("my_file:Min", UnknownName, "Mine"),
+        ("my_file:Melting", InvalidAlgorithm, "frozen"),
+        ("my_file:NoDataclass", InvalidAlgorithm, "dataclass"),
+        ("cqll", UnknownName, "discrete_cql"),
+    ],
+)
+def test_mistakes_in_an_algorithms_name_say_what_to_do(
+    plugin: Path, name: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        registry.algorithm_class(name)
+
+
+def test_a_hyperparameter_is_checked_by_name_and_type() -> None:
+    with pytest.raises(UnknownName, match="learning_rate"):
+        registry.make_algorithm("dt", {"learning_rat": 1})
+    with pytest.raises(InvalidValue, match="width"):
+        registry.make_algorithm("dt", {"width": "broad"})
+
+
+def test_tasks_are_listed_by_domain() -> None:
+    found = registry.tasks_by_domain()
+    assert found["key_to_door"] == ["key-to-door-1k", "key-to-door-10k"]
+    assert len(found["graph"]) == 5
+    with pytest.raises(UnknownName, match="graph-0"):
+        registry.make_task("graph-9")

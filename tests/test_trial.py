@@ -1,0 +1,195 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from dtbench import trial
+from dtbench.analysis.scores import collect, write_scores
+from dtbench.errors import LedgerError
+from dtbench.ledger import Ledger
+from dtbench.spec import TrialSpec
+from dtbench.suite import load_suite, resolved_document, trial_specs
+from dtbench.trial import run_trial
+
+SUITE = {
+    "name": "toy",
+    "tasks": ["key-to-door-1k"],
+    "seeds": [0],
+    "evaluation": {"episodes": 4, "every": 3, "targets": [1.0, 0.0]},
+    "contenders": {
+        "DT": {
+            "algorithm": "dt",
+            "budget": 7,
+            "hyperparameters": {"width": 8, "layers": 1, "context": 4, "batch_size": 4, "average_decay": 0.9},
+        },
+        "CQL": {"algorithm": "discrete_cql", "budget": 7, "hyperparameters": {"width": 8}},
+        "Random": {"algorithm": "random", "budget": 0, "action_mode": "sample"},
+    },
+}
+
+
+def specs(folder: Path, **changes: object) -> list[TrialSpec]:
+    (folder / "toy.yaml").write_text(yaml.safe_dump(SUITE | changes, sort_keys=False))
+    return trial_specs(load_suite(str(folder / "toy.yaml")))
+
+
+def test_a_trial_records_every_episode_of_every_checkpoint(tmp_path: Path) -> None:
+    spec = specs(tmp_path)[0]
+    assert run_trial(spec, tmp_path / "runs") == "done"
+    record = Ledger(tmp_path / "runs").record(spec)
+    assert record is not None
+    episodes = record.episodes()
+    assert sorted(episodes.step.unique()) == [3, 6, 7]
+    assert len(episodes) == 3 * 2 * 4  # checkpoints x targets x episodes
+    assert record.metrics().step.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert record.provenance["dataset"]["digest"] == spec.dataset_digest
+    assert record.result["parameters"] > 0
+
+
+def test_a_trial_without_budget_is_evaluated_once_as_it_is(tmp_path: Path) -> None:
+    spec = specs(tmp_path)[2]
+    assert run_trial(spec, tmp_path / "runs") == "done"
+    episodes = Ledger(tmp_path / "runs").record(spec).episodes()  # type: ignore[union-attr]
+    assert episodes.step.tolist() == [0] * 4
+    assert episodes.target.isna().all()
+
+
+def test_an_interrupted_trial_equals_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for spec in specs(tmp_path)[:2]:
+        run_trial(spec, tmp_path / "whole")
+        monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
+        for last_step in (2, 5, 6):
+
+            def stop(step: int, score: float | None, last_step: int = last_step) -> None:
+                if step == last_step:
+                    raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt):
+                run_trial(spec, tmp_path / "broken", stop)
+            assert Ledger(tmp_path / "broken").state(spec) == "partial"
+        steps: list[int] = []
+        run_trial(spec, tmp_path / "broken", lambda step, score: steps.append(step))
+        assert steps == [7]
+        whole, broken = (Ledger(tmp_path / name).record(spec) for name in ("whole", "broken"))
+        pd.testing.assert_frame_equal(whole.episodes(), broken.episodes())  # type: ignore[union-attr]
+        pd.testing.assert_frame_equal(whole.metrics(), broken.metrics())  # type: ignore[union-attr]
+
+
+KILLED = """
+import sys, json, pathlib
+from dtbench import trial
+from dtbench.spec import TrialSpec
+trial.CHECKPOINT_SECONDS = 0.0
+spec = TrialSpec.from_json(json.loads(pathlib.Path(sys.argv[1]).read_text()))
+trial.run_trial(spec, pathlib.Path(sys.argv[2]), lambda step, score: print(step, flush=True))
+"""
+
+
+def test_a_process_killed_at_any_moment_loses_no_result(tmp_path: Path) -> None:
+    spec = specs(tmp_path, contenders={"DT": SUITE["contenders"]["DT"] | {"budget": 40}})[0]  # type: ignore[index]
+    run_trial(spec, tmp_path / "whole")
+    (tmp_path / "spec.json").write_text(json.dumps(spec.to_json()))
+    for delay in (0.0, 0.02, 0.05, 0.11):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "spec.json"), str(tmp_path / "broken")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run_trial(spec, tmp_path / "broken")
+    whole, broken = (Ledger(tmp_path / name).record(spec) for name in ("whole", "broken"))
+    pd.testing.assert_frame_equal(whole.episodes(), broken.episodes())  # type: ignore[union-attr]
+
+
+FAILING = '''
+from dataclasses import dataclass
+from baselines.uniform_random import UniformRandomLearner
+
+
+@dataclass(frozen=True)
+class Failing:
+    how: str = "crash"
+
+    def learner(self, dataset, *, seed, device):
+        return FailingLearner(self.how, int(dataset.action_space.n))
+
+
+class FailingLearner(UniformRandomLearner):
+    def __init__(self, how, actions):
+        super().__init__(actions)
+        self.how = how
+
+    def update(self):
+        if self.how == "crash":
+            raise RuntimeError("lost my mind")
+        return {"loss": float("nan")}
+'''
+
+
+@pytest.mark.parametrize(("how", "reason"), [("crash", "lost my mind"), ("diverge", "loss is not finite at step 1")])
+def test_a_failure_is_recorded_with_its_reason_and_tried_again_by_the_next_command(
+    tmp_path: Path, how: str, reason: str
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    contender = {"algorithm": "failing:Failing", "budget": 3, "hyperparameters": {"how": how}}
+    spec = specs(tmp_path, contenders={"Failing": contender})[0]
+    ledger = Ledger(tmp_path / "runs")
+    assert run_trial(spec, ledger.root) == "failed"
+    assert ledger.state(spec) == "failed"
+    assert reason in (ledger.folder(spec) / "error.txt").read_text()
+    assert ledger.record(spec) is None
+    assert run_trial(spec, ledger.root) == "failed"
+
+
+def test_the_score_table_has_one_row_a_trial_checkpoint_and_target(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "runs")
+    planned = specs(tmp_path)
+    for spec in planned:
+        run_trial(spec, ledger.root)
+    document = resolved_document(load_suite(str(tmp_path / "toy.yaml")), planned)
+    found = collect(document, ledger)
+    assert found.scores.groupby("contender").size().to_dict() == {"DT": 6, "CQL": 3, "Random": 1}
+    assert not found.not_run
+    write_scores(found.scores, tmp_path / "one.csv")
+    write_scores(collect(document, ledger).scores, tmp_path / "two.csv")
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    row = pd.read_csv(tmp_path / "one.csv").query("contender == 'DT' and step == 7 and target == 1").iloc[0]
+    episodes = ledger.record(planned[0]).episodes().query("step == 7 and target == 1")  # type: ignore[union-attr]
+    assert row.return_mean == episodes["return"].mean()
+    assert row.score == 100 * (episodes["return"] > 0).mean()
+
+
+def test_renaming_a_contender_loses_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "runs")
+    run_trial(specs(tmp_path)[2], ledger.root)
+    renamed = specs(tmp_path, contenders={"Chance": SUITE["contenders"]["Random"]})  # type: ignore[index]
+    assert ledger.state(renamed[0]) == "done"
+    assert collect(resolved_document(load_suite(str(tmp_path / "toy.yaml")), renamed), ledger).scores.contender.tolist() == ["Chance"]
+
+
+def test_seeds_beyond_the_suites_own_belong_to_its_report(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "runs")
+    contenders = {"Random": SUITE["contenders"]["Random"]}  # type: ignore[index]
+    for spec in specs(tmp_path, contenders=contenders, seeds=[0, 1, 2]):
+        run_trial(spec, ledger.root)
+    planned = specs(tmp_path, contenders=contenders, seeds=[1, 9])
+    found = collect(resolved_document(load_suite(str(tmp_path / "toy.yaml")), planned), ledger)
+    assert found.scores.seed.tolist() == [0, 1, 2]
+    assert [spec.seed for spec in found.not_run] == [9]
+
+
+def test_a_damaged_record_is_named_with_its_remedy(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "runs")
+    spec = specs(tmp_path)[2]
+    run_trial(spec, ledger.root)
+    (ledger.folder(spec) / "result.json").write_text("{")
+    with pytest.raises(LedgerError, match="Delete that trial"):
+        ledger.record(spec)
