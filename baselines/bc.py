@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -116,7 +117,7 @@ class BehaviorCloningLearner:
     def _build(self) -> nn.Module:
         sizes = [self.context * flat_size(self.observation_space), *[self.algorithm.width] * self.algorithm.layers]
         modules: list[nn.Module] = []
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        for inputs, outputs in pairwise(sizes):
             modules += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(self.algorithm.dropout)]
         if isinstance(self.action_space, gym.spaces.Discrete):
             return nn.Sequential(*modules, nn.Linear(sizes[-1], int(self.action_space.n)))

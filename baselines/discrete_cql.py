@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -58,8 +59,7 @@ class MarkovQ(nn.Module):
     def __init__(self, inputs: int, actions: int, width: int, layers: int) -> None:
         super().__init__()
         sizes = [inputs, *[width] * layers]
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        hidden = [module for i, o in pairs for module in (nn.Linear(i, o), nn.ReLU())]
+        hidden = [module for i, o in pairwise(sizes) for module in (nn.Linear(i, o), nn.ReLU())]
         self.stack = nn.Sequential(*hidden, nn.Linear(width, actions))
 
     def forward(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
@@ -214,5 +214,5 @@ def usable_steps(windows: Windows) -> Tensor:
 
 
 def conservative_penalty(values: Tensor, taken: Tensor) -> Tensor:
-    """log sum_a exp Q(s, a) - Q(s, a of the data), Kumar et al. (2020), eq. 4."""
+    """Log sum_a exp Q(s, a) - Q(s, a of the data), Kumar et al. (2020), eq. 4."""
     return (values.logsumexp(dim=-1) - taken).mean()

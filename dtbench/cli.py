@@ -1,7 +1,7 @@
 """The command line. Exit codes: 0 all is well, 1 trials failed, 2 a mistake in what was asked, 130 interrupted."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -100,7 +100,7 @@ def list_(
     """List what exists."""
     from dtbench import progress
 
-    listings = {
+    listings: dict[str, Callable[[], None]] = {
         "suites": progress.list_suites,
         "tasks": progress.list_tasks,
         "algorithms": progress.list_algorithms,

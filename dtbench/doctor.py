@@ -23,7 +23,7 @@ def examine() -> bool:
 
 
 def _python() -> tuple[bool, str]:
-    fine = (3, 11) <= sys.version_info[:2]
+    fine = sys.version_info[:2] >= (3, 11)
     return fine, f"python {platform.python_version()}" + ("" if fine else ": dtbench needs 3.11 or newer")
 
 

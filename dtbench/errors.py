@@ -52,7 +52,3 @@ class LedgerError(DtbenchError):
 
 class NothingToReport(DtbenchError):
     """A report was asked for, but no trial of the suite has finished."""
-
-
-class TrialsFailed(DtbenchError):
-    """Some trials did not finish; the ledger holds the traceback of each."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
@@ -15,6 +16,7 @@ from dtbench.errors import IncompatibleTask
 from dtbench.randomness import generator
 
 ActionMode = Literal["argmax", "sample"]
+CPU = torch.device("cpu")
 MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
 
 
@@ -41,7 +43,7 @@ class Evaluator:
     make_env: MakeEnv  # number of games -> vector environment
     seeds: Sequence[int]  # one for each episode
     action_mode: ActionMode = "argmax"
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     info_keys: tuple[str, ...] = ()  # entries of the environment's info to keep from each episode's last step
     max_batch: int = 2048  # games at a time
 
@@ -70,7 +72,7 @@ class Evaluator:
     def _play(self, learner: Learner, table: Episodes, rows: NDArray[np.int64]) -> None:
         """Play the games of these rows to their end and write their outcome into the table."""
         env = self.make_env(len(rows))
-        observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])
+        observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one for each game
         tape = _Tape(len(rows), learner.context, observations, env.single_action_space.shape or (), self.device)
         remaining = np.nan_to_num(table.targets[rows])
         playing = np.ones(len(rows), bool)
@@ -78,8 +80,8 @@ class Evaluator:
         while playing.any():
             history = tape.write(observations, remaining, step)
             actions = np.zeros(env.action_space.shape or (len(rows),), env.single_action_space.dtype)
-            chosen = self._choose(learner, history, playing, table.episodes[rows], step)
-            actions[playing] = chosen if self.action_mode == "argmax" else chosen + env.single_action_space.start
+            chosen = self._choose(learner, history, playing, table.episodes[rows], step, env.single_action_space)
+            actions[playing] = chosen
             tape.write_actions(actions)
             observations, rewards, terminated, truncated, info = env.step(actions)
             table.returns[rows[playing]] += rewards[playing]
@@ -93,17 +95,26 @@ class Evaluator:
         env.close()
 
     def _choose(
-        self, learner: Learner, history: History, playing: NDArray[np.bool_], episodes: NDArray[np.int64], step: int
+        self,
+        learner: Learner,
+        history: History,
+        playing: NDArray[np.bool_],
+        episodes: NDArray[np.int64],
+        step: int,
+        space: gym.Space[Any],
     ) -> NDArray[Any]:
+        """The actions of the games that are still played, [games, *action]."""
         rows = torch.from_numpy(np.flatnonzero(playing)).to(self.device)
         present = history if len(rows) == len(playing) else _rows(history, rows)
         if self.action_mode == "argmax":
             return _to_numpy(learner.act(present))
         assert isinstance(learner, DiscreteLearner)
+        assert isinstance(space, gym.spaces.Discrete)
         uniform = generator(int(self.seeds[0]), 7, step).random(len(self.seeds))[episodes[playing]]
         cumulative = learner.action_logits(present).double().softmax(dim=-1).cumsum(dim=-1)
         drawn = torch.from_numpy(uniform[:, None]).to(self.device)
-        return _to_numpy((cumulative < drawn).sum(dim=-1).clamp(max=cumulative.shape[-1] - 1))
+        places = (cumulative < drawn).sum(dim=-1).clamp(max=cumulative.shape[-1] - 1)
+        return _to_numpy(places + int(space.start))
 
 
 class _Tape:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import platform
 import shutil
 import tempfile
 import time
@@ -57,7 +58,7 @@ def _fit(specs: Sequence[TrialSpec], root: Path, on_progress: OnProgress) -> dic
     by_key = {spec.key: spec for spec in specs}
     states = dict.fromkeys(by_key, "failed")
 
-    class Watch(tune.Callback):
+    class Watch(tune.Callback):  # type: ignore[misc]  # ray is not followed by the type checker
         """Passes on what trials report; a trial that says nothing more has died."""
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
@@ -70,7 +71,7 @@ def _fit(specs: Sequence[TrialSpec], root: Path, on_progress: OnProgress) -> dic
             states[spec.key] = "failed"
             on_progress(spec, "failed", 0, None)
 
-    storage = Path(tempfile.mkdtemp(prefix=".tune-", dir=_made(root.resolve())))
+    storage = _scratch(root.resolve())
     environment = _worker_environment()
     resources = specs[0].resources
     trainable = tune.with_resources(_trainable, {"cpu": resources["cpu"], "gpu": resources["gpu"]})
@@ -170,6 +171,16 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "PYTHONWARNINGS": "ignore",
 }
+
+
+def _scratch(root: Path) -> Path:
+    """A folder for Tune's own files; those of drivers that were killed on this machine are removed."""
+    host = platform.node()
+    for left in root.glob(f".tune-{host}-*"):
+        process = left.name.removeprefix(f".tune-{host}-").split("-")[0]
+        if not Path(f"/proc/{process}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f".tune-{host}-{os.getpid()}-", dir=_made(root)))
 
 
 def _made(folder: Path) -> Path:

@@ -153,7 +153,9 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise LedgerError(f"cannot read {path}: {error}. Delete that trial's folder and run the suite again.") from error
+        raise LedgerError(
+            f"cannot read {path}: {error}. Delete that trial's folder and run the suite again."
+        ) from error
 
 
 def _slug(name: str) -> str:

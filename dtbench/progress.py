@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -39,7 +38,9 @@ def say_what_will_run(suite: Suite, specs: Sequence[TrialSpec], missing: Sequenc
     """One line on the plan and one on the data, loud where they are generated."""
     console = Console(highlight=False)
     preset = f", preset {suite.preset}" if suite.preset else ""
-    console.print(f"{suite.name}{preset}: {len(specs)} trials, {len(specs) - len(missing)} done, {len(missing)} to run")
+    console.print(
+        f"{suite.name}{preset}: {len(specs)} trials, {len(specs) - len(missing)} done, {len(missing)} to run"
+    )
     for source, tasks in _by_source(specs).items():
         console.print(f"data: [bold]{source}[/bold] ({', '.join(tasks)})")
 
@@ -83,7 +84,9 @@ def say_what_failed(failed: Sequence[TrialSpec], ledger: Ledger) -> None:
     for spec in failed:
         path = ledger.folder(spec) / "error.txt"
         reason = path.read_text().strip().splitlines()[-1] if path.exists() else "its worker died"
-        Console(stderr=True, highlight=False).print(f"failed: {_name(spec)}: {reason}\n        see {path}", markup=False)
+        Console(stderr=True, highlight=False).print(
+            f"failed: {_name(spec)}: {reason}\n        see {path}", markup=False
+        )
 
 
 def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger) -> None:
@@ -143,7 +146,9 @@ def list_runs(results: Path) -> None:
 def show_trial(key: str, results: Path) -> None:
     """One trial in full."""
     root = results / "runs"
-    found = [path for path in sorted(root.glob("*/*/spec.json")) if json.loads(path.read_text())["key"].startswith(key)]
+    found = [
+        path for path in sorted(root.glob("*/*/spec.json")) if json.loads(path.read_text())["key"].startswith(key)
+    ]
     if len(found) != 1:
         keys = [json.loads(path.read_text())["key"] for path in sorted(root.glob("*/*/spec.json"))]
         raise UnknownName("trial" if not found else "trial, ambiguous:", key, keys)

@@ -38,7 +38,9 @@ def algorithm_class(name: str) -> "type[Algorithm]":
         raise InvalidAlgorithm(f"{name} is not a dataclass with a method learner(dataset, *, seed, device).")
     if not found.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise InvalidAlgorithm(f"{name} must be a frozen dataclass: @dataclass(frozen=True).")
-    return found
+    checked: Any = found
+    made: type[Algorithm] = checked
+    return made
 
 
 def make_algorithm(name: str, hyperparameters: Mapping[str, Any]) -> "Algorithm":
@@ -155,7 +157,8 @@ def _module_from_file(path: Path) -> ModuleType:
     name = f"dtbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:

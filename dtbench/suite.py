@@ -25,8 +25,8 @@ class _Strict(BaseModel):
 class Evaluation(_Strict):
     """How every contender of the suite is judged."""
 
-    episodes: int = Field(100, ge=1)
-    every: int = Field(1000, ge=1)
+    episodes: int = Field(default=100, ge=1)
+    every: int = Field(default=1000, ge=1)
     action_mode: ActionMode = "argmax"
     targets: list[float] | None = None  # None: the task's own
 
@@ -44,8 +44,8 @@ class Contender(_Strict):
 class Resources(_Strict):
     """What one trial takes: processor cores (which are also its threads) and a share of a GPU."""
 
-    cpu: int = Field(1, ge=1)
-    gpu: float = Field(0.0, ge=0)
+    cpu: int = Field(default=1, ge=1)
+    gpu: float = Field(default=0.0, ge=0)
 
 
 class Suite(_Strict):
@@ -169,7 +169,7 @@ def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any
 
 
 def parse_seeds(text: str) -> list[int]:
-    """ "0..4" is 0, 1, 2, 3, 4; "1,3" is 1, 3; both may be joined by commas. Raises InvalidValue otherwise."""
+    """Read "0..4" as 0, 1, 2, 3, 4 and "1,3" as 1, 3; commas join both. Raises InvalidValue otherwise."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part)

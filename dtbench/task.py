@@ -19,9 +19,9 @@ def no_columns(episodes: Episodes, dataset: TrajectoryDataset) -> Mapping[str, N
     return {}
 
 
-def seeds_from(first: int) -> Callable[[int], list[int]]:
-    """Evaluation seeds first, first + 1, ...: the same for every contender."""
-    return lambda episodes: list(range(first, first + episodes))
+def consecutive_seeds(episodes: int) -> list[int]:
+    """Evaluation seeds, the same for every contender, far from those that make data."""
+    return list(range(10_000_000, 10_000_000 + episodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,7 @@ class Task:
     target_returns: TargetReturns  # what a return-conditioned policy is asked for, unless the suite says otherwise
     description: str = ""
     version: int = 1  # part of a trial's identity: raise it when the environment or the scoring changes
-    evaluation_seeds: Callable[[int], list[int]] = seeds_from(10_000_000)  # number of episodes -> their seeds
-    max_episodes: int | None = None  # where there are only so many different episodes
+    evaluation_seeds: Callable[[int], list[int]] = consecutive_seeds  # number of episodes -> their seeds
     info_keys: tuple[str, ...] = ()  # what to keep of the environment's info at an episode's end
     columns: Callable[[Episodes, TrajectoryDataset], Mapping[str, NDArray[Any]]] = no_columns
 

@@ -77,8 +77,13 @@ def toy_history(dataset: TrajectoryDataset, *, batch: int, context: int, steps: 
     actions = torch.from_numpy(np.asarray(dataset.actions)[rows]).float()
     actions[:, -1] = 0
     timesteps = (torch.arange(context) - (context - steps)).clamp(min=0).expand(batch, context).contiguous()
-    padded = [_masked(tensor, mask) for tensor in (observations, actions, torch.ones(batch, context), timesteps)]
-    return History(*padded, mask=mask)
+    return History(
+        observations=_masked(observations, mask),
+        actions=_masked(actions, mask),
+        returns_to_go=_masked(torch.ones(batch, context), mask),
+        timesteps=_masked(timesteps, mask),
+        mask=mask,
+    )
 
 
 def _check_on(algorithm: Algorithm, dataset: TrajectoryDataset) -> None:

@@ -29,8 +29,10 @@ class Watcher:
 
     def action_logits(self, history: History) -> Tensor:
         sums = history.observations[:, -1].flatten(1).float() @ torch.arange(100.0)
-        numbers = torch.stack([sums * (k + 1) + history.timesteps[:, -1] * k + history.returns_to_go[:, -1] * k * 7
-                               for k in range(4)], dim=1)
+        numbers = torch.stack(
+            [sums * (k + 1) + history.timesteps[:, -1] * k + history.returns_to_go[:, -1] * k * 7 for k in range(4)],
+            dim=1,
+        )
         return torch.sin(numbers)
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import pytest
 from dtbench import registry
 from dtbench.errors import InvalidAlgorithm, InvalidValue, UnknownName
 
-PLUGIN = '''
+PLUGIN = """
 from dataclasses import dataclass
 from baselines.uniform_random import UniformRandomLearner
 
@@ -26,7 +26,7 @@ class Melting:
 
 class NoDataclass:
     pass
-'''
+"""
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def plugin(tmp_path: Path) -> Path:
 
 
 def test_an_algorithm_may_be_a_file_in_the_working_directory(plugin: Path) -> None:
-    assert registry.make_algorithm("my_file:Mine", {"speed": "2"}) == registry.make_algorithm("my_file.py:Mine", {"speed": 2})
+    assert registry.make_algorithm("my_file:Mine", {"speed": "2"}) == registry.make_algorithm(
+        "my_file.py:Mine", {"speed": 2}
+    )
     assert registry.algorithm_class(f"{plugin}:Mine") is registry.algorithm_class("my_file:Mine")
 
 

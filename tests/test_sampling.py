@@ -46,7 +46,9 @@ def test_anchors_place_the_drawn_step_first_last_or_in_a_full_window() -> None:
     lengths = {anchor: set(windows([5], 3, anchor, 200).mask.sum(1).tolist()) for anchor in ("start", "end", "inside")}
     assert lengths == {"start": {1, 2, 3}, "end": {1, 2, 3}, "inside": {3}}
     assert windows([5], 3, "start", 200).timesteps.max() == 4
-    first_steps = {int(t[m][0]) for w in [windows([5], 3, "inside", 200)] for t, m in zip(w.timesteps, w.mask)}
+    first_steps = {
+        int(t[m][0]) for w in [windows([5], 3, "inside", 200)] for t, m in zip(w.timesteps, w.mask, strict=True)
+    }
     assert first_steps == {0, 1, 2}
 
 

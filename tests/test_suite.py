@@ -29,7 +29,9 @@ def written(folder: Path, **changes: object) -> str:
 def test_every_shipped_suite_is_valid() -> None:
     assert {"key-to-door", "graph"} <= set(suite_names())
     for name in suite_names():
-        presets = yaml.safe_load((Path(__file__).parents[1] / "sweeps" / f"{name}.yaml").read_text()).get("presets", {})
+        presets = yaml.safe_load((Path(__file__).parents[1] / "sweeps" / f"{name}.yaml").read_text()).get(
+            "presets", {}
+        )
         for preset in (None, *presets):
             load_suite(name, preset=preset)
 

@@ -75,7 +75,7 @@ def test_an_interrupted_trial_equals_an_undisturbed_one(tmp_path: Path, monkeypa
                 run_trial(spec, tmp_path / "broken", stop)
             assert Ledger(tmp_path / "broken").state(spec) == "partial"
         steps: list[int] = []
-        run_trial(spec, tmp_path / "broken", lambda step, score: steps.append(step))
+        run_trial(spec, tmp_path / "broken", lambda step, score, steps=steps: steps.append(step))
         assert steps == [7]
         whole, broken = (Ledger(tmp_path / name).record(spec) for name in ("whole", "broken"))
         pd.testing.assert_frame_equal(whole.episodes(), broken.episodes())  # type: ignore[union-attr]
@@ -109,7 +109,7 @@ def test_a_process_killed_at_any_moment_loses_no_result(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(whole.episodes(), broken.episodes())  # type: ignore[union-attr]
 
 
-FAILING = '''
+FAILING = """
 from dataclasses import dataclass
 from baselines.uniform_random import UniformRandomLearner
 
@@ -131,7 +131,7 @@ class FailingLearner(UniformRandomLearner):
         if self.how == "crash":
             raise RuntimeError("lost my mind")
         return {"loss": float("nan")}
-'''
+"""
 
 
 @pytest.mark.parametrize(("how", "reason"), [("crash", "lost my mind"), ("diverge", "loss is not finite at step 1")])
@@ -172,7 +172,9 @@ def test_renaming_a_contender_loses_nothing(tmp_path: Path) -> None:
     run_trial(specs(tmp_path)[2], ledger.root)
     renamed = specs(tmp_path, contenders={"Chance": SUITE["contenders"]["Random"]})  # type: ignore[index]
     assert ledger.state(renamed[0]) == "done"
-    assert collect(resolved_document(load_suite(str(tmp_path / "toy.yaml")), renamed), ledger).scores.contender.tolist() == ["Chance"]
+    assert collect(
+        resolved_document(load_suite(str(tmp_path / "toy.yaml")), renamed), ledger
+    ).scores.contender.tolist() == ["Chance"]
 
 
 def test_seeds_beyond_the_suites_own_belong_to_its_report(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ class TrajectoryDataset:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Steps of each episode, [E]."""
-        return np.diff(self.offsets)
+        lengths: NDArray[np.int64] = np.diff(self.offsets)
+        return lengths
 
     @property
     def returns(self) -> NDArray[np.float64]:
@@ -57,7 +58,8 @@ class TrajectoryDataset:
     @property
     def timesteps(self) -> NDArray[np.int64]:
         """Each step's place in its episode, from 0, [N]."""
-        return np.arange(self.num_steps) - np.repeat(self.offsets[:-1], self.lengths)
+        places: NDArray[np.int64] = np.arange(self.num_steps) - np.repeat(self.offsets[:-1], self.lengths)
+        return places
 
     @property
     def returns_to_go(self) -> NDArray[np.float64]:
@@ -225,8 +227,9 @@ def _bound_to_json(bound: Array) -> Any:
 
 def _check_space(name: str, values: Array, space: gym.Space[Any]) -> None:
     if isinstance(space, gym.spaces.Discrete):
-        inside = np.issubdtype(values.dtype, np.integer) and values.ndim == 1
-        if not inside or values.min() < space.start or values.max() >= space.start + space.n:
+        first, last = int(space.start), int(space.start) + int(space.n) - 1
+        whole = np.issubdtype(values.dtype, np.integer) and values.ndim == 1
+        if not whole or values.min() < first or values.max() > last:
             raise InvalidDataset(f"{name} are not integers of {space}.")
     elif values.shape[1:] != space.shape:
         raise InvalidDataset(f"{name} have shape {values.shape[1:]}, their space says {space.shape}.")

@@ -130,7 +130,7 @@ class DecisionTransformerLearner:
         space = self.network.action_space
         if isinstance(space, gym.spaces.Discrete):
             return prediction.argmax(dim=-1) + int(space.start)
-        return prediction.view(-1, *space.shape)
+        return prediction.view(-1, *(space.shape or ()))
 
     def action_logits(self, history: History) -> Tensor:
         """Logits of the present's discrete actions, [B, actions]."""

@@ -57,7 +57,7 @@ class Block(nn.Module):
         self.norm_2 = nn.LayerNorm(width)
         self.mlp_in = nn.Linear(width, 4 * width)
         self.mlp_out = nn.Linear(4 * width, width)
-        self.activation = {"relu": F.relu, "gelu": F.gelu}[activation]
+        self.activation: nn.Module = {"relu": nn.ReLU, "gelu": nn.GELU}[activation]()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, visible: Tensor | None) -> Tensor:

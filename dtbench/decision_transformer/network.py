@@ -29,8 +29,8 @@ class DecisionTransformerNetwork(nn.Module):
     def __init__(
         self,
         *,
-        observation_space: gym.spaces.Box | gym.spaces.Discrete,
-        action_space: gym.spaces.Box | gym.spaces.Discrete,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
         transformer: CausalTransformer,
         width: int,
         max_timestep: int,
@@ -54,7 +54,7 @@ class DecisionTransformerNetwork(nn.Module):
             self.embed_action = nn.Embedding(int(action_space.n), width)
             self.action_head: nn.Module = nn.Linear(width, int(action_space.n))
         else:
-            size = math.prod(action_space.shape)
+            size = math.prod(action_space.shape or ())
             self.embed_action = nn.Linear(size, width)
             self.action_head = nn.Sequential(nn.Linear(width, size), nn.Tanh())
         if self.returns == "given":
@@ -117,13 +117,13 @@ class ObservationEncoder(nn.Module):
         return encoded
 
 
-def observation_encoder(space: gym.spaces.Box | gym.spaces.Discrete, width: int) -> ObservationEncoder:
+def observation_encoder(space: gym.Space[Any], width: int) -> ObservationEncoder:
     """An embedding for indices, the convolutional encoder for 84 x 84 images, a linear layer for the rest."""
     if isinstance(space, gym.spaces.Discrete):
         return ObservationEncoder(nn.Embedding(int(space.n), width), 0)
     if is_image(space):
-        return ObservationEncoder(ConvolutionalEncoder(space.shape[0], width), 3)
-    return ObservationEncoder(nn.Linear(math.prod(space.shape), width), 1)
+        return ObservationEncoder(ConvolutionalEncoder((space.shape or ())[0], width), 3)
+    return ObservationEncoder(nn.Linear(math.prod(space.shape or ()), width), 1)
 
 
 def is_image(space: gym.Space[Any]) -> bool:

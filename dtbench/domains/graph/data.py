@@ -41,7 +41,7 @@ def random_walks(graph: Graph, *, walks: int, seed: int) -> TrajectoryDataset:
 
 def subpaths(dataset: TrajectoryDataset) -> set[str]:
     """Every stretch of two nodes and more of every walk, as "3-7-12"."""
-    found = set()
+    found: set[str] = set()
     for begin, end in zip(dataset.offsets[:-1], dataset.offsets[1:], strict=True):
         nodes = [*map(int, dataset.observations[begin:end]), int(dataset.actions[end - 1])]
         found.update(_stretches(nodes))

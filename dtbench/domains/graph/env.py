@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -66,7 +66,7 @@ class GraphVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any
     Finished walkers start anew with the next step (`AutoresetMode.NEXT_STEP`).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, num_envs: int, *, graph: Graph) -> None:
         """Prepare `num_envs` walkers; `reset` starts them."""

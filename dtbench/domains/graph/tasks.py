@@ -40,7 +40,7 @@ def graph_task(number: int) -> Task:
 def shortest_share(graph: Graph, episodes: Episodes) -> NDArray[np.float64]:
     """100 where the goal was reached and no shorter path exists, else 0."""
     columns = _path_facts(graph, episodes)
-    return 100.0 * (columns["reached"] & (episodes.lengths == columns["shortest"]))
+    return np.where(columns["reached"] & (episodes.lengths == columns["shortest"]), 100.0, 0.0)
 
 
 def path_columns(graph: Graph, episodes: Episodes, dataset: TrajectoryDataset) -> Mapping[str, NDArray[Any]]:

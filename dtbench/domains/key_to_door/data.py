@@ -11,7 +11,7 @@ def random_walks(episodes: int, *, seed: int) -> TrajectoryDataset:
     """Record `episodes` games of a uniformly random player; equal seeds give equal data."""
     env = KeyToDoorVectorEnv(episodes)
     rng = generator(seed, 0)
-    actions = rng.integers(ACTION_SPACE.n, size=(episodes, HORIZON))
+    actions = rng.integers(int(ACTION_SPACE.n), size=(episodes, HORIZON))
     rewards = np.zeros((episodes, HORIZON), np.float32)
     observations = np.zeros((episodes, HORIZON, *OBSERVATION_SPACE.shape), np.uint8)
     ended = np.zeros((episodes, HORIZON), bool)

@@ -1,7 +1,7 @@
 """Key-to-Door: three rooms, one key, one door, and nothing in between to remember it by."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -41,7 +41,7 @@ ROOMS = (
         "###########",
     ),
 )
-PHASE_STEPS = (15, 15, 16)  # a uniform random policy then opens the door in 3.04 % of all episodes
+PHASE_STEPS = (15, 15, 16)  # a uniform random policy then opens the door in 2.95 % of all episodes
 HORIZON = sum(PHASE_STEPS)
 ACTION_NAMES = ("north", "south", "west", "east")
 CELL_NAMES = ("floor", "wall", "key", "door")
@@ -74,7 +74,7 @@ _PHASE_OF_STEP = np.repeat(np.arange(3), PHASE_STEPS)
 _VIEW = np.arange(2 * VIEW_RADIUS + 1)
 
 OBSERVATION_SPACE = gym.spaces.Box(0, 1, (len(_VIEW), len(_VIEW), len(CELL_NAMES)), np.uint8)
-ACTION_SPACE = gym.spaces.Discrete(len(ACTION_NAMES))
+ACTION_SPACE: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(len(ACTION_NAMES))
 
 
 class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[Any]]):
@@ -86,7 +86,7 @@ class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray
     Finished games start anew with the next step, as gymnasium's `AutoresetMode.NEXT_STEP` asks.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, num_envs: int = 1) -> None:
         """Prepare `num_envs` games; `reset` starts them."""
@@ -136,7 +136,8 @@ class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray
         inner = kinds[VIEW_RADIUS:-VIEW_RADIUS, VIEW_RADIUS:-VIEW_RADIUS]
         colours = np.array([_COLOURS[name] for name in CELL_NAMES], np.uint8)[inner]
         colours[tuple(self.position[row])] = _PLAYER_COLOUR
-        return colours.repeat(_TILE, axis=0).repeat(_TILE, axis=1)
+        pixels: NDArray[np.uint8] = colours.repeat(_TILE, axis=0).repeat(_TILE, axis=1)
+        return pixels
 
     def _start(self, rows: NDArray[np.int64]) -> None:
         for row in rows:
@@ -155,7 +156,9 @@ class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray
         self.has_key |= playing & (phase == 0) & (self.position == self.key_position).all(axis=1)
 
     def _at_door(self) -> NDArray[np.bool_]:
-        return _MAPS[self._phase(), self.position[:, 0] + VIEW_RADIUS, self.position[:, 1] + VIEW_RADIUS] == DOOR
+        rows, columns = self.position.T + VIEW_RADIUS
+        at_door: NDArray[np.bool_] = _MAPS[self._phase(), rows, columns] == DOOR
+        return at_door
 
     def _enter_next_room(self, playing: NDArray[np.bool_]) -> None:
         for phase in (1, 2):
@@ -173,7 +176,8 @@ class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray
         key_row, key_column = (self.key_position[:, axis, None, None] + VIEW_RADIUS for axis in (0, 1))
         lying = (phase == 0) & ~self.has_key
         kinds = np.where(lying[:, None, None] & (rows == key_row) & (columns == key_column), np.int8(KEY), kinds)
-        return (kinds[..., None] == np.arange(len(CELL_NAMES))).astype(np.uint8)
+        one_hot: NDArray[np.uint8] = (kinds[..., None] == np.arange(len(CELL_NAMES))).astype(np.uint8)
+        return one_hot
 
     def _info(self) -> dict[str, Any]:
         return {"has_key": self.has_key.copy(), "phase": self._phase()}
@@ -182,7 +186,7 @@ class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray
 class KeyToDoorEnv(gym.Env[NDArray[np.uint8], np.int64]):
     """One game of `KeyToDoorVectorEnv`, as a plain gymnasium environment."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 8}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}
 
     def __init__(self, render_mode: str | None = None) -> None:
         """`render_mode` is None or "rgb_array"."""

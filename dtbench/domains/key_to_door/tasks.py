@@ -32,7 +32,7 @@ def key_to_door(name: str, episodes: int) -> Task:
 
 def success_rate(episodes: Episodes) -> NDArray[np.float64]:
     """100 where the door was opened, else 0."""
-    return 100.0 * (episodes.returns > 0)
+    return np.where(episodes.returns > 0, 100.0, 0.0)
 
 
 def _dataset(name: str, episodes: int) -> TrajectoryDataset:
