@@ -48,6 +48,7 @@ def run(
 ) -> None:
     """Run what is missing of a suite; what is done stays done, what was interrupted continues."""
     from dtbench import progress
+    from dtbench.analysis.report import final_rows
     from dtbench.execution import run_locally, run_with_ray
     from dtbench.ledger import Ledger
     from dtbench.suite import load_suite, narrow, resolved_document, trial_specs
@@ -66,7 +67,9 @@ def run(
             states = run_locally(list(missing.values()), ledger.root, on_progress)
         else:
             states = run_with_ray(list(missing.values()), ledger.root, on_progress, address=address)
-    _write_scores(document, ledger, results)
+    found = _write_scores(document, ledger, results)
+    if found.records:
+        progress.say_scores(final_rows(found), list(document["contenders"]), document["tasks"])
     failed = [missing[key] for key, state in states.items() if state != "done"]
     progress.say_what_failed(failed, ledger)
     raise typer.Exit(1 if failed else 0)

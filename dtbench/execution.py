@@ -133,7 +133,7 @@ def _ray(address: str | None) -> Iterator[None]:
     """A running Ray that says nothing, on the terminal or to the network."""
     import ray
 
-    ray_home = store.root().parent / "ray-home"
+    ray_home = store.root() / ".ray-home"
     _made(ray_home)
     # Ray's dashboard process asks the cloud's metadata address where it runs, whatever the usage-statistics
     # switch says, unless it finds this file in its HOME.

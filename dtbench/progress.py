@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -77,6 +78,19 @@ def display(specs: Sequence[TrialSpec]) -> Iterator[OnProgress]:
 
         yield draw
         live.update(_table(rows, started))
+
+
+def say_scores(finals: pd.DataFrame, contenders: Sequence[str], tasks: Sequence[str]) -> None:
+    """The suite's scores so far: means over training seeds at the last checkpoint, n seeds; holes stay holes."""
+    table = Table(title="score at the last checkpoint, mean over training seeds (n)", title_justify="left")
+    table.add_column("contender")
+    for task in tasks:
+        table.add_column(task, justify="right")
+    groups = finals.groupby(["contender", "task"]).score.agg(["mean", "count"])
+    cells = {key: f"{row['mean']:.1f} ({int(row['count'])})" for key, row in groups.iterrows()}
+    for contender in contenders:
+        table.add_row(contender, *(cells.get((contender, task), "not run") for task in tasks))
+    Console(highlight=False).print(table)
 
 
 def say_what_failed(failed: Sequence[TrialSpec], ledger: Ledger) -> None:
@@ -157,8 +171,6 @@ def show_trial(key: str, results: Path) -> None:
         if (folder / name).exists():
             print(f"== {folder / name}\n{(folder / name).read_text().rstrip()}")
     if (folder / "episodes.parquet").exists():
-        import pandas as pd
-
         episodes = pd.read_parquet(folder / "episodes.parquet")
         grouped = episodes.groupby(["step", "target"], dropna=False)[["return", "length", "score"]].mean()
         print(f"== means over evaluation episodes\n{grouped.to_string()}")

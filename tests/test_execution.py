@@ -1,5 +1,6 @@
 """Ray Tune on this machine: the same results as in one process, whatever dies on the way."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from dtbench import execution
 
 pytestmark = pytest.mark.ray
 
@@ -72,6 +75,29 @@ def test_ray_and_this_process_and_killed_drivers_give_the_same_table_to_the_byte
     assert "6 trials, 4 done, 2 to run" in more
     assert "usage" not in more.lower()
     assert [path.name for path in (tmp_path / "killed-ray" / "runs").glob(".*")] == []
+
+
+@pytest.mark.timeout(300)
+def test_rays_dashboard_finds_the_file_that_keeps_it_off_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ray_bootstrap_config.yaml in its HOME it asks the cloud's metadata address at every start."""
+    home = os.environ["HOME"]
+    monkeypatch.setenv("DTBENCH_TEST", str(os.getpid()))  # inherited by what Ray starts
+    with execution._ray(None):
+        assert os.environ["HOME"] == home
+        homes = {environment.get("HOME") for environment in dashboards()}
+    assert len(homes) == 1
+    assert (Path(str(homes.pop())) / "ray_bootstrap_config.yaml").read_text() == "provider:\n  type: local\n"
+
+
+def dashboards() -> list[dict[str, str]]:
+    """Environments of the dashboard processes that descend from this one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if "ray/dashboard/dashboard.py" in (process / "cmdline").read_text():
+                pairs = (process / "environ").read_text().split("\0")
+                found.append(dict(pair.split("=", 1) for pair in pairs if "=" in pair))
+    return [environment for environment in found if environment.get("DTBENCH_TEST") == str(os.getpid())]
 
 
 MORTAL = '''

@@ -28,7 +28,7 @@ def root() -> Path:
     """Where datasets are kept: $DTBENCH_DATA, else the user's cache folder."""
     configured = os.environ.get("DTBENCH_DATA")
     if configured:
-        return Path(configured).expanduser()
+        return Path(configured).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "dtbench" / "data"
 
