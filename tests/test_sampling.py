@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtbench import TransitionSampler, WindowSampler, generator
-from dtbench.data.sampling import Anchor, Windows
+from dtbench.data.sampling import Anchor, Windows, balanced_weights
 from tests.episodes import episodes
 
 CPU = torch.device("cpu")
@@ -71,3 +71,18 @@ def test_a_cut_off_step_is_no_transition_and_a_terminal_one_has_no_successor() -
 def test_equal_streams_draw_equal_batches() -> None:
     first, second = (windows([4, 5], 3, "start") for _ in range(2))
     assert torch.equal(first.observations, second.observations)
+
+
+def test_balanced_weights_draw_rare_returns_as_often_as_common_ones() -> None:
+    data = episodes([2, 2, 2, 4], [0, 0, 0, 0, 0, 0, 0, 0, 0, 1], [True] * 4)
+    weights = balanced_weights(data)
+    assert weights[:6].sum() == pytest.approx(1)  # three episodes that return 0
+    assert weights[6:].sum() == pytest.approx(1)  # one that returns 1
+    sampler = WindowSampler(data, context=1, batch_size=20_000, rng=generator(0), device=CPU, weights=weights)
+    drawn = sampler.sample().observations[:, 0, 0].long()
+    assert (drawn >= 6).float().mean() == pytest.approx(0.5, abs=0.02)
+    assert set(drawn.tolist()) == set(range(10))
+
+
+def test_balanced_weights_of_equal_returns_are_equal() -> None:
+    assert len(set(balanced_weights(episodes([2, 3], [1, 0, 1, 0, 0], [True, True])))) == 1

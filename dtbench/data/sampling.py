@@ -58,10 +58,12 @@ class WindowSampler:
         device: torch.device,
         anchor: Anchor = "start",
         returns_to_go: NDArray[np.floating[Any]] | None = None,
+        weights: NDArray[np.floating[Any]] | None = None,
     ) -> None:
         """Prepare windows of `context` steps; raise InvalidValue for sizes below 1.
 
-        `returns_to_go` [N] replaces the data's own where an algorithm labels them its own way.
+        `returns_to_go` [N] replaces the data's own where an algorithm labels them its own way; `weights` [N]
+        says how likely each step is to be drawn, in place of all being equally likely.
         """
         if context < 1 or batch_size < 1:
             raise InvalidValue(f"context {context} and batch_size {batch_size} must be 1 or more.")
@@ -70,12 +72,19 @@ class WindowSampler:
         future = dataset.returns_to_go if returns_to_go is None else returns_to_go
         self._returns_to_go = future.astype(np.float32)
         self._timesteps = dataset.timesteps
+        self._cumulative = None if weights is None else np.cumsum(weights, dtype=np.float64)
 
     def sample(self) -> Windows:
         """One batch of random windows."""
-        drawn = self.rng.integers(self.dataset.num_steps, size=self.batch_size)
-        first, last = self._bounds(drawn)
+        first, last = self._bounds(self._draw())
         return self._gather(first, last)
+
+    def _draw(self) -> NDArray[np.int64]:
+        if self._cumulative is None:
+            return self.rng.integers(self.dataset.num_steps, size=self.batch_size)
+        places = self.rng.random(self.batch_size) * self._cumulative[-1]
+        drawn: NDArray[np.int64] = np.searchsorted(self._cumulative, places, side="right")
+        return drawn.clip(max=self.dataset.num_steps - 1)
 
     def _bounds(self, drawn: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         episode = np.searchsorted(self.dataset.offsets, drawn, side="right") - 1
@@ -140,3 +149,19 @@ class TransitionSampler:
             next_observations=torch.from_numpy(following).to(self.device),
             terminals=torch.from_numpy(terminals).to(self.device),
         )
+
+
+def balanced_weights(dataset: TrajectoryDataset, *, bins: int = 20) -> NDArray[np.float64]:
+    """Weights [N] under which rare returns are drawn as often as common ones.
+
+    Episodes are sorted by return into `bins` classes of equal width between the lowest and the highest; every class
+    that is not empty is equally likely, and within a class every step. Weighing by the return does not change what a
+    model conditioned on that return should predict, p(action | history, return); it only spends effort evenly.
+    """
+    returns = dataset.returns
+    width = (returns.max() - returns.min()) / bins
+    classes = np.zeros(len(returns), np.int64) if width == 0 else ((returns - returns.min()) / width).astype(np.int64)
+    class_of_step = np.repeat(classes.clip(max=bins - 1), dataset.lengths)
+    counts = np.bincount(class_of_step, minlength=bins)
+    weights: NDArray[np.float64] = 1.0 / counts[class_of_step]
+    return weights

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dtbench.algorithm import History, Metrics
-from dtbench.data.sampling import Anchor, Windows, WindowSampler
+from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns, is_image
@@ -49,6 +49,7 @@ class DecisionTransformer:
     gradient_clip: float = 0.25
     average_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
     anchor: Anchor = "start"
+    balance_returns: bool = False  # draw windows evenly over returns, see `balanced_weights`
     relative_timesteps: bool = False  # count from the window's first step, so that any step can begin an episode
     return_scale: float = 1000.0
     normalize_observations: bool = True
@@ -97,6 +98,7 @@ class DecisionTransformerLearner:
             device=device,
             anchor=algorithm.anchor,
             returns_to_go=returns_to_go,
+            weights=balanced_weights(kept) if algorithm.balance_returns else None,
         )
         self.stream = TorchStream(seed, device)
         with self.stream.active():
