@@ -38,6 +38,7 @@ class Contender(_Strict):
     budget: int = Field(ge=0)
     description: str = ""
     action_mode: ActionMode | None = None  # None: the suite's
+    evaluate_every: int | None = Field(default=None, ge=1)  # gradient steps; None: the suite's
     hyperparameters: dict[str, Any] = {}
 
 
@@ -185,7 +186,7 @@ def parse_seeds(text: str) -> list[int]:
 def _evaluation_spec(evaluation: Evaluation, contender: Contender, targets: Iterable[float]) -> EvaluationSpec:
     return EvaluationSpec(
         episodes=evaluation.episodes,
-        every=evaluation.every,
+        every=contender.evaluate_every or evaluation.every,
         targets=tuple(map(float, targets if evaluation.targets is None else evaluation.targets)),
         action_mode=contender.action_mode or evaluation.action_mode,
     )
