@@ -62,11 +62,15 @@ def run(
     missing = {spec.key: spec for spec in specs if ledger.state(spec) != "done"}
     progress.say_what_will_run(chosen, specs, list(missing.values()))
     document = ledger.remember_suite(resolved_document(whole, specs))
-    with progress.display(list(missing.values())) as on_progress:
-        if local:
-            states = run_locally(list(missing.values()), ledger.root, on_progress)
-        else:
-            states = run_with_ray(list(missing.values()), ledger.root, on_progress, address=address)
+    try:
+        with progress.display(list(missing.values())) as on_progress:
+            if local:
+                states = run_locally(list(missing.values()), ledger.root, on_progress)
+            else:
+                states = run_with_ray(list(missing.values()), ledger.root, on_progress, address=address)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: what is done is kept, the same command continues the rest.", err=True)
+        raise typer.Exit(130) from None
     found = _write_scores(document, ledger, results)
     if found.records:
         progress.say_scores(final_rows(found), list(document["contenders"]), document["tasks"])
@@ -186,7 +190,4 @@ def main() -> NoReturn:
     except DtbenchError as error:
         typer.echo(f"dtbench: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("\ninterrupted: finished trials are kept, the same command continues the rest.", err=True)
-        sys.exit(130)
     sys.exit(0)

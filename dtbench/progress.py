@@ -82,7 +82,7 @@ def display(specs: Sequence[TrialSpec]) -> Iterator[OnProgress]:
 
 def say_scores(finals: pd.DataFrame, contenders: Sequence[str], tasks: Sequence[str]) -> None:
     """The suite's scores so far: means over training seeds at the last checkpoint, n seeds; holes stay holes."""
-    table = Table(title="score at the last checkpoint, mean over training seeds (n)", title_justify="left")
+    table = Table()
     table.add_column("contender")
     for task in tasks:
         table.add_column(task, justify="right")
@@ -90,7 +90,9 @@ def say_scores(finals: pd.DataFrame, contenders: Sequence[str], tasks: Sequence[
     cells = {key: f"{row['mean']:.1f} ({int(row['count'])})" for key, row in groups.iterrows()}
     for contender in contenders:
         table.add_row(contender, *(cells.get((contender, task), "not run") for task in tasks))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print("score at the last checkpoint: mean over n training seeds (n)")
+    console.print(table)
 
 
 def say_what_failed(failed: Sequence[TrialSpec], ledger: Ledger) -> None:

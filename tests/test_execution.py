@@ -100,6 +100,21 @@ def dashboards() -> list[dict[str, str]]:
     return [environment for environment in found if environment.get("DTBENCH_TEST") == str(os.getpid())]
 
 
+@pytest.mark.timeout(300)
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"seeds": [0]}, sort_keys=False))
+    for flags in ([], ["--local"]):
+        process = start("--results", f"results{len(flags)}", *flags)
+        deadline = time.monotonic() + 200
+        while not checkpoints(f"results{len(flags)}") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=100)
+        assert process.returncode == 130, output
+        assert "the same command continues" in output
+        assert "Traceback" not in output
+
+
 MORTAL = '''
 import os
 from dataclasses import dataclass
