@@ -113,3 +113,11 @@ def test_public_names_exist() -> None:
 
     for name in dtbench.__all__:
         assert getattr(dtbench, name) is not None
+
+
+def test_the_readmes_tree_names_every_module() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for package in ("dtbench", "baselines"):
+        for path in modules(package):
+            if path.name != "__init__.py":
+                assert str(path.relative_to(ROOT / package)) in readme, path
