@@ -148,7 +148,7 @@ def _ray(address: str | None) -> Iterator[None]:
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **({} if address else {"num_cpus": os.cpu_count()}),
+            **({} if address else {"num_cpus": _processors()}),
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise DtbenchError(f"Ray did not start: {error}. Run without it: --local.") from error
@@ -179,9 +179,24 @@ def _scratch(root: Path) -> Path:
     host = platform.node()
     for left in root.glob(f".tune-{host}-*"):
         process = left.name.removeprefix(f".tune-{host}-").split("-")[0]
-        if not Path(f"/proc/{process}").exists():
+        if not _alive(int(process)):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f".tune-{host}-{os.getpid()}-", dir=_made(root)))
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _processors() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _made(folder: Path) -> Path:

@@ -133,8 +133,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any, *, sort_keys: bool = True) -> None:
-    """Write JSON atomically; raise ValueError for values that JSON cannot hold (nan, inf)."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode())
+    """Write JSON atomically."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=sort_keys) + "\n").encode())
 
 
 def write_frame(path: Path, rows: pd.DataFrame) -> None:
@@ -159,4 +159,4 @@ def _read(path: Path) -> Any:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+%=-]+", "-", name).strip("-")
+    return re.sub(r"[^A-Za-z0-9._+%=-]+", "-", name).strip("-")[:80]  # file systems end names at 255 bytes

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from dtbench.errors import InvalidAlgorithm, InvalidValue, MissingDataset, UnknownName
 
@@ -54,12 +54,18 @@ def make_algorithm(name: str, hyperparameters: Mapping[str, Any]) -> "Algorithm"
         if key not in known:
             raise UnknownName(f"hyperparameter of {name}", key, known)
     try:
-        made: Algorithm = TypeAdapter(found).validate_python(dict(hyperparameters))
+        made: Algorithm = _adapter(name).validate_python(dict(hyperparameters))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or name
         raise InvalidValue(f"{name}: {where} = {first['input']!r}: {first['msg']}.") from None
     return made
+
+
+def all_hyperparameters(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Every hyperparameter of the algorithm with these differences from its defaults, as plain JSON values."""
+    plain: dict[str, Any] = _adapter(name).dump_python(make_algorithm(name, hyperparameters), mode="json")
+    return plain
 
 
 def algorithm_version(name: str) -> str:
@@ -96,6 +102,17 @@ def make_task(name: str) -> "Task":
         if name in tasks:
             return _checked_task(name, tasks[name]())
     raise UnknownName("task", name, task_names())
+
+
+def _adapter(name: str) -> TypeAdapter[Any]:
+    found = algorithm_class(name)
+    try:
+        adapter = TypeAdapter(found)
+        adapter.rebuild(force=False)
+    except (PydanticUserError, NameError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidAlgorithm(f"the hyperparameters of {name} must be plain values: {reason}") from None
+    return adapter
 
 
 def _checked_task(name: str, made: Any) -> "Task":

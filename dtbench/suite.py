@@ -1,7 +1,6 @@
 """A suite: a YAML file of tasks x contenders x seeds, with presets, validated before anything starts."""
 
 import copy
-import dataclasses
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -155,8 +154,7 @@ def trial_specs(suite: Suite) -> list[TrialSpec]:
 
 def resolved_hyperparameters(contender: Contender) -> dict[str, Any]:
     """All hyperparameters, defaults included, as plain JSON values."""
-    algorithm: Any = registry.make_algorithm(contender.algorithm, contender.hyperparameters)
-    return {field.name: getattr(algorithm, field.name) for field in dataclasses.fields(algorithm) if field.init}
+    return registry.all_hyperparameters(contender.algorithm, contender.hyperparameters)
 
 
 def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any]:

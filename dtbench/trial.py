@@ -48,7 +48,7 @@ def run_trial(spec: TrialSpec, root: Path, report: Report | None = None) -> str:
 
     Equal specs give equal records on one kind of machine, however often the trial was interrupted: everything
     random is seeded, and a checkpoint holds every random stream. A failure is recorded with its traceback in
-    error.txt and not raised; KeyboardInterrupt and SystemExit are raised after the last checkpoint.
+    error.txt and not raised; KeyboardInterrupt and SystemExit are raised, and the last checkpoint stays.
     """
     ledger = Ledger(root)
     if ledger.state(spec) == "done":

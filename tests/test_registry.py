@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,9 @@ from dtbench import registry
 from dtbench.errors import InvalidAlgorithm, InvalidValue, UnknownName
 
 PLUGIN = """
+from __future__ import annotations
+import subprocess
+from typing import Optional
 from dataclasses import dataclass
 from baselines.uniform_random import UniformRandomLearner
 
@@ -20,6 +24,24 @@ class Mine:
 
 @dataclass
 class Melting:
+    def learner(self, dataset, *, seed, device):
+        return None
+
+
+@dataclass(frozen=True)
+class Odd:
+    context: Optional[int] = None
+    sizes: tuple[int, ...] = (1, 2)
+    limit: float = float("inf")
+
+    def learner(self, dataset, *, seed, device):
+        return None
+
+
+@dataclass(frozen=True)
+class Opaque:
+    thing: subprocess.Popen = None
+
     def learner(self, dataset, *, seed, device):
         return None
 
@@ -83,3 +105,15 @@ def test_tasks_are_listed_by_domain() -> None:
     assert len(found["graph"]) == 5
     with pytest.raises(UnknownName, match="graph-0"):
         registry.make_task("graph-9")
+
+
+def test_hyperparameters_survive_the_way_through_json(plugin: Path) -> None:
+    plain = registry.all_hyperparameters("my_file:Odd", {"sizes": [3]})
+    assert plain == {"context": None, "sizes": [3], "limit": float("inf")}
+    again = registry.make_algorithm("my_file:Odd", json.loads(json.dumps(plain)))
+    assert again == registry.make_algorithm("my_file:Odd", {"sizes": (3,)})
+
+
+def test_hyperparameters_must_be_plain_values(plugin: Path) -> None:
+    with pytest.raises(InvalidAlgorithm, match="plain values"):
+        registry.make_algorithm("my_file:Opaque", {})
