@@ -144,7 +144,7 @@ def _ray(address: str | None) -> Iterator[None]:
         os.environ["HOME"] = str(ray_home)
     try:
         ray.init(
-            address=address,
+            address=address or "local",  # whatever RAY_ADDRESS says
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,

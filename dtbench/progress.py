@@ -211,7 +211,7 @@ def _left(row: _Row) -> str:
 
 def _summary(rows: Mapping[str, _Row], started: float) -> str:
     total = sum(max(row.spec.budget, 1) for row in rows.values())
-    spent = sum(row.spec.budget if row.state in ("done", "failed") else row.step for row in rows.values())
+    spent = sum(max(row.spec.budget, 1) if row.state in ("done", "failed") else row.step for row in rows.values())
     elapsed = time.monotonic() - started
     states = [row.state for row in rows.values()]
     left = f", about {_duration(elapsed / spent * (total - spent))} left" if spent and spent < total else ""

@@ -1,12 +1,13 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from dtbench import History, InvalidValue, WindowSampler, generator
+from dtbench import History, InvalidValue, WindowSampler, generator, make_dataset
 from dtbench.decision_transformer import DecisionTransformer
 from dtbench.decision_transformer.model import CausalTransformer, ConvolutionalEncoder, causal_visibility
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, load_transformers_weights
-from dtbench.testing import toy_dataset, toy_history
+from dtbench.testing import check_algorithm, toy_dataset, toy_history
 from tests.episodes import episodes, with_actions
 
 CPU = torch.device("cpu")
@@ -113,6 +114,20 @@ def test_a_context_of_none_is_the_longest_episode() -> None:
 def test_images_go_through_the_convolutional_encoder() -> None:
     encoded = ConvolutionalEncoder(4, 32)(torch.rand(2, 4, 84, 84))
     assert encoded.shape == (2, 32)
+
+
+def test_it_learns_and_acts_on_images() -> None:
+    rng = generator(0)
+    images = make_dataset(
+        observations=rng.integers(256, size=(6, 4, 84, 84)).astype(np.uint8),
+        actions=np.arange(6) % 3,
+        rewards=np.ones(6, np.float32),
+        terminals=np.array([False, False, True] * 2),
+        lengths=np.array([3, 3]),
+        observation_space=gym.spaces.Box(0, 255, (4, 84, 84), np.uint8),
+        action_space=gym.spaces.Discrete(3),
+    )
+    check_algorithm(DecisionTransformer(context=2, width=8, layers=1, batch_size=4), images)
 
 
 def test_normalisation_uses_all_data_even_where_only_the_best_is_kept() -> None:
