@@ -12,6 +12,7 @@ from dtbench.errors import DtbenchError, NothingToReport, UnknownName
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from dtbench.analysis.scores import SuiteResults
     from dtbench.ledger import Ledger
+    from dtbench.spec import TrialSpec
 
 app = typer.Typer(
     help="Does return-conditioned sequence modelling match TD learning for offline RL?",
@@ -49,32 +50,26 @@ def run(
     """Run what is missing of a suite; what is done stays done, what was interrupted continues."""
     from dtbench import progress
     from dtbench.analysis.report import final_rows
-    from dtbench.execution import run_locally, run_with_ray
+    from dtbench.execution import check_address
     from dtbench.ledger import Ledger
     from dtbench.suite import load_suite, narrow, resolved_document, trial_specs
 
     if local and address:
         raise DtbenchError("--local and --address exclude each other.")
+    if address:
+        check_address(address)
     whole = load_suite(suite, preset=preset, seeds=seeds, overrides=overrides or ())
     chosen = narrow(whole, tasks=task or (), contenders=contender or ())
     ledger = Ledger(results / "runs")
     specs = trial_specs(chosen)
-    missing = {spec.key: spec for spec in specs if ledger.state(spec) != "done"}
-    progress.say_what_will_run(chosen, specs, list(missing.values()))
+    missing = list({spec.key: spec for spec in specs if ledger.state(spec) != "done"}.values())
+    progress.say_what_will_run(chosen, specs, missing)
     document = ledger.remember_suite(resolved_document(whole, specs))
-    try:
-        with progress.display(list(missing.values())) as on_progress:
-            if local:
-                states = run_locally(list(missing.values()), ledger.root, on_progress)
-            else:
-                states = run_with_ray(list(missing.values()), ledger.root, on_progress, address=address)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: what is done is kept, the same command continues the rest.", err=True)
-        raise typer.Exit(130) from None
+    states = _execute(missing, ledger.root, local=local, address=address)
     found = _write_scores(document, ledger, results)
     if found.records:
         progress.say_scores(final_rows(found), list(document["contenders"]), document["tasks"])
-    failed = [missing[key] for key, state in states.items() if state != "done"]
+    failed = [spec for spec in missing if states[spec.key] != "done"]
     progress.say_what_failed(failed, ledger)
     raise typer.Exit(1 if failed else 0)
 
@@ -155,6 +150,21 @@ def doctor() -> None:
     from dtbench.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)
+
+
+def _execute(missing: "list[TrialSpec]", root: Path, *, local: bool, address: str | None) -> dict[str, str]:
+    """Run the trials under a live table; Ctrl-C ends with exit code 130 and loses nothing that is done."""
+    from dtbench import progress
+    from dtbench.execution import run_locally, run_with_ray
+
+    try:
+        with progress.display(missing) as on_progress:
+            if local:
+                return run_locally(missing, root, on_progress)
+            return run_with_ray(missing, root, on_progress, address=address)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: what is done is kept, the same command continues the rest.", err=True)
+        raise typer.Exit(130) from None
 
 
 def _reported_suites(ledger: "Ledger", suite: str | None, preset: str | None) -> list[Mapping[str, Any]]:

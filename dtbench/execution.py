@@ -4,7 +4,9 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -159,6 +161,19 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise DtbenchError at once where nobody listens at host:port; Ray itself would wait for minutes."""
+    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
+    if address in ("auto", "local"):
+        return
+    if not match:
+        raise DtbenchError(f"--address {address!r}: write auto, host:6379 or ray://host:10001.")
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=5).close()
+    except OSError as error:
+        raise DtbenchError(f"no Ray at {address}: {error}. Start one: ray start --head --port {match[2]}.") from None
 
 
 QUIET = {

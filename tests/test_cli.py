@@ -60,6 +60,8 @@ def test_run_resume_extend_and_report(tmp_path: Path) -> None:
         ([*RUN, "--seeds", "3..1"], "Write 1..3"),
         ([*RUN, "--preset", "smok"], "'smoke'"),
         ([*RUN, "--local", "--address", "auto"], "exclude"),
+        ([*RUN, "--address", "127.0.0.1:1"], "no Ray at 127.0.0.1:1"),
+        ([*RUN, "--address", "nonsense"], "ray://host"),
         (["list", "suits"], "'suites'"),
         (["report"], "Run a suite first"),
         (["report", "--preset", "cpu"], "--suite"),
