@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from dtbench import execution
 pytestmark = pytest.mark.ray
 
 DT = {"algorithm": "dt", "hyperparameters": {"width": 8, "layers": 1, "context": 4, "batch_size": 4}}
-SUITE = {
+SUITE: dict[str, Any] = {
     "name": "toy",
     "tasks": ["key-to-door-1k"],
     "seeds": [0, 1],
@@ -113,6 +114,27 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None
         assert process.returncode == 130, output
         assert "the same command continues" in output
         assert "Traceback" not in output
+
+
+@pytest.mark.timeout(400)
+def test_a_running_cluster_of_two_nodes_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
+    for name, value in (execution.QUIET | {"HOME": str(tmp_path / "home")}).items():
+        monkeypatch.setenv(name, value)
+    contenders = {"Random": SUITE["contenders"]["Random"], "DT": DT | {"budget": 3}}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"contenders": contenders}, sort_keys=False))
+    finished(start("--local", "--results", "here"))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        finished(start("--address", cluster.address, "--results", "there"))
+    finally:
+        cluster.shutdown()
+    assert table("there") == table("here")
 
 
 MORTAL = '''
