@@ -5,6 +5,7 @@ import torch
 
 from dtbench import History, InvalidValue, WindowSampler, generator, make_dataset
 from dtbench.decision_transformer import DecisionTransformer
+from dtbench.decision_transformer.agent import likely_high_return
 from dtbench.decision_transformer.model import CausalTransformer, ConvolutionalEncoder, causal_visibility
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, load_transformers_weights
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
@@ -150,3 +151,12 @@ def test_generated_returns_need_few_distinct_values() -> None:
     many = episodes(lengths, list(np.linspace(0, 1, 600)), [True] * 600)
     with pytest.raises(InvalidValue, match="returns=given"):
         DecisionTransformer(returns="generated").learner(many, seed=0, device=CPU)
+
+
+def test_the_prior_prefers_high_returns_unless_they_are_below_the_floor() -> None:
+    values = torch.tensor([-11.0, -6.0, -1.0])
+    logits = torch.tensor([[0.979, 0.02, 0.001], [0.9989, 0.001, 0.0001]]).log()
+    # With the 10th power, -1 (prior 10) outweighs -6 (prior 5) by 1024: 0.001 of it is enough.
+    assert likely_high_return(logits, values, power=10, floor=0.0).tolist() == [2, 2]
+    assert likely_high_return(logits, values, power=10, floor=0.004).tolist() == [1, 0]
+    assert likely_high_return(logits, values, power=0, floor=0.0).tolist() == [0, 0]

@@ -66,6 +66,8 @@ class DecisionTransformer:
             raise InvalidValue(f"width {self.width} is not a multiple of heads {self.heads}.")
         if not 0 <= self.average_decay < 1:
             raise InvalidValue(f"average_decay {self.average_decay} must lie in [0, 1).")
+        if not 0 <= self.return_floor < 1:
+            raise InvalidValue(f"return_floor {self.return_floor} must lie in [0, 1).")
         return DecisionTransformerLearner(self, dataset, seed=seed, device=device)
 
 
@@ -247,19 +249,14 @@ class DecisionTransformerLearner:
         return predicted[:, -1]
 
     def _generate_returns(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
-        """Choose every step's return token in turn, the one that maximises P(R) P_prior(R)^power."""
+        """Choose every step's return token in turn, each given those before it."""
         values = torch.as_tensor(self.return_values, dtype=torch.float32, device=self.device)
-        # Chen et al.: P_prior(R = k steps) ~ T + 1 - k; with T + 1 steps for "never", that is R - min R.
-        log_prior = (values - values.min()).log()
+        power, floor = self.algorithm.return_prior_power, self.algorithm.return_floor
         returns = torch.zeros_like(timesteps)
         for position in range(timesteps.shape[1]):
             _, logits = self._apply(returns, observations, actions, timesteps, mask)
             assert logits is not None
-            log_likelihood = logits[:, position].log_softmax(dim=-1)
-            # No softmax gives a true zero, and the prior's tenth power lifts what little it gives by up to 1e10.
-            log_likelihood[log_likelihood.exp() < self.algorithm.return_floor] = -math.inf
-            weighed = log_likelihood + self.algorithm.return_prior_power * log_prior
-            returns[:, position] = weighed.argmax(dim=-1)
+            returns[:, position] = likely_high_return(logits[:, position], values, power=power, floor=floor)
         return returns
 
     def _apply(
@@ -269,6 +266,19 @@ class DecisionTransformerLearner:
         arguments = (returns, observations, actions, timesteps, padding)
         outputs: tuple[Tensor, Tensor | None] = torch.func.functional_call(self.network, self.average, arguments)
         return outputs
+
+
+def likely_high_return(logits: Tensor, values: Tensor, *, power: float, floor: float) -> Tensor:
+    """Index of the return in `values` (rising, [R]) that maximises P(R) P_prior(R)^power, [B] from logits [B, R].
+
+    P_prior(R = k steps) ~ T + 1 - k (Chen et al. 2021, appendix); with T + 1 steps for "never", that is R - min R.
+    Returns less likely than `floor` are taken for impossible: no softmax gives a true zero, and the prior's tenth
+    power lifts what little it gives by up to 1e10. The floor is not the paper's.
+    """
+    log_likelihood = logits.log_softmax(dim=-1)
+    possible = log_likelihood.exp() >= floor
+    weighed = log_likelihood + (power * (values - values.min()).log() if power else 0.0)
+    return weighed.masked_fill(~possible, -math.inf).argmax(dim=-1)
 
 
 def action_loss(predicted: Tensor, windows: Windows, space: gym.Space[Any]) -> Tensor:
