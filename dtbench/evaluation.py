@@ -37,12 +37,13 @@ class Evaluator:
     """Judge any learner by the same episodes: the same seeds for every contender and every target.
 
     `action_mode` says how a discrete learner's logits become an action; sampled actions use random numbers
-    that depend on seed, episode and step alone, so neither batching nor other targets change them.
+    that depend on `action_seed`, episode and step alone, so neither batching nor other targets change them.
     """
 
     make_env: MakeEnv  # number of games -> vector environment
     seeds: Sequence[int]  # one for each episode
     action_mode: ActionMode = "argmax"
+    action_seed: int = 0  # of sampled actions: the trial's, so that training seeds play differently
     device: torch.device = CPU
     info_keys: tuple[str, ...] = ()  # entries of the environment's info to keep from each episode's last step
     max_batch: int = 2048  # games at a time
@@ -110,7 +111,7 @@ class Evaluator:
             return _to_numpy(learner.act(present))
         assert isinstance(learner, DiscreteLearner)
         assert isinstance(space, gym.spaces.Discrete)
-        uniform = generator(int(self.seeds[0]), 7, step).random(len(self.seeds))[episodes[playing]]
+        uniform = generator(self.action_seed, 7, step).random(len(self.seeds))[episodes[playing]]
         cumulative = learner.action_logits(present).double().softmax(dim=-1).cumsum(dim=-1)
         drawn = torch.from_numpy(uniform[:, None]).to(self.device)
         places = (cumulative < drawn).sum(dim=-1).clamp(max=cumulative.shape[-1] - 1)

@@ -84,6 +84,7 @@ class _Trial:
             make_env=self.task.make_env,
             seeds=self.task.evaluation_seeds(spec.evaluation.episodes),
             action_mode="sample" if spec.evaluation.action_mode == "sample" else "argmax",
+            action_seed=spec.seed,
             device=self.device,
             info_keys=self.task.info_keys,
         )

@@ -128,6 +128,22 @@ def test_sampled_actions_follow_their_probabilities() -> None:
     assert shares == pytest.approx([0.7, 0.1, 0.1, 0.1], abs=0.01)
 
 
+def test_training_seeds_sample_differently_and_each_the_same_again() -> None:
+    def sampled(seed: int) -> list[np.ndarray]:
+        taken: list[np.ndarray] = []
+
+        class Recording(KeyToDoorVectorEnv):
+            def step(self, actions: np.ndarray) -> Any:
+                taken.append(actions.copy())
+                return super().step(actions)
+
+        Evaluator(Recording, list(range(10)), "sample", seed).evaluate(Watcher())
+        return taken[:20]
+
+    assert np.array_equal(sampled(0), sampled(0))
+    assert not np.array_equal(sampled(0), sampled(1))
+
+
 def test_sampling_needs_logits_and_says_so_before_playing() -> None:
     with pytest.raises(IncompatibleTask, match="argmax"):
         key_to_door(action_mode="sample").evaluate(Silent())

@@ -90,10 +90,11 @@ class Table:
         align = "".join("r" if column.number else "l" for column in self._shown_columns())
         head = [escape_latex(column.name) for column in self._shown_columns()]
         rows = [[_latex_cell(cell) for cell in self._shown_cells(row)] for row in self.rows]
+        sentences = " ".join((f"{self.caption}." if self.notes else self.caption, *self.notes))
         lines = [
             r"\begin{table}",
             r"  \centering",
-            f"  \\caption{{{escape_latex(' '.join((self.caption, *self.notes)))}}}",
+            f"  \\caption{{{escape_latex(sentences)}}}",
             f"  \\label{{tab:{self.name}}}",
             f"  \\begin{{tabular}}{{{align}}}",
             r"    \toprule",
