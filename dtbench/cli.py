@@ -145,6 +145,17 @@ def show(
 
 
 @app.command()
+def check(
+    algorithm: Annotated[str, typer.Argument(help="A name from `list algorithms`, or my_file:MyAlgorithm.")],
+) -> None:
+    """Try an algorithm against the contract that every algorithm must keep."""
+    from dtbench.testing import check_algorithm
+
+    check_algorithm(algorithm)
+    typer.echo(f"{algorithm} keeps the contract")
+
+
+@app.command()
 def doctor() -> None:
     """Check this installation: versions, processors, GPU, folders, plug-ins; say how to mend what is wrong."""
     from dtbench.doctor import examine

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dtbench import registry
 from dtbench.algorithm import Algorithm, DiscreteLearner, History, Learner
 from dtbench.data.trajectories import TrajectoryDataset, make_dataset
 from dtbench.errors import IncompatibleTask, InvalidAlgorithm
@@ -39,15 +40,20 @@ def toy_dataset(*, discrete_actions: bool, discrete_observations: bool = False, 
     )
 
 
-def check_algorithm(algorithm: Algorithm, dataset: TrajectoryDataset | None = None) -> None:
+def check_algorithm(algorithm: Algorithm | type[Algorithm] | str, dataset: TrajectoryDataset | None = None) -> None:
     """Raise InvalidAlgorithm, saying which clause, unless the algorithm keeps the contract.
 
     The clauses: it is a frozen dataclass; its learner has all of `Learner`; metrics are finite; actions have the
     space's shape and lie in it, on CPU, whatever the batch; acting changes nothing; equal seeds learn equally,
     other seeds differently (if they learn at all); a state survives torch.save with weights_only and continues
     exactly. Without `dataset` it is tried on toy data with discrete and with continuous actions, and must accept
-    one of them; the other it may refuse with IncompatibleTask.
+    one of them; the other it may refuse with IncompatibleTask. A class, or a name such as "my_file:MyAlgorithm",
+    is tried with its defaults.
     """
+    if isinstance(algorithm, str):
+        algorithm = registry.make_algorithm(algorithm, {})
+    if isinstance(algorithm, type):
+        algorithm = algorithm()
     _require(dataclasses.is_dataclass(algorithm), f"{type(algorithm).__name__} is no dataclass.")
     frozen = type(algorithm).__dataclass_params__.frozen  # type: ignore[attr-defined]
     _require(frozen, f"{type(algorithm).__name__} is not frozen.")
@@ -92,8 +98,8 @@ def _check_on(algorithm: Algorithm, dataset: TrajectoryDataset) -> None:
     _require(isinstance(learner.return_conditioned, bool), "return_conditioned is no bool.")
     _check_metrics(learner)
     _check_actions(learner, dataset)
-    _check_acting_changes_nothing(algorithm, dataset)
     _check_seeds(algorithm, dataset)
+    _check_acting_changes_nothing(algorithm, dataset)
     _check_resume(algorithm, dataset)
 
 

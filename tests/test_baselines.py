@@ -8,7 +8,7 @@ from torch import tensor
 from baselines.bc import BehaviorCloning
 from baselines.discrete_cql import DiscreteCQL, conservative_penalty, usable_steps
 from baselines.uniform_random import UniformRandom
-from dtbench import IncompatibleTask, TrajectoryDataset, Windows
+from dtbench import IncompatibleTask, TrajectoryDataset, Windows, registry
 from dtbench.decision_transformer import DecisionTransformer
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
 from tests.episodes import episodes, with_actions
@@ -30,6 +30,11 @@ ALGORITHMS = [
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=repr)
 def test_our_algorithms_keep_the_contract(algorithm: Any) -> None:
     check_algorithm(algorithm)
+
+
+@pytest.mark.parametrize("name", registry.algorithm_names())
+def test_every_registered_algorithm_keeps_the_contract_with_its_defaults(name: str) -> None:
+    check_algorithm(name)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=repr)

@@ -62,6 +62,7 @@ def test_run_resume_extend_and_report(tmp_path: Path) -> None:
         ([*RUN, "--local", "--address", "auto"], "exclude"),
         ([*RUN, "--address", "127.0.0.1:1"], "no Ray at 127.0.0.1:1"),
         ([*RUN, "--address", "nonsense"], "ray://host"),
+        (["check", "dtt"], "'dt'"),
         (["list", "suits"], "'suites'"),
         (["report"], "Run a suite first"),
         (["report", "--preset", "cpu"], "--suite"),
@@ -85,6 +86,7 @@ def test_lists_and_doctor() -> None:
     assert "key-to-door-10k" in dtbench("list", "tasks").stdout
     assert "discrete_cql" in dtbench("list", "algorithms").stdout
     assert "torch" in dtbench("doctor").stdout
+    assert "keeps the contract" in dtbench("check", "random").stdout
 
 
 def test_failed_trials_give_exit_code_1_and_their_reason(tmp_path: Path) -> None:
