@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format cluster-test wheel-test clean
+.PHONY: demo test check lint format wheel clean
 
 ## Train DT, BC, %BC and CQL on Key-to-Door through Ray Tune, print a table and the path of the report.
 demo: $(INSTALLED)
@@ -15,12 +15,13 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-## Format, lint, types, tests: what CI runs.
-check: $(INSTALLED)
+## Format, lint, types, tests.
+check: lint test
+
+lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
@@ -33,6 +34,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python tools/install_torch.py constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
+
+## Build the wheel, install it into an empty environment, use it from an empty folder.
+wheel: $(INSTALLED)
+	tools/check_wheel.sh $(BIN)/python
 
 clean:
 	rm -rf $(VENV) demo build dist
