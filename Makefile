@@ -30,7 +30,6 @@ format: $(INSTALLED)
 # pip says which torch it would take. Where that brings CUDA and there is no GPU, uv fetches the CPU build.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/python tools/install_torch.py constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

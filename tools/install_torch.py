@@ -20,6 +20,7 @@ def main(constraints: str) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     needs_care = platform.system() == "Linux" and shutil.which("nvidia-smi") is None
     if needs_care and "+cpu" not in offered(pip, wanted):
+        subprocess.run([*pip, "uv"], check=False)
         uv = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, "--torch-backend", "cpu"]
         if subprocess.run([*uv, wanted], check=False).returncode == 0:
             return
