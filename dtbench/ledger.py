@@ -95,18 +95,19 @@ class Ledger:
     def remember_suite(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """Keep the definition of a suite as it last ran, for `dtbench report`; give what is now kept.
 
-        Trials planned earlier under the same preset and overrides stay part of it, so that running a single
-        contender or task does not narrow the report.
+        Trials planned earlier under the same preset and overrides stay part of it as far as their seeds do, so that
+        running a single contender or task does not narrow the report.
         """
         path = self.root / "suites" / f"{_slug(document['name'])}.json"
         earlier = _read(path) if path.exists() else {}
         trials = {trial["key"]: trial for trial in document["trials"]}
         if all(earlier.get(key) == document[key] for key in ("preset", "overrides", "contenders", "evaluation")):
-            trials = {trial["key"]: trial for trial in earlier["trials"]} | trials
-        kept = {**document, "trials": list(trials.values())}
+            kept = [trial for trial in earlier["trials"] if trial["seed"] in document["seeds"]]
+            trials = {trial["key"]: trial for trial in kept} | trials
+        whole = {**document, "trials": list(trials.values())}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, kept, sort_keys=False)  # contenders keep the order of their table
-        return kept
+        write_json(path, whole, sort_keys=False)  # contenders keep the order of their table
+        return whole
 
     def remembered_suites(self) -> dict[str, Mapping[str, Any]]:
         """The definitions kept by `remember_suite`, by name."""
