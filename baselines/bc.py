@@ -47,10 +47,8 @@ class BehaviorCloningLearner:
         """See `BehaviorCloning.learner`."""
         self.algorithm, self.context = algorithm, algorithm.context
         self.observation_space, self.action_space = dataset.observation_space, dataset.action_space
-        kept = dataset.best(algorithm.best_fraction) if algorithm.best_fraction < 1 else dataset
-        kept = kept.at_least(algorithm.minimum_return) if algorithm.minimum_return is not None else kept
         self.sampler = WindowSampler(
-            kept,
+            dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return),
             context=self.context,
             batch_size=algorithm.batch_size,
             rng=generator(seed, 1),

@@ -127,3 +127,12 @@ def test_the_card_counts_episodes_that_were_cut_off() -> None:
 )
 def test_spaces_survive_json(space: gym.Space) -> None:
     assert space_from_json(space_to_json(space)) == space
+
+
+def test_keep_is_best_then_at_least_and_everything_by_default() -> None:
+    data = episodes([2, 2, 2], [0, 1, 0, 2, 0, 3], [True] * 3)
+    assert data.keep() is data
+    assert data.keep(best_fraction=0.7).returns.tolist() == [2, 3]
+    assert data.keep(best_fraction=0.7, minimum_return=3).returns.tolist() == [3]
+    with pytest.raises(InvalidValue, match="fraction"):
+        data.keep(best_fraction=1.5)

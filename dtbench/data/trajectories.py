@@ -70,6 +70,11 @@ class TrajectoryDataset:
             future[begin:end] = rewards[begin:end][::-1].cumsum()[::-1]
         return future
 
+    def keep(self, *, best_fraction: float = 1.0, minimum_return: float | None = None) -> "TrajectoryDataset":
+        """Keep what an imitator of the best imitates: `best`, then `at_least`; all of it by default."""
+        kept = self.best(best_fraction) if best_fraction != 1 else self
+        return kept.at_least(minimum_return) if minimum_return is not None else kept
+
     def best(self, fraction: float) -> "TrajectoryDataset":
         """Keep the best whole episodes that fit into `fraction` of all timesteps, at least one.
 

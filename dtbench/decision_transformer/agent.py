@@ -87,8 +87,7 @@ class DecisionTransformerLearner:
         self.context = algorithm.context or longest
         self._set_normalization(dataset)
         # Chen et al. normalise with all data, also where X % BC keeps only the best of it.
-        kept = dataset.best(algorithm.best_fraction) if algorithm.best_fraction < 1 else dataset
-        kept = kept.at_least(algorithm.minimum_return) if algorithm.minimum_return is not None else kept
+        kept = dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return)
         generated = algorithm.returns == "generated"
         returns_to_go = label_returns(kept, algorithm.cut_off_return) if generated else kept.returns_to_go
         self.return_values = distinct_returns(returns_to_go) if generated else np.zeros(0)
