@@ -20,7 +20,7 @@ import torch
 from dtbench import registry
 from dtbench.algorithm import Learner
 from dtbench.data.trajectories import TrajectoryDataset, statistics_card
-from dtbench.errors import InvalidAlgorithm, InvalidDataset
+from dtbench.errors import InvalidAlgorithm, InvalidDataset, LedgerError
 from dtbench.evaluation import Episodes, Evaluator
 from dtbench.ledger import Ledger, write_bytes, write_frame, write_json, write_lines
 from dtbench.spec import TrialSpec
@@ -146,9 +146,13 @@ class _Trial:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return _Progress()
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.learner.load_state_dict(state.pop("learner"))
-        return _Progress(**state)
+        try:
+            # Random streams live on the processor whatever the device; learners move their own tensors.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.learner.load_state_dict(state.pop("learner"))
+            return _Progress(**state)
+        except Exception as error:
+            raise LedgerError(f"{path} cannot be continued: {error}. Delete it to begin the trial anew.") from error
 
     def _record(self) -> None:
         """Write all that is known; result.json comes last, as it alone means done."""

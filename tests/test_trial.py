@@ -149,6 +149,16 @@ def test_a_failure_is_recorded_with_its_reason_and_tried_again_by_the_next_comma
     assert run_trial(spec, ledger.root) == "failed"
 
 
+def test_a_checkpoint_that_cannot_be_continued_says_what_to_delete(tmp_path: Path) -> None:
+    spec = specs(tmp_path)[0]
+    folder = Ledger(tmp_path / "runs").begin(spec)
+    (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    assert run_trial(spec, tmp_path / "runs") == "failed"
+    assert "Delete it to begin the trial anew" in (folder / "error.txt").read_text()
+    (folder / "checkpoint.pt").unlink()
+    assert run_trial(spec, tmp_path / "runs") == "done"
+
+
 def test_the_score_table_has_one_row_a_trial_checkpoint_and_target(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "runs")
     planned = specs(tmp_path)

@@ -153,7 +153,7 @@ class DecisionTransformerLearner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.network.load_state_dict(state["network"])
-        self.average = {name: value.clone() for name, value in state["average"].items()}
+        self.average = {name: value.to(self.device, copy=True) for name, value in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.sampler.rng.bit_generator.state = state["sampler"]
