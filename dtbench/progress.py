@@ -124,8 +124,8 @@ def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger) -> None:
         table.add_row(trials[0].task, trials[0].contender, *numbers, to_go)
     console = Console(highlight=False)
     console.print(table)
-    known = f"{_duration(total)} of trial time by the trials already done"
-    console.print(f"{known}; {unknown} trials of unknown length." if unknown else f"{known}.")
+    known = f"To go: {_duration(total)} of trial time, judged by the trials already done"
+    console.print(f"{known}, and {unknown} trials of unknown length." if unknown else f"{known}.")
     console.print(_disk(specs, ledger))
 
 

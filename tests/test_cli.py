@@ -46,7 +46,7 @@ def test_run_resume_extend_and_report(tmp_path: Path) -> None:
     key = scores.trial[0]
     assert "provenance.json" in dtbench("show", key).stdout
     assert "9 finished trials" in dtbench("list", "runs").stdout
-    assert "0 s of trial time" in dtbench("plan", *RUN[1:]).stdout
+    assert "To go: 0 s of trial time" in dtbench("plan", *RUN[1:]).stdout
 
 
 @pytest.mark.parametrize(
