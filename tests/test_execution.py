@@ -116,24 +116,39 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None
         assert "Traceback" not in output
 
 
-@pytest.mark.timeout(400)
-def test_a_running_cluster_of_two_nodes_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray.cluster_utils import Cluster
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+for _ in range(2):
+    cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
 
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
-    for name, value in (execution.QUIET | {"HOME": str(tmp_path / "home")}).items():
-        monkeypatch.setenv(name, value)
+
+@pytest.mark.timeout(600)
+def test_a_running_cluster_of_two_nodes_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else every node and driver needs the head's token file
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
     contenders = {"Random": SUITE["contenders"]["Random"], "DT": DT | {"budget": 3}}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"contenders": contenders}, sort_keys=False))
     finished(start("--local", "--results", "here"))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    environment = os.environ | execution.QUIET | {"HOME": str(home)}
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert cluster.stdin is not None
+    assert cluster.stdout is not None
     try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=1)
-        finished(start("--address", cluster.address, "--results", "there"))
+        address = next(line.strip() for line in cluster.stdout if ":" in line)
+        finished(start("--address", address, "--results", "there"))
     finally:
-        cluster.shutdown()
+        cluster.stdin.close()
+        cluster.wait(timeout=60)
     assert table("there") == table("here")
 
 
