@@ -288,3 +288,14 @@ def test_the_users_matplotlib_settings_change_nothing(whole: SuiteResults, repor
     with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "svg.fonttype": "path"}):
         write_report(whole, tmp_path / "again")
     assert files_below(tmp_path / "again") == files_below(report)
+
+
+def test_a_later_report_leaves_nothing_of_an_earlier_one_and_spares_what_is_not_its_own(
+    whole: SuiteResults, tmp_path: Path
+) -> None:
+    write_report(results_of(tmp_path / "runs", SUITE, missing=[(GRAPH, "CQL", 2)]), tmp_path / "report")
+    assert (tmp_path / "report" / "tables" / "not-run.csv").exists()
+    (tmp_path / "report" / "tables" / "notes.txt").write_text("mine")
+    write_report(whole, tmp_path / "report")
+    assert not (tmp_path / "report" / "tables" / "not-run.csv").exists()
+    assert (tmp_path / "report" / "tables" / "notes.txt").read_text() == "mine"

@@ -44,6 +44,7 @@ def write_report(results: SuiteResults, folder: Path) -> Path:
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content)
+    _remove_stale(Path(folder), set(files))
     return Path(folder) / "index.html"
 
 
@@ -63,6 +64,14 @@ def headline_target(record: TrialRecord, found: Sequence[float]) -> float:
     present = [target for target in found if not np.isnan(target)]
     asked = [target for target in record.spec.evaluation.targets if target in present]
     return (asked or present or [np.nan])[0]
+
+
+def _remove_stale(folder: Path, written: set[str]) -> None:
+    """Remove tables and figures of an earlier report that this one no longer has."""
+    for place, kinds in (("tables", (".csv", ".tex")), ("figures", (".svg", ".png"))):
+        for path in (folder / place).glob("*"):
+            if path.suffix in kinds and f"{place}/{path.name}" not in written:
+                path.unlink()
 
 
 @dataclass(frozen=True, slots=True)
