@@ -1,10 +1,8 @@
 """The ledger: one folder a trial, raw returns, atomic writes; `result.json` alone means done."""
 
-import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,15 +110,6 @@ class Ledger:
     def remembered_suites(self) -> dict[str, Mapping[str, Any]]:
         """The definitions kept by `remember_suite`, by name."""
         return {path.stem: _read(path) for path in sorted((self.root / "suites").glob("*.json"))}
-
-    def disk_usage(self) -> int:
-        """Bytes below the ledger's root."""
-        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
-
-    def delete(self, spec: TrialSpec) -> None:
-        """Forget a trial entirely."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.folder(spec))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from dtbench.errors import InvalidAlgorithm, InvalidValue, MissingDataset, UnknownName
+from dtbench.errors import InvalidAlgorithm, InvalidValue, UnknownName
 
 if TYPE_CHECKING:  # a listing of names must not load torch
     from dtbench.algorithm import Algorithm
@@ -119,7 +119,7 @@ def _checked_task(name: str, made: Any) -> "Task":
     from dtbench.task import Task
 
     if not isinstance(made, Task):
-        raise MissingDataset(f"{name} made a {type(made).__name__}, not a dtbench.Task.")
+        raise InvalidValue(f"task {name} made a {type(made).__name__}, not a dtbench.Task.")
     return made
 
 
