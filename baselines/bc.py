@@ -4,22 +4,47 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dtbench import History, Metrics, TorchStream, TrajectoryDataset, WindowSampler, generator
+from baselines.networks import observation_scale
+from dtbench import (
+    History,
+    IncompatibleTask,
+    Metrics,
+    TorchStream,
+    TrajectoryDataset,
+    WindowSampler,
+    generator,
+)
 
 
 @dataclass(frozen=True)
 class BehaviorCloning:
     """Predict the action from the last `context` observations (Chen et al. 2021, appendix and public code).
 
-    `best_fraction` and `minimum_return` make it X % BC: only the best episodes are imitated.
+    `best_fraction` and `minimum_return` make it X % BC: only the best episodes are imitated. Observations are
+    normalised by all of the data whatever is kept, and padding is zeros after that, in training as in acting.
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "corl": {
+            "layers": 2,
+            "dropout": 0.0,
+            "batch_size": 256,
+            "learning_rate": 3e-4,
+            "weight_decay": 0.0,
+            "normalize_observations": True,
+        },
+        # Table 10 and the public code, whose Gym script gives BC DT's context and warm-up. Not its padding: that is
+        # zeros before normalising in training and after it in acting, and it never pads an episode's beginning in
+        # training. Here a window always reaches back from the step to imitate.
+        "paper": {"context": 20, "warmup_steps": 10_000, "normalize_observations": True},
+    }
 
     context: int = 1
     width: int = 256
@@ -30,9 +55,13 @@ class BehaviorCloning:
     weight_decay: float = 1e-4
     best_fraction: float = 1.0  # keep the best episodes, by timesteps
     minimum_return: float | None = None  # keep the episodes that reach it
+    normalize_observations: bool = False
+    warmup_steps: int = 0  # the learning rate rises over so many, then stays
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "BehaviorCloningLearner":
-        """Build the network for the dataset's spaces."""
+        """Build the network for the dataset's spaces; raise IncompatibleTask for indices that are to be normalised."""
+        if self.normalize_observations and not isinstance(dataset.observation_space, gym.spaces.Box):
+            raise IncompatibleTask(f"bc cannot normalize {dataset.observation_space}: drop normalize_observations.")
         return BehaviorCloningLearner(self, dataset, seed=seed, device=device)
 
 
@@ -47,6 +76,7 @@ class BehaviorCloningLearner:
         """See `BehaviorCloning.learner`."""
         self.algorithm, self.context = algorithm, algorithm.context
         self.observation_space, self.action_space = dataset.observation_space, dataset.action_space
+        self.scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
         self.sampler = WindowSampler(
             dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return),
             context=self.context,
@@ -61,11 +91,15 @@ class BehaviorCloningLearner:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay
         )
+        self.steps = 0
 
     def update(self) -> Metrics:
         """One step of AdamW on cross-entropy (discrete) or squared error (continuous)."""
         windows = self.sampler.sample()
         self.network.train()
+        self.steps += 1
+        for group in self.optimizer.param_groups if self.steps <= self.algorithm.warmup_steps else ():
+            group["lr"] = self.algorithm.learning_rate * self.steps / self.algorithm.warmup_steps
         with self.stream.active():
             predicted = self.network(self._input(windows.observations, windows.mask))
             labels = windows.actions[:, -1]
@@ -93,10 +127,11 @@ class BehaviorCloningLearner:
         return predicted
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer and both random streams."""
+        """Weights, optimizer, steps and both random streams."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
             "sampler": self.sampler.rng.bit_generator.state,
             "stream": self.stream.state,
         }
@@ -105,11 +140,12 @@ class BehaviorCloningLearner:
         """Continue where `state_dict` was taken."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state.get("steps", 0)  # checkpoints of before the warm-up have none
         self.sampler.rng.bit_generator.state = state["sampler"]
         self.stream.state = state["stream"]
 
     def _input(self, observations: Tensor, mask: Tensor) -> Tensor:
-        flat = flat_observations(observations, self.observation_space)
+        flat = self.scale(flat_observations(observations, self.observation_space))
         return (flat * mask[..., None]).flatten(1)
 
     def _build(self) -> nn.Module:

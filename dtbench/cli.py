@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from dtbench.cli_data import data_app
 from dtbench.errors import DtbenchError, NothingToReport, UnknownName
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
@@ -23,11 +24,16 @@ app = typer.Typer(
     epilog="Exit codes: 0 all is well, 1 some trials failed, 2 a mistake in what was asked, 130 interrupted.",
 )
 
+app.add_typer(data_app, name="data", help="Datasets: list, fetch, generate, look into, verify, export.")
+
 SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A name from `list suites`, or a YAML file.")]
 PresetOption = Annotated[str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...")]
 SeedsOption = Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")]
 ContenderOption = Annotated[list[str] | None, typer.Option("--contender", "-c", help="Name or pattern: 'DT*'.")]
 TaskOption = Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or pattern.")]
+SourceOption = Annotated[
+    str | None, typer.Option(help="Of the data: auto (real on disk, else download, else generate), d4rl, minari, ...")
+]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the ledger (runs/) and the score tables (scores/).")]
 Overrides = Annotated[
     list[str] | None,
@@ -45,6 +51,7 @@ def run(
     task: TaskOption = None,
     local: Annotated[bool, typer.Option("--local", help="In this process, without Ray.")] = False,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto or ray://host:10001.")] = None,
+    source: SourceOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run what is missing of a suite; what is done stays done, what was interrupted continues."""
@@ -52,17 +59,18 @@ def run(
     from dtbench.analysis.report import final_rows
     from dtbench.execution import check_address
     from dtbench.ledger import Ledger
-    from dtbench.suite import load_suite, narrow, resolved_document, trial_specs
+    from dtbench.suite import check_fit, load_suite, narrow, resolved_document, trial_specs
 
     if local and address:
         raise DtbenchError("--local and --address exclude each other.")
     if address:
         check_address(address)
-    whole = load_suite(suite, preset=preset, seeds=seeds, overrides=overrides or ())
+    whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
     chosen = narrow(whole, tasks=task or (), contenders=contender or ())
     ledger = Ledger(results / "runs")
     specs = trial_specs(chosen)
     missing = list({spec.key: spec for spec in specs if ledger.state(spec) != "done"}.values())
+    check_fit(chosen, missing)
     progress.say_what_will_run(chosen, specs, missing)
     document = ledger.remember_suite(resolved_document(whole, specs))
     states = _execute(missing, ledger.root, local=local, address=address)
@@ -82,6 +90,7 @@ def plan(
     seeds: SeedsOption = None,
     contender: ContenderOption = None,
     task: TaskOption = None,
+    source: SourceOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Say what would run, what is done, and the time and disk that the rest will take."""
@@ -89,7 +98,7 @@ def plan(
     from dtbench.ledger import Ledger
     from dtbench.suite import load_suite, narrow, trial_specs
 
-    whole = load_suite(suite, preset=preset, seeds=seeds, overrides=overrides or ())
+    whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
     chosen = narrow(whole, tasks=task or (), contenders=contender or ())
     progress.say_plan(chosen, trial_specs(chosen), Ledger(results / "runs"))
 
@@ -131,6 +140,32 @@ def report(
             typer.echo(str(write_report(found, out / str(document["name"])).resolve()))
         else:
             typer.echo(f"{document['name']}: no finished trial to report.", err=True)
+
+
+@app.command()
+def plot(
+    suite: Annotated[str, typer.Option("--suite", "-s", help="A suite that ran here.")],
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "-t", help="Name, its beginning, or a pattern. Default: all tasks together."),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="targets, progress or bars")] = "targets",
+    out: Annotated[Path | None, typer.Option(help="A .png, .svg or .pdf. Default: <kind>-<task>.png here.")] = None,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Draw one figure from the ledger: achieved against target return, score over training, or final scores."""
+    from dtbench.analysis.plot import check_file, draw, write_drawing
+    from dtbench.analysis.scores import collect
+    from dtbench.ledger import Ledger
+
+    if out is not None:
+        check_file(out)
+    ledger = Ledger(results / "runs")
+    (document,) = _reported_suites(ledger, suite, None)
+    drawing = draw(collect(document, ledger), kind, task)
+    path = out or Path(f"{drawing.name}.png")
+    write_drawing(drawing, path)
+    typer.echo(str(path.resolve()))
 
 
 @app.command()

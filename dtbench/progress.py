@@ -1,6 +1,7 @@
 """What the terminal shows: plans, a live table while trials run, listings."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from dtbench import registry
+from dtbench.data.download import OnBytes
 from dtbench.errors import UnknownName
 from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
@@ -78,6 +81,28 @@ def display(specs: Sequence[TrialSpec]) -> Iterator[OnProgress]:
 
         yield draw
         live.update(_table(rows, started))
+
+
+@contextmanager
+def download_bar(name: str) -> Iterator[OnBytes]:
+    """Give the function that downloads report to; show a bar on a terminal, now and then a line elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        spoken = time.monotonic()
+
+        def speak(done: int, total: int | None) -> None:
+            nonlocal spoken
+            if time.monotonic() - spoken > PLAIN_SECONDS:
+                spoken = time.monotonic()
+                of = f" of {total / 2**20:.0f}" if total else ""
+                print(f"downloading {name}: {done / 2**20:.0f}{of} MiB", file=sys.stderr, flush=True)
+
+        yield speak
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        row = bar.add_task(name, total=None, visible=False)
+        yield lambda done, total: bar.update(row, completed=done, total=total, visible=True)
 
 
 def say_scores(finals: pd.DataFrame, contenders: Sequence[str], tasks: Sequence[str]) -> None:

@@ -1,9 +1,11 @@
 """Names to objects: algorithms and tasks, found through entry points and files, loaded only when asked for."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # a listing of names must not load torch
 
 ALGORITHMS = "dtbench.algorithms"
 DOMAINS = "dtbench.domains"
+SCHEMES = "dtbench.task_schemes"
 
 
 def algorithm_names() -> list[str]:
@@ -68,6 +71,12 @@ def all_hyperparameters(name: str, hyperparameters: Mapping[str, Any]) -> dict[s
     return plain
 
 
+def algorithm_presets(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """The named sets of hyperparameters that an algorithm's class declares as `presets`."""
+    found: Mapping[str, Mapping[str, Any]] = getattr(algorithm_class(name), "presets", {})
+    return found
+
+
 def algorithm_version(name: str) -> str:
     """What of the algorithm's code belongs to a trial's identity.
 
@@ -91,17 +100,35 @@ def tasks_by_domain() -> dict[str, list[str]]:
     return {domain: list(tasks) for domain, tasks in sorted(_domains().items())}
 
 
-def make_task(name: str) -> "Task":
-    """The task of a registered name, or of "file_or_module:name" (a Task, or a function that makes one)."""
+def make_task(name: str, options: Mapping[str, Any] | None = None) -> "Task":
+    """The task of a registered name, or of "file_or_module:name" (a Task, or a function that makes one).
+
+    A prefix may also name a scheme of the entry-point group `dtbench.task_schemes`, as in "minari:mujoco/hopper/
+    medium-v0". `options` go to the function that makes the task; raises UnknownName for those it does not take.
+    """
     from dtbench.task import Task
 
-    if ":" in name:
+    scheme, colon, _ = name.partition(":")
+    if colon and scheme in (schemes := _points(SCHEMES)):
+        return _checked_task(name, _made(name, functools.partial(_load(schemes[scheme]), name), options))
+    if colon:
         found = _named_object(name, "task", DOMAINS)
-        return found if isinstance(found, Task) else _checked_task(name, found())
+        return found if isinstance(found, Task) and not options else _checked_task(name, _made(name, found, options))
     for tasks in _domains().values():
         if name in tasks:
-            return _checked_task(name, tasks[name]())
+            return _checked_task(name, _made(name, tasks[name], options))
     raise UnknownName("task", name, task_names())
+
+
+def _made(name: str, make: Any, options: Mapping[str, Any] | None) -> Any:
+    """Call the function that makes a task; raise UnknownName for an option that it has no parameter for."""
+    if not options:
+        return make()
+    taken = inspect.signature(make).parameters if callable(make) else {}
+    for option in options:
+        if option not in taken:
+            raise UnknownName(f"option of task {name}", option, taken)
+    return make(**options)
 
 
 def _adapter(name: str) -> TypeAdapter[Any]:

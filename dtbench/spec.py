@@ -16,6 +16,7 @@ class EvaluationSpec:
     every: int  # gradient steps between evaluations; the last step is always evaluated
     targets: tuple[float, ...]  # target returns; ignored by learners that take none
     action_mode: str  # "argmax" or "sample"
+    sweep: tuple[float, ...] = ()  # further targets, asked of the last checkpoint alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class TrialSpec:
     budget: int  # gradient steps
     evaluation: EvaluationSpec
     resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0, "gpu": 0.0})  # no part of the key
+    task_options: Mapping[str, Any] = field(default_factory=dict)  # what the task was made with, e.g. its physics
 
     @property
     def key(self) -> str:
@@ -59,12 +61,19 @@ class TrialSpec:
         """Read what `to_json` wrote."""
         values = {name: value for name, value in text.items() if name != "key"}
         evaluation = values.pop("evaluation")
-        evaluation = EvaluationSpec(**{**evaluation, "targets": tuple(evaluation["targets"])})
+        lists = {name: tuple(evaluation.get(name, ())) for name in ("targets", "sweep")}
+        evaluation = EvaluationSpec(**{**evaluation, **lists})
         return TrialSpec(**values, evaluation=evaluation)
 
     def _identity(self) -> dict[str, Any]:
         labels = ("suite", "contender", "resources", "seed", "dataset_source")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in labels}
+        identity = {name: value for name, value in dataclasses.asdict(self).items() if name not in labels}
+        # What a trial does without is left out, so that trials of before it existed keep their keys.
+        if not self.evaluation.sweep:
+            del identity["evaluation"]["sweep"]
+        if not self.task_options:
+            del identity["task_options"]
+        return identity
 
 
 def _hash(value: Any) -> str:

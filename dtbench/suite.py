@@ -7,14 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dtbench import registry, shipped
-from dtbench.errors import InvalidSuite, InvalidValue, UnknownName
+from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName
 from dtbench.spec import EvaluationSpec, TrialSpec
 
 ActionMode = Literal["argmax", "sample"]
+SWEEP_REACH = 1.5  # the sweep of targets ends at this many times the best return of the data
 
 
 class _Strict(BaseModel):
@@ -28,6 +32,9 @@ class Evaluation(_Strict):
     every: int = Field(default=1000, ge=1)
     action_mode: ActionMode = "argmax"
     targets: list[float] | None = None  # None: the task's own
+    sweep: int = Field(
+        default=0, ge=0
+    )  # so many further targets for the last checkpoint, from 0 to 1.5 x the data's best
 
 
 class Contender(_Strict):
@@ -38,7 +45,9 @@ class Contender(_Strict):
     description: str = ""
     action_mode: ActionMode | None = None  # None: the suite's
     evaluate_every: int | None = Field(default=None, ge=1)  # gradient steps; None: the suite's
+    hyperparameter_preset: str = ""  # a named set of the algorithm's own `presets`, on which the differences are laid
     hyperparameters: dict[str, Any] = {}
+    hyperparameters_by_task: dict[str, dict[str, Any]] = {}  # task name or pattern -> further differences
 
 
 class Resources(_Strict):
@@ -59,6 +68,8 @@ class Suite(_Strict):
     seeds: list[int] = Field(min_length=1)
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
+    source: str = "auto"  # of the data: auto, or a name from the tasks' own sources
+    task_options: dict[str, Any] = {}  # given to every task: physics, steps, ...
     published: list[dict[str, Any]] = []
     preset: str = ""
     overrides: list[str] = []
@@ -74,9 +85,10 @@ def load_suite(
     *,
     preset: str | None = None,
     seeds: str | None = None,
+    source: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Suite:
-    """Read a suite by name or path and apply, in this order, preset, overrides and seeds.
+    """Read a suite by name or path and apply, in this order, preset, overrides, seeds and source.
 
     `seeds` is "0..4" or "0,2,5"; `overrides` are "path=value": a path into the suite, or one that begins with a
     contender's name and ends with one of its settings.
@@ -84,7 +96,7 @@ def load_suite(
     """
     document = _read(name)
     presets = document.pop("presets", {})
-    chosen = preset or document.pop("default_preset", None) or next(iter(presets), "")
+    chosen = preset or _default_preset(document) or next(iter(presets), "")
     document.pop("default_preset", None)
     if chosen:
         if chosen not in presets:
@@ -94,6 +106,8 @@ def load_suite(
         _override(document, override)
     if seeds is not None:
         document["seeds"] = parse_seeds(seeds)
+    if source is not None:
+        document["source"] = source
     suite = _validated(document | {"preset": chosen, "overrides": list(overrides)})
     check(suite)
     return suite
@@ -116,7 +130,8 @@ def check(suite: Suite) -> None:
         if ":" not in task and task not in registry.task_names():
             raise UnknownName("task", task, registry.task_names())
     for contender in suite.contenders.values():
-        registry.make_algorithm(contender.algorithm, contender.hyperparameters)
+        for task in ("", *suite.tasks):
+            registry.make_algorithm(contender.algorithm, _differences(contender, task))
     if len(set(suite.seeds)) != len(suite.seeds):
         raise InvalidValue(f"seeds {suite.seeds} name a seed twice.")
 
@@ -127,8 +142,13 @@ def trial_specs(suite: Suite) -> list[TrialSpec]:
     Opens the datasets, and makes or fetches those that are missing: their digests belong to the trials' keys.
     """
     specs = []
-    tasks = {name: registry.make_task(name) for name in suite.tasks}
-    datasets = {name: task.load_dataset() for name, task in tasks.items()}
+    tasks = {name: registry.make_task(name, suite.task_options) for name in suite.tasks}
+    datasets = {name: task.open(suite.source) for name, task in tasks.items()}
+    evaluations = {
+        (name, label): _evaluation_spec(suite.evaluation, contender, task.target_returns, datasets[name])
+        for name, task in tasks.items()
+        for label, contender in suite.contenders.items()
+    }
     for seed in suite.seeds:
         for name, task in tasks.items():
             for label, contender in suite.contenders.items():
@@ -138,28 +158,62 @@ def trial_specs(suite: Suite) -> list[TrialSpec]:
                         contender=label,
                         task=name,
                         task_version=task.version,
+                        task_options=suite.task_options,
                         dataset_digest=datasets[name].digest,
                         dataset_source=str(datasets[name].info.get("source", "unknown")),
                         algorithm=contender.algorithm,
                         algorithm_version=registry.algorithm_version(contender.algorithm),
-                        hyperparameters=resolved_hyperparameters(contender),
+                        hyperparameters=resolved_hyperparameters(contender, name),
                         seed=seed,
                         budget=contender.budget,
-                        evaluation=_evaluation_spec(suite.evaluation, contender, task.target_returns),
+                        evaluation=evaluations[name, label],
                         resources={"cpu": float(suite.resources.cpu), "gpu": suite.resources.gpu},
                     )
                 )
     return specs
 
 
-def resolved_hyperparameters(contender: Contender) -> dict[str, Any]:
-    """All hyperparameters, defaults included, as plain JSON values."""
-    return registry.all_hyperparameters(contender.algorithm, contender.hyperparameters)
+def check_fit(suite: Suite, specs: Iterable[TrialSpec]) -> None:
+    """Begin every contender on the best episode of every task; raise what its learner raises, before any trial runs.
+
+    IncompatibleTask for spaces that do not fit, InvalidValue for hyperparameters that cannot be.
+    """
+    pairs = {(spec.task, spec.contender): spec for spec in specs}
+    for task in dict.fromkeys(task for task, _ in pairs):
+        dataset = registry.make_task(task, suite.task_options).open(suite.source)
+        best = dataset.select([int(dataset.returns.argmax())])
+        for spec in (spec for (name, _), spec in pairs.items() if name == task):
+            algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)
+            try:
+                algorithm.learner(best, seed=spec.seed, device=torch.device("cpu"))
+            except DtbenchError as error:
+                raise type(error)(f"{spec.contender} on {task}: {error}") from None
+            except Exception:
+                continue  # a failure that is no mistake of the user's belongs to the trial's record
+
+
+def resolved_hyperparameters(contender: Contender, task: str = "") -> dict[str, Any]:
+    """All hyperparameters as plain JSON: defaults, over them the preset, the differences, and those of the task."""
+    return registry.all_hyperparameters(contender.algorithm, _differences(contender, task))
+
+
+def _differences(contender: Contender, task: str = "") -> dict[str, Any]:
+    chosen = dict(contender.hyperparameters)
+    if contender.hyperparameter_preset:
+        presets = registry.algorithm_presets(contender.algorithm)
+        if contender.hyperparameter_preset not in presets:
+            raise UnknownName(f"preset of {contender.algorithm}", contender.hyperparameter_preset, presets)
+        chosen = {**presets[contender.hyperparameter_preset], **chosen}
+    for pattern, values in contender.hyperparameters_by_task.items():
+        if fnmatch.fnmatchcase(task, pattern):
+            chosen |= values
+    return chosen
 
 
 def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any]:
     """The suite as plain JSON, hyperparameters and planned trials written out, for the ledger and the report."""
     document = suite.model_dump(mode="json")
+    specs = list(specs)
     for label, contender in suite.contenders.items():
         document["contenders"][label]["hyperparameters"] = resolved_hyperparameters(contender)
         document["contenders"][label]["action_mode"] = contender.action_mode or suite.evaluation.action_mode
@@ -181,12 +235,16 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _evaluation_spec(evaluation: Evaluation, contender: Contender, targets: Iterable[float]) -> EvaluationSpec:
+def _evaluation_spec(
+    evaluation: Evaluation, contender: Contender, targets: Iterable[float], dataset: TrajectoryDataset
+) -> EvaluationSpec:
+    best = max(float(dataset.returns.max()), 0.0) if evaluation.sweep else 0.0
     return EvaluationSpec(
         episodes=evaluation.episodes,
         every=contender.evaluate_every or evaluation.every,
         targets=tuple(map(float, targets if evaluation.targets is None else evaluation.targets)),
         action_mode=contender.action_mode or evaluation.action_mode,
+        sweep=tuple(round(float(target), 1) for target in np.linspace(0, SWEEP_REACH * best, evaluation.sweep)),
     )
 
 
@@ -207,6 +265,14 @@ def _read(name: str) -> dict[str, Any]:
     document.setdefault("name", path.stem)
     document.setdefault("title", document["name"])
     return document
+
+
+def _default_preset(document: Mapping[str, Any]) -> str | None:
+    """A preset's name, or {gpu: one, cpu: another}: what this machine can do."""
+    found = document.get("default_preset")
+    if isinstance(found, Mapping):
+        found = found.get("gpu" if torch.cuda.is_available() else "cpu")
+    return found
 
 
 def _merge(document: dict[str, Any], changes: Mapping[str, Any], *, where: str) -> None:

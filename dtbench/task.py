@@ -9,9 +9,11 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.errors import MissingDataset, UnknownName
 from dtbench.evaluation import Episodes
 
 TargetReturns = tuple[float, ...]
+AUTO = "auto"
 
 
 def no_columns(episodes: Episodes, dataset: TrajectoryDataset) -> Mapping[str, NDArray[Any]]:
@@ -25,12 +27,22 @@ def consecutive_seeds(episodes: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
+class DataSource:
+    """One place that a task's data may come from."""
+
+    name: str  # "d4rl", "minari", "generated", ...
+    load: Callable[[], TrajectoryDataset]  # from disk, or made here; MissingDataset where it is neither
+    available: Callable[[], bool]  # whether `load` needs neither network nor long work
+    fetch: Callable[[], None] | None = None  # download it; MissingDataset where that fails
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """What a trial needs to know of a task, and what a report needs to say about it."""
 
     name: str
     domain: str
-    load_dataset: Callable[[], TrajectoryDataset]  # opens the store, and fills it first where it can
+    load_dataset: Callable[[], TrajectoryDataset]  # opens the store, and fills it first where it can; needs no network
     make_env: Callable[[int], VectorEnv[Any, Any, Any]]  # number of games -> vector environment
     score: Callable[[Episodes], NDArray[np.float64]]  # on the domain's 0-100 scale, one for each episode
     score_name: str  # e.g. "success rate (%)"
@@ -40,6 +52,46 @@ class Task:
     evaluation_seeds: Callable[[int], list[int]] = consecutive_seeds  # number of episodes -> their seeds
     info_keys: tuple[str, ...] = ()  # what to keep of the environment's info at an episode's end
     columns: Callable[[Episodes, TrajectoryDataset], Mapping[str, NDArray[Any]]] = no_columns
+    sources: tuple[DataSource, ...] = ()  # where its data may come from, the best first; (): `load_dataset` alone
+
+    def open(self, source: str = AUTO) -> TrajectoryDataset:
+        """The task's data from the named source; "auto": see `resolve`. Raises UnknownName for other names.
+
+        A task without `sources` has one way to its data, which "auto" and that data's own name both mean.
+        """
+        if self.sources:
+            named = {found.name: found for found in self.sources}
+            name = self.resolve(fetch=True) if source == AUTO else source
+            if name not in named:
+                raise UnknownName(f"source of {self.name}", source, [AUTO, *named])
+            return named[name].load()
+        dataset = self.load_dataset()
+        if source not in (AUTO, own := str(dataset.info.get("source", "unknown"))):
+            raise UnknownName(f"source of {self.name}", source, [AUTO, own])
+        return dataset
+
+    def resolve(self, *, fetch: bool) -> str:
+        """The source that "auto" stands for: real data on disk, else what can be downloaded, else the last one.
+
+        With `fetch` the download is tried, in the order of `sources`.
+        """
+        *real, last = self.sources
+        for found in real:
+            if found.available():
+                return found.name
+        for found in real:
+            if fetch and found.fetch is not None and _fetched(found):
+                return found.name
+        return last.name
+
+
+def _fetched(source: DataSource) -> bool:
+    assert source.fetch is not None
+    try:
+        source.fetch()
+    except MissingDataset:
+        return False
+    return source.available()
 
 
 def normalize(returns: NDArray[np.float64], *, low: float, high: float) -> NDArray[np.float64]:

@@ -69,8 +69,8 @@ class _Trial:
 
     def __init__(self, spec: TrialSpec, folder: Path, report: Report) -> None:
         self.spec, self.folder, self.report = spec, folder, report
-        self.task = registry.make_task(spec.task)
-        self.dataset = self.task.load_dataset()
+        self.task = registry.make_task(spec.task, spec.task_options)
+        self.dataset = self.task.open(spec.dataset_source)
         if self.dataset.digest != spec.dataset_digest:
             raise InvalidDataset(
                 f"{spec.task}: the data changed since the trial was planned: "
@@ -123,7 +123,10 @@ class _Trial:
         self.progress.metrics.append({"step": self.progress.step, **values})
 
     def _evaluate(self) -> None:
-        episodes = self.evaluator.evaluate(self.learner, self.spec.evaluation.targets)
+        evaluation = self.spec.evaluation
+        last = self.progress.step == self.spec.budget
+        further = [target for target in evaluation.sweep if target not in evaluation.targets] if last else []
+        episodes = self.evaluator.evaluate(self.learner, [*evaluation.targets, *further])
         columns = episode_columns(self.task, episodes, self.dataset)
         self.progress.episodes.append({"step": [self.progress.step] * len(episodes.returns), **columns})
 

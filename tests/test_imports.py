@@ -22,14 +22,18 @@ LAYERS = [
     {"trial", "suite"},
     {"testing", "analysis", "execution"},
     {"progress", "doctor"},
-    {"cli"},
+    {"inventory"},
+    {"cli", "cli_data"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
     "ray": {"dtbench/execution.py"},
-    "matplotlib": {"dtbench/analysis/figures.py"},
-    "rich": {"dtbench/progress.py"},
-    "typer": {"dtbench/cli.py"},
+    "h5py": {"dtbench/data/hdf5.py"},
+    "matplotlib": {"dtbench/analysis/figures.py", "dtbench/analysis/data_card.py"},
+    "minari": {"dtbench/data/minari_sets.py"},
+    "rich": {"dtbench/progress.py", "dtbench/inventory.py"},
+    "stable_baselines3": {"dtbench/domains/d4rl/training.py"},
+    "typer": {"dtbench/cli.py", "dtbench/cli_data.py"},
     "d4rl": set(),
     "gym": set(),
     "transformers": set(),

@@ -94,3 +94,71 @@ def test_the_success_interval_stays_within_0_and_100() -> None:
 def test_more_successes_than_episodes_are_refused() -> None:
     with pytest.raises(ValueError, match="5 successes in 4 episodes"):
         success_interval(5, 4)
+
+
+def test_the_rank_correlation_of_a_shuffle_is_worked_by_hand() -> None:
+    # Rank differences 1, -1, 0, 1, -1: 1 - 6 * 4 / (5 * 24) = 0.8.
+    x, y = np.array([1.0, 2, 3, 4, 5]), np.array([20.0, 10, 30, 50, 40])
+    assert statistics.spearman(x, y) == pytest.approx(0.8)
+    assert statistics.spearman(x, -y) == pytest.approx(-0.8)
+
+
+def test_the_rank_correlation_sees_order_alone() -> None:
+    x = np.array([0.0, 1, 2, 3])
+    assert statistics.spearman(x, np.exp(x)) == pytest.approx(1)
+
+
+def test_equal_values_share_the_mean_of_their_ranks() -> None:
+    assert statistics.average_ranks(np.array([10.0, 20, 20, 5])).tolist() == [2, 3.5, 3.5, 1]
+
+
+def test_the_rank_correlation_with_ties_is_that_of_the_average_ranks() -> None:
+    # Ranks 1, 2, 3, 4 and 1, 2.5, 2.5, 4: covariance 4.5, variances 5 and 4.5.
+    found = statistics.spearman(np.array([1.0, 2, 3, 4]), np.array([0.0, 7, 7, 9]))
+    assert found == pytest.approx(4.5 / np.sqrt(5 * 4.5))
+
+
+def test_what_does_not_vary_has_no_rank_correlation_and_no_slope() -> None:
+    x, constant = np.array([1.0, 2, 3]), np.ones(3)
+    assert np.isnan(statistics.spearman(x, constant))
+    assert np.isnan(statistics.slope(constant, x))
+
+
+def test_the_slope_is_that_of_least_squares() -> None:
+    # Around the means 1 and 2: (1 * 2 + 1 * 1) / 2 = 1.5.
+    assert statistics.slope(np.array([0.0, 1, 2]), np.array([0.0, 3, 3])) == pytest.approx(1.5)
+
+
+def test_many_curves_are_measured_at_once() -> None:
+    x = np.array([0.0, 1, 2])
+    curves = np.array([[0.0, 1, 2], [0.0, 2, 4], [5.0, 5, 5]])
+    assert statistics.slope(x, curves).tolist() == [1, 2, 0]
+    assert statistics.spearman(x, curves)[:2].tolist() == [1, 1]
+
+
+def test_seeds_and_their_episodes_are_redrawn_together_for_all_targets() -> None:
+    rng = np.random.default_rng(0)
+    returns = rng.normal(size=(3, 20, 1)) + np.array([0.0, 10, 20])  # every target the same but for a constant
+    drawn = statistics.resampled_means(returns, resamples=50)
+    assert drawn.shape == (50, 3, 3)
+    assert np.diff(drawn, axis=-1) == pytest.approx(10)
+    assert len(np.unique(drawn[:, 0, 0])) == 50
+
+
+def test_one_seed_leaves_the_noise_of_its_episodes() -> None:
+    drawn = statistics.resampled_means(np.array([[[0.0], [1.0]]]), resamples=200)
+    assert set(drawn.ravel()) == {0, 0.5, 1}
+
+
+def test_a_resample_without_a_value_leaves_no_interval() -> None:
+    assert statistics.percentile_interval(np.array([0.0, nan, 1.0])) is None
+    assert statistics.percentile_interval(np.full(10, 3.0)) == Interval(3, 3)
+
+
+def test_the_mean_over_tasks_needs_every_task() -> None:
+    whole = statistics.matrix_estimate(np.array([[10.0, 30.0], [20.0, nan]]))
+    assert whole is not None
+    assert whole.mean == pytest.approx((15 + 30) / 2)
+    assert whole.values == (20,)  # of the one seed that ran on both
+    assert whole.interval is None  # the second task has one seed
+    assert statistics.matrix_estimate(np.array([[10.0, nan]])) is None

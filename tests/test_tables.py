@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dtbench.analysis import published
-from dtbench.analysis.published import Published, PublishedTable, published_tables, verdict
+from dtbench.analysis.published import Circumstances, Published, PublishedTable, published_tables, verdict
 from dtbench.analysis.statistics import Estimate, Interval
 from dtbench.analysis.tables import (
     Cell,
@@ -169,8 +169,7 @@ def comparison(*, smoke: bool = False) -> Table:
         name="published-1",
         episodes={("a", "DT"): 300, ("b", "DT"): 300},
         missing={},
-        sources={"a": "generated", "b": "minari"},
-        smoke=smoke,
+        circumstances={"a": Circumstances("generated", smoke=smoke), "b": Circumstances("minari", smoke=smoke)},
     )
 
 

@@ -91,7 +91,8 @@ def protocol(results: SuiteResults, finals: pd.DataFrame) -> tuple[str, ...]:
     )
     return (
         evaluation,
-        "The last checkpoint of each trial counts. This was fixed beforehand; no best checkpoint is picked anywhere.",
+        "The last checkpoint of each trial counts. This was fixed beforehand; no best checkpoint is picked anywhere "
+        "but in the table of scoring rules, which shows what picking would change.",
         *_targets(results, finals),
         *_action_modes(results.records),
         INTERVAL_RULE,
@@ -104,8 +105,8 @@ def data_table(results: SuiteResults) -> Table:
     order = order_of(results)
     records = sorted(results.records, key=lambda record: (order(record.spec.task), record.spec.dataset_digest))
     rows = {(record.spec.task, record.spec.dataset_digest): _data_row(record) for record in records}
-    names = ("Task", "Source", "Digest", "Episodes", "Steps", "Mean return", "Best return", "Mean length", "Recipe")
-    columns = tuple(Column(name, number=name in names[3:8]) for name in names)
+    names = ("Task", "Source", "Digest", "Episodes", "Steps", "Mean return", "Best return", "Mean length")
+    columns = (*(Column(name, number=name in names[3:]) for name in names), Column("Options"), Column("Recipe"))
     return Table("data", "Data that the contenders learned from", columns, tuple(rows.values()))
 
 
@@ -117,6 +118,18 @@ def task_table(results: SuiteResults) -> Table:
         facts = about.get(task, {})
         rows.append((Cell(task), _text(facts.get("description")), _text(facts.get("score_name"))))
     return Table("tasks", "Tasks", (Column("Task"), Column("What it asks"), Column("Score")), tuple(rows))
+
+
+def headings(results: SuiteResults, averages: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Each task, and each average over tasks, with the source of its data and the options it was made with."""
+    found = {}
+    for name, over in {**{record.spec.task: (record.spec.task,) for record in results.records}, **averages}.items():
+        specs = [record.spec for record in results.records if record.spec.task in over]
+        sources = _listed({spec.dataset_source for spec in specs})
+        made_with = sorted({fact for spec in specs for fact in _options(spec.task_options)})
+        if specs:
+            found[name] = f"{name} ({'; '.join([f'data: {sources}', *made_with])})"
+    return found
 
 
 def contender_table(results: SuiteResults) -> Table:
@@ -230,6 +243,7 @@ def _render(template: str, page: Page, *, autoescape: bool) -> str:
 
 def _targets(results: SuiteResults, finals: pd.DataFrame) -> Iterator[str]:
     asked = {record.spec.task: record.spec.evaluation.targets for record in results.records}
+    swept = max((len(record.spec.evaluation.sweep) for record in results.records), default=0)
     used = finals.dropna(subset=["target"]).groupby("task")["target"].agg(lambda targets: sorted(set(targets)))
     if not used.empty:
         listed = "; ".join(
@@ -238,6 +252,11 @@ def _targets(results: SuiteResults, finals: pd.DataFrame) -> Iterator[str]:
         yield (
             "Target return: tables and curves use the first target that the suite lists for a task, for every "
             f"return-conditioned contender. {listed}. The others are in the figures of achieved against target return."
+        )
+    if swept:
+        yield (
+            f"The last checkpoint of each return-conditioned contender was also asked for a sweep of up to {swept} "
+            "further targets. They are in the figures of achieved against target return and count nowhere else."
         )
 
 
@@ -258,7 +277,12 @@ def _data_row(record: TrialRecord) -> tuple[Cell, ...]:
     info = {name: value for name, value in (dataset.get("info") or {}).items() if name not in (*_DRAWN, "source")}
     recipe = "; ".join(f"{name}: {value}" for name, value in _flat(info))
     names = (Cell(record.spec.task), Cell(record.spec.dataset_source), Cell(record.spec.dataset_digest[:16]))
-    return (*names, *counts, *returns, number_cell(card.get("length_mean")), _text(recipe))
+    options = "; ".join(_options(record.spec.task_options))
+    return (*names, *counts, *returns, number_cell(card.get("length_mean")), _text(options), _text(recipe))
+
+
+def _options(options: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {value}" for name, value in _flat(options)]
 
 
 def _evaluation_noise(successes: float, episodes: int) -> tuple[Cell, Cell]:

@@ -1,8 +1,9 @@
 """Numbers that papers printed, each with its source, and what may be said of ours beside them."""
 
 import csv
+import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dtbench import shipped
@@ -14,9 +15,10 @@ AGREES, DIFFERS, NOT_RUN, NOT_COMPARABLE = "agrees", "differs", "not run", "not 
 VERDICT_RULE = (
     "A cell agrees where the published mean lies inside our 95 % interval over training seeds, widened on both sides "
     "by the published standard deviation, or by half a unit of the last printed digit where no spread is printed; "
-    "otherwise it differs. It is not comparable where the suite says why, where fewer than two of our seeds leave no "
-    "interval, and in the smoke preset."
+    "otherwise it differs. It is not comparable where the suite says why, where our data or physics are not the "
+    "published ones, where fewer than two of our seeds leave no interval, and in the smoke preset."
 )
+_SOURCES = {"generated": "generated data", "minari": "Minari data", "d4rl": "D4RL data"}
 
 Row = Mapping[str, str]
 
@@ -32,6 +34,20 @@ class Published:
     source: str
     note: str
 
+    @property
+    def printed(self) -> str:
+        """Mean and spread as the paper has them."""
+        return f"{self.mean:g}" + ("" if self.std is None else f" ± {self.std:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Under what a task ran here, as far as it bears on a comparison."""
+
+    source: str = ""  # of the data: d4rl, minari, generated; several where trials differ
+    physics: str = ""  # empty where the task has none to choose
+    smoke: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
@@ -43,7 +59,27 @@ class PublishedTable:
     tasks: tuple[str, ...]
     contenders: tuple[str, ...]
     numbers: Mapping[tuple[str, str], Published]  # by (task, contender); absent where the paper prints nothing
-    not_comparable: Mapping[str, str]  # task -> why
+    not_comparable: Mapping[str, str]  # task or contender -> why
+    data: str = ""  # the source that our data must have; empty: any, because the recipe is the paper's own
+    physics: str = ""  # likewise the physics
+    averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # rows that are means over these tasks
+
+    def why_not(self, task: str, contender: str, here: Circumstances) -> str:
+        """Why the number of a task and contender cannot be held against ours; empty where it can."""
+        if here.smoke:
+            return "smoke preset"
+        printed = self.numbers.get((task, contender))
+        theirs = printed.note.partition(":")[0] if printed and "not comparable" in printed.note else ""
+        stated = [self.not_comparable.get(name, "") for name in (task, contender)]
+        reasons = (self._other_data(here.source), self._other_physics(here.physics), *stated, theirs)
+        return "; ".join(reason for reason in dict.fromkeys(reasons) if reason)
+
+    def _other_data(self, source: str) -> str:
+        others = [name for name in source.split(", ") if name and name != self.data] if self.data else []
+        return " and ".join(_SOURCES.get(name, f"data from {name}") for name in others)
+
+    def _other_physics(self, physics: str) -> str:
+        return f"physics {physics}" if self.physics and physics and physics != self.physics else ""
 
 
 def read_rows(file: str) -> list[Row]:
@@ -74,7 +110,9 @@ def verdict(ours: Estimate | None, published: Published | None, *, why_not: str 
 
 def _table(reference: Mapping[str, Any]) -> PublishedTable:
     rows = _rows_of_table(reference)
-    datasets, contenders = reference.get("datasets") or {}, reference.get("contenders") or {}
+    averages = {average["name"]: average for average in reference.get("averages") or ()}
+    datasets = {**(reference.get("datasets") or {}), **{name: _place(average) for name, average in averages.items()}}
+    contenders = reference.get("contenders") or {}
     for algorithm in contenders.values():
         _check_known("algorithm", algorithm, rows, reference)
     numbers = {}
@@ -94,7 +132,24 @@ def _table(reference: Mapping[str, Any]) -> PublishedTable:
         contenders=tuple(contenders),
         numbers=numbers,
         not_comparable=dict(reference.get("not_comparable") or {}),
+        data=str(reference.get("data") or ""),
+        physics=str(reference.get("physics") or ""),
+        averages={name: _averaged(average, reference) for name, average in averages.items()},
     )
+
+
+def _place(average: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the file has a mean over tasks."""
+    return {column: average[column] for column in ("dataset", "env") if column in average}
+
+
+def _averaged(average: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tasks that a mean is over: those of these names or patterns."""
+    tasks = list(reference.get("datasets") or {})
+    chosen = {task for pattern in average["tasks"] for task in fnmatch.filter(tasks, pattern)}
+    if not chosen:
+        raise UnknownName(f"task of the average {average['name']!r}", ", ".join(average["tasks"]), tasks)
+    return tuple(task for task in tasks if task in chosen)
 
 
 def _rows_of_table(reference: Mapping[str, Any]) -> list[Row]:
@@ -107,12 +162,17 @@ def _rows_of_table(reference: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _rows_of_dataset(rows: Sequence[Row], dataset: str | Mapping[str, str], reference: Mapping[str, Any]) -> list[Row]:
-    """A suite names a dataset, or dataset and env where the paper's table holds several environments."""
-    wanted = {"dataset": dataset} if isinstance(dataset, str) else dict(dataset)
-    for column, name in wanted.items():
-        _check_known(column, name, rows, reference)
-    return [row for row in rows if all(row[column] == name for column, name in wanted.items())]
+def _rows_of_dataset(rows: Sequence[Row], dataset: str | Mapping[str, Any], reference: Mapping[str, Any]) -> list[Row]:
+    """A suite names a dataset, or dataset and env where the paper's table holds several environments.
+
+    Either may be a list: the paper's Table 2 has Decision Transformer on v2 data and the methods it quotes on v0.
+    """
+    given = {"dataset": dataset} if isinstance(dataset, str) else dict(dataset)
+    wanted = {column: [names] if isinstance(names, str) else list(names) for column, names in given.items()}
+    for column, names in wanted.items():
+        for name in names:
+            _check_known(column, name, rows, reference)
+    return [row for row in rows if all(row[column] in names for column, names in wanted.items())]
 
 
 def _check_known(column: str, name: str, rows: Sequence[Row], reference: Mapping[str, Any]) -> None:

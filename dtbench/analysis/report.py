@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dtbench.analysis import figures, page, tables
+from dtbench.analysis import delayed, figures, page, rules, statistics, tables, targets
 from dtbench.analysis.figures import Drawing, Scene
 from dtbench.analysis.page import Page, Section
-from dtbench.analysis.published import PublishedTable, published_tables, read_rows
+from dtbench.analysis.published import Circumstances, PublishedTable, published_tables, read_rows
 from dtbench.analysis.scores import SuiteResults
 from dtbench.errors import NothingToReport
 from dtbench.ledger import TrialRecord, write_bytes
@@ -66,6 +66,82 @@ def headline_target(record: TrialRecord, found: Sequence[float]) -> float:
     return (asked or present or [np.nan])[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What every section and figure is made from."""
+
+    results: SuiteResults
+    scene: Scene
+    tasks: Sequence[str]
+    averages: Mapping[str, tuple[str, ...]]  # means over tasks, by name: the suite's and those that papers print
+    estimates: tables.Estimates  # averages included
+    published: Sequence[PublishedTable]
+    provenance: Mapping[str, Mapping[str, Any]]  # by task: that of one of its trials
+
+    @property
+    def missing(self) -> tables.Counts:
+        """Trials that have not finished, by task and contender."""
+        return Counter((spec.task, spec.contender) for spec in self.results.not_run)
+
+    @property
+    def shown_averages(self) -> list[str]:
+        """One name for each set of tasks, a paper's before our own, and only where all its tasks are the suite's."""
+        names = {over: name for name, over in self.averages.items() if set(over) <= set(self.tasks)}
+        return list(names.values())
+
+    def matrices(self, over: Sequence[str]) -> dict[str, statistics.Array]:
+        """Each contender's scores as seeds x tasks, nan where a trial is missing."""
+        return _matrices(self.scene.finals, self.scene.contenders, over)
+
+
+def gather(results: SuiteResults) -> Material:
+    """Everything that sections and figures need, from the results of a suite with at least one finished trial."""
+    finals, suite = final_rows(results), results.suite
+    tasks = list(suite.get("tasks") or sorted(set(finals["task"])))
+    provenance = {record.spec.task: record.provenance for record in results.records}
+    about = {task: (facts.get("task") or {}) for task, facts in provenance.items()}
+    published = published_tables(suite)
+    averages = {f"average over {len(tasks)} tasks": tuple(tasks)} if len(tasks) > 1 else {}
+    for table in published:
+        averages |= table.averages
+    scene = Scene(
+        contenders=list(page.contenders(results)),
+        scores=results.scores,
+        finals=finals,
+        score_names={task: str(facts.get("score_name") or "score") for task, facts in about.items()},
+        circumstances=_circumstances(results, averages),
+        smoke=suite.get("preset") == "smoke",
+    )
+    estimates = dict(tables.estimates_of(finals))
+    for name, over in averages.items():
+        for contender, scores in _matrices(finals, scene.contenders, over).items():
+            if average := statistics.matrix_estimate(scores):
+                estimates[name, contender] = average
+    return Material(results, scene, tasks, averages, estimates, published, provenance)
+
+
+def _circumstances(results: SuiteResults, averages: Mapping[str, Sequence[str]]) -> dict[str, Circumstances]:
+    """Of each task that ran, and of each average over such tasks."""
+    smoke = results.suite.get("preset") == "smoke"
+    groups = {record.spec.task: [record.spec.task] for record in results.records}
+    found = {}
+    for name, over in {**groups, **averages}.items():
+        specs = [record.spec for record in results.records if record.spec.task in over]
+        sources = {spec.dataset_source for spec in specs}
+        physics = {str(spec.task_options["physics"]) for spec in specs if "physics" in spec.task_options}
+        found[name] = Circumstances(", ".join(sorted(sources)), ", ".join(sorted(physics)), smoke)
+    return found
+
+
+def _matrices(finals: pd.DataFrame, names: Sequence[str], over: Sequence[str]) -> dict[str, statistics.Array]:
+    matrices = {}
+    for name in names:
+        own = finals[finals["contender"] == name]
+        pivot = own.pivot_table(index="seed", columns="task", values="score").reindex(columns=list(over))
+        matrices[name] = pivot.to_numpy(np.float64)
+    return matrices
+
+
 def _remove_stale(folder: Path, written: set[str]) -> None:
     """Remove tables and figures of an earlier report that this one no longer has."""
     for place, kinds in (("tables", (".csv", ".tex")), ("figures", (".svg", ".png"))):
@@ -74,23 +150,10 @@ def _remove_stale(folder: Path, written: set[str]) -> None:
                 path.unlink()
 
 
-@dataclass(frozen=True, slots=True)
-class _Material:
-    """What every section is made from."""
-
-    results: SuiteResults
-    scene: Scene
-    tasks: Sequence[str]
-    estimates: tables.Estimates
-    published: Sequence[PublishedTable]
-    provenance: Mapping[str, Mapping[str, Any]]  # by task: that of one of its trials
-    sources: Mapping[str, str]  # by task
-
-
 def _page(results: SuiteResults) -> Page:
     suite = results.suite
-    material = _material(results)
-    makers = (_results, _beside_papers, _over_tasks, _targets, _progress, _paths, _protocol)
+    material = gather(results)
+    makers = (_results, _beside_papers, _over_tasks, _rules, _targets, _delayed, _progress, _paths, _protocol)
     sections = [section for make in makers for section in make(material)]
     return Page(
         title=str(suite.get("title") or suite.get("name") or "dtbench"),
@@ -101,62 +164,52 @@ def _page(results: SuiteResults) -> Page:
     )
 
 
-def _material(results: SuiteResults) -> _Material:
-    finals = final_rows(results)
-    tasks = list(results.suite.get("tasks") or sorted(set(finals["task"])))
-    provenance = {record.spec.task: record.provenance for record in results.records}
-    about = {task: (facts.get("task") or {}) for task, facts in provenance.items()}
-    scene = Scene(
-        contenders=list(page.contenders(results)),
-        scores=results.scores,
-        finals=finals,
-        score_names={task: str(facts.get("score_name") or "score") for task, facts in about.items()},
-        smoke=results.suite.get("preset") == "smoke",
-    )
-    sources = {task: ", ".join(sorted(set(rows["dataset_source"]))) for task, rows in finals.groupby("task")}
-    estimates = tables.estimates_of(finals)
-    return _Material(results, scene, tasks, estimates, published_tables(results.suite), provenance, sources)
-
-
 def _facts(results: SuiteResults) -> Iterator[tuple[str, str]]:
     suite, done = results.suite, len(results.records)
     yield "Suite", str(suite.get("name") or tables.DASH)
     yield "Preset", str(suite.get("preset") or tables.DASH)
     yield "Overrides", ", ".join(map(str, suite.get("overrides") or [])) or "none"
     yield "Training seeds", ", ".join(map(str, suite.get("seeds") or [])) or tables.DASH
+    yield "Data", ", ".join(sorted({record.spec.dataset_source for record in results.records}))
     yield "Trials finished", f"{done} of {done + len(results.not_run)}"
 
 
-def _results(material: _Material) -> Iterator[Section]:
-    headings = {task: f"{task} (data: {source})" for task, source in material.sources.items()}
+def _results(material: Material) -> Iterator[Section]:
+    many = len(material.tasks) > tables.MANY_TASKS
+    shown = [*material.tasks, *material.shown_averages] if many else material.tasks
     scores = tables.score_table(
         material.estimates,
-        tasks=material.tasks,
+        tasks=shown,
         contenders=material.scene.contenders,
-        headings=headings,
-        missing=_missing(material.results),
+        headings=page.headings(material.results, material.averages),
+        missing=material.missing,
     )
-    drawings = [
-        figures.draw_bars(material.scene, task, estimates=material.estimates, published=material.published)
-        for task in material.tasks
-    ]
-    yield Section("Results", tables=(page.task_table(material.results), scores), drawings=_present(drawings))
+    yield Section("Results", tables=(page.task_table(material.results), scores), drawings=draw_finals(material))
 
 
-def _beside_papers(material: _Material) -> Iterator[Section]:
-    episodes = {
-        (str(task), str(contender)): int(rows["episodes"].sum())
-        for (task, contender), rows in material.scene.finals.groupby(["task", "contender"])
-    }
+def draw_finals(material: Material) -> tuple[Drawing, ...]:
+    """A figure for each task, or one for all where there are many."""
+    scene, numbers, published = material.scene, material.estimates, material.published
+    if len(material.tasks) > tables.MANY_TASKS:
+        shown = [*material.tasks, *material.shown_averages]
+        return _present([figures.draw_grouped_bars(scene, shown, estimates=numbers, published=published)])
+    return _present([figures.draw_bars(scene, t, estimates=numbers, published=published) for t in material.tasks])
+
+
+def _beside_papers(material: Material) -> Iterator[Section]:
+    groups = material.scene.finals.groupby(["task", "contender"])["episodes"].sum()
+    episodes = {(str(task), str(contender)): int(count) for (task, contender), count in groups.items()}
+    for name, over in material.averages.items():
+        for contender in material.scene.contenders:
+            episodes[name, contender] = sum(episodes.get((task, contender), 0) for task in over)
     shown = [
         tables.comparison_table(
             table,
             material.estimates,
             name=f"published-{place}",
             episodes=episodes,
-            missing=_missing(material.results),
-            sources=material.sources,
-            smoke=material.scene.smoke,
+            missing=material.missing,
+            circumstances=material.scene.circumstances,
         )
         for place, table in enumerate(material.published, start=1)
     ]
@@ -165,34 +218,68 @@ def _beside_papers(material: _Material) -> Iterator[Section]:
         yield Section("Beside published numbers", (text,), tables=tuple(shown))
 
 
-def _over_tasks(material: _Material) -> Iterator[Section]:
-    if len(material.tasks) < 2:
-        return
-    matrices = {}
-    for name in material.scene.contenders:
-        own = material.scene.finals[material.scene.finals["contender"] == name]
-        pivot = own.pivot_table(index="seed", columns="task", values="score").reindex(columns=material.tasks)
-        matrices[name] = pivot.to_numpy(np.float64)
-    table = tables.aggregate_table(matrices, first=material.scene.contenders[0])
-    yield Section("Over all tasks", tables=(table,))
+def _over_tasks(material: Material) -> Iterator[Section]:
+    made = []
+    for place, name in enumerate(material.shown_averages, start=1):
+        over = material.averages[name]
+        whole = set(over) == set(material.tasks)
+        told = "" if whole else f"{len(over)} tasks ({name})"
+        kind = "aggregate" if whole else f"aggregate-{place}"
+        matrices = material.matrices(over)
+        made.append(tables.aggregate_table(matrices, first=material.scene.contenders[0], name=kind, over=told))
+    if made:
+        yield Section("Over all tasks", tables=tuple(made))
 
 
-def _targets(material: _Material) -> Iterator[Section]:
-    drawings = []
-    for task in material.tasks:
-        card = (material.provenance.get(task, {}).get("dataset") or {}).get("card") or {}
-        drawings.append(figures.draw_targets(material.scene, task, best_of_data=card.get("return_max")))
-    without = [task for task, drawing in zip(material.tasks, drawings, strict=True) if drawing is None]
+def _rules(material: Material) -> Iterator[Section]:
+    fixed = {record.spec.key: record.spec.evaluation.targets for record in material.results.records}
+    rows = rules.rule_rows(material.results.scores, material.scene.finals, fixed)
+    table = rules.rule_table(rows, tasks=material.tasks, contenders=material.scene.contenders)
+    if table:
+        yield Section("Scoring rules", tables=(table,))
+
+
+def _targets(material: Material) -> Iterator[Section]:
+    found = all_targets(material)
+    drawings = [figures.draw_targets(material.scene, one) for one in found]
+    grid = figures.draw_target_grid(material.scene, found) if len(found) > 2 else None
+    table = targets.target_table(found)
+    without = [task for task in material.tasks if task not in {one.task for one in found}]
     text = f"No contender was asked for more than one target return on {', '.join(without)}: nothing to draw."
-    yield Section("Achieved against target return", (text,) if without else (), drawings=_present(drawings))
+    told = (text,) if without else ()
+    shown = (table,) if table else ()
+    yield Section("Achieved against target return", told, shown, _present([grid, *drawings]))
 
 
-def _progress(material: _Material) -> Iterator[Section]:
-    drawings = [figures.draw_progress(material.scene, task) for task in material.tasks]
+def all_targets(material: Material) -> list[targets.TaskTargets]:
+    """What was asked and achieved on each task where somebody was asked for two targets."""
+    names, records = material.scene.contenders, material.results.records
+    found = (targets.task_targets(records, task, names) for task in material.tasks)
+    return [one for one in found if one]
+
+
+def _delayed(material: Material) -> Iterator[Section]:
+    table = delayed.delayed_table(
+        material.scene.finals,
+        material.estimates,
+        tasks=material.tasks,
+        contenders=material.scene.contenders,
+        published=material.published,
+        circumstances=material.scene.circumstances,
+    )
+    if table:
+        yield Section("Delayed rewards", tables=(table,))
+
+
+def _progress(material: Material) -> Iterator[Section]:
+    if len(material.tasks) > tables.MANY_TASKS:
+        drawings = [figures.draw_progress_grid(material.scene, material.tasks)]
+    else:
+        drawings = [figures.draw_progress(material.scene, task) for task in material.tasks]
     yield Section("Score over training", drawings=_present(drawings))
 
 
-def _paths(material: _Material) -> Iterator[Section]:
+def _paths(material: Material) -> Iterator[Section]:
     """Steps to the goal and novel paths, for tasks on graphs."""
     finals = material.scene.finals.dropna(subset=["reached"])
     graphs = [task for task in material.tasks if task in set(finals["task"])]
@@ -208,11 +295,11 @@ def _paths(material: _Material) -> Iterator[Section]:
     yield Section("Paths to the goal", (text,), tables=(table,), drawings=_present(drawings))
 
 
-def _protocol(material: _Material) -> Iterator[Section]:
+def _protocol(material: Material) -> Iterator[Section]:
     yield Section("Protocol", page.protocol(material.results, material.scene.finals))
 
 
-def _record(material: _Material) -> Iterator[Section]:
+def _record(material: Material) -> Iterator[Section]:
     """What ran, on what, and what did not."""
     results = material.results
     yield Section("Data", tables=(page.data_table(results),))
@@ -225,10 +312,6 @@ def _record(material: _Material) -> Iterator[Section]:
     else:
         yield Section("What was not run", ("Every trial of the suite has finished.",))
     yield Section("Software", tables=(page.software_table(results.records),), folded=True)
-
-
-def _missing(results: SuiteResults) -> tables.Counts:
-    return Counter((spec.task, spec.contender) for spec in results.not_run)
 
 
 def _final_row(scores: pd.DataFrame, record: TrialRecord) -> dict[str, Any]:
@@ -259,7 +342,7 @@ def _same(targets: pd.Series, target: float) -> Any:
     return targets.isna() if np.isnan(target) else targets == target
 
 
-def _steps_figure(material: _Material, task: str) -> Drawing | None:
+def _steps_figure(material: Material, task: str) -> Drawing | None:
     finals = material.scene.finals.set_index(["task", "contender", "trial"])
     generated: dict[str, Counter[str]] = {}
     for name in material.scene.contenders:

@@ -59,6 +59,15 @@ def score_table(records: Iterable[TrialRecord]) -> pd.DataFrame:
     return table.sort_values(keys, na_position="first", kind="stable").reset_index(drop=True)
 
 
+def headline_rows(scores: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
+    """All checkpoints of the trials in `finals`, at the target of each trial's row there."""
+    keys = ["contender", "trial"]
+    wanted = finals[[*keys, "target"]].rename(columns={"target": "headline"})
+    rows = scores.merge(wanted, on=keys, how="inner")
+    same = (rows["target"] == rows["headline"]) | (rows["target"].isna() & rows["headline"].isna())
+    return rows[same].drop(columns="headline")
+
+
 def write_scores(table: pd.DataFrame, path: Path) -> None:
     """Write the tidy table as CSV: equal ledgers give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Statistics over training seeds and tasks, in numpy and seeded: IQM, stratified bootstrap, success intervals.
+"""Statistics over seeds and tasks, in numpy and seeded: IQM, bootstrap, success intervals, rank correlation.
 
 Scores are arrays of seeds x tasks, ``nan`` where a trial is missing. A statistic maps [..., seeds, tasks] to [...],
 so that the bootstrap evaluates it on all resamples at once (Agarwal et al. 2021, sections 4 and A).
@@ -90,6 +90,67 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
+def matrix_estimate(scores: Array) -> Estimate | None:
+    """The mean over tasks with its interval, seeds resampled within each task; None where a task has no seed."""
+    if not scores.size or np.isnan(scores).all(axis=0).any():
+        return None
+    complete = scores[~np.isnan(scores).any(axis=1)]
+    repeated = bool(((~np.isnan(scores)).sum(axis=0) > 1).all())
+    interval = bootstrap_interval(mean, scores) if repeated else None
+    return Estimate(tuple(complete.mean(axis=1).tolist()), float(mean(scores)), interval)
+
+
+def resampled_means(returns: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:
+    """[resamples, seeds, targets] from returns of [seeds, episodes, targets]: means over redrawn episodes.
+
+    Seeds are drawn with replacement and, within each drawn seed, episodes; one draw serves all targets, so that the
+    points of a curve move together as they do in truth.
+    """
+    rng = np.random.default_rng(seed)
+    seeds, episodes, targets = returns.shape
+    means = np.empty((resamples, seeds, targets))
+    for sample in range(resamples):
+        picks = rng.integers(seeds, size=(seeds, 1)), rng.integers(episodes, size=(seeds, episodes))
+        means[sample] = returns[picks].mean(axis=1)
+    return means
+
+
+def percentile_interval(values: Array, *, level: float = LEVEL) -> Interval | None:
+    """The middle `level` of resampled values; None where a resample has no value, so that it would be biased."""
+    if not values.size or np.isnan(values).any():
+        return None
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return Interval(float(low), float(high))
+
+
+def slope(x: Array, y: Array) -> Array:
+    """Least-squares slope of y over x, along the last axis; nan where x does not vary."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    spread = (centred**2).sum(axis=-1)
+    covariance = (centred * (y - y.mean(axis=-1, keepdims=True))).sum(axis=-1)
+    return _ratio(covariance, spread)
+
+
+def average_ranks(values: Array) -> Array:
+    """Ranks from 1 along the last axis; equal values share the mean of their ranks."""
+    ordered = np.sort(values, axis=-1)
+    flat, rows = values.reshape(-1, values.shape[-1]), ordered.reshape(-1, values.shape[-1])
+    ends = [
+        np.searchsorted(row, own, "left") + np.searchsorted(row, own, "right")
+        for own, row in zip(flat, rows, strict=True)
+    ]
+    return (np.asarray(ends, np.float64).reshape(values.shape) + 1) / 2
+
+
+def spearman(x: Array, y: Array) -> Array:
+    """Spearman's rank correlation along the last axis; nan where either does not vary."""
+    ranks = [average_ranks(np.asarray(values, np.float64)) for values in np.broadcast_arrays(x, y)]
+    a, b = (rank - rank.mean(axis=-1, keepdims=True) for rank in ranks)
+    scale = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    return _ratio((a * b).sum(axis=-1), scale)
+
+
 def success_interval(successes: int, episodes: int, *, level: float = LEVEL) -> Interval:
     """Wilson's interval for a success rate, in per cent: the noise of evaluating one trained policy."""
     if not 0 <= successes <= episodes or episodes == 0:
@@ -103,6 +164,11 @@ def success_interval(successes: int, episodes: int, *, level: float = LEVEL) -> 
     low = 0.0 if successes == 0 else float(scale * (centre - reach))
     high = 100.0 if successes == episodes else float(scale * (centre + reach))
     return Interval(low, high)
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """Above / below, nan where below is not positive."""
+    return np.asarray(np.divide(above, np.where(below > 0, below, np.nan)))
 
 
 def _resampled(scores: Array, resamples: int, rng: np.random.Generator) -> Array:

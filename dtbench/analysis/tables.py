@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from dtbench.analysis import statistics
-from dtbench.analysis.published import NOT_RUN, Published, PublishedTable, verdict
+from dtbench.analysis.published import NOT_RUN, Circumstances, Published, PublishedTable, verdict
 from dtbench.analysis.statistics import Array, Estimate, Interval, Statistic, estimate
 
 BOLD_RULE = (
@@ -28,6 +28,8 @@ AGGREGATE_RULE = (
     "Seeds are resampled within each task (stratified percentile bootstrap, 2000 resamples, fixed seed). Median: of "
     "the tasks' means. IQM: mean of the middle half of all runs. A contender that misses a task has no numbers."
 )
+
+MANY_TASKS = 5  # with more than these, tasks become rows and figures share a grid
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"  # a hole; what stands before a negative number
 
@@ -144,15 +146,23 @@ def score_table(
     headings: Mapping[str, str],
     missing: Counts,
 ) -> Table:
-    """Contenders x tasks: mean and interval, the best in bold by BOLD_RULE; `headings` name the tasks' columns."""
+    """Mean and interval of contenders x tasks, turned round for more than MANY_TASKS; the best in bold by BOLD_RULE.
+
+    `headings` name the tasks, means over tasks among them.
+    """
     best = {task: best_contenders(_on(task, estimates, contenders)) for task in tasks}
-    rows = []
-    for contender in contenders:
-        cells = [(task, contender) for task in tasks]
-        shown = [_score_cell(estimates.get(c), missing.get(c, 0), strong=contender in best[c[0]]) for c in cells]
-        rows.append((Cell(contender), *shown))
-    columns = (Column("Contender"), *(Column(headings.get(task, task), number=True) for task in tasks))
+
+    def shown(task: str, contender: str) -> Cell:
+        strong = contender in best[task]
+        return _score_cell(estimates.get((task, contender)), missing.get((task, contender), 0), strong=strong)
+
     caption = "Final score: mean over training seeds, with its 95 % interval and the number of seeds"
+    if len(tasks) > MANY_TASKS:
+        names = (Column("Task"), *(Column(contender, number=True) for contender in contenders))
+        turned = [(Cell(headings.get(task, task)), *(shown(task, name) for name in contenders)) for task in tasks]
+        return Table("scores", caption, names, tuple(turned), (BOLD_RULE,))
+    columns = (Column("Contender"), *(Column(headings.get(task, task), number=True) for task in tasks))
+    rows = [(Cell(name), *(shown(task, name) for task in tasks)) for name in contenders]
     return Table("scores", caption, columns, tuple(rows), (BOLD_RULE,))
 
 
@@ -173,33 +183,33 @@ def comparison_table(
     name: str,
     episodes: Counts,
     missing: Counts,
-    sources: Mapping[str, str],
-    smoke: bool = False,
+    circumstances: Mapping[str, Circumstances],
 ) -> Table:
-    """Ours beside one table of a paper, a row for each task and contender; `sources` say where a task's data is."""
+    """Ours beside one table of a paper, a row for each task and contender; `circumstances` are those of each task."""
     rows = []
     for task, contender in itertools.product(published.tasks, published.contenders):
         cell = (task, contender)
         ours, theirs = estimates.get(cell), published.numbers.get(cell)
-        why_not = "smoke preset" if smoke else published.not_comparable.get(task, "")
-        labels = (Cell(task), Cell(contender), Cell(sources.get(task) or DASH))
+        here = circumstances.get(task, Circumstances())
+        why_not = published.why_not(task, contender, here)
+        labels = (Cell(task), Cell(contender), Cell(here.source or DASH))
         ran = (*_ours(ours, missing.get(cell, 0)), number_cell(episodes.get(cell), 0))
-        rows.append((*labels, *ran, *_theirs(theirs, ours), _verdict_cell(ours, theirs, why_not)))
-    notes = tuple(note for note in (published.note, _spread_note(published)) if note)
+        compared = None if why_not else ours  # a difference would say that there is something to compare
+        rows.append((*labels, *ran, *_theirs(theirs, compared), _verdict_cell(ours, theirs, why_not)))
+    notes = tuple(note for note in (published.note, _spread_note(published), *_number_notes(published)) if note)
     return Table(name, f"Ours beside the published numbers: {published.title}", _COMPARISON, tuple(rows), notes)
 
 
-def aggregate_table(scores: Mapping[str, Array], *, first: str) -> Table:
-    """Contenders over all tasks, from their scores (seeds x tasks); those that miss a task are holes.
+def aggregate_table(scores: Mapping[str, Array], *, first: str, name: str = "aggregate", over: str = "") -> Table:
+    """Contenders over all tasks, or those that `over` names, from seeds x tasks; those that miss a task are holes.
 
     The last column is the probability that `first` improves on the row's contender.
     """
-    rows = [(Cell(name), *_aggregates(matrix, scores.get(first))) for name, matrix in scores.items()]
-    columns = [Column("Contender"), *(Column(name, number=True) for name in _AGGREGATES)]
+    rows = [(Cell(contender), *_aggregates(matrix, scores.get(first))) for contender, matrix in scores.items()]
+    columns = [Column("Contender"), *(Column(statistic, number=True) for statistic in _AGGREGATES)]
     columns.append(Column(f"P({first} improves on it)", number=True))
-    return Table(
-        "aggregate", "Over all tasks of the suite, with 95 % intervals", tuple(columns), tuple(rows), (AGGREGATE_RULE,)
-    )
+    caption = f"Over {over or 'all tasks of the suite'}, with 95 % intervals"
+    return Table(name, caption, tuple(columns), tuple(rows), (AGGREGATE_RULE,))
 
 
 def path_table(
@@ -309,10 +319,13 @@ def _ours(ours: Estimate | None, missing: int) -> tuple[Cell, ...]:
 def _theirs(published: Published | None, ours: Estimate | None) -> tuple[Cell, ...]:
     if published is None:
         return hole(), hole(), hole(), hole()
-    spread = "" if published.std is None else f" ± {published.std:g}"
     difference = None if ours is None else ours.mean - published.mean
-    printed = Cell(f"{published.mean:g}{spread}", published.mean)
-    return printed, number_cell(published.std), Cell(published.source), number_cell(difference)
+    return (
+        Cell(published.printed, published.mean),
+        number_cell(published.std),
+        Cell(published.source),
+        number_cell(difference),
+    )
 
 
 def _verdict_cell(ours: Estimate | None, published: Published | None, why_not: str) -> Cell:
@@ -329,6 +342,15 @@ def _spread_note(published: PublishedTable) -> str:
     how_many = "no spread" if len(bare) == len(published.numbers) else "no spread for some numbers"
     seeds = " and does not say how many seeds" if all(number.seeds is None for number in bare) else ""
     return f"{source} It prints {how_many}{seeds}.".strip()
+
+
+def _number_notes(published: PublishedTable) -> list[str]:
+    """What the file of published numbers says of single ones, e.g. a mistake in the paper."""
+    said: dict[str, list[str]] = {}
+    for (task, contender), printed in published.numbers.items():
+        if printed.note:
+            said.setdefault(printed.note, []).append(f"{contender} on {task}")
+    return [f"{', '.join(where) if len(where) <= 4 else f'{len(where)} numbers'}: {n}." for n, where in said.items()]
 
 
 def _aggregates(matrix: Array, first: Array | None) -> list[Cell]:

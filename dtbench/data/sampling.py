@@ -1,5 +1,6 @@
 """Random batches of an offline dataset: windows for sequence models, transitions for TD learners."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.errors import InvalidValue
 
 Anchor = Literal["start", "end", "inside"]
+DEVICE_BYTES = 2**31  # data that fits is kept whole on the device
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,11 @@ class WindowSampler:
 
 
 class TransitionSampler:
-    """Draw single transitions uniformly; the last step of a cut-off episode is none, as its successor is unknown."""
+    """Draw single transitions uniformly; the last step of a cut-off episode is none, as its successor is unknown.
+
+    The arrays stay where they are, in memory or in a mapped file that trials share; on another device than the
+    processor they are copied there as a whole where they are smaller than `DEVICE_BYTES`.
+    """
 
     def __init__(
         self, dataset: TrajectoryDataset, *, batch_size: int, rng: np.random.Generator, device: torch.device
@@ -134,20 +140,24 @@ class TransitionSampler:
         self._steps = np.flatnonzero(known)
         if not len(self._steps):
             raise InvalidValue("the dataset holds no transition: every episode is a single cut-off step.")
+        arrays = (dataset.observations, dataset.actions, dataset.rewards, dataset.terminals)
+        small = sum(array.nbytes for array in arrays) < DEVICE_BYTES
+        self._home = device if small else torch.device("cpu")
+        self._arrays = [_shared_tensor(array).to(self._home) for array in arrays]
 
     def sample(self) -> Transitions:
         """One batch of random transitions."""
-        steps = self._steps[self.rng.integers(len(self._steps), size=self.batch_size)]
-        data = self.dataset
-        terminals = np.asarray(data.terminals[steps])
-        following = np.asarray(data.observations[np.where(terminals, steps, steps + 1)])
-        following[terminals] = 0
+        drawn = self._steps[self.rng.integers(len(self._steps), size=self.batch_size)]
+        steps = torch.from_numpy(drawn).to(self._home)
+        observations, actions, rewards, terminals = (array.index_select(0, steps) for array in self._arrays)
+        following = self._arrays[0].index_select(0, steps + ~terminals)
+        following.masked_fill_(terminals.view(-1, *[1] * (following.dim() - 1)), 0)
         return Transitions(
-            observations=torch.from_numpy(np.asarray(data.observations[steps])).to(self.device),
-            actions=torch.from_numpy(np.asarray(data.actions[steps])).to(self.device),
-            rewards=torch.from_numpy(np.asarray(data.rewards[steps], np.float32)).to(self.device),
-            next_observations=torch.from_numpy(following).to(self.device),
-            terminals=torch.from_numpy(terminals).to(self.device),
+            observations=observations.to(self.device),
+            actions=actions.to(self.device),
+            rewards=rewards.float().to(self.device),
+            next_observations=following.to(self.device),
+            terminals=terminals.to(self.device),
         )
 
 
@@ -165,3 +175,10 @@ def balanced_weights(dataset: TrajectoryDataset, *, bins: int = 20) -> NDArray[n
     counts = np.bincount(class_of_step, minlength=bins)
     weights: NDArray[np.float64] = 1.0 / counts[class_of_step]
     return weights
+
+
+def _shared_tensor(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor, without a copy: for reading only, as PyTorch warns where the array is."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.asarray(array))

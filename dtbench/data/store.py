@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,8 @@ from dtbench.errors import InvalidDataset, MissingDataset
 
 FORMAT = 1  # of meta.json; another number is refused
 
+_READING_ONLY: ContextVar[bool] = ContextVar("_READING_ONLY", default=False)
+
 
 def root() -> Path:
     """Where datasets are kept: $DTBENCH_DATA, else the user's cache folder."""
@@ -37,8 +41,20 @@ def open_or_make(name: str, make: Callable[[], TrajectoryDataset]) -> Trajectory
     """Open the dataset `name`, or make it and keep it first. Concurrent makers agree on one winner."""
     folder = root() / _safe(name)
     if not (folder / "meta.json").exists():
+        if _READING_ONLY.get():
+            raise MissingDataset(f"no dataset in {folder}, and none is made while datasets are only listed.")
         save(make(), folder)
     return load(folder)
+
+
+@contextmanager
+def reading_only() -> Iterator[None]:
+    """Within, `open_or_make` makes nothing and raises MissingDataset instead: a listing must not take minutes."""
+    token = _READING_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _READING_ONLY.reset(token)
 
 
 def save(dataset: TrajectoryDataset, folder: Path) -> None:
@@ -90,7 +106,7 @@ def load(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
     return dataset
 
 
-_REMEDY = "Delete that folder: generated data will be made again."
+_REMEDY = "Delete that folder: generated data will be made again, files read again."
 
 
 def _move_into_place(temporary: Path, folder: Path) -> None:

@@ -113,6 +113,10 @@ class TrajectoryDataset:
             info=self.info,
         )
 
+    def with_info(self, further: Mapping[str, Any]) -> "TrajectoryDataset":
+        """The same data with more provenance."""
+        return replace(self, info={**self.info, **further})
+
     def delayed(self) -> "TrajectoryDataset":
         """Move every reward to the last step of its episode (Chen et al. 2021, Table 7)."""
         rewards = np.zeros_like(self.rewards)

@@ -1,0 +1,283 @@
+"""Conservative Q-learning for continuous actions (Kumar et al. 2020): CQL(H) on soft actor-critic."""
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.networks import (
+    TwinCritics,
+    action_scale,
+    bellman_error,
+    bellman_target,
+    follow,
+    observation_scale,
+    perceptron,
+    require_flat_boxes,
+)
+from dtbench import History, Metrics, TorchStream, TrajectoryDataset, TransitionSampler, generator
+
+Backup = Literal["sampled", "soft", "mean"]
+
+
+@dataclass(frozen=True)
+class CQL:
+    """Soft actor-critic whose critics also push down what they say of actions that are not in the data.
+
+    The defaults are those of CORL, the same on all of D4RL's Gym tasks. `backup` says what follows: the value of
+    a sampled action (`sampled`: the authors and CORL), that with its entropy (`soft`: SAC), or the value of the
+    policy's mean (`mean`: d3rlpy).
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "corl": {},
+        # The authors' examples/cql_mujoco_new.py without the Lagrange multiplier; their README gives 5 or 10.
+        "official": {
+            "policy_learning_rate": 1e-4,
+            "penalty": 5.0,
+            "cloning_steps": 40_000,
+            "normalize_observations": False,
+            "orthogonal": False,
+            "initial_log_std": 0.0,
+            "minimum_log_std": -5.0,
+        },
+        # Its reproduction scripts, without the Lagrange multiplier; they raise the penalty to 10 on medium-v0.
+        "d3rlpy": {
+            "policy_learning_rate": 1e-4,
+            "penalty": 5.0,
+            "backup": "mean",
+            "normalize_observations": False,
+            "orthogonal": False,
+            "initial_log_std": 0.0,
+        },
+    }
+
+    width: int = 256
+    layers: int = 3
+    batch_size: int = 256
+    policy_learning_rate: float = 3e-5  # of the entropy's weight too
+    critic_learning_rate: float = 3e-4
+    discount: float = 0.99
+    target_rate: float = 5e-3  # Polyak averaging of the target critics
+    penalty: float = 10.0  # alpha in CQL(H)
+    sampled_actions: int = 10  # of each kind: uniform, the policy's, and the policy's at the next step
+    backup: Backup = "sampled"
+    cloning_steps: int = 0  # the policy imitates for so long at first
+    orthogonal: bool = True  # the critics' first weights
+    initial_log_std: float = -1.0  # added to the policy's output
+    minimum_log_std: float = -20.0  # the maximum is 2
+    normalize_observations: bool = True
+
+    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "CQLLearner":
+        """Build policy and critics; raise IncompatibleTask unless both spaces are flat Boxes, actions bounded."""
+        require_flat_boxes("cql", dataset)
+        return CQLLearner(self, dataset, seed=seed, device=device)
+
+
+def conservative_penalty(values: Tensor, log_density: Tensor, taken: Tensor) -> Tensor:
+    """Log sum_a exp(Q(s, a) - log μ(a | s)) - Q(s, a of the data), Kumar et al. (2020), eq. 4 and appendix F.
+
+    `values` [2, B, M] of actions drawn with `log_density` [B, M], and `taken` [2, B]; summed over both critics.
+    The logarithm of the number of actions, a constant, is left out as in all published code. d3rlpy multiplies it by
+    a learned weight unless told otherwise (the paper's Lagrange version); the authors' D4RL runs and CORL do not.
+    """
+    return ((values - log_density).logsumexp(dim=-1) - taken).mean(dim=-1).sum()
+
+
+def policy_loss(values: Tensor, log_density: Tensor, entropy_weight: Tensor) -> Tensor:
+    """α log π(a | s) - Q(s, a), Haarnoja et al. (2018), arXiv 1812.05905, eq. 9."""
+    return (entropy_weight * log_density - values).mean()
+
+
+def entropy_loss(log_weight: Tensor, log_density: Tensor, target_entropy: float) -> Tensor:
+    """- log α (log π(a | s) + target entropy), Haarnoja et al. (2018), arXiv 1812.05905, eq. 18.
+
+    The paper and d3rlpy have α where the authors of CQL and CORL have log α; the sign of the slope is the same.
+    """
+    return -log_weight * (log_density.detach().mean() + target_entropy)
+
+
+def log_tanh_slope(raw: Tensor) -> Tensor:
+    """Log of the derivative of tanh, log(1 - tanh(x)²), where it would underflow too."""
+    return 2 * (math.log(2) - raw - F.softplus(-2 * raw))
+
+
+def log_density(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log π(tanh(raw) | s) of a Gaussian squashed by tanh, summed over the numbers of an action."""
+    gaussian = -((raw - mean) / log_std.exp()).square() / 2 - log_std - math.log(2 * math.pi) / 2
+    return (gaussian - log_tanh_slope(raw)).sum(dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Squashed:
+    """A Gaussian squashed by tanh into [-1, 1], for each of B observations."""
+
+    mean: Tensor  # [B, action], before the squashing
+    log_std: Tensor  # [B, action]
+
+    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+        """Actions [B, count, action] that gradients pass through, and their log densities [B, count]."""
+        mean, log_std = self.mean[:, None], self.log_std[:, None]
+        noise = torch.randn(len(mean), count, mean.shape[-1], device=mean.device)
+        raw = mean + log_std.exp() * noise
+        return raw.tanh(), log_density(raw, mean, log_std)
+
+    def log_density_of(self, actions: Tensor) -> Tensor:
+        """Log densities [B] of actions [B, action]; the Box's very border has none, so it is drawn in a little."""
+        return log_density(actions.clamp(-1 + 1e-6, 1 - 1e-6).atanh(), self.mean, self.log_std)
+
+    def detached(self) -> "Squashed":
+        """The same, with no gradient."""
+        return Squashed(self.mean.detach(), self.log_std.detach())
+
+
+class CQLNetwork(nn.Module):
+    """A policy, two critics and the weight of the entropy."""
+
+    def __init__(self, algorithm: CQL, observations: int, actions: int) -> None:
+        super().__init__()
+        self.algorithm = algorithm
+        width, layers = algorithm.width, algorithm.layers
+        self.actor = perceptron(observations, 2 * actions, width=width, layers=layers)
+        last = self.actor[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.xavier_uniform_(last.weight, gain=1e-2)
+        nn.init.zeros_(last.bias)
+        self.critics = TwinCritics(observations, actions, width=width, layers=layers, orthogonal=algorithm.orthogonal)
+        self.log_entropy_weight = nn.Parameter(torch.zeros(()))
+
+    def policy(self, observations: Tensor) -> Squashed:
+        """The policy at each observation."""
+        mean, log_std = self.actor(observations).chunk(2, dim=-1)
+        return Squashed(mean, (log_std + self.algorithm.initial_log_std).clamp(self.algorithm.minimum_log_std, 2.0))
+
+
+class CQLLearner:
+    """Policy and critics, and slow critics.
+
+    The losses of policy, entropy and critics share no weight that either could move, and CORL takes all of them
+    before any step; so one backward pass and one step of Adam do what four would.
+    """
+
+    return_conditioned = False
+    context = 1
+
+    def __init__(self, algorithm: CQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
+        """See `CQL.learner`."""
+        self.algorithm = algorithm
+        observations, self.actions = require_flat_boxes("cql", dataset)
+        self.sampler = TransitionSampler(
+            dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
+        )
+        self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
+        self.action_scale = action_scale(dataset.action_space, device)
+        self.stream = TorchStream(seed, device)
+        with self.stream.active():
+            self.network = CQLNetwork(algorithm, observations, self.actions).to(device)
+        self.target = deepcopy(self.network.critics).requires_grad_(False)
+        policy = [*self.network.actor.parameters(), self.network.log_entropy_weight]
+        critics = list(self.network.critics.parameters())
+        groups = [
+            {"params": policy, "lr": algorithm.policy_learning_rate},
+            {"params": critics, "lr": algorithm.critic_learning_rate},
+        ]
+        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.steps = 0
+
+    def update(self) -> Metrics:
+        """One step of policy, entropy and critics."""
+        batch = self.sampler.sample()
+        observations = self.observation_scale(batch.observations)
+        # Where nothing follows, the penalty looks at the policy's actions here instead; the backup is the reward.
+        raw = torch.where(batch.terminals[:, None], batch.observations, batch.next_observations)
+        following = self.observation_scale(raw)
+        actions = self.action_scale.to_unit(batch.actions)
+        with self.stream.active():
+            here = self.network.policy(observations)
+            with torch.no_grad():
+                there = self.network.policy(following)
+                target = bellman_target(
+                    batch.rewards, batch.terminals, self.following_value(following, there), self.algorithm.discount
+                )
+            losses = {
+                **self.policy_losses(observations, actions, here),
+                **self.critic_losses(observations, actions, (here.detached(), there), target),
+            }
+        self._step(torch.stack(list(losses.values())).sum())
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def following_value(self, following: Tensor, there: Squashed) -> Tensor:
+        """What the slow critics say of the next step, the smaller of the two, [B]."""
+        if self.algorithm.backup == "mean":
+            mean_value: Tensor = self.target(following, there.mean.tanh()).amin(dim=0)
+            return mean_value
+        actions, density = there.sample(1)
+        value: Tensor = self.target(following, actions[:, 0]).amin(dim=0)
+        if self.algorithm.backup == "soft":
+            return value - self.network.log_entropy_weight.exp() * density[:, 0]
+        return value
+
+    def policy_losses(self, observations: Tensor, actions: Tensor, here: Squashed) -> dict[str, Tensor]:
+        """The losses of policy and entropy weight; at first the data's actions stand in for the critics' choice."""
+        chosen, density = (drawn[:, 0] for drawn in here.sample(1))
+        log_weight = self.network.log_entropy_weight
+        if self.steps < self.algorithm.cloning_steps:
+            values = here.log_density_of(actions)
+        else:
+            values = self.network.critics(observations, chosen, frozen=True).amin(dim=0)
+        return {
+            "policy_loss": policy_loss(values, density, log_weight.detach().exp()),
+            "entropy_loss": entropy_loss(log_weight, density, -float(self.actions)),
+        }
+
+    def critic_losses(
+        self, observations: Tensor, actions: Tensor, policies: tuple[Squashed, Squashed], target: Tensor
+    ) -> dict[str, Tensor]:
+        """The Bellman error and the penalty; the critics see the data's and all drawn actions at once."""
+        count = self.algorithm.sampled_actions
+        with torch.no_grad():
+            drawn, densities = zip(*(policy.sample(count) for policy in policies), strict=True)
+            uniform = torch.rand(len(actions), count, self.actions, device=actions.device) * 2 - 1
+            even = torch.full_like(densities[0], -self.actions * math.log(2))  # a density of 1/2 for each number
+        values = self.network.critics(observations, torch.cat([actions[:, None], *drawn, uniform], dim=1))
+        taken = values[..., 0]
+        penalty = conservative_penalty(values[..., 1:], torch.cat([*densities, even], dim=1), taken)
+        return {"td_loss": bellman_error(taken, target), "penalty": self.algorithm.penalty * penalty}
+
+    @torch.no_grad()
+    def act(self, history: History) -> Tensor:
+        """The squashed mean of the policy, [B, action]."""
+        policy = self.network.policy(self.observation_scale(history.observations[:, -1]))
+        return self.action_scale.from_unit(policy.mean.tanh())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, slow critics, optimizer, steps and both random streams."""
+        return {
+            "network": self.network.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "sampler": self.sampler.rng.bit_generator.state,
+            "stream": self.stream.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
+        self.sampler.rng.bit_generator.state = state["sampler"]
+        self.stream.state = state["stream"]
+
+    def _step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        follow(self.target, self.network.critics, self.algorithm.target_rate)
+        self.steps += 1

@@ -1,0 +1,207 @@
+"""Implicit Q-learning (Kostrikov et al. 2021): values of the data's actions only, then weighted imitation."""
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from baselines.networks import (
+    TwinCritics,
+    action_scale,
+    bellman_error,
+    bellman_target,
+    follow,
+    observation_scale,
+    perceptron,
+    require_flat_boxes,
+)
+from dtbench import History, Metrics, TorchStream, TrajectoryDataset, TransitionSampler, generator
+
+
+@dataclass(frozen=True)
+class IQL:
+    """Expectile regression of the value, TD for the critics, advantage-weighted regression for the actor.
+
+    The defaults are those of CORL. On hopper-medium and hopper-medium-replay it sets `deterministic`, on
+    hopper-medium-expert `expectile: 0.5` and `temperature: 6`.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "corl": {},
+        # The authors' code: Gym rewards are scaled, observations are not.
+        "official": {"normalize_observations": False, "normalize_rewards": True, "minimum_log_std": -5.0},
+    }
+
+    width: int = 256
+    layers: int = 2
+    batch_size: int = 256
+    learning_rate: float = 3e-4  # of value, critics and actor
+    discount: float = 0.99
+    target_rate: float = 5e-3  # Polyak averaging of the target critics
+    expectile: float = 0.7  # τ
+    temperature: float = 3.0  # β: at 0 the actor clones behaviour
+    maximum_weight: float = 100.0  # of a transition in the actor's loss
+    deterministic: bool = False  # squared error in place of a Gaussian's likelihood
+    minimum_log_std: float = -20.0  # the maximum is 2
+    decay_steps: int | None = 1_000_000  # the actor's learning rate falls to 0 as a cosine; None: it stays
+    normalize_observations: bool = True
+    normalize_rewards: bool = False  # scale them so that best and worst episode are 1000 apart
+
+    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "IQLLearner":
+        """Build the networks; raise IncompatibleTask unless both spaces are flat Boxes, actions bounded."""
+        require_flat_boxes("iql", dataset)
+        return IQLLearner(self, dataset, seed=seed, device=device)
+
+
+def expectile_loss(error: Tensor, expectile: float) -> Tensor:
+    """|τ - 1(u < 0)| u², Kostrikov et al. (2021), eq. 5."""
+    weight = torch.where(error < 0, 1 - expectile, expectile)
+    return (weight * error.square()).mean()
+
+
+def advantage_weight(advantage: Tensor, temperature: float, maximum: float) -> Tensor:
+    """Exp(β A), cut off at `maximum`: the weight in eq. 7."""
+    return (temperature * advantage).exp().clamp(max=maximum)
+
+
+def negative_log_likelihood(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+    """- log N(a; μ, σ), summed over the numbers of an action, [B].
+
+    σ is one number for each number of an action, whatever the observation; d3rlpy squeezes its logarithm between
+    -5 and 2 by a sigmoid where all others cut it off.
+    """
+    surprise = ((actions - mean) / log_std.exp()).square() / 2 + log_std + math.log(2 * math.pi) / 2
+    return surprise.sum(dim=-1)
+
+
+def squared_error(mean: Tensor, actions: Tensor) -> Tensor:
+    """(a - μ)², summed over the numbers of an action, [B]."""
+    return (actions - mean).square().sum(dim=-1)
+
+
+def cosine(step: int, steps: int | None) -> float:
+    """What is left of the learning rate after `step` of `steps` steps: 1 at first, 0 from the end on."""
+    return 1.0 if steps is None else (1 + math.cos(math.pi * min(step / steps, 1))) / 2
+
+
+class IQLNetwork(nn.Module):
+    """An actor, a value function and two critics."""
+
+    def __init__(self, algorithm: IQL, observations: int, actions: int) -> None:
+        super().__init__()
+        width, layers = algorithm.width, algorithm.layers
+        self.actor = perceptron(observations, actions, width=width, layers=layers)
+        self.log_std = None if algorithm.deterministic else nn.Parameter(torch.zeros(actions))
+        self.value = perceptron(observations, 1, width=width, layers=layers)
+        self.critics = TwinCritics(observations, actions, width=width, layers=layers)
+
+    def act(self, observations: Tensor) -> Tensor:
+        """The actor's mean in [-1, 1]; its Gaussian is not squashed."""
+        predicted: Tensor = self.actor(observations)
+        return predicted.tanh()
+
+
+class IQLLearner:
+    """Actor, value and critics, and slow critics.
+
+    The three losses share no weight that either could move, and CORL takes all of them before any step; so one
+    backward pass and one step of Adam do what three would.
+    """
+
+    return_conditioned = False
+    context = 1
+
+    def __init__(self, algorithm: IQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
+        """See `IQL.learner`."""
+        self.algorithm = algorithm
+        self.sampler = TransitionSampler(
+            dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
+        )
+        self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
+        self.action_scale = action_scale(dataset.action_space, device)
+        self.reward_scale = reward_scale(dataset) if algorithm.normalize_rewards else 1.0
+        self.stream = TorchStream(seed, device)
+        with self.stream.active():
+            self.network = IQLNetwork(algorithm, *require_flat_boxes("iql", dataset)).to(device)
+        self.target = deepcopy(self.network.critics).requires_grad_(False)
+        actor = [p for name, p in self.network.named_parameters() if name.startswith(("actor", "log_std"))]
+        others = [*self.network.value.parameters(), *self.network.critics.parameters()]
+        self.optimizer = torch.optim.Adam(
+            [{"params": actor}, {"params": others}], lr=algorithm.learning_rate, fused=True
+        )
+        self.steps = 0
+
+    def update(self) -> Metrics:
+        """One step of value, critics and actor."""
+        batch = self.sampler.sample()
+        observations = self.observation_scale(batch.observations)
+        actions = self.action_scale.to_unit(batch.actions)
+        with torch.no_grad():
+            following = self.network.value(self.observation_scale(batch.next_observations)).squeeze(-1)
+            slow = self.target(observations, actions).amin(dim=0)
+        rewards = batch.rewards * self.reward_scale
+        target = bellman_target(rewards, batch.terminals, following, self.algorithm.discount)
+        advantage = slow - self.network.value(observations).squeeze(-1)
+        losses = {
+            "value_loss": expectile_loss(advantage, self.algorithm.expectile),
+            "critic_loss": bellman_error(self.network.critics(observations, actions), target),  # eq. 6
+            "actor_loss": self.actor_loss(observations, actions, advantage.detach()),
+        }
+        self._step(torch.stack(list(losses.values())).sum())
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def actor_loss(self, observations: Tensor, actions: Tensor, advantage: Tensor) -> Tensor:
+        """Advantage-weighted regression, Kostrikov et al. (2021), eq. 7."""
+        mean = self.network.act(observations)
+        if self.network.log_std is None:
+            errors = squared_error(mean, actions)
+        else:
+            log_std = self.network.log_std.clamp(self.algorithm.minimum_log_std, 2.0)
+            errors = negative_log_likelihood(mean, log_std, actions)
+        weight = advantage_weight(advantage, self.algorithm.temperature, self.algorithm.maximum_weight)
+        return (weight * errors).mean()
+
+    @torch.no_grad()
+    def act(self, history: History) -> Tensor:
+        """The mean of the policy, [B, action]."""
+        chosen = self.network.act(self.observation_scale(history.observations[:, -1]))
+        return self.action_scale.from_unit(chosen)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, slow critics, optimizer, steps and both random streams."""
+        return {
+            "network": self.network.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "sampler": self.sampler.rng.bit_generator.state,
+            "stream": self.stream.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
+        self.sampler.rng.bit_generator.state = state["sampler"]
+        self.stream.state = state["stream"]
+
+    def _step(self, loss: Tensor) -> None:
+        left = cosine(self.steps, self.algorithm.decay_steps)
+        self.optimizer.param_groups[0]["lr"] = self.algorithm.learning_rate * left
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        follow(self.target, self.network.critics, self.algorithm.target_rate)
+        self.steps += 1
+
+
+def reward_scale(dataset: TrajectoryDataset) -> float:
+    """1000 / (best return - worst return), as the authors scale the rewards of Gym; 1 where all are equal."""
+    span = float(dataset.returns.max() - dataset.returns.min())
+    return 1000 / span if span else 1.0

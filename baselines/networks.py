@@ -1,0 +1,142 @@
+"""What the learners of continuous actions share: scales, stacked twin critics, perceptrons, Bellman targets."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dtbench import IncompatibleTask, TrajectoryDataset
+
+STD_FLOOR = 1e-3  # added to the standard deviation, as in CORL and in the code of TD3+BC
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationScale:
+    """Observations with mean 0 and standard deviation 1 over the data; as they are where `mean` is None."""
+
+    mean: Tensor | None = None  # [observation]
+    rate: Tensor | None = None  # [observation]: 1 / (standard deviation + 1e-3)
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """Scale [..., observation]."""
+        if self.mean is None or self.rate is None:
+            return observations.float()
+        return (observations.float() - self.mean) * self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class ActionScale:
+    """The affine map between a bounded Box of actions and [-1, 1], in which the networks think."""
+
+    low: Tensor  # [action]
+    high: Tensor  # [action]
+    plain: bool  # the Box is [-1, 1] already
+
+    def to_unit(self, actions: Tensor) -> Tensor:
+        """From the Box to [-1, 1]."""
+        if self.plain:
+            return actions.float()
+        return 2 * (actions.float() - self.low) / (self.high - self.low) - 1
+
+    def from_unit(self, actions: Tensor) -> Tensor:
+        """From [-1, 1] to the Box, never outside of it."""
+        scaled = actions if self.plain else self.low + (actions + 1) / 2 * (self.high - self.low)
+        return scaled.clamp(self.low, self.high)
+
+
+class TwinCritics(nn.Module):
+    """Two Q-functions as one stack of weights, so that a layer of both is one operation."""
+
+    def __init__(self, observations: int, actions: int, *, width: int, layers: int, orthogonal: bool = False) -> None:
+        """Draw the weights: PyTorch's own, or as CORL's CQL, orthogonal with a last layer near zero."""
+        super().__init__()
+        pair = [critic_layers(observations + actions, width, layers, orthogonal=orthogonal) for _ in range(2)]
+        stacked = list(zip(*pair, strict=True))
+        self.weights = nn.ParameterList([torch.stack([layer.weight.detach().T for layer in both]) for both in stacked])
+        self.biases = nn.ParameterList(
+            [torch.stack([layer.bias.detach()[None] for layer in both]) for both in stacked]
+        )
+
+    def forward(self, observations: Tensor, actions: Tensor, *, frozen: bool = False) -> Tensor:
+        """Values [2, B] of actions [B, A], or [2, B, M] of actions [B, M, A]; `frozen`: no gradient for weights."""
+        if actions.dim() == 3:
+            observations = observations[:, None].expand(-1, actions.shape[1], -1)
+        inputs = torch.cat([observations, actions], dim=-1).flatten(0, -2)
+        stack = inputs.expand(2, -1, -1)
+        *hidden, last = self._layers(frozen)
+        for weight, bias in hidden:
+            stack = torch.baddbmm(bias, stack, weight).relu_()
+        return torch.baddbmm(last[1], stack, last[0]).view(2, *actions.shape[:-1])
+
+    def _layers(self, frozen: bool) -> list[tuple[Tensor, Tensor]]:
+        layers = list(zip(self.weights, self.biases, strict=True))
+        return [(weight.detach(), bias.detach()) for weight, bias in layers] if frozen else layers
+
+
+def critic_layers(inputs: int, width: int, layers: int, *, orthogonal: bool) -> list[nn.Linear]:
+    """The linear layers of one Q-function."""
+    made = [nn.Linear(i, o) for i, o in pairwise([inputs, *[width] * layers, 1])]
+    if orthogonal:
+        for layer in made:
+            nn.init.orthogonal_(layer.weight, gain=1e-2 if layer is made[-1] else math.sqrt(2))
+            nn.init.zeros_(layer.bias)
+    return made
+
+
+def perceptron(inputs: int, outputs: int, *, width: int, layers: int) -> nn.Sequential:
+    """`layers` hidden layers with ReLU and a linear one."""
+    sizes = [inputs, *[width] * layers]
+    hidden = [module for i, o in pairwise(sizes) for module in (nn.Linear(i, o), nn.ReLU(inplace=True))]
+    return nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
+
+
+def bellman_target(rewards: Tensor, terminals: Tensor, following: Tensor, discount: float) -> Tensor:
+    """The reward and γ V(s'), [B]; the reward alone where the environment ended."""
+    return rewards + discount * torch.where(terminals, 0.0, following)
+
+
+def bellman_error(values: Tensor, target: Tensor) -> Tensor:
+    """Mean of (Q(s, a) - target)² over the batch, summed over both critics: [2, B] and [B] to a scalar.
+
+    So do the authors of all three methods and d3rlpy; CORL's IQL has the mean of both, to which Adam is blind.
+    """
+    return (values - target).square().mean(dim=-1).sum()
+
+
+@torch.no_grad()
+def follow(target: nn.Module, network: nn.Module, rate: float) -> None:
+    """Polyak averaging: the target's weights go `rate` of the way to the network's."""
+    for slow, fast in zip(target.parameters(), network.parameters(), strict=True):
+        slow.lerp_(fast, rate)
+
+
+def require_flat_boxes(algorithm: str, dataset: TrajectoryDataset) -> tuple[int, int]:
+    """Numbers in an observation and in an action; raise IncompatibleTask unless both are flat, actions bounded."""
+    observations, actions = dataset.observation_space, dataset.action_space
+    if not isinstance(actions, gym.spaces.Box) or len(actions.shape) != 1 or not actions.is_bounded():
+        raise IncompatibleTask(f"{algorithm} needs a flat, bounded Box of actions, not {actions}. Try discrete_cql.")
+    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
+        raise IncompatibleTask(f"{algorithm} needs flat Box observations, not {observations}.")
+    return observations.shape[0], actions.shape[0]
+
+
+def observation_scale(dataset: TrajectoryDataset, *, normalize: bool, device: torch.device) -> ObservationScale:
+    """The scale of all the dataset's observations, or the one that leaves them as they are."""
+    if not normalize:
+        return ObservationScale()
+    flat = np.asarray(dataset.observations).reshape(dataset.num_steps, -1)
+    mean, std = (moment(axis=0, dtype=np.float64) for moment in (flat.mean, flat.std))
+    tensors = (torch.from_numpy(numbers).float().to(device) for numbers in (mean, 1 / (std + STD_FLOOR)))
+    return ObservationScale(*tensors)
+
+
+def action_scale(space: gym.Space[Any], device: torch.device) -> ActionScale:
+    """The scale of a bounded Box."""
+    assert isinstance(space, gym.spaces.Box)
+    low, high = (torch.as_tensor(bound).float().to(device) for bound in (space.low, space.high))
+    return ActionScale(low, high, plain=bool((space.low == -1).all() and (space.high == 1).all()))

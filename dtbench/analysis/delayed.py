@@ -1,0 +1,113 @@
+"""What delaying all reward to the end of an episode costs: tasks `X-delayed-v2` beside `X-v2`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from dtbench.analysis import statistics
+from dtbench.analysis.published import NOT_RUN, Circumstances, Published, PublishedTable, verdict
+from dtbench.analysis.statistics import Array, Estimate, Interval
+from dtbench.analysis.tables import DASH, Cell, Column, Estimates, Table, hole, number_cell, with_interval
+
+LOSS_RULE = (
+    "Loss: by how much the mean score falls, in per cent of the score with dense rewards; negative where delay helps. "
+    "Its interval resamples the seeds of both tasks (2000 resamples, fixed seed). Verdict: on the score with delayed "
+    "rewards."
+)
+
+
+def delayed_pairs(tasks: Sequence[str]) -> dict[str, str]:
+    """Delayed task -> the same with dense rewards, for those of which both are there."""
+    pairs = {task: task.replace("-delayed", "", 1) for task in tasks if "-delayed" in task}
+    return {late: dense for late, dense in pairs.items() if dense in tasks}
+
+
+def loss(scores: Array) -> Array:
+    """Per cent of the dense score that is lost; `scores` are [..., seeds, (dense, delayed)]."""
+    means = np.nanmean(scores, axis=-2)
+    dense = np.where(means[..., 0] > 0, means[..., 0], np.nan)
+    return np.asarray(100 * (dense - means[..., 1]) / dense)
+
+
+def delayed_table(
+    finals: pd.DataFrame,
+    estimates: Estimates,
+    *,
+    tasks: Sequence[str],
+    contenders: Sequence[str],
+    published: Sequence[PublishedTable],
+    circumstances: Mapping[str, Circumstances],
+) -> Table | None:
+    """Dense and delayed scores side by side, ours and the paper's; None where the suite has no such pair."""
+    rows = []
+    for late, dense in delayed_pairs(tasks).items():
+        for name in contenders:
+            ours = [estimates.get((task, name)) for task in (dense, late)]
+            theirs = [_printed(published, task, name) for task in (dense, late)]
+            if any(ours) or any(theirs):
+                here = _both(circumstances, dense, late)
+                labels = (Cell(dense), Cell(name), Cell(here.source or DASH))
+                said = _verdict(ours[1], published, late, name, here)
+                rows.append((*labels, *_ours(ours), _loss_cell(finals, dense, late, name), *_theirs(theirs), said))
+    if not rows:
+        return None
+    names = ("Dense", "Delayed", "Loss (%)", "Published dense", "Published delayed", "Published loss (%)")
+    columns = (Column("Task"), Column("Contender"), Column("Data"), *(Column(name, number=True) for name in names))
+    caption = "Delayed rewards: all of an episode's reward at its end"
+    return Table("delayed", caption, (*columns, Column("Verdict")), tuple(rows), (LOSS_RULE,))
+
+
+def _both(circumstances: Mapping[str, Circumstances], dense: str, late: str) -> Circumstances:
+    """What holds for either of the two: a loss compares both."""
+    found = [circumstances.get(task, Circumstances()) for task in (dense, late)]
+    sources, physics = _joined(one.source for one in found), _joined(one.physics for one in found)
+    return Circumstances(sources, physics, any(one.smoke for one in found))
+
+
+def _joined(lists: Iterable[str]) -> str:
+    """One list of names, separated as in Circumstances."""
+    return ", ".join(sorted({name for text in lists for name in text.split(", ") if name}))
+
+
+def _ours(ours: Sequence[Estimate | None]) -> tuple[Cell, ...]:
+    return tuple(
+        Cell(with_interval(one.mean, one.interval), one.mean) if one else Cell(NOT_RUN, kind="hole") for one in ours
+    )
+
+
+def _loss_cell(finals: pd.DataFrame, dense: str, late: str, name: str) -> Cell:
+    own = finals[finals["contender"] == name]
+    pivot = own.pivot_table(index="seed", columns="task", values="score").reindex(columns=[dense, late])
+    scores = pivot.to_numpy(np.float64)
+    present = (~np.isnan(scores)).sum(axis=0)
+    if not present.all() or np.isnan(loss(scores)):
+        return hole()
+    interval: Interval | None = statistics.bootstrap_interval(loss, scores) if present.min() > 1 else None
+    value = float(loss(scores))
+    if (
+        interval and not np.isfinite([interval.low, interval.high]).all()
+    ):  # some resample's dense score was not above 0
+        interval = None
+    return Cell(with_interval(value, interval), value)
+
+
+def _printed(published: Sequence[PublishedTable], task: str, name: str) -> Published | None:
+    return next((table.numbers[task, name] for table in published if (task, name) in table.numbers), None)
+
+
+def _theirs(theirs: Sequence[Published | None]) -> tuple[Cell, ...]:
+    dense, late = theirs
+    shown = tuple(Cell(one.printed, one.mean) if one else hole() for one in theirs)
+    lost = 100 * (dense.mean - late.mean) / dense.mean if dense and late and dense.mean > 0 else None
+    return (*shown, number_cell(lost))
+
+
+def _verdict(
+    ours: Estimate | None, published: Sequence[PublishedTable], task: str, name: str, here: Circumstances
+) -> Cell:
+    table = next((table for table in published if (task, name) in table.numbers), None)
+    if table is None:
+        return Cell("no published number", kind="hole")
+    said = verdict(ours, table.numbers[task, name], why_not=table.why_not(task, name, here))
+    return Cell(said, kind="hole" if ours is None else said.partition(":")[0].replace(" ", "-"))

@@ -1,0 +1,185 @@
+"""Achieved against target return: what return-conditioned contenders were asked for, and what they got."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dtbench.analysis import statistics
+from dtbench.analysis.statistics import Array, Interval
+from dtbench.analysis.tables import Cell, Column, Table, hole, number, number_cell, with_interval
+from dtbench.ledger import TrialRecord
+
+FEWEST_TARGETS = 3  # fewer points inside the data say nothing of a slope or a rank correlation
+
+TARGET_RULE = (
+    "Targets inside the data lie between its lowest and its highest episode return. Slope: least squares of the mean "
+    "achieved return over those targets; 1 where the target is obeyed, 0 where it is ignored. Error: mean distance of "
+    "the mean achieved return from the target, in return units. Rank correlation: Spearman's, of all seeds' means "
+    "together and of each seed alone. Brackets: 95 % intervals, training seeds and their episodes redrawn together "
+    f"(2000 resamples, fixed seed). No numbers with fewer than {FEWEST_TARGETS} targets inside the data."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Achieved:
+    """One contender on one task at its last checkpoints."""
+
+    contender: str
+    seeds: tuple[int, ...]
+    targets: Array  # [targets], rising
+    returns: Array  # [seeds, episodes, targets]
+
+    @property
+    def curve(self) -> Array:
+        """[targets]: mean over seeds and episodes."""
+        return np.asarray(self.returns.mean(axis=(0, 1)))
+
+    def band(self) -> tuple[Array, Array]:
+        """Low and high ends of the curve's 95 % interval at each target."""
+        low, high = np.percentile(statistics.resampled_means(self.returns).mean(axis=1), [2.5, 97.5], axis=0)
+        return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTargets:
+    """All that a figure of achieved against target return shows of a task."""
+
+    task: str
+    achieved: tuple[Achieved, ...]  # contenders that were asked for two targets and more
+    levels: Mapping[str, float]  # contenders that take no target: their mean return
+    data: Interval | None  # lowest and highest episode return of the data, as far as it was recorded
+    fixed: tuple[float, ...]  # targets that were set beforehand, the headline first
+
+
+@dataclass(frozen=True, slots=True)
+class Obedience:
+    """How far a contender does what it is asked, over the targets inside the data's range."""
+
+    slope: float
+    slope_interval: Interval | None
+    error: float
+    error_interval: Interval | None
+    correlation: float
+    correlation_interval: Interval | None
+    by_seed: tuple[float, ...]  # the correlation within each seed
+
+
+def task_targets(records: Iterable[TrialRecord], task: str, contenders: Sequence[str]) -> TaskTargets | None:
+    """Everything asked and achieved on a task at the last checkpoints; None where nobody was asked for two targets."""
+    own = [record for record in records if record.spec.task == task]
+    achieved, levels = [], {}
+    for name in contenders:
+        last = {record.spec.seed: _last(record) for record in own if record.spec.contender == name}
+        found = _achieved(name, last)
+        if found:
+            achieved.append(found)
+        elif last:
+            levels[name] = float(np.mean([episodes["return"].mean() for episodes in last.values()]))
+    if not achieved:
+        return None
+    conditioned = {found.contender for found in achieved}
+    asked = [record.spec.evaluation.targets for record in own if record.spec.contender in conditioned]
+    fixed = tuple(dict.fromkeys(target for targets in asked for target in targets))
+    return TaskTargets(task, tuple(achieved), levels, _data_range(own), fixed)
+
+
+def obedience(achieved: Achieved, data: Interval | None) -> Obedience | None:
+    """Slope, error and rank correlation inside the data's range; None with fewer than FEWEST_TARGETS there."""
+    inside = targets_inside(achieved.targets, data)
+    if inside.sum() < FEWEST_TARGETS:
+        return None
+    asked, returns = achieved.targets[inside], achieved.returns[:, :, inside]
+    seeds, drawn = returns.mean(axis=1), statistics.resampled_means(returns)
+    flat = drawn.reshape(len(drawn), -1)
+    all_asked = np.tile(asked, len(seeds))
+    return Obedience(
+        slope=float(statistics.slope(asked, seeds.mean(axis=0))),
+        slope_interval=statistics.percentile_interval(statistics.slope(asked, drawn.mean(axis=1))),
+        error=float(np.abs(seeds.mean(axis=0) - asked).mean()),
+        error_interval=statistics.percentile_interval(np.abs(drawn.mean(axis=1) - asked).mean(axis=-1)),
+        correlation=float(statistics.spearman(all_asked, seeds.ravel())),
+        correlation_interval=statistics.percentile_interval(statistics.spearman(all_asked, flat)),
+        by_seed=tuple(statistics.spearman(asked, seeds).tolist()),
+    )
+
+
+def targets_inside(targets: Array, data: Interval | None) -> NDArray[np.bool_]:
+    """Which targets lie inside the data's range, its ends included."""
+    if data is None:
+        return np.zeros(len(targets), bool)
+    sliver = 1e-6 * max(1.0, abs(data.high))  # a target given as the best return, rounded
+    return (targets >= data.low - sliver) & (targets <= data.high + sliver)
+
+
+def target_table(found: Sequence[TaskTargets]) -> Table | None:
+    """The numbers behind the figures, a row for each task and contender; None where no row would have numbers."""
+    rows = [(one, achieved, obedience(achieved, one.data)) for one in found for achieved in one.achieved]
+    if not any(facts for *_, facts in rows):
+        return None
+    names = (
+        *("Targets inside the data", "Slope", "Mean error", "Rank correlation", "Rank correlation of each seed"),
+        *("Highest achieved", "At target", "Best of the data"),
+    )
+    columns = (Column("Task"), Column("Contender"), *(Column(name, number=True) for name in names))
+    caption = "Achieved against target return at the last checkpoint"
+    return Table("targets", caption, columns, tuple(_row(*row) for row in rows), (TARGET_RULE,))
+
+
+def _last(record: TrialRecord) -> pd.DataFrame:
+    episodes = record.episodes()
+    return episodes[episodes["step"] == episodes["step"].max()]
+
+
+def _achieved(name: str, last: Mapping[int, pd.DataFrame]) -> Achieved | None:
+    """None where fewer than two targets were asked of every seed."""
+    frames = {seed: _by_target(episodes) for seed, episodes in sorted(last.items())}
+    if not frames:
+        return None
+    targets = sorted(set.intersection(*(set(frame.columns) for frame in frames.values())))
+    if len(targets) < 2:
+        return None
+    fewest = min(len(frame) for frame in frames.values())
+    returns = np.stack([frame[targets].to_numpy(np.float64)[:fewest] for frame in frames.values()])
+    return Achieved(name, tuple(frames), np.asarray(targets, np.float64), returns)
+
+
+def _by_target(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Episodes x targets: returns."""
+    asked = episodes.dropna(subset=["target"])
+    return asked.pivot_table(index="episode", columns="target", values="return").dropna()
+
+
+def _data_range(records: Sequence[TrialRecord]) -> Interval | None:
+    for record in records:
+        card = (record.provenance.get("dataset") or {}).get("card") or {}
+        if card.get("return_max") is not None:
+            low = card.get("return_min")
+            return Interval(float("-inf") if low is None else float(low), float(card["return_max"]))
+    return None
+
+
+def _row(one: TaskTargets, achieved: Achieved, facts: Obedience | None) -> tuple[Cell, ...]:
+    inside = int(targets_inside(achieved.targets, one.data).sum())
+    best = int(achieved.curve.argmax())
+    decimals = _decimals(achieved.targets)
+    labels = (Cell(one.task), Cell(achieved.contender), Cell(f"{inside} of {len(achieved.targets)}", inside))
+    ends = (number_cell(achieved.curve[best], decimals), number_cell(achieved.targets[best], decimals))
+    limit = number_cell(one.data.high if one.data else None, decimals)
+    if facts is None:
+        return (*labels, hole(), hole(), hole(), hole(), *ends, limit)
+    middle = (
+        Cell(with_interval(facts.slope, facts.slope_interval, 2), facts.slope),
+        Cell(with_interval(facts.error, facts.error_interval, decimals), facts.error),
+        Cell(with_interval(facts.correlation, facts.correlation_interval, 2), facts.correlation),
+        Cell(", ".join(number(value, 2) for value in facts.by_seed)),
+    )
+    return (*labels, *middle, *ends, limit)
+
+
+def _decimals(targets: Array) -> int:
+    """Returns in the thousands need no decimals, returns of 0 and 1 two."""
+    largest = float(np.abs(targets).max())
+    return 0 if largest >= 1000 else 1 if largest >= 10 else 2

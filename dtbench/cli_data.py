@@ -1,0 +1,114 @@
+"""The commands of `dtbench data`: datasets listed, fetched, generated, shown, verified and exported."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+data_app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+
+TaskArgument = Annotated[
+    str, typer.Argument(metavar="TASK", help="A name from `list tasks`, or minari:ID.", show_default=False)
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="d4rl, minari, generated, ... Default: what is on disk, else what can be generated; no download."
+    ),
+]
+StepsOption = Annotated[int | None, typer.Option(help="Size of generated data, in steps.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of generated data.")]
+
+
+@data_app.command("ls")
+def ls(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="Names or patterns: 'hopper-*'.")
+    ] = None,
+) -> None:
+    """List tasks and their sources: what is on disk, what can be downloaded or generated."""
+    from dtbench import inventory
+
+    inventory.list_data(tasks or ())
+
+
+@data_app.command()
+def get(
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="Names from `list tasks`, or minari:ID.")],
+    source: Annotated[str | None, typer.Option(help="Default: the first that can be downloaded.")] = None,
+) -> None:
+    """Download data and read it into the store; an interrupted download continues where it broke off."""
+    from dtbench import inventory
+
+    for task in tasks:
+        inventory.get(task, source)
+
+
+@data_app.command()
+def generate(task: TaskArgument, steps: StepsOption = None, seed: SeedOption = None) -> None:
+    """Make a task's data with the behaviour policies that dtbench ships; what is made already stays."""
+    from dtbench import inventory
+
+    inventory.generate(task, _options(steps, seed))
+
+
+@data_app.command()
+def show(
+    task: TaskArgument,
+    source: SourceOption = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for the card as SVG and PNG.")] = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Print what is in a dataset: episodes, returns, their histogram, the best episode, digest and origin."""
+    from dtbench import inventory
+
+    inventory.show(task, source, out, _options(steps, seed))
+
+
+@data_app.command()
+def verify(
+    task: TaskArgument,
+    source: SourceOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    remake: Annotated[bool, typer.Option("--remake", help="Generate it again, and compare: takes minutes.")] = False,
+) -> None:
+    """Hash a dataset again and compare it with what is known of it. Exit code 1 where something differs."""
+    from dtbench import inventory
+
+    raise typer.Exit(0 if inventory.verify(task, source, _options(steps, seed), remake=remake) else 1)
+
+
+@data_app.command()
+def export(
+    task: TaskArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE.hdf5", help="The file to write.", show_default=False)],
+    source: SourceOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a dataset as an HDF5 file in D4RL's layout."""
+    from dtbench import inventory
+
+    inventory.export(task, file, source, _options(steps, seed), force=force)
+
+
+@data_app.command("train-behavior")
+def train_behavior(
+    robot: Annotated[str, typer.Argument(metavar="ROBOT", help="hopper, halfcheetah, walker2d or reacher2d.")],
+    algorithm: Annotated[str, typer.Option(help="ppo or sac.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the environment to train for.")],
+    out: Annotated[Path, typer.Option(help="Folder for the policies and their learning curve.")],
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    snapshots: Annotated[int, typer.Option(min=1, help="Policies to keep along the way.")] = 50,
+) -> None:
+    """Train a behaviour policy with stable-baselines3, which the extra `behavior` brings."""
+    from dtbench import inventory
+
+    inventory.train_behavior(robot, algorithm, out, steps=steps, seed=seed, snapshots=snapshots)
+
+
+def _options(steps: int | None, seed: int | None) -> dict[str, Any]:
+    return {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}

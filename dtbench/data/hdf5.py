@@ -1,0 +1,199 @@
+"""D4RL's HDF5 layout: flat arrays cut into whole episodes, read and written."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+from dtbench.errors import InvalidDataset, MissingDataset
+
+Array = NDArray[Any]
+KEYS = ("observations", "actions", "rewards", "terminals")
+ACTION_ROUNDING = 1e-5  # how far an action may lie outside of its bounds, relative to them: float32 and tanh round
+
+_BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError)  # what h5py says of damaged files
+
+
+def read_d4rl(
+    path: Path,
+    *,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    horizon: int,
+    info: Mapping[str, Any] | None = None,
+) -> TrajectoryDataset:
+    """Read a file in D4RL's layout; numbers become float32, an unfinished episode at the end is dropped.
+
+    An episode ends at a terminal or a timeout; in an old file without `timeouts` after `horizon` steps at the latest,
+    so that there an episode that was cut off earlier is joined to the next. A terminal counts before a timeout of the
+    same step. Other keys (next_observations, infos/*, metadata/*) are ignored.
+
+    Raises MissingDataset where there is no file, and InvalidDataset, with file and key, for what is no such file.
+    """
+    if not path.is_file():
+        raise MissingDataset(f"no file {path}.")
+    columns = _read(path)
+    for key in ("rewards", "terminals", "timeouts"):
+        if key in columns:
+            columns[key] = _flat(path, key, columns[key])
+    _check_lengths(path, columns)
+    terminals = _flags(path, "terminals", columns["terminals"])
+    if "timeouts" in columns:
+        ends = np.flatnonzero(terminals | _flags(path, "timeouts", columns["timeouts"]))
+    else:
+        ends = _ends_by_horizon(terminals, horizon)
+    if not len(ends):
+        raise InvalidDataset(f"{path}: no episode ends within its {len(terminals)} steps: see terminals and timeouts.")
+    spaces = {"observations": observation_space, "actions": action_space}
+    arrays = {key: _as_space(path, key, columns[key], space) for key, space in spaces.items()}
+    arrays["rewards"] = _finite(path, "rewards", columns["rewards"])
+    arrays["terminals"] = terminals
+    _check_bounds(path, arrays["actions"], action_space)
+    whole = int(ends[-1]) + 1
+    try:
+        return make_dataset(
+            **{key: array[:whole] for key, array in arrays.items()},
+            lengths=np.diff(ends, prepend=-1),
+            observation_space=observation_space,
+            action_space=action_space,
+            info={**(info or {}), "unfinished_steps": len(terminals) - whole},
+        )
+    except InvalidDataset as error:
+        raise InvalidDataset(f"{path}: {error}") from error
+
+
+def write_d4rl(
+    dataset: TrajectoryDataset, path: Path, *, timeouts: bool = True, compression: str | None = "gzip"
+) -> None:
+    """Write a dataset in D4RL's layout, float32, whole or not at all; `read_d4rl` gives it back with its digest.
+
+    `metadata/` says where the data come from. There are no next_observations: what follows a cut-off is unknown.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        with h5py.File(temporary, "w") as file:
+            for key, array in _columns(dataset, timeouts).items():
+                file.create_dataset(key, data=array, compression=compression)
+            facts = {"source": str(dataset.info.get("source", "unknown")), "digest": dataset.digest}
+            facts["info"] = json.dumps(dict(dataset.info), sort_keys=True)
+            for key, text in facts.items():
+                file[f"metadata/{key}"] = text
+        Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide the file from others
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        with h5py.File(path, "r") as file:
+            present = [*KEYS, "timeouts"] if "timeouts" in file else KEYS
+            return {key: _column(path, file, key) for key in present}
+    except _BROKEN as error:
+        reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidDataset(
+            f"{path} cannot be read as HDF5: {reason}. Delete it and fetch it again: it may be cut short."
+        ) from error
+
+
+def _column(path: Path, file: Any, key: str) -> Array:
+    if key not in file:
+        raise InvalidDataset(f"{path}: no key {key!r}. It holds: {', '.join(sorted(file)) or 'nothing'}.")
+    found = file[key]
+    if not isinstance(found, h5py.Dataset):
+        raise InvalidDataset(f"{path}: {key!r} is a group of {len(found)} entries, not an array.")
+    if found.dtype.kind not in "biuf":
+        raise InvalidDataset(f"{path}: {key!r} holds {found.dtype}, not numbers.")
+    if not found.shape:
+        raise InvalidDataset(f"{path}: {key!r} is one value, not an array with a row for each step.")
+    try:
+        array: Array = found[()]
+    except _BROKEN as error:
+        raise InvalidDataset(
+            f"{path}: {key!r} cannot be read: {error}. Delete the file and fetch it again."
+        ) from error
+    return array
+
+
+def _flat(path: Path, key: str, values: Array) -> Array:
+    if values.ndim == 2 and values.shape[1] == 1:
+        return values[:, 0]
+    if values.ndim != 1:
+        raise InvalidDataset(f"{path}: {key!r} has shape {values.shape}, not [N] or [N, 1].")
+    return values
+
+
+def _check_lengths(path: Path, columns: Mapping[str, Array]) -> None:
+    steps = len(columns["rewards"])
+    if not steps:
+        raise InvalidDataset(f"{path}: 'rewards' is empty.")
+    for key, values in columns.items():
+        if len(values) != steps:
+            raise InvalidDataset(f"{path}: {key!r} has {len(values)} rows where 'rewards' has {steps}.")
+
+
+def _flags(path: Path, key: str, values: Array) -> NDArray[np.bool_]:
+    flags: NDArray[np.bool_] = values.astype(bool)
+    wrong = np.flatnonzero(values != flags)  # nan, 2 or -1
+    if len(wrong):
+        raise InvalidDataset(f"{path}: {key!r} holds {values[wrong[0]]} in row {wrong[0]}, not 0 or 1.")
+    return flags
+
+
+def _ends_by_horizon(terminals: NDArray[np.bool_], horizon: int) -> NDArray[np.int64]:
+    """The last step of every episode where only terminals are known: a terminal, or its `horizon`-th step."""
+    starts = np.concatenate([[0], np.flatnonzero(terminals) + 1])
+    lengths = np.diff(starts, append=len(terminals))
+    place = np.arange(len(terminals)) - np.repeat(starts, lengths)
+    return np.flatnonzero(terminals | (place % horizon == horizon - 1))
+
+
+def _as_space(path: Path, key: str, values: Array, space: gym.Space[Any]) -> Array:
+    """Integers where the space has integers, else finite float32, of the space's shape."""
+    if values.shape[1:] != space.shape:
+        raise InvalidDataset(f"{path}: {key!r} has rows of shape {values.shape[1:]}, the task's have {space.shape}.")
+    if space.dtype is not None and not np.issubdtype(space.dtype, np.floating):
+        if not np.issubdtype(values.dtype, np.integer):
+            raise InvalidDataset(f"{path}: {key!r} holds {values.dtype}, the task has integers: {space}.")
+        return values
+    return _finite(path, key, values)
+
+
+def _finite(path: Path, key: str, values: Array) -> Array:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is found
+        values = np.ascontiguousarray(values, np.float32)
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+        raise InvalidDataset(f"{path}: {key!r} holds {values[row].tolist()} in row {row}: not finite as float32.")
+    return values
+
+
+def _check_bounds(path: Path, actions: Array, space: gym.Space[Any]) -> None:
+    if not isinstance(space, gym.spaces.Box):
+        return
+    slack = ACTION_ROUNDING * np.maximum(1, np.maximum(abs(space.low), abs(space.high)))
+    low, high = space.low - slack, space.high + slack
+    if (actions.min(axis=0) < low).any() or (actions.max(axis=0) > high).any():
+        outside = (actions < low) | (actions > high)
+        row = int(np.flatnonzero(outside.reshape(len(actions), -1).any(axis=1))[0])
+        raise InvalidDataset(f"{path}: 'actions' holds {actions[row].tolist()} in row {row}, outside of {space}.")
+
+
+def _columns(dataset: TrajectoryDataset, timeouts: bool) -> dict[str, Array]:
+    columns = {key: np.asarray(getattr(dataset, key)) for key in KEYS}
+    columns = {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in columns.items()}
+    if timeouts:
+        columns["timeouts"] = np.zeros(dataset.num_steps, bool)
+        columns["timeouts"][dataset.offsets[1:] - 1] = True
+        columns["timeouts"] &= ~columns["terminals"]
+    return columns

@@ -1,0 +1,124 @@
+"""The v2 files of D4RL (Fu et al. 2020): where they lie, where they are fetched from, and what is known of them."""
+
+import csv
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtbench import shipped
+from dtbench.data import store
+from dtbench.data.download import download, sha256_of
+from dtbench.data.hdf5 import read_d4rl
+from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.domains.d4rl.robots import Robot
+from dtbench.errors import MissingDataset, UnknownName
+
+ROBOT_NAMES = ("halfcheetah", "hopper", "walker2d")
+KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert")
+URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"  # d4rl/infos.py, DATASET_URLS
+
+_READER = 1  # part of an import's identity: raise it when the reader gives other arrays for the same file
+
+
+@dataclass(frozen=True, slots=True)
+class KnownStatistics:
+    """What public logs say of a file; None where they do not."""
+
+    episodes: int | None
+    return_mean: float | None
+    return_std: float | None
+    return_min: float | None
+    return_max: float | None
+
+
+def names() -> list[str]:
+    """The datasets that D4RL published files of, e.g. hopper-medium-v2."""
+    return [f"{robot}-{kind}-v2" for robot in ROBOT_NAMES for kind in KINDS]
+
+
+def file_name(name: str) -> str:
+    """D4RL's file of a dataset, e.g. hopper_medium_replay-v2.hdf5; raise UnknownName where it published none."""
+    if name not in names():
+        raise UnknownName("D4RL file", name, names())
+    robot, _, kind = name.removesuffix("-v2").partition("-")
+    return f"{robot}_{kind.replace('-', '_')}-v2.hdf5"
+
+
+def url(name: str) -> str:
+    """Where D4RL's file of a dataset lies."""
+    return URL + file_name(name)
+
+
+def folders() -> list[Path]:
+    """Where files are looked for: $D4RL_DATASET_DIR, d4rl's own folder, and dtbench's downloads."""
+    configured = os.environ.get("D4RL_DATASET_DIR")
+    own = [Path(configured).expanduser()] if configured else []
+    return [*own, Path.home() / ".d4rl" / "datasets", store.root() / "downloads"]
+
+
+def find_file(name: str) -> Path | None:
+    """D4RL's file of a dataset on this machine, or None."""
+    paths = [folder / file_name(name) for folder in folders()]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def fetch(name: str) -> None:
+    """Download D4RL's file of a dataset unless it is here; raise MissingDataset where that fails."""
+    if find_file(name) is None:
+        download(url(name), folders()[-1] / file_name(name))
+
+
+def load(name: str, robot: Robot) -> TrajectoryDataset:
+    """Open D4RL's file of a dataset; the first time, and after it changed, it is read into the store.
+
+    Raises MissingDataset where there is no file, InvalidDataset for a broken one.
+    """
+    path = find_file(name)
+    if path is None:
+        raise MissingDataset(
+            f"{name}: no file {file_name(name)} in {', '.join(map(str, folders()))}. "
+            f"Run `dtbench data get {name}`, or set D4RL_DATASET_DIR."
+        )
+    return load_file(path, name, robot)
+
+
+def load_file(path: Path, name: str, robot: Robot) -> TrajectoryDataset:
+    """Open any file in D4RL's layout as data of this robot, through the store."""
+    stat = path.stat()
+    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {robot.name} {_READER}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+    def make() -> TrajectoryDataset:
+        return read_d4rl(
+            path,
+            observation_space=robot.observation_space,
+            action_space=robot.action_space,
+            horizon=robot.horizon,
+            info={"source": "d4rl", "dataset": name, "file": path.name, "sha256": sha256_of(path)},
+        )
+
+    return store.open_or_make(f"{name}-d4rl-{key}", make)
+
+
+def known_statistics(name: str) -> KnownStatistics | None:
+    """What the published tables that dtbench ships say of D4RL's file, or None."""
+    robot, _, kind = name.partition("-")
+    with shipped.find("published", "decision_transformer.csv").open(newline="", encoding="utf-8") as text:
+        rows = [
+            row
+            for row in csv.DictReader(text)
+            if row["table"] == "dataset stats" and (row["env"], row["dataset"]) == (robot, kind)
+        ]
+    means = {row["metric"]: float(row["mean"]) for row in rows}
+    stds = {row["metric"]: float(row["std"]) for row in rows if row["std"]}
+    if not means:
+        return None
+    episodes = means.get("n_trajectories")
+    return KnownStatistics(
+        episodes=None if episodes is None else int(episodes),
+        return_mean=means.get("traj_return_mean"),
+        return_std=stds.get("traj_return_mean"),
+        return_min=means.get("traj_return_min"),
+        return_max=means.get("traj_return_max"),
+    )

@@ -1,0 +1,120 @@
+"""Recording of behaviour policies at play: whole episodes by the recipe of D4RL (Fu et al. 2020)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+from dtbench.domains.d4rl.behavior import BehaviorPolicy
+from dtbench.domains.d4rl.games import RobotGames
+from dtbench.domains.d4rl.robots import Physics, Robot
+from dtbench.errors import InvalidValue
+from dtbench.randomness import generator
+
+GAMES = 128  # at a time
+Segment = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
+
+
+def record(
+    robot: Robot,
+    policies: Sequence[BehaviorPolicy | None],
+    *,
+    steps: int,
+    seed: int,
+    physics: Physics = "d4rl",
+    cut_last: bool = False,
+) -> TrajectoryDataset:
+    """Record about `steps` steps, an equal share by each policy in turn; None plays uniformly at random.
+
+    Whole episodes: a policy plays until it has filled its share, and what it plays beyond that is dropped, as D4RL
+    drops an unfinished tail. With `cut_last` the tail is kept instead as an episode that was cut off, as a replay
+    buffer keeps it. Equal arguments give equal data. Raises InvalidValue for fewer steps than an episode has.
+    """
+    if steps < robot.horizon:
+        raise InvalidValue(f"steps {steps}: at least one episode of {robot.horizon} steps must fit.")
+    shares = np.diff(np.linspace(0, steps, len(policies) + 1).astype(int))
+    segments: list[Segment] = []
+    for place, (policy, share) in enumerate(zip(policies, shares, strict=True)):
+        segments += _share(robot, policy, steps=int(share), seed=seed, place=place, physics=physics, cut_last=cut_last)
+    lengths = np.array([len(rewards) for _, _, rewards, _ in segments])
+    terminals = np.zeros(lengths.sum(), bool)
+    terminals[np.cumsum(lengths) - 1] = [terminated for *_, terminated in segments]
+    return make_dataset(
+        observations=np.concatenate([observations for observations, *_ in segments]),
+        actions=np.concatenate([actions for _, actions, *_ in segments]),
+        rewards=np.concatenate([rewards for _, _, rewards, _ in segments]),
+        terminals=terminals,
+        lengths=lengths,
+        observation_space=robot.observation_space,
+        action_space=robot.action_space,
+        info={"source": "generated", "robot": robot.name, "physics": physics, "seed": seed, "asked_steps": steps},
+    )
+
+
+def mean_return(robot: Robot, policy: BehaviorPolicy, *, episodes: int, seed: int) -> tuple[float, float]:
+    """Mean and standard deviation of the returns of `episodes` games with the policy's own noise."""
+    played = _episodes(robot, policy, games=episodes, rng=generator(seed, 11), physics="d4rl")
+    returns = [float(rewards.sum()) for _, _, rewards, _ in played]
+    return float(np.mean(returns)), float(np.std(returns))
+
+
+def _share(
+    robot: Robot,
+    policy: BehaviorPolicy | None,
+    *,
+    steps: int,
+    seed: int,
+    place: int,
+    physics: Physics,
+    cut_last: bool,
+) -> list[Segment]:
+    """Episodes of one policy, together at most `steps` long."""
+    rng = generator(seed, 13, place)
+    kept: list[Segment] = []
+    left = steps
+    games = int(np.clip(steps // robot.horizon, 1, GAMES))
+    while left > 0:
+        for observations, actions, rewards, terminated in _episodes(
+            robot, policy, games=games, rng=rng, physics=physics
+        ):
+            if len(rewards) <= left:
+                kept.append((observations, actions, rewards, terminated))
+            elif cut_last:
+                kept.append((observations[:left], actions[:left], rewards[:left], False))
+            left -= len(rewards)
+            if left <= 0:
+                break
+    return kept
+
+
+def _episodes(
+    robot: Robot, policy: BehaviorPolicy | None, *, games: int, rng: np.random.Generator, physics: Physics
+) -> list[Segment]:
+    """Play `games` games to their end."""
+    env = RobotGames(robot, games, physics=physics)
+    present, _ = env.reset(seed=[int(s) for s in rng.integers(2**31, size=games)])
+    shape = (robot.horizon, games)
+    observations = np.zeros((*shape, robot.observation_size), np.float32)
+    actions = np.zeros((*shape, robot.action_size), np.float32)
+    rewards = np.zeros(shape, np.float32)
+    lengths = np.full(games, robot.horizon)
+    terminals = np.zeros(games, bool)
+    running = np.ones(games, bool)
+    for step in range(robot.horizon):
+        observations[step] = present
+        if policy is None:
+            actions[step] = rng.uniform(-1, 1, size=(games, robot.action_size))
+        else:
+            noise = rng.standard_normal((games, robot.action_size), np.float32)
+            actions[step, running] = policy.act(present[running], noise[running])
+        present, rewards[step], terminated, truncated, _ = env.step(actions[step])
+        ended = running & (terminated | truncated)
+        lengths[ended], terminals[ended] = step + 1, terminated[ended]
+        running &= ~ended
+        if not running.any():
+            break
+    return [
+        (observations[:n, game].copy(), actions[:n, game].copy(), rewards[:n, game].copy(), bool(terminals[game]))
+        for game, n in enumerate(lengths)
+    ]

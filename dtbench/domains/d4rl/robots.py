@@ -1,0 +1,118 @@
+"""The robots of the Gym experiments: their environments under three physics, reference scores and target returns."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.mujoco import MujocoEnv
+
+from dtbench.domains.d4rl.physics import fixed_total_mass, restore_d4rl_physics
+from dtbench.errors import UnknownName
+
+Physics = Literal["d4rl", "v4", "v5"]
+PHYSICS: tuple[Physics, ...] = ("d4rl", "v4", "v5")
+
+
+@dataclass(frozen=True, slots=True)
+class Robot:
+    """One robot: what it is, how its scores are normalised, and what a return-conditioned policy is asked for."""
+
+    name: str
+    observation_size: int
+    action_size: int
+    environments: Mapping[Physics, str]  # "module:class"; d4rl is v4 with its physics restored
+    horizon: int  # steps after which an episode is cut off
+    reference: tuple[float, float]  # returns that score 0 and 100
+    target_returns: tuple[float, ...]  # the paper's own target comes first (Chen et al. 2021, Table 9)
+    return_scale: float  # what returns-to-go are divided by in the public code
+    context: int  # K, in steps
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """Unbounded vectors, of the precision that D4RL stores."""
+        return spaces.Box(-np.inf, np.inf, (self.observation_size,), np.float32)
+
+    @property
+    def action_space(self) -> spaces.Box:
+        """Torques between -1 and 1."""
+        return spaces.Box(-1.0, 1.0, (self.action_size,), np.float32)
+
+    def make(self, physics: Physics = "d4rl") -> MujocoEnv:
+        """One environment without a time limit; raise UnknownName for physics that do not exist."""
+        if physics not in PHYSICS:
+            raise UnknownName("physics", physics, PHYSICS)
+        module, _, name = self.environments[physics].partition(":")
+        env: Any = getattr(importlib.import_module(module), name)()
+        if physics == "d4rl":
+            restore_d4rl_physics(env.model, total_mass=fixed_total_mass(Path(env.fullpath)))
+        made: MujocoEnv = env
+        return made
+
+
+def _gymnasium(name: str, class_name: str) -> dict[Physics, str]:
+    versions: dict[Physics, str] = {"d4rl": "v4", "v4": "v4", "v5": "v5"}
+    return {physics: f"gymnasium.envs.mujoco.{name}_{version}:{class_name}" for physics, version in versions.items()}
+
+
+# Reference scores: D4RL's infos.py (Fu et al. 2020), equal for v0, v1 and v2. Targets: Chen et al. (2021), Table 9, and
+# their public code. Reacher2d has no reference scores anywhere: 100 is its longest episode, a reward for every step.
+ROBOTS: dict[str, Robot] = {
+    robot.name: robot
+    for robot in (
+        Robot(
+            name="halfcheetah",
+            observation_size=17,
+            action_size=6,
+            environments=_gymnasium("half_cheetah", "HalfCheetahEnv"),
+            horizon=1000,
+            reference=(-280.178953, 12135.0),
+            target_returns=(6000.0, 12000.0),
+            return_scale=1000.0,
+            context=20,
+        ),
+        Robot(
+            name="hopper",
+            observation_size=11,
+            action_size=3,
+            environments=_gymnasium("hopper", "HopperEnv"),
+            horizon=1000,
+            reference=(-20.272305, 3234.3),
+            target_returns=(3600.0, 1800.0),
+            return_scale=1000.0,
+            context=20,
+        ),
+        Robot(
+            name="walker2d",
+            observation_size=17,
+            action_size=6,
+            environments=_gymnasium("walker2d", "Walker2dEnv"),
+            horizon=1000,
+            reference=(1.629008, 4592.3),
+            target_returns=(5000.0, 2500.0),
+            return_scale=1000.0,
+            context=20,
+        ),
+        Robot(
+            name="reacher2d",
+            observation_size=12,
+            action_size=2,
+            environments=dict.fromkeys(PHYSICS, "dtbench.domains.d4rl.reacher_2d:Reacher2dEnv"),
+            horizon=100,
+            reference=(0.0, 100.0),
+            target_returns=(50.0, 76.0, 40.0),
+            return_scale=10.0,
+            context=5,
+        ),
+    )
+}
+
+
+def robot_named(name: str) -> Robot:
+    """The robot of this name; raise UnknownName with those that exist."""
+    if name not in ROBOTS:
+        raise UnknownName("robot", name, ROBOTS)
+    return ROBOTS[name]

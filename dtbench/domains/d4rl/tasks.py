@@ -1,0 +1,102 @@
+"""The Gym tasks of D4RL (Fu et al. 2020) and the paper's Reacher, each with the sources that its data may come from."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtbench.data import store
+from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.domains.d4rl import files, generated
+from dtbench.domains.d4rl.games import RobotGames
+from dtbench.domains.d4rl.robots import PHYSICS, ROBOTS, Physics, Robot
+from dtbench.errors import InvalidValue, UnknownName
+from dtbench.evaluation import Episodes
+from dtbench.task import DataSource, Task, normalize
+
+REACHER = "reacher2d"
+
+
+def gym_task(
+    robot: Robot,
+    kind: str,
+    *,
+    delayed: bool = False,
+    physics: Physics = "d4rl",
+    steps: int = generated.STEPS,
+) -> Task:
+    """The task of one robot and one kind of data.
+
+    `physics` is that of evaluation and of generated data: "d4rl" is gymnasium's v4 with the physics of mujoco_py
+    restored, "v4" and "v5" are gymnasium's own. `steps` is the size of generated data.
+    Raises UnknownName or InvalidValue for others.
+    """
+    if physics not in PHYSICS:
+        raise UnknownName("physics", physics, PHYSICS)
+    if not isinstance(steps, int) or steps < robot.horizon:
+        raise InvalidValue(f"steps {steps!r}: generated data needs a whole number of at least {robot.horizon} steps.")
+    name = task_name(robot, kind, delayed=delayed)
+    late = _delayed if delayed else _as_it_is
+    generate = partial(generated.load_generated, robot, kind, steps=steps, physics=physics)
+    sources = [
+        DataSource(
+            name="generated",
+            load=lambda: late(generate()),
+            available=lambda: generated.is_stored(robot, kind, steps=steps, physics=physics),
+        )
+    ]
+    if robot.name != REACHER:  # its data was never released
+        set_name = task_name(robot, kind)
+        sources.insert(
+            0,
+            DataSource(
+                name="d4rl",
+                load=lambda: late(files.load(set_name, robot)),
+                available=lambda: files.find_file(set_name) is not None,
+                fetch=lambda: files.fetch(set_name),
+            ),
+        )
+    return Task(
+        name=name,
+        domain="d4rl",
+        load_dataset=lambda: late(generate()),
+        make_env=partial(RobotGames, robot, physics=physics, delayed=delayed),
+        score=partial(_normalized, robot),
+        score_name=f"normalised score (physics {physics})",
+        target_returns=robot.target_returns,
+        description=_description(robot, kind, delayed=delayed),
+        sources=tuple(sources),
+    )
+
+
+def task_name(robot: Robot, kind: str, *, delayed: bool = False) -> str:
+    """D4RL's own name where it has one: hopper-medium-replay-v2."""
+    words = [robot.name, kind, *(["delayed"] if delayed else []), *([] if robot.name == REACHER else ["v2"])]
+    return "-".join(words)
+
+
+def _description(robot: Robot, kind: str, *, delayed: bool) -> str:
+    late = "; all reward of an episode comes with its last step" if delayed else ""
+    return f"{robot.name}, data of kind {kind}{late}."
+
+
+def _normalized(robot: Robot, episodes: Episodes) -> NDArray[np.float64]:
+    low, high = robot.reference
+    return normalize(episodes.returns, low=low, high=high)
+
+
+def _delayed(dataset: TrajectoryDataset) -> TrajectoryDataset:
+    return store.open_or_make(f"delayed-{dataset.digest[:16]}", dataset.delayed)
+
+
+def _as_it_is(dataset: TrajectoryDataset) -> TrajectoryDataset:
+    return dataset
+
+
+TASKS: dict[str, Callable[..., Task]] = {
+    task_name(robot, kind, delayed=delayed): partial(gym_task, robot, kind, delayed=delayed)
+    for robot in ROBOTS.values()
+    for kind in generated.KINDS
+    for delayed in (False, True)
+}

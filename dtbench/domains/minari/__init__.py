@@ -1,0 +1,1 @@
+"""Any Minari dataset on this machine as a task."""

@@ -1,0 +1,139 @@
+"""Tasks of the form minari:mujoco/hopper/medium-v0: Minari's data in Minari's environment, on Minari's scale."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from dtbench.data.minari_sets import (
+    describe,
+    fetch_minari,
+    is_local,
+    load_minari,
+    local_sets,
+    make_environment,
+)
+from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.domains.d4rl.robots import Robot
+from dtbench.errors import InvalidDataset
+from dtbench.evaluation import Episodes
+from dtbench.task import DataSource, Task, normalize
+
+SCHEME = "minari:"
+
+
+def task_from_id(name: str) -> Task:
+    """The task of a Minari dataset, named minari:ID; it is downloaded where it is not on this machine.
+
+    Its scores are normalised by the set's own reference scores, else they are raw returns: neither is comparable with
+    D4RL's. Asked for is the best return of the data. Raises MissingDataset where the set can neither be found nor
+    fetched.
+    """
+    dataset_id = name.removeprefix(SCHEME)
+    fetch_minari(dataset_id)
+    said = describe(dataset_id)
+    load = partial(load_minari, dataset_id)
+    own = "normalised return (Minari's own normalisation)"
+    return Task(
+        name=f"{SCHEME}{dataset_id}",
+        domain="minari",
+        load_dataset=load,
+        make_env=partial(MinariGames, dataset_id),
+        score=partial(score, reference=said.reference),
+        score_name="raw return" if said.reference is None else own,
+        target_returns=(float(load().returns.max()),),
+        description=f"Minari's {dataset_id}, made by {said.algorithm}, in {said.environment or 'no environment'}.",
+        sources=(source(dataset_id),),
+    )
+
+
+def local_names() -> list[str]:
+    """The names of the tasks whose data are on this machine."""
+    return [f"{SCHEME}{dataset_id}" for dataset_id in local_sets()]
+
+
+def source(dataset_id: str, robot: Robot | None = None) -> DataSource:
+    """A Minari dataset as a source of data: of its own task, or of a robot's."""
+    return DataSource(
+        name="minari",
+        load=partial(load_minari, dataset_id) if robot is None else partial(load_minari_for, robot, dataset_id),
+        available=partial(is_local, dataset_id),
+        fetch=partial(fetch_minari, dataset_id),
+    )
+
+
+def load_minari_for(robot: Robot, dataset_id: str) -> TrajectoryDataset:
+    """A Minari dataset as data of a robot, e.g. mujoco/hopper/medium-v0 for Hopper.
+
+    It was recorded with gymnasium's v5 physics and other policies than D4RL's: `info` says so. Raises InvalidDataset
+    where its spaces are not the robot's.
+    """
+    said = describe(dataset_id)
+    ours = (robot.observation_space, robot.action_space)
+    if (said.observation_space.shape, said.action_space.shape) != (ours[0].shape, ours[1].shape):
+        raise InvalidDataset(
+            f"minari:{dataset_id} has observations {said.observation_space} and actions {said.action_space}: "
+            f"{robot.name} has {ours[0]} and {ours[1]}."
+        )
+    return load_minari(dataset_id, spaces=ours)
+
+
+def score(episodes: Episodes, *, reference: tuple[float, float] | None) -> NDArray[np.float64]:
+    """100 (return - low) / (high - low), or the return itself where the set names no references."""
+    if reference is None:
+        return episodes.returns
+    return normalize(episodes.returns, low=reference[0], high=reference[1])
+
+
+class MinariGames(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
+    """Play games of a dataset's environment; a finished game stands still until the next reset.
+
+    gymnasium's SyncVectorEnv without autoreset refuses to step while any of its games has ended.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+
+    def __init__(self, dataset_id: str, num_envs: int) -> None:
+        self.num_envs = num_envs
+        self._games: list[gym.Env[Any, Any]] = [make_environment(dataset_id) for _ in range(num_envs)]
+        self.single_observation_space = self._games[0].observation_space
+        self.single_action_space = self._games[0].action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._observations: NDArray[Any] = np.zeros(0)
+        self._terminated = np.zeros(num_envs, bool)
+        self._truncated = np.zeros(num_envs, bool)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Begin every game; an int seeds game i with seed + i."""
+        seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if _one(seed) else list(seed)  # type: ignore[operator,arg-type]  # what _one tells apart
+        first = [game.reset(seed=own)[0] for game, own in zip(self._games, seeds, strict=True)]
+        self._observations = np.array(first, self.single_observation_space.dtype)
+        self._terminated[:], self._truncated[:] = False, False
+        return self._observations.copy(), {}
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Step the games that still run; the others give no reward and stay ended."""
+        rewards = np.zeros(self.num_envs)
+        for i in np.flatnonzero(~(self._terminated | self._truncated)):
+            outcome = self._games[i].step(actions[i])
+            self._observations[i], rewards[i], self._terminated[i], self._truncated[i], _ = outcome
+        return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy(), {}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close every game."""
+        for game in self._games:
+            game.close()  # type: ignore[no-untyped-call]  # gymnasium leaves it untyped
+
+
+def _one(seed: int | Sequence[int | None] | None) -> bool:
+    return seed is None or isinstance(seed, int | np.integer)
