@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := .venv-peers
 
-.PHONY: demo test check lint format wheel clean
+.PHONY: demo test check lint format wheel peers clean
 
 ## Train DT, BC, %BC and CQL on Key-to-Door through Ray Tune, print a table and the path of the report.
 demo: $(INSTALLED)
@@ -13,7 +14,7 @@ demo: $(INSTALLED)
 
 ## The fast tests; they need no GPU and no network, and Ray only where marked `ray`.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(if $(wildcard $(PEERS)/.installed),DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python) $(BIN)/python -m pytest
 
 ## Format, lint, types, tests.
 check: lint test
@@ -34,9 +35,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+## An environment with d3rlpy, whose requirements exclude ours; `make test` then compares losses with it.
+peers: $(PEERS)/.installed
+
+$(PEERS)/.installed: constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python tools/install_torch.py constraints.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check d3rlpy==2.8.1
+	touch $@
+
 ## Build the wheel, install it into an empty environment, use it from an empty folder.
 wheel: $(INSTALLED)
 	tools/check_wheel.sh $(BIN)/python
 
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) $(PEERS) demo build dist

@@ -68,10 +68,11 @@ def run(
     whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
     chosen = narrow(whole, tasks=task or (), contenders=contender or ())
     ledger = Ledger(results / "runs")
-    specs = trial_specs(chosen)
+    with progress.preparing() as on_dataset:
+        specs = trial_specs(chosen, on_dataset)
     missing = list({spec.key: spec for spec in specs if ledger.state(spec) != "done"}.values())
     check_fit(chosen, missing)
-    progress.say_what_will_run(chosen, specs, missing)
+    progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))
     document = ledger.remember_suite(resolved_document(whole, specs))
     states = _execute(missing, ledger.root, local=local, address=address)
     found = _write_scores(document, ledger, results)
@@ -91,16 +92,27 @@ def plan(
     contender: ContenderOption = None,
     task: TaskOption = None,
     source: SourceOption = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Time the learners of which no trial is done, for about a minute at most.")
+    ] = True,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Say what would run, what is done, and the time and disk that the rest will take."""
+    """Say what would run, what is done, and the time and disk that the rest will take.
+
+    Opens the datasets, and so makes or fetches those that are missing, as `run` would. Writes nothing else.
+    """
     from dtbench import progress
     from dtbench.ledger import Ledger
     from dtbench.suite import load_suite, narrow, trial_specs
 
     whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
     chosen = narrow(whole, tasks=task or (), contenders=contender or ())
-    progress.say_plan(chosen, trial_specs(chosen), Ledger(results / "runs"))
+    ledger = Ledger(results / "runs")
+    with progress.preparing() as on_dataset:
+        specs = trial_specs(chosen, on_dataset)
+    missing = [spec for spec in specs if ledger.state(spec) != "done"]
+    progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))
+    progress.say_plan(chosen, specs, ledger, try_learners=calibrate)
 
 
 @app.command("list")

@@ -1,6 +1,8 @@
 """One evaluator for all: episodes x target returns in lock step, every episode's return kept."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,6 +52,41 @@ class Evaluator:
 
     def evaluate(self, learner: Learner, targets: Sequence[float] = ()) -> Episodes:
         """Play every episode once for each target return, or once where the learner takes none."""
+        table = self._table(learner, targets)
+        for first in range(0, len(table.episodes), self.max_batch):
+            for _ in self._play(learner, table, np.arange(first, min(first + self.max_batch, len(table.episodes)))):
+                pass
+        return table
+
+    def probe(
+        self,
+        learner: Learner,
+        targets: Sequence[float] = (),
+        *,
+        games: int = 64,
+        steps: int = 20,
+        seconds: float = 1.0,
+    ) -> float:
+        """Seconds that one step of one game takes, learner and environment together.
+
+        Plays at most `games` of the episodes, in lock step, for at most `steps` steps, and no longer than `seconds`
+        from the second step on. The first step pays for what happens once and counts only where there is no other.
+        """
+        table = self._table(learner, targets)
+        with closing(self._play(learner, table, np.arange(min(games, len(table.episodes))))) as playing:
+            began = time.perf_counter()
+            moved = next(playing)
+            spent = time.perf_counter() - began
+            began, further = time.perf_counter(), 0
+            for step, games_left in enumerate(playing, 2):
+                further += games_left
+                spent, moved = time.perf_counter() - began, further
+                if step >= steps or spent > seconds:
+                    break
+        return spent / moved
+
+    def _table(self, learner: Learner, targets: Sequence[float]) -> Episodes:
+        """The episodes to play, in order, with nothing known of them yet."""
         if self.action_mode == "sample" and not isinstance(learner, DiscreteLearner):
             raise IncompatibleTask(
                 f"{type(learner).__name__} has no action_logits to sample actions from: say action_mode: argmax."
@@ -58,7 +95,7 @@ class Evaluator:
         if not len(asked):
             raise IncompatibleTask(f"{type(learner).__name__} wants a target return, the task gives none.")
         episodes = np.tile(np.arange(len(self.seeds)), len(asked))
-        table = Episodes(
+        return Episodes(
             targets=np.repeat(asked, len(self.seeds)),
             episodes=episodes,
             seeds=np.asarray(self.seeds, np.int64)[episodes],
@@ -66,13 +103,16 @@ class Evaluator:
             lengths=np.zeros(len(episodes), np.int64),
             info={key: np.zeros(len(episodes), object) for key in self.info_keys},
         )
-        for first in range(0, len(episodes), self.max_batch):
-            self._play(learner, table, np.arange(first, min(first + self.max_batch, len(episodes))))
-        return table
 
-    def _play(self, learner: Learner, table: Episodes, rows: NDArray[np.int64]) -> None:
-        """Play the games of these rows to their end and write their outcome into the table."""
-        env = self.make_env(len(rows))
+    def _play(self, learner: Learner, table: Episodes, rows: NDArray[np.int64]) -> Generator[int, None, None]:
+        """Play the games of these rows to their end; yield after each step the number of games that took it."""
+        with closing(self.make_env(len(rows))) as env:
+            yield from self._steps(env, learner, table, rows)
+
+    def _steps(
+        self, env: VectorEnv[Any, Any, Any], learner: Learner, table: Episodes, rows: NDArray[np.int64]
+    ) -> Generator[int, None, None]:
+        """Step until every game has ended and write the outcome into the table's rows."""
         observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one for each game
         tape = _Tape(len(rows), learner.context, observations, env.single_action_space.shape or (), self.device)
         remaining = np.nan_to_num(table.targets[rows])
@@ -92,8 +132,8 @@ class Evaluator:
             table.lengths[rows[ended]] = step
             for key in self.info_keys:
                 table.info[key][rows[ended]] = info[key][ended]
+            yield int(playing.sum())
             playing = playing & ~ended
-        env.close()
 
     def _choose(
         self,

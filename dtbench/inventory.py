@@ -112,7 +112,7 @@ def train_behavior(robot_name: str, algorithm: str, folder: Path, *, steps: int,
         raise DtbenchError(
             "training behaviour policies needs stable-baselines3: pip install 'dtbench[behavior]'."
         ) from error
-    train(robot, folder, algorithm=algorithm, steps=steps, seed=seed, snapshots=snapshots, settings={})
+    train(robot, folder, algorithm=algorithm, steps=steps, seed=seed, snapshots=snapshots)
     print(f"{folder}: {len(list(folder.glob('step-*.npz')))} policies and curve.json")
 
 

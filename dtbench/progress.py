@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,12 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
+from rich.columns import Columns
 from rich.console import Console
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from dtbench import registry
+from dtbench.calibration import (
+    Calibration,
+    Estimate,
+    calibrate,
+    evaluations,
+    measured,
+    parallel_trials,
+    scaled,
+    wall_seconds,
+)
 from dtbench.data.download import OnBytes
 from dtbench.errors import UnknownName
 from dtbench.ledger import Ledger
@@ -25,6 +39,12 @@ OnProgress = Callable[[TrialSpec, str, int, float | None], None]
 
 PLAIN_SECONDS = 30.0  # between lines where there is no terminal
 ROWS = 20  # trials a live table shows at most
+MOMENT = 0.5  # seconds that opening a dataset may take before a line says what is going on
+PIPED_WIDTH = 150  # where there is no terminal: a table would be cut to 80 columns
+FULL_PRESET = "paper"  # what suites call the full protocol
+REAL = {"d4rl": "D4RL", "minari": "Minari"}  # sources whose data others have published numbers on
+
+_SAID_BEFORE = {"measured": "", "timed": "up to ", "scaled": "about ", "unknown": ""}
 
 
 @dataclass
@@ -38,15 +58,57 @@ class _Row:
     began: float = 0.0
 
 
-def say_what_will_run(suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[TrialSpec]) -> None:
-    """One line on the plan and one on the data, loud where they are generated."""
-    console = Console(highlight=False)
-    preset = f", preset {suite.preset}" if suite.preset else ""
-    console.print(
-        f"{suite.name}{preset}: {len(specs)} trials, {len(specs) - len(missing)} done, {len(missing)} to run"
-    )
-    for source, tasks in _by_source(specs).items():
-        console.print(f"data: [bold]{source}[/bold] ({', '.join(tasks)})")
+@contextmanager
+def preparing(moment: float = MOMENT) -> Iterator[Callable[[str], None]]:
+    """Give the function that hears whose data are opened; print a line for those that take longer than a moment."""
+    timer: threading.Timer | None = None
+
+    def on_dataset(task: str) -> None:
+        nonlocal timer
+        if timer:
+            timer.cancel()
+        timer = threading.Timer(moment, lambda: print(f"preparing data: {task} ...", flush=True))
+        timer.daemon = True
+        timer.start()
+
+    try:
+        yield on_dataset
+    finally:
+        if timer:
+            timer.cancel()
+
+
+def preset_reason(suite: Suite, named: str, asked: str | None) -> str:
+    """Why the suite, found by `named`, runs with its preset where none was asked for; else nothing."""
+    if asked or not suite.preset:
+        return ""
+    try:
+        wants_gpu = load_suite(named, preset=FULL_PRESET).resources.gpu > 0
+    except UnknownName:
+        return "the suite's default"
+    gpu = torch.cuda.is_available()
+    if suite.preset == FULL_PRESET:
+        return "a GPU is here" if wants_gpu and gpu else "the suite's default"
+    why = "no GPU here" if wants_gpu and not gpu else "the suite's default"
+    return f"{why}; --preset {FULL_PRESET} for the full protocol"
+
+
+def say_what_will_run(
+    suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[TrialSpec], *, why: str = ""
+) -> None:
+    """How many trials, the preset and `why` it is that one, the tasks' options, and the data, loud where made here."""
+    _say(f"{suite.name}: {len(specs)} trials, {len(specs) - len(missing)} done, {len(missing)} to run")
+    if suite.preset:
+        _say(f"preset {suite.preset}" + (f" ({why})" if why else ""))
+    if suite.task_options:
+        _say("task options: " + ", ".join(f"{name}={value}" for name, value in suite.task_options.items()))
+    for (source, real), tasks in _by_source(specs).items():
+        names = ", ".join(tasks)
+        if real:
+            caution = "behaviour policies of dtbench; never compare with published numbers"
+            _say(f"data: GENERATED HERE, not {real}: {names} ({caution})", style="bold yellow")
+        else:
+            _say(f"data: {source} ({names})")
 
 
 @contextmanager
@@ -106,18 +168,22 @@ def download_bar(name: str) -> Iterator[OnBytes]:
 
 
 def say_scores(finals: pd.DataFrame, contenders: Sequence[str], tasks: Sequence[str]) -> None:
-    """The suite's scores so far: means over training seeds at the last checkpoint, n seeds; holes stay holes."""
-    table = Table()
-    table.add_column("contender")
-    for task in tasks:
-        table.add_column(task, justify="right")
+    """The suite's scores so far: means over training seeds at the last checkpoint, n seeds; holes stay holes.
+
+    A line for each contender, or for each task where those are more: a table that is too wide cannot be read.
+    """
     groups = finals.groupby(["contender", "task"]).score.agg(["mean", "count"])
     cells = {key: f"{row['mean']:.1f} ({int(row['count'])})" for key, row in groups.iterrows()}
-    for contender in contenders:
-        table.add_row(contender, *(cells.get((contender, task), "not run") for task in tasks))
-    console = Console(highlight=False)
-    console.print("score at the last checkpoint: mean over n training seeds (n)")
-    console.print(table)
+    tall = len(tasks) > len(contenders)
+    lines, columns = (tasks, contenders) if tall else (contenders, tasks)
+    table = Table("task" if tall else "contender")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for line in lines:
+        keys = [(column, line) if tall else (line, column) for column in columns]
+        table.add_row(line, *(cells.get(key, "not run") for key in keys))
+    _say("score at the last checkpoint: mean over n training seeds (n)")
+    _show(table)
 
 
 def say_what_failed(failed: Sequence[TrialSpec], ledger: Ledger) -> None:
@@ -130,28 +196,23 @@ def say_what_failed(failed: Sequence[TrialSpec], ledger: Ledger) -> None:
         )
 
 
-def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger) -> None:
-    """A table of contenders and tasks, what is done of them, and what the rest takes."""
-    rates = _seconds_by_cell(specs, ledger)
-    table = Table(title=f"{suite.title} (preset {suite.preset or 'none'})", title_justify="left")
-    for column in ("task", "contender", "steps", "seeds", "done", "failed", "time to go"):
-        table.add_column(column)
-    total, unknown = 0.0, 0
-    for cell in dict.fromkeys(spec.cell for spec in specs):
-        trials = [spec for spec in specs if spec.cell == cell]
-        states = [ledger.state(spec) for spec in trials]
-        waiting = len(trials) - states.count("done")
-        seconds = rates.get(cell)
-        total += waiting * (seconds or 0)
-        unknown += waiting if seconds is None else 0
-        to_go = "-" if not waiting else "unknown" if seconds is None else _duration(waiting * seconds)
-        numbers = (str(trials[0].budget), str(len(trials)), str(states.count("done")), str(states.count("failed")))
-        table.add_row(trials[0].task, trials[0].contender, *numbers, to_go)
-    console = Console(highlight=False)
-    console.print(table)
-    known = f"To go: {_duration(total)} of trial time, judged by the trials already done"
-    console.print(f"{known}, and {unknown} trials of unknown length." if unknown else f"{known}.")
-    console.print(_disk(specs, ledger))
+def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, *, try_learners: bool) -> None:
+    """A table of contenders and tasks, what is done of them, and what the rest takes.
+
+    Cells without a finished trial are judged by timing their learners, or else by finished trials of the same
+    algorithm, where there are any.
+    """
+    known = measured(specs, ledger)
+    missing = list({spec.key: spec for spec in specs if ledger.state(spec) != "done"}.values())
+    new = [spec for spec in missing if spec.cell not in known]
+    calibration = _calibration(new) if try_learners else Calibration(scaled(new, ledger))
+    estimates = {**calibration.estimates, **known}
+    _show(_plan_table(suite, specs, ledger, estimates))
+    for line in _totals(missing, estimates):
+        _say(line)
+    for line in _legend(new, calibration):
+        _say(line)
+    _say(_disk(specs, ledger))
 
 
 def list_suites() -> None:
@@ -163,17 +224,27 @@ def list_suites() -> None:
 
 
 def list_tasks() -> None:
-    """Tasks, domain by domain."""
+    """Tasks, domain by domain, and the sources that their data may come from, the best first."""
+    console = Console(highlight=False)
     for domain, names in registry.tasks_by_domain().items():
+        by_source: dict[str, list[str]] = {}
         for name in names:
-            print(f"{name:<24} {domain}")
+            sources = [source.name for source in registry.make_task(name).sources] or ["generated"]
+            by_source.setdefault(", else ".join(sources), []).append(name)
+        _say(f"{domain}: {len(names)} tasks", style="bold")
+        for sources_named, tasks in by_source.items():
+            _say(f"  data: {sources_named}")
+            console.print(Padding(Columns(tasks, padding=(0, 2), column_first=True, equal=True), (0, 0, 0, 4)))
 
 
 def list_algorithms() -> None:
-    """Registered algorithms."""
+    """Registered algorithms, and the sets of hyperparameters that they have names for."""
     for name in registry.algorithm_names():
         found = registry.algorithm_class(name)
-        print(f"{name:<24} {(found.__doc__ or '').strip().splitlines()[0]}")
+        _say(f"{name:<24} {(found.__doc__ or '').strip().splitlines()[0]}")
+        for preset, values in registry.algorithm_presets(name).items():
+            differences = ", ".join(f"{key}={value}" for key, value in values.items())
+            _say(f"    preset {preset:<12} {differences or 'the defaults'}")
 
 
 def list_runs(results: Path) -> None:
@@ -244,21 +315,76 @@ def _summary(rows: Mapping[str, _Row], started: float) -> str:
     return f"{states.count('done')}/{len(rows)} done{failed}, {_duration(elapsed)}{left}"
 
 
-def _seconds_by_cell(specs: Sequence[TrialSpec], ledger: Ledger) -> dict[str, float]:
-    """Mean seconds of the finished trials of each cell; else of the same algorithm on any data, per step."""
-    found: dict[str, float] = {}
-    rates: dict[str, list[float]] = {}
-    for record in ledger.records():
-        rates.setdefault(record.spec.algorithm, []).append(record.result["seconds"] / max(record.spec.budget, 1))
-    for spec in specs:
-        if spec.cell in found:
-            continue
-        same = [record.result["seconds"] for record in ledger.siblings(spec)]
-        if same:
-            found[spec.cell] = sum(same) / len(same)
-        elif spec.algorithm in rates:
-            found[spec.cell] = max(rates[spec.algorithm]) * max(spec.budget, 1)
-    return found
+def _calibration(specs: Sequence[TrialSpec]) -> Calibration:
+    """Time the learners, saying so: a line before, and on a terminal which one it is."""
+    if not specs:
+        return Calibration()
+    _say("timing the learners of what is not done, for about a minute at most (--no-calibrate: not) ...")
+    console = Console(highlight=False)
+    with console.status("") as status:
+
+        def on_learner(done: int, learners: int, spec: TrialSpec) -> None:
+            status.update(f"timing {done + 1}/{learners}: {spec.contender} on {spec.task}")
+
+        return calibrate(specs, on_learner)
+
+
+def _plan_table(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, estimates: Mapping[str, Estimate]) -> Table:
+    table = Table(title=f"{suite.title} (preset {suite.preset or 'none'})", title_justify="left")
+    for column in ("task", "contender"):
+        table.add_column(column)
+    for column in ("updates", "evaluations", "seeds", "done", "failed", "time to go"):
+        table.add_column(column, justify="right")
+    for cell in dict.fromkeys(spec.cell for spec in specs):
+        trials = [spec for spec in specs if spec.cell == cell]
+        states = [ledger.state(spec) for spec in trials]
+        numbers = (trials[0].budget, evaluations(trials[0]), len(trials), states.count("done"), states.count("failed"))
+        to_go = _to_go(len(trials) - states.count("done"), estimates.get(cell))
+        table.add_row(trials[0].task, trials[0].contender, *map(str, numbers), to_go)
+    return table
+
+
+def _to_go(trials: int, estimate: Estimate | None) -> str:
+    if not trials:
+        return "-"
+    if estimate is None or estimate.basis == "unknown":
+        return "unknown"
+    return _SAID_BEFORE[estimate.basis] + _duration(trials * estimate.seconds)
+
+
+def _totals(missing: Sequence[TrialSpec], estimates: Mapping[str, Estimate]) -> Iterator[str]:
+    """The time of all trials one after another, and as many at a time as Ray would run here."""
+    found = [estimates.get(spec.cell, Estimate(0.0, "unknown")) for spec in missing]
+    seconds = [estimate.seconds for estimate in found if estimate.basis != "unknown"]
+    unknown = len(found) - len(seconds)
+    bases = {estimate.basis for estimate in found}
+    before = "up to " if "timed" in bases else "about " if "scaled" in bases else ""
+    further = f", and {unknown} trials of unknown length" if unknown else ""
+    yield f"To go: {before}{_duration(sum(seconds))} of trial time{further}."
+    if not missing:
+        return
+    resources = missing[0].resources
+    parallel = parallel_trials(resources)
+    if not parallel:
+        asked = f"cpu {resources.get('cpu', 1):g} and gpu {resources.get('gpu', 0):g}"
+        yield f"Ray cannot run them on this machine: each trial asks for {asked}. --local runs without."
+    elif seconds:
+        yield f"With Ray on this machine, {parallel} at a time: {before}{_duration(wall_seconds(seconds, parallel))}."
+
+
+def _legend(timed: Sequence[TrialSpec], calibration: Calibration) -> Iterator[str]:
+    if calibration.learners:
+        tried = f"a calibration of {calibration.seconds:.0f} s, in which {calibration.learners} learners were tried"
+        yield (
+            f"'up to' is an estimate from {tried} one at a time, on this machine, as busy as it is now; every "
+            "evaluation game is taken to last as long as the longest episode of the data."
+        )
+    if any(estimate.basis == "scaled" for estimate in calibration.estimates.values()):
+        yield "'about' is scaled, step for step, from the slowest finished trial of the same algorithm."
+    labels = {spec.cell: f"{spec.contender} on {spec.task}" for spec in timed}
+    for cell, estimate in calibration.estimates.items():
+        if estimate.basis == "unknown":
+            yield f"unknown: {labels[cell]} cannot be timed: {estimate.reason}"
 
 
 def _disk(specs: Sequence[TrialSpec], ledger: Ledger) -> str:
@@ -271,13 +397,25 @@ def _disk(specs: Sequence[TrialSpec], ledger: Ledger) -> str:
     return f"Disk: {sum(sizes) / 2**20:.1f} MiB used, about {waiting * mean / 2**20:.1f} MiB more."
 
 
-def _by_source(specs: Sequence[TrialSpec]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for spec in specs:
-        tasks = found.setdefault(spec.dataset_source, [])
-        if spec.task not in tasks:
-            tasks.append(spec.task)
+def _by_source(specs: Sequence[TrialSpec]) -> dict[tuple[str, str], list[str]]:
+    """(Source of the data, names of the real sources that they stand in for) -> tasks."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for spec in {spec.task: spec for spec in specs}.values():
+        sources = registry.make_task(spec.task, spec.task_options).sources
+        real = [REAL[source.name] for source in sources if source.name in REAL]
+        stood_in_for = "" if spec.dataset_source in REAL else " or ".join(real)
+        found.setdefault((spec.dataset_source, stood_in_for), []).append(spec.task)
     return found
+
+
+def _say(text: str, style: str | None = None) -> None:
+    """Print a line as it is, however long."""
+    Console(highlight=False).print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _show(table: Table) -> None:
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(width=PIPED_WIDTH, highlight=False)).print(table)
 
 
 def _name(spec: TrialSpec) -> str:

@@ -3,7 +3,7 @@
 import copy
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +32,7 @@ class Evaluation(_Strict):
     every: int = Field(default=1000, ge=1)
     action_mode: ActionMode = "argmax"
     targets: list[float] | None = None  # None: the task's own
-    sweep: int = Field(
-        default=0, ge=0
-    )  # so many further targets for the last checkpoint, from 0 to 1.5 x the data's best
+    sweep: int = Field(default=0, ge=0)  # further targets of the last checkpoint: 0 to 1.5 x the data's best return
 
 
 class Contender(_Strict):
@@ -136,14 +134,19 @@ def check(suite: Suite) -> None:
         raise InvalidValue(f"seeds {suite.seeds} name a seed twice.")
 
 
-def trial_specs(suite: Suite) -> list[TrialSpec]:
+def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -> list[TrialSpec]:
     """Every trial of the suite: seeds first, so that all contenders have one result early.
 
     Opens the datasets, and makes or fetches those that are missing: their digests belong to the trials' keys.
+    `on_dataset` hears the name of each task before its data are opened.
     """
     specs = []
     tasks = {name: registry.make_task(name, suite.task_options) for name in suite.tasks}
-    datasets = {name: task.open(suite.source) for name, task in tasks.items()}
+    datasets = {}
+    for name, task in tasks.items():
+        if on_dataset:
+            on_dataset(name)
+        datasets[name] = task.open(suite.source)
     evaluations = {
         (name, label): _evaluation_spec(suite.evaluation, contender, task.target_returns, datasets[name])
         for name, task in tasks.items()
@@ -264,7 +267,42 @@ def _read(name: str) -> dict[str, Any]:
         raise InvalidSuite(f"{path} must be a mapping with name, tasks, contenders, seeds; it is {document!r:.60}.")
     document.setdefault("name", path.stem)
     document.setdefault("title", document["name"])
-    return document
+    return _inherited(document, document.pop("base"), path) if "base" in document else document
+
+
+def _inherited(document: dict[str, Any], base: str, path: Path) -> dict[str, Any]:
+    """What `base` names is taken from that suite where this one says nothing.
+
+    Of the contenders only those listed here remain, each with its settings of there and the differences of here;
+    presets too are laid over those of there.
+    """
+    if base == path.stem or not isinstance(base, str):
+        raise InvalidSuite(f"{path}: base {base!r} must be another suite.")
+    found = _read(base)
+    mine = document.pop("contenders", found.get("contenders", {}))
+    theirs = found.pop("contenders", {})
+    contenders: dict[str, Any] = {}
+    for label, differences in mine.items():
+        contenders[label] = copy.deepcopy(theirs.get(label, {}))
+        _merge(contenders[label], differences or {}, where=str(path))
+    presets = found.pop("presets", {})
+    for preset in presets.values():
+        settings = (preset or {}).get("contenders", {})
+        for pattern in [pattern for pattern in settings if not fnmatch.filter(contenders, pattern)]:
+            del settings[pattern]
+    for name, preset in document.pop("presets", {}).items():
+        presets.setdefault(name, {})
+        _lay_over(presets[name], preset or {})
+    found.pop("published", None)
+    return {**found, **document, "contenders": contenders, "presets": presets}
+
+
+def _lay_over(lower: dict[str, Any], upper: Mapping[str, Any]) -> None:
+    for key, value in upper.items():
+        if isinstance(value, Mapping) and isinstance(lower.get(key), dict):
+            _lay_over(lower[key], value)
+        else:
+            lower[key] = copy.deepcopy(value)
 
 
 def _default_preset(document: Mapping[str, Any]) -> str | None:

@@ -20,7 +20,7 @@ LAYERS = [
     {"domains", "registry"},
     {"ledger"},
     {"trial", "suite"},
-    {"testing", "analysis", "execution"},
+    {"testing", "analysis", "execution", "calibration"},
     {"progress", "doctor"},
     {"inventory"},
     {"cli", "cli_data"},

@@ -1,4 +1,5 @@
 import json
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,22 @@ class Opaque:
 
 class NoDataclass:
     pass
+
+
+def task(name="key-to-door-1k", colour="red"):
+    from dtbench import registry
+
+    return registry.make_task(name)
+
+
+def named(name, length=1):
+    import dataclasses
+
+    return dataclasses.replace(task(), name=f"{name} x {length}")
+
+
+def no_task():
+    return 3
 """
 
 
@@ -117,3 +134,42 @@ def test_hyperparameters_survive_the_way_through_json(plugin: Path) -> None:
 def test_hyperparameters_must_be_plain_values(plugin: Path) -> None:
     with pytest.raises(InvalidAlgorithm, match="plain values"):
         registry.make_algorithm("my_file:Opaque", {})
+
+
+def test_a_task_takes_the_options_that_its_function_has(plugin: Path) -> None:
+    assert registry.make_task("my_file:task", {"name": "key-to-door-10k"}).name == "key-to-door-10k"
+    assert registry.make_task("my_file:task").name == registry.make_task("my_file:task", {}).name == "key-to-door-1k"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("my_file:task", {"color": "blue"}, UnknownName, "Did you mean 'colour'"),
+        ("hopper-medium-v2", {"step": 2000}, UnknownName, "Did you mean 'steps'"),
+        ("hopper-medium-v2", {"physics": "d5rl"}, UnknownName, "Did you mean 'd4rl'"),
+        ("graph-0", {"physics": "v4"}, UnknownName, "option of task graph-0 'physics'"),
+        ("my_file:tsk", None, UnknownName, "task"),
+        ("my_file:no_task", None, InvalidValue, "made a int"),
+        ("minary:mujoco/hopper/medium-v0", None, InvalidAlgorithm, "minary"),
+    ],
+)
+def test_mistakes_in_a_tasks_name_and_options_say_what_to_do(
+    plugin: Path, name: str, options: dict[str, object] | None, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        registry.make_task(name, options)
+
+
+def test_a_prefix_may_be_a_scheme_that_makes_tasks_of_any_name(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(plugin.parent)
+    point = EntryPoint("walks", "my_file:named", registry.SCHEMES)
+    others = {group: registry._points(group) for group in (registry.ALGORITHMS, registry.DOMAINS)}
+    monkeypatch.setattr(registry, "_points", lambda group: others.get(group, {"walks": point}))
+    assert registry.make_task("walks:of/mine-v0").name == "walks:of/mine-v0 x 1"  # given its whole name
+    assert registry.make_task("walks:of/mine-v0", {"length": 3}).name == "walks:of/mine-v0 x 3"
+    with pytest.raises(UnknownName, match="Did you mean 'length'"):
+        registry.make_task("walks:of/mine-v0", {"lenght": 3})
+
+
+def test_minari_is_a_scheme() -> None:
+    assert "minari" in {point.name for point in entry_points(group=registry.SCHEMES)}

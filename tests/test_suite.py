@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName
-from dtbench.suite import load_suite, narrow, parse_seeds, suite_names, trial_specs
+from dtbench.errors import DtbenchError, IncompatibleTask, InvalidSuite, InvalidValue, UnknownName
+from dtbench.suite import check_fit, load_suite, narrow, parse_seeds, resolved_document, suite_names, trial_specs
 
 SUITE = {
     "name": "toy",
@@ -131,3 +132,132 @@ def test_a_working_directory_may_hold_suites_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "sweeps" / "mine.yaml").write_text(yaml.safe_dump(SUITE | {"name": "mine"}))
     assert "mine" in suite_names()
     assert load_suite("mine").name == "mine"
+
+
+TASK_FILE = """
+import dataclasses
+from dtbench import registry
+
+
+def walks(steps: int = 0, physics: str = "d4rl"):
+    task = registry.make_task("key-to-door-1k")
+    return dataclasses.replace(task, name=f"walks {steps} {physics}")
+"""
+
+BC = {"algorithm": "bc", "budget": 4, "hyperparameter_preset": "corl", "hyperparameters": {"width": 8}}
+
+
+def test_a_hyperparameter_preset_lies_under_the_contenders_own_differences(tmp_path: Path) -> None:
+    contenders = {"BC": BC, "Wet": {**BC, "hyperparameters": {"dropout": 0.5}}}
+    plain, wet = trial_specs(load_suite(written(tmp_path, contenders=contenders), preset="plain"))
+    preset = {"layers": 2, "dropout": 0.0, "batch_size": 256, "learning_rate": 3e-4, "normalize_observations": True}
+    assert {key: plain.hyperparameters[key] for key in preset} == preset
+    assert plain.hyperparameters["width"] == 8
+    assert wet.hyperparameters["dropout"] == 0.5
+    assert wet.hyperparameters["layers"] == 2
+
+
+def test_an_unknown_hyperparameter_preset_names_the_nearest(tmp_path: Path) -> None:
+    contenders = {"BC": {**BC, "hyperparameter_preset": "crol"}}
+    with pytest.raises(UnknownName, match="Did you mean 'corl'"):
+        load_suite(written(tmp_path, contenders=contenders), preset="plain")
+
+
+def test_a_task_may_have_hyperparameters_of_its_own(tmp_path: Path) -> None:
+    own = {"key-to-door-*": {"width": 16, "context": 5}, "*-10k": {"width": 32}}
+    contenders = {"DT": {**SUITE["contenders"]["DT"], "hyperparameters_by_task": own}}  # type: ignore[index]
+    suite = load_suite(
+        written(tmp_path, contenders=contenders, tasks=["key-to-door-1k", "key-to-door-10k", "graph-0"]),
+        preset="plain",
+    )
+    found = {spec.task: spec.hyperparameters for spec in trial_specs(suite)}
+    assert [found[task]["width"] for task in suite.tasks] == [16, 32, 8]  # the later pattern wins
+    assert [found[task]["context"] == 5 for task in suite.tasks] == [True, True, False]
+    assert {spec["learning_rate"] for spec in found.values()} == {0.001}
+
+
+def test_a_hyperparameter_of_one_task_is_checked_as_all_are(tmp_path: Path) -> None:
+    contenders = {"DT": {**SUITE["contenders"]["DT"], "hyperparameters_by_task": {"key-*": {"widht": 16}}}}  # type: ignore[index]
+    with pytest.raises(UnknownName, match="width"):
+        load_suite(written(tmp_path, contenders=contenders), preset="plain")
+
+
+def test_the_source_of_the_data_is_the_suites_or_the_commands(tmp_path: Path) -> None:
+    assert load_suite(written(tmp_path), preset="plain").source == "auto"
+    assert load_suite(written(tmp_path, source="generated"), preset="plain").source == "generated"
+    assert load_suite(written(tmp_path, source="generated"), preset="plain", source="d4rl").source == "d4rl"
+    assert load_suite(written(tmp_path), preset="plain", overrides=["source=d4rl"]).source == "d4rl"
+
+
+def test_a_source_that_a_task_does_not_have_is_refused(tmp_path: Path) -> None:
+    auto, generated = (
+        trial_specs(load_suite(written(tmp_path), preset="plain", source=s)) for s in (None, "generated")
+    )
+    assert [spec.key for spec in auto] == [spec.key for spec in generated]
+    with pytest.raises(UnknownName, match="generated"):
+        trial_specs(load_suite(written(tmp_path), preset="plain", source="d4rl"))
+
+
+def test_task_options_reach_the_task_and_belong_to_the_key(tmp_path: Path) -> None:
+    (tmp_path / "my_tasks.py").write_text(TASK_FILE)
+    path = written(tmp_path, tasks=["my_tasks:walks"], task_options={"steps": 10})
+    keys = set()
+    for overrides in ([], ["task_options.steps=20"], ["task_options.physics=v4"]):
+        spec = trial_specs(load_suite(path, preset="plain", overrides=overrides))[0]
+        keys.add(spec.key)
+    assert spec.task_options == {"steps": 10, "physics": "v4"}
+    without = trial_specs(load_suite(written(tmp_path, tasks=["my_tasks:walks"]), preset="plain"))[0]
+    assert without.task_options == {}
+    assert len(keys | {without.key}) == 4
+
+
+def test_an_option_that_a_task_does_not_take_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my_tasks.py").write_text(TASK_FILE)
+    path = written(tmp_path, tasks=["my_tasks:walks"], task_options={"physic": "v4"})
+    with pytest.raises(UnknownName, match="Did you mean 'physics'"):
+        trial_specs(load_suite(path, preset="plain"))
+
+
+def test_the_sweep_goes_evenly_from_nothing_to_half_as_much_again_as_the_datas_best(tmp_path: Path) -> None:
+    # The best walk of Key-to-Door returns 1: 0 to 1.5 in four steps, to one decimal.
+    evaluation = {"episodes": 5, "every": 2, "sweep": 4, "targets": [1.0]}
+    swept = trial_specs(load_suite(written(tmp_path, evaluation=evaluation), preset="plain"))[0]
+    assert swept.evaluation.sweep == (0.0, 0.5, 1.0, 1.5)
+    assert swept.evaluation.targets == (1.0,)
+    evaluation.pop("sweep")
+    plain = trial_specs(load_suite(written(tmp_path, evaluation=evaluation), preset="plain"))[0]
+    assert plain.evaluation.sweep == ()
+    assert swept.key != plain.key
+
+
+@pytest.mark.parametrize(("cuda", "budget"), [(True, 4), (False, 1)])
+def test_the_default_preset_is_the_one_for_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: bool, budget: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    path = written(tmp_path, default_preset={"gpu": "plain", "cpu": "tiny"})
+    assert load_suite(path).contenders["DT"].budget == budget
+    assert load_suite(path, preset="tiny").contenders["DT"].budget == 1  # what is asked for goes first
+
+
+def test_a_default_preset_may_be_one_name_and_must_exist(tmp_path: Path) -> None:
+    assert load_suite(written(tmp_path)).preset == "tiny"  # the first
+    assert load_suite(written(tmp_path, default_preset="plain")).preset == "plain"
+    with pytest.raises(UnknownName, match="tiny"):
+        load_suite(written(tmp_path, default_preset="tini"))
+
+
+def test_a_contender_that_does_not_fit_a_task_is_named_before_anything_runs(tmp_path: Path) -> None:
+    contenders = {**SUITE["contenders"], "TD3+BC": {"algorithm": "td3_bc", "budget": 1}}  # type: ignore[dict-item]
+    suite = load_suite(written(tmp_path, contenders=contenders), preset="plain")
+    with pytest.raises(IncompatibleTask, match=r"TD3\+BC on key-to-door-1k"):
+        check_fit(suite, trial_specs(suite))
+    fitting = narrow(suite, contenders=["DT*", "Random"])
+    check_fit(fitting, trial_specs(fitting))
+
+
+def test_the_resolved_suite_says_where_its_data_comes_from_and_what_its_tasks_were_given(tmp_path: Path) -> None:
+    suite = load_suite(written(tmp_path, source="generated"), preset="plain")
+    document = resolved_document(suite, trial_specs(suite))
+    assert (document["source"], document["task_options"]) == ("generated", {})
+    assert {trial["dataset_source"] for trial in document["trials"]} == {"generated"}

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from dtbench import trial
 from dtbench.analysis.scores import collect, write_scores
 from dtbench.errors import LedgerError
 from dtbench.ledger import Ledger
-from dtbench.spec import TrialSpec
+from dtbench.spec import EvaluationSpec, TrialSpec
 from dtbench.suite import load_suite, resolved_document, trial_specs
 from dtbench.trial import run_trial
 
@@ -85,7 +86,7 @@ def test_an_interrupted_trial_equals_an_undisturbed_one(tmp_path: Path, monkeypa
 KILLED = """
 import sys, json, pathlib
 from dtbench import trial
-from dtbench.spec import TrialSpec
+from dtbench.spec import EvaluationSpec, TrialSpec
 trial.CHECKPOINT_SECONDS = 0.0
 spec = TrialSpec.from_json(json.loads(pathlib.Path(sys.argv[1]).read_text()))
 trial.run_trial(spec, pathlib.Path(sys.argv[2]), lambda step, score: print(step, flush=True))
@@ -205,3 +206,75 @@ def test_a_damaged_record_is_named_with_its_remedy(tmp_path: Path) -> None:
     (ledger.folder(spec) / "result.json").write_text("{")
     with pytest.raises(LedgerError, match="Delete that trial"):
         ledger.record(spec)
+
+
+KNOWN = TrialSpec(
+    suite="toy",
+    contender="DT",
+    task="key-to-door-1k",
+    task_version=1,
+    dataset_digest="0" * 64,
+    dataset_source="generated",
+    algorithm="dt",
+    algorithm_version="1",
+    hyperparameters={"width": 8},
+    seed=3,
+    budget=7,
+    evaluation=EvaluationSpec(episodes=4, every=3, targets=(1.0, 0.0), action_mode="argmax"),
+)
+
+
+def test_trials_without_sweep_and_task_options_keep_the_keys_they_had_before_there_were_any() -> None:
+    # Made with dtbench/spec.py as it was before both.
+    assert KNOWN.key == "fcd7a3ec9a6ba97b"
+    assert KNOWN.cell == "798210528965f708"
+
+
+def test_sweep_and_task_options_decide_a_trials_key_and_source_does_not() -> None:
+    swept = dataclasses.replace(KNOWN, evaluation=dataclasses.replace(KNOWN.evaluation, sweep=(0.5,)))
+    others = [swept, *(dataclasses.replace(KNOWN, task_options={"physics": name}) for name in ("v4", "v5"))]
+    assert len({spec.key for spec in (KNOWN, *others)}) == 4
+    assert len({spec.cell for spec in (KNOWN, *others)}) == 4
+    assert dataclasses.replace(KNOWN, dataset_source="d4rl").key == KNOWN.key
+
+
+def test_a_spec_comes_back_from_json_with_its_key() -> None:
+    evaluation = dataclasses.replace(KNOWN.evaluation, sweep=(0.0, 0.5))
+    spec = dataclasses.replace(KNOWN, evaluation=evaluation, task_options={"physics": "v4", "steps": 1000})
+    again = TrialSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert again == spec
+    assert again.key == spec.key
+
+
+def test_a_record_of_before_sweep_and_task_options_can_be_read() -> None:
+    text = KNOWN.to_json()
+    del text["task_options"], text["evaluation"]["sweep"]
+    assert TrialSpec.from_json(text) == KNOWN
+
+
+def test_the_sweep_is_asked_of_the_last_checkpoint_alone(tmp_path: Path) -> None:
+    # From 0 to 1.5 in four: 0.0 and 1.0 are among the targets already and not asked twice.
+    evaluation = SUITE["evaluation"] | {"sweep": 4}  # type: ignore[operator]
+    spec = specs(tmp_path, evaluation=evaluation)[0]
+    assert run_trial(spec, tmp_path / "runs") == "done"
+    episodes = Ledger(tmp_path / "runs").record(spec).episodes()  # type: ignore[union-attr]
+    asked = {step: sorted(group.target.unique()) for step, group in episodes.groupby("step")}
+    assert asked == {3: [0.0, 1.0], 6: [0.0, 1.0], 7: [0.0, 0.5, 1.0, 1.5]}
+    assert (episodes.groupby(["step", "target"]).size() == 4).all()
+
+
+def test_a_sweep_changes_nothing_in_what_is_asked_anyway(tmp_path: Path) -> None:
+    recorded = []
+    for changes in ({}, {"evaluation": SUITE["evaluation"] | {"sweep": 4}}):  # type: ignore[operator]
+        spec = specs(tmp_path, **changes)[0]
+        run_trial(spec, tmp_path / "runs")
+        recorded.append(Ledger(tmp_path / "runs").record(spec).episodes())  # type: ignore[union-attr]
+    plain, swept = recorded
+    kept = swept[swept.target.isin([0.0, 1.0])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, plain)
+
+
+def test_a_learner_that_takes_no_target_is_not_swept(tmp_path: Path) -> None:
+    spec = specs(tmp_path, evaluation=SUITE["evaluation"] | {"sweep": 4})[2]  # type: ignore[operator]
+    run_trial(spec, tmp_path / "runs")
+    assert len(Ledger(tmp_path / "runs").record(spec).episodes()) == 4  # type: ignore[union-attr]

@@ -42,15 +42,15 @@ def _drawn(dataset: TrajectoryDataset, name: str) -> Figure:
     left.hist(returns, bins=BINS, color="#0072B2")
     left.axvline(float(returns.mean()), color="#D55E00", label=f"mean {returns.mean():.1f}")
     left.axvline(float(returns.max()), color="#009E73", linestyle=":", label=f"best {returns.max():.1f}")
-    left.set(xlabel="return of an episode", ylabel="episodes", title=f"{name} (data: {source})")
+    left.set(xlabel="return of an episode", ylabel="episodes", title=f"{dataset.num_episodes} episodes")
     left.legend(fontsize=8)
     lengths = dataset.lengths
     terminal = np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
     right.hist([lengths[terminal], lengths[~terminal]], bins=BINS, stacked=True, label=["ended", "cut off"])
-    steps = f"{dataset.num_episodes} episodes, {dataset.num_steps} steps"
-    right.set(xlabel="steps of an episode", ylabel="episodes", title=steps)
+    right.set(xlabel="steps of an episode", ylabel="episodes", title=f"{dataset.num_steps} steps")
     right.legend(fontsize=8)
-    figure.text(0.995, 0.995, f"sha256 {dataset.digest[:16]}", ha="right", va="top", fontsize=5)
+    figure.suptitle(f"{name}, data: {source}")
+    figure.supxlabel(f"sha256 {dataset.digest}", fontsize=6)
     return figure
 
 

@@ -17,6 +17,7 @@ from dtbench.errors import InvalidDataset, MissingDataset
 
 Array = NDArray[Any]
 KEYS = ("observations", "actions", "rewards", "terminals")
+WRITER = "dtbench"
 ACTION_ROUNDING = 1e-5  # how far an action may lie outside of its bounds, relative to them: float32 and tanh round
 
 _BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError)  # what h5py says of damaged files
@@ -84,7 +85,11 @@ def write_d4rl(
         with h5py.File(temporary, "w") as file:
             for key, array in _columns(dataset, timeouts).items():
                 file.create_dataset(key, data=array, compression=compression)
-            facts = {"source": str(dataset.info.get("source", "unknown")), "digest": dataset.digest}
+            facts = {
+                "written_by": WRITER,
+                "source": str(dataset.info.get("source", "unknown")),
+                "digest": dataset.digest,
+            }
             facts["info"] = json.dumps(dict(dataset.info), sort_keys=True)
             for key, text in facts.items():
                 file[f"metadata/{key}"] = text
@@ -92,6 +97,16 @@ def write_d4rl(
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def exported_source(path: Path) -> str | None:
+    """Where the data of a file that `write_d4rl` wrote came from; None for any other file."""
+    try:
+        with h5py.File(path, "r") as file:
+            told = {key: file[f"metadata/{key}"].asstr()[()] for key in ("written_by", "source")}
+    except (*_BROKEN, AttributeError):
+        return None
+    return str(told["source"]) if told["written_by"] == WRITER else None
 
 
 def _read(path: Path) -> dict[str, Array]:

@@ -56,8 +56,8 @@ def describe(dataset_id: str) -> MinariSet:
     spec = found.env_spec
     return MinariSet(
         dataset_id=dataset_id,
-        observation_space=_single_precision(found.observation_space),
-        action_space=_single_precision(found.action_space),
+        observation_space=single_precision(found.observation_space),
+        action_space=single_precision(found.action_space),
         reference=None if low is None or high is None or low == high else (float(low), float(high)),
         algorithm=str(metadata.get("algorithm_name") or "unknown"),
         environment=spec.id if spec is not None else "",
@@ -71,10 +71,6 @@ def make_environment(dataset_id: str) -> gym.Env[Any, Any]:
         made: gym.Env[Any, Any] = found.recover_environment(eval_env=True)
     except (ValueError, ImportError, gym.error.Error) as error:
         raise InvalidDataset(f"minari:{dataset_id}: its environment cannot be made: {error}.") from error
-    if isinstance(made.observation_space, gym.spaces.Box):
-        space = _single_precision(made.observation_space)
-        if space.dtype != made.observation_space.dtype:
-            return gym.wrappers.DtypeObservation(made, np.float32)
     return made
 
 
@@ -109,6 +105,13 @@ def fetch_minari(dataset_id: str) -> None:
             f"minari:{dataset_id} could not be downloaded: {str(error).strip() or type(error).__name__}. "
             f"Put it into {_folder(dataset_id)}, or set MINARI_DATASETS_PATH. {_here()}"
         ) from error
+
+
+def single_precision(space: gym.Space[Any]) -> gym.Space[Any]:
+    """The same space in float32: what learners compute in, and D4RL stores."""
+    if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), space.shape, np.float32)
+    return space
 
 
 def _minari() -> Any:
@@ -191,13 +194,6 @@ def _columns(episodes: Iterable[Any]) -> dict[str, list[NDArray[Any]]]:
 def _stacked(arrays: list[NDArray[Any]], space: gym.Space[Any]) -> NDArray[Any]:
     stacked = np.concatenate(arrays)
     return stacked.astype(np.float32) if isinstance(space, gym.spaces.Box) and stacked.dtype.kind == "f" else stacked
-
-
-def _single_precision(space: gym.Space[Any]) -> gym.Space[Any]:
-    """The same space in float32: what learners compute in, and D4RL stores."""
-    if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), space.shape, np.float32)
-    return space
 
 
 def _info(said: MinariSet) -> Mapping[str, Any]:

@@ -17,8 +17,8 @@ class RobotGames(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
 
     One gymnasium environment steps all games in turn: before each step it is handed the game's MuJoCo state, which is
     all that distinguishes one game from another. That gives gymnasium's numbers to the bit, compiles one model where
-    SyncVectorEnv compiles one for each game, and spends nothing on games that have ended. With `delayed`, the reward of
-    a whole game comes with its last step (Chen et al. 2021, Table 7).
+    SyncVectorEnv compiles one for each game, and spends nothing on games that have ended. With `delayed`, the reward
+    of a whole game comes with its last step (Chen et al. 2021, Table 7).
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}
@@ -39,7 +39,7 @@ class RobotGames(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin every game, or those of `options["reset_mask"]`; an int seeds game i with seed + i."""
-        chosen = np.ones(self.num_envs, bool) if not options else np.asarray(options.get("reset_mask"), bool)
+        chosen = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs)), bool)
         seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not _many(seed) else list(seed)  # type: ignore[arg-type,operator]
         for game in np.flatnonzero(chosen):
             self._env.data = self._states[game]

@@ -13,6 +13,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dtbench.errors import InvalidValue
+
 Vector = NDArray[np.float64]
 CAPSULE, SPHERE = int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_SPHERE)
 ADDED_MARGINS = (3, 5)  # the first MuJoCo that adds the margins of two geoms
@@ -32,12 +34,14 @@ def restore_d4rl_physics(model: mujoco.MjModel, *, total_mass: float | None = No
 
     A capsule of radius r and half-length h counts as a solid cylinder of half-length h + r/2; the density is the one
     that the compiled model implies. `total_mass` is what the XML fixes with `settotalmass`, to which everything is
-    scaled back. Bodies of other shapes than capsules and spheres stay as they are.
+    scaled back. Bodies without capsules, and those with geoms of other shapes than capsules and spheres, stay.
+    Raises InvalidValue for a body whose inertia its geoms do not imply, as in a model that was restored before.
     """
     for body in range(1, model.nbody):
         compiled = solid_of(model, body, legacy=False)
         if compiled is not None:
             density = float(model.body_mass[body]) / compiled.volume
+            check_implied(model, body, compiled, density)
             legacy = solid_of(model, body, legacy=True)
             assert legacy is not None
             set_inertia(model, body, legacy, density)
@@ -51,9 +55,10 @@ def restore_d4rl_physics(model: mujoco.MjModel, *, total_mass: float | None = No
 
 
 def solid_of(model: mujoco.MjModel, body: int, *, legacy: bool) -> Solid | None:
-    """The solid that the body's geoms make up; None where it has none, or one that is no capsule or sphere."""
+    """The solid that capsules, or capsules and spheres, make up; None for a body without capsule or of other geoms."""
     geoms = np.flatnonzero(model.geom_bodyid == body)
-    if not len(geoms) or not set(map(int, model.geom_type[geoms])) <= {CAPSULE, SPHERE}:
+    types = set(map(int, model.geom_type[geoms]))
+    if CAPSULE not in types or not types <= {CAPSULE, SPHERE}:
         return None
     volumes, centres, inertias = [], [], []
     for geom in geoms:
@@ -75,6 +80,17 @@ def solid_of(model: mujoco.MjModel, body: int, *, legacy: bool) -> Solid | None:
         offset = place - centre
         inertia += own + volume * (offset @ offset * np.eye(3) - np.outer(offset, offset))  # parallel axes
     return Solid(total, centre, inertia)
+
+
+def check_implied(model: mujoco.MjModel, body: int, solid: Solid, density: float) -> None:
+    """Raise InvalidValue unless the body's moments of inertia are the solid's."""
+    implied = density * np.linalg.eigvalsh(solid.inertia)
+    if not np.allclose(np.sort(model.body_inertia[body]), implied, rtol=1e-6, atol=0):
+        raise InvalidValue(
+            f"body {model.body(body).name!r} has moments of inertia {model.body_inertia[body].tolist()}, its geoms "
+            f"imply {implied.tolist()}: the model was restored before, or its XML gives inertias or several "
+            "densities. Restore a newly compiled model once."
+        )
 
 
 def set_inertia(model: mujoco.MjModel, body: int, solid: Solid, density: float) -> None:

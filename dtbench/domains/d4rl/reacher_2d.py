@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.mujoco import MujocoEnv
+from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from numpy.typing import NDArray
 
 XML = Path(__file__).parent / "assets" / "reacher_2d.xml"
@@ -23,7 +23,7 @@ class Reacher2dEnv(MujocoEnv):
         space = spaces.Box(-np.inf, np.inf, (12,), np.float64)
         super().__init__(str(XML), 15, observation_space=space, **kwargs)
 
-    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float64], Any, bool, bool, dict[str, Any]]:
         """Move for 15 steps of 0.01 s."""
         self.do_simulation(np.clip(action, -1.0, 1.0), self.frame_skip)
         tip, goal = self._places()
@@ -37,7 +37,7 @@ class Reacher2dEnv(MujocoEnv):
         while not 0.5 <= np.linalg.norm(goal) <= 1.0:
             goal = self.np_random.uniform(-1.5, 1.5, size=2)
         self.data.mocap_pos[0, :2] = goal
-        self.set_state(qpos, np.zeros(self.model.nv))
+        self.set_state(qpos, np.zeros(self.model.nv))  # type: ignore[no-untyped-call]
         return self._observation()
 
     def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.mujoco import MujocoEnv
+from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
 from dtbench.domains.d4rl.physics import fixed_total_mass, restore_d4rl_physics
 from dtbench.errors import UnknownName
@@ -58,8 +58,8 @@ def _gymnasium(name: str, class_name: str) -> dict[Physics, str]:
     return {physics: f"gymnasium.envs.mujoco.{name}_{version}:{class_name}" for physics, version in versions.items()}
 
 
-# Reference scores: D4RL's infos.py (Fu et al. 2020), equal for v0, v1 and v2. Targets: Chen et al. (2021), Table 9, and
-# their public code. Reacher2d has no reference scores anywhere: 100 is its longest episode, a reward for every step.
+# Reference scores: D4RL's infos.py (Fu et al. 2020), equal for v0, v1 and v2. Targets: Chen et al. (2021), Table 9,
+# and their public code. Reacher2d has no reference scores anywhere: 100 is its longest episode, a reward for every step.
 ROBOTS: dict[str, Robot] = {
     robot.name: robot
     for robot in (

@@ -1,4 +1,4 @@
-"""The Gym tasks of D4RL (Fu et al. 2020) and the paper's Reacher, each with the sources that its data may come from."""
+"""The Gym tasks of D4RL (Fu et al. 2020) and the paper's Reacher, each with the sources of its data."""
 
 from collections.abc import Callable
 from functools import partial

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,65 @@ from dtbench.domains.d4rl.behavior import BehaviorPolicy
 from dtbench.domains.d4rl.games import RobotGames
 from dtbench.domains.d4rl.recording import mean_return
 from dtbench.domains.d4rl.robots import Robot
+from dtbench.domains.d4rl.selection import MEDIUM, choose_policies
+from dtbench.errors import UnknownName
 
 SNAPSHOT_EPISODES = 20
+GAMES = 16  # at a time
+# PPO as stable-baselines3 has it, but for more games of fewer steps and a narrower first policy; SAC as it has it.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ppo": {
+        "n_steps": 128,
+        "batch_size": 128,
+        "n_epochs": 10,
+        "learning_rate": 3e-4,
+        "policy_kwargs": {"net_arch": [64, 64], "log_std_init": -0.5},
+    },
+    "sac": {"train_freq": 1, "gradient_steps": 4},
+}
+REACHER_SETTINGS = {"n_steps": 100, "batch_size": 100}  # whole episodes
 
 
 def train_behavior(
-    robot: Robot, folder: Path, *, algorithm: str, steps: int, seed: int, snapshots: int, settings: dict[str, Any]
+    robot: Robot, folder: Path, *, algorithm: str = "ppo", steps: int, seed: int = 0, snapshots: int = 100
 ) -> None:
-    """Train for `steps` environment steps; write `snapshots` policies and `curve.json` to `folder`."""
+    """Train for `steps` environment steps; write `snapshots` policies, curve.json and training.json to a run's folder.
+
+    That is `folder`/seed<seed>. Among all runs in `folder` the medium, expert and replay policies are then chosen: see
+    `selection.choose_policies`.
+    Raises UnknownName for an algorithm that is neither "ppo" nor "sac".
+    """
+    if algorithm not in SETTINGS:
+        raise UnknownName("algorithm to train behaviour with", algorithm, SETTINGS)
     torch.set_num_threads(1)
-    games = int(settings.pop("games", 16))
-    venv: VecEnv = _TrainingGames(RobotGames(robot, games))
+    settings = SETTINGS[algorithm] | (REACHER_SETTINGS if algorithm == "ppo" and robot.name == "reacher2d" else {})
+    run = folder / f"seed{seed}"
+    run.mkdir(parents=True, exist_ok=True)
+    record = {
+        "robot": robot.name,
+        "algorithm": algorithm,
+        "steps": steps,
+        "seed": seed,
+        "snapshots": snapshots,
+        "games": GAMES,
+        "settings": settings,
+        "physics": "d4rl",
+        "command": f"dtbench data train-behavior {robot.name} --algorithm {algorithm} --steps {steps} --seed {seed} "
+        f"--snapshots {snapshots} --out FOLDER",
+        "versions": {name: version(name) for name in ("stable-baselines3", "torch", "mujoco", "gymnasium")},
+    }
+    (run / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    venv: VecEnv = _TrainingGames(RobotGames(robot, GAMES))
     if algorithm == "ppo":
-        venv = VecNormalize(venv, gamma=settings.get("gamma", 0.99))
-        widths = settings.pop("widths", [64, 64])
-        net = {"net_arch": widths, "log_std_init": settings.pop("log_std_init", -0.5)}
-        model: Any = PPO("MlpPolicy", venv, seed=seed, device="cpu", policy_kwargs=net, **settings)
+        venv = VecNormalize(venv)
+        model: Any = PPO("MlpPolicy", venv, seed=seed, device="cpu", **settings)
     else:
         model = SAC("MlpPolicy", venv, seed=seed, device="cpu", **settings)
-    model.learn(steps, callback=_Snapshots(robot, folder, every=max(1, steps // snapshots)))
+    model.learn(steps, callback=_Snapshots(robot, run, every=max(1, steps // snapshots)))
+    choose_policies(robot, folder, medium=MEDIUM[robot.name])
 
 
-class _Snapshots(BaseCallback):
+class _Snapshots(BaseCallback):  # type: ignore[misc]
     """Write the policy and its mean return every `every` steps."""
 
     def __init__(self, robot: Robot, folder: Path, *, every: int) -> None:
@@ -103,7 +141,7 @@ def _array(tensor: Tensor) -> NDArray[np.float32]:
     return array
 
 
-class _TrainingGames(VecEnv):
+class _TrainingGames(VecEnv):  # type: ignore[misc]
     """RobotGames as stable-baselines3 wants them: an ended game begins anew at once."""
 
     def __init__(self, games: RobotGames) -> None:

@@ -17,6 +17,7 @@ from dtbench.data.minari_sets import (
     load_minari,
     local_sets,
     make_environment,
+    single_precision,
 )
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.d4rl.robots import Robot
@@ -100,8 +101,9 @@ class MinariGames(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
 
     def __init__(self, dataset_id: str, num_envs: int) -> None:
         self.num_envs = num_envs
-        self._games: list[gym.Env[Any, Any]] = [make_environment(dataset_id) for _ in range(num_envs)]
-        self.single_observation_space = self._games[0].observation_space
+        self._games: list[gym.Env[Any, Any]] = []  # first, as gymnasium closes what could not be built
+        self._games += [make_environment(dataset_id) for _ in range(num_envs)]
+        self.single_observation_space = single_precision(self._games[0].observation_space)
         self.single_action_space = self._games[0].action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
