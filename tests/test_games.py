@@ -1,3 +1,4 @@
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -163,6 +164,30 @@ def test_a_delayed_game_that_is_cut_off_gives_its_return_then() -> None:
         _, rewards, _, truncated, _ = games.step(actions)
         assert rewards[0] == pytest.approx(earned if truncated[0] else 0)
     assert truncated[0]
+
+
+def test_a_delayed_game_begun_anew_has_earned_nothing() -> None:
+    games = RobotGames(dataclasses.replace(ROBOTS["halfcheetah"], horizon=5), 1, delayed=True)
+    returns = []
+    for idle in (0, 3):  # steps played before the reset that counts
+        games.reset(seed=0)
+        for actions in random_actions("halfcheetah", 1, idle):
+            games.step(actions)
+        games.reset(seed=1)
+        returns.append(sum(games.step(actions)[1][0] for actions in random_actions("halfcheetah", 1, 5)))
+    assert returns[0] == returns[1]
+
+
+def test_a_game_that_falls_with_its_last_step_ended_and_was_not_cut_off() -> None:
+    actions = random_actions("hopper", 1, 200)
+    games = RobotGames(ROBOTS["hopper"], 1)
+    games.reset(seed=0)
+    falls = next(step for step, chosen in enumerate(actions, start=1) if games.step(chosen)[2][0])
+    games = RobotGames(dataclasses.replace(ROBOTS["hopper"], horizon=falls), 1)
+    games.reset(seed=0)
+    for chosen in actions[:falls]:
+        *_, terminated, truncated, _ = games.step(chosen)
+    assert (terminated[0], truncated[0]) == (True, False)
 
 
 @pytest.mark.parametrize("physics", PHYSICS)

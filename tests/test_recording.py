@@ -63,8 +63,10 @@ def test_a_kept_tail_fills_the_steps_to_the_last() -> None:
     assert 500 in ends  # each policy has its half
     cut = np.flatnonzero(~made.terminals[ends - 1])
     assert set(ends[cut]) <= {500, 1000}
-    whole = record(ROBOTS["hopper"], [None, None], steps=1000, seed=0)
-    assert whole.num_episodes == made.num_episodes - len(cut)
+    whole = record(ROBOTS["hopper"], [None], steps=1000, seed=0)
+    assert np.asarray(whole.terminals)[np.cumsum(whole.lengths) - 1].all()  # no tail was cut off and kept
+    with pytest.raises(InvalidValue, match="for each of 2"):
+        record(ROBOTS["hopper"], [None, None], steps=1000, seed=0)
 
 
 def test_an_episode_is_one_game_from_its_first_step_to_its_last() -> None:
@@ -107,7 +109,7 @@ def test_a_replay_has_each_policy_for_an_equal_share_in_turn() -> None:
 
 
 def test_fewer_steps_than_an_episode_are_refused() -> None:
-    with pytest.raises(InvalidValue, match="1000 steps must fit"):
+    with pytest.raises(InvalidValue, match="1000 steps must fit for each of 1"):
         record(ROBOTS["hopper"], [None], steps=999, seed=0)
 
 

@@ -1,5 +1,7 @@
 """Behaviour policies: small stochastic perceptrons in float16 files, run with numpy."""
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,5 +69,5 @@ class BehaviorPolicy:
                     squash=squash,
                     log_std=file["log_std"].astype(np.float32) if "log_std" in file.files else None,
                 )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InvalidDataset(f"{path} is no behaviour policy: {error}.") from error

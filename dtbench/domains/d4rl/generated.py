@@ -41,9 +41,10 @@ def make_generated(robot: Robot, kind: str, *, steps: int, seed: int, physics: P
 
 def policy_names(robot: Robot, kind: str) -> Sequence[str | None]:
     """Files of the policies that play, in order; None plays uniformly at random."""
+    if kind == "random":
+        return [None]
     manifest = json.loads((POLICIES / robot.name / "manifest.json").read_text())
     names: dict[str, list[str | None]] = {
-        "random": [None],
         "medium": [manifest["medium"]],
         "expert": [manifest["expert"]],
         "medium-replay": manifest["replay"],

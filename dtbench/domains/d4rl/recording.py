@@ -31,8 +31,10 @@ def record(
     drops an unfinished tail. With `cut_last` the tail is kept instead as an episode that was cut off, as a replay
     buffer keeps it. Equal arguments give equal data. Raises InvalidValue for fewer steps than an episode has.
     """
-    if steps < robot.horizon:
-        raise InvalidValue(f"steps {steps}: at least one episode of {robot.horizon} steps must fit.")
+    if steps < robot.horizon * (1 if cut_last else len(policies)):
+        raise InvalidValue(
+            f"steps {steps}: one episode of {robot.horizon} steps must fit for each of {len(policies)} policies."
+        )
     shares = np.diff(np.linspace(0, steps, len(policies) + 1).astype(int))
     segments: list[Segment] = []
     for place, (policy, share) in enumerate(zip(policies, shares, strict=True)):

@@ -59,7 +59,7 @@ def _gymnasium(name: str, class_name: str) -> dict[Physics, str]:
 
 
 # Reference scores: D4RL's infos.py (Fu et al. 2020), equal for v0, v1 and v2. Targets: Chen et al. (2021), Table 9,
-# and their public code. Reacher2d has no reference scores anywhere: 100 is its longest episode, a reward for every step.
+# and their public code. Reacher2d has no reference scores anywhere: 100 is a reward for every step of its episode.
 ROBOTS: dict[str, Robot] = {
     robot.name: robot
     for robot in (

@@ -63,20 +63,20 @@ def choose_policies(
             measured[snapshot] = mean_return(robot, policy, episodes=episodes, seed=1)
         return measured[snapshot]
 
-    def distance(mean: float, std: float) -> float:
-        return abs(mean - medium[0]) / medium[0] + abs(std - medium[1]) / medium[1]
+    def distance(returns: tuple[float, float]) -> float:
+        return sum(abs(ours - theirs) / theirs for ours, theirs in zip(returns, medium, strict=True))
 
     everything = [snapshot for curve in runs.values() for snapshot in curve]
     mastered = MASTERED * max(snapshot.mean for snapshot in everything)
     early = [snapshot for curve in runs.values() for snapshot in takewhile(lambda s: s.mean < mastered, curve)]
-    near = sorted(early, key=lambda snapshot: distance(snapshot.mean, snapshot.std))[:CANDIDATES]
+    near = sorted(early, key=lambda snapshot: distance((snapshot.mean, snapshot.std)))[:CANDIDATES]
     within = [snapshot for snapshot in near if abs(returns_of(snapshot)[0] - medium[0]) <= TOLERANCE * medium[0]]
     if not within:
         raise InvalidValue(f"{folder}: no snapshot returns {medium[0]:g} within {TOLERANCE:.0%}. Train on.")
-    middle = min(within, key=lambda snapshot: distance(*returns_of(snapshot)))
+    middle = min(within, key=lambda snapshot: distance(returns_of(snapshot)))
     expert = max(sorted(everything, key=lambda s: -s.mean)[:CANDIDATES], key=lambda s: returns_of(s)[0])
     until = [snapshot for snapshot in runs[middle.run] if snapshot.step <= middle.step]
-    manifest = {
+    manifest: dict[str, Any] = {
         "medium": middle.name,
         "medium_return": [round(value, 1) for value in returns_of(middle)],
         "expert": expert.name,

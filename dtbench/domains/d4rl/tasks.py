@@ -25,11 +25,12 @@ def gym_task(
     delayed: bool = False,
     physics: Physics = "d4rl",
     steps: int = generated.STEPS,
+    seed: int = generated.SEED,
 ) -> Task:
     """The task of one robot and one kind of data.
 
     `physics` is that of evaluation and of generated data: "d4rl" is gymnasium's v4 with the physics of mujoco_py
-    restored, "v4" and "v5" are gymnasium's own. `steps` is the size of generated data.
+    restored, "v4" and "v5" are gymnasium's own. `steps` and `seed` are those of generated data.
     Raises UnknownName or InvalidValue for others.
     """
     if physics not in PHYSICS:
@@ -38,25 +39,16 @@ def gym_task(
         raise InvalidValue(f"steps {steps!r}: generated data needs a whole number of at least {robot.horizon} steps.")
     name = task_name(robot, kind, delayed=delayed)
     late = _delayed if delayed else _as_it_is
-    generate = partial(generated.load_generated, robot, kind, steps=steps, physics=physics)
+    generate = partial(generated.load_generated, robot, kind, steps=steps, seed=seed, physics=physics)
     sources = [
         DataSource(
             name="generated",
             load=lambda: late(generate()),
-            available=lambda: generated.is_stored(robot, kind, steps=steps, physics=physics),
+            available=lambda: generated.is_stored(robot, kind, steps=steps, seed=seed, physics=physics),
         )
     ]
     if robot.name != REACHER:  # its data was never released
-        set_name = task_name(robot, kind)
-        sources.insert(
-            0,
-            DataSource(
-                name="d4rl",
-                load=lambda: late(files.load(set_name, robot)),
-                available=lambda: files.find_file(set_name) is not None,
-                fetch=lambda: files.fetch(set_name),
-            ),
-        )
+        sources = [_official(robot, kind, late), *sources]
     return Task(
         name=name,
         domain="d4rl",
@@ -67,6 +59,16 @@ def gym_task(
         target_returns=robot.target_returns,
         description=_description(robot, kind, delayed=delayed),
         sources=tuple(sources),
+    )
+
+
+def _official(robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset]) -> DataSource:
+    name = task_name(robot, kind)
+    return DataSource(
+        name="d4rl",
+        load=lambda: late(files.load(name, robot)),
+        available=lambda: files.find_file(name) is not None,
+        fetch=lambda: files.fetch(name),
     )
 
 
