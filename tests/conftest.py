@@ -8,6 +8,7 @@ import torch
 
 torch.set_num_threads(1)
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DTBENCH_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dtbench.data import download as module
-from dtbench.data.download import check_file, download, read_receipt, reporting
+from dtbench.data.download import check_file, check_reachable, download, read_receipt, reporting
 from dtbench.errors import DtbenchError, InvalidDataset, MissingDataset
 
 CONTENT = bytes(range(256)) * 40
@@ -213,3 +213,24 @@ def test_a_file_put_there_by_hand_has_no_receipt(tmp_path: Path) -> None:
     path.write_bytes(CONTENT)
     assert read_receipt(path) is None
     assert check_file(path) == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_offline_nothing_but_this_machine_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTBENCH_OFFLINE", "1")
+    with pytest.raises(ConnectionError, match="DTBENCH_OFFLINE is set"):
+        check_reachable("http://example.invalid/file")
+
+
+def test_a_place_that_did_not_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DTBENCH_OFFLINE", raising=False)
+    asked = []
+
+    def refuse(where: tuple[str, int], timeout: float) -> None:
+        asked.append(where)
+        raise OSError("no route")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"no route|gave no answer before"):
+            check_reachable("http://silent.invalid/file")
+    assert len(asked) == 1

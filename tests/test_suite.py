@@ -5,7 +5,16 @@ import torch
 import yaml
 
 from dtbench.errors import DtbenchError, IncompatibleTask, InvalidSuite, InvalidValue, UnknownName
-from dtbench.suite import check_fit, load_suite, narrow, parse_seeds, resolved_document, suite_names, trial_specs
+from dtbench.suite import (
+    check,
+    check_fit,
+    load_suite,
+    narrow,
+    parse_seeds,
+    resolved_document,
+    suite_names,
+    trial_specs,
+)
 
 SUITE = {
     "name": "toy",
@@ -261,3 +270,32 @@ def test_the_resolved_suite_says_where_its_data_comes_from_and_what_its_tasks_we
     document = resolved_document(suite, trial_specs(suite))
     assert (document["source"], document["task_options"]) == ("generated", {})
     assert {trial["dataset_source"] for trial in document["trials"]} == {"generated"}
+
+
+def test_a_suite_takes_from_its_base_what_it_does_not_say() -> None:
+    Path("upper.yaml").write_text(
+        "base: key-to-door\ntitle: Mine\ncontenders: {BC: {}, DT: {budget: 7}, New: {algorithm: random, budget: 0}}\n"
+        "presets: {cpu: {seeds: [5]}}\n"
+    )
+    made, base = load_suite("upper.yaml", preset="cpu"), load_suite("key-to-door", preset="cpu")
+    assert made.name == "upper"
+    assert made.tasks == base.tasks
+    assert list(made.contenders) == ["BC", "DT", "New"]  # of the base's contenders only those listed
+    assert made.contenders["BC"] == base.contenders["BC"]
+    assert made.contenders["DT"].budget == 7
+    assert made.contenders["DT"].hyperparameters == base.contenders["DT"].hyperparameters
+    assert made.seeds == [5]
+    assert not made.published  # a comparison belongs to the suite that makes it
+    assert load_suite("upper.yaml", preset="demo").tasks == ["key-to-door-1k"]  # a preset of the base's
+
+
+def test_a_suite_cannot_be_its_own_base() -> None:
+    Path("mine.yaml").write_text("base: mine\n")
+    with pytest.raises(InvalidSuite, match="base 'mine' must be another suite"):
+        load_suite("mine.yaml")
+
+
+def test_every_shipped_suite_and_preset_is_sound() -> None:
+    for name in suite_names():
+        for preset in ("cpu", "smoke"):
+            check(load_suite(name, preset=preset))

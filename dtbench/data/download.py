@@ -24,6 +24,7 @@ PATIENCE = 3.0  # seconds to find out that there is no network
 STALLED = 30.0  # seconds without a byte
 BLOCK = 1 << 20
 
+_SILENT: set[tuple[str, int]] = set()  # hosts and ports that did not answer this process
 _LISTENER: ContextVar[OnBytes | None] = ContextVar("_LISTENER", default=None)
 
 
@@ -162,7 +163,10 @@ def _extent(body: Any, asked: int) -> tuple[int, int | None]:
 
 
 def check_reachable(url: str) -> None:
-    """Raise OSError within seconds where there is no network; a resolver alone may take half a minute to say so."""
+    """Raise OSError within seconds where there is no network; a resolver alone may take half a minute to say so.
+
+    With $DTBENCH_OFFLINE set nothing but this machine is asked; a place that did not answer is not asked again.
+    """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise DtbenchError(f"{url!r} is no address that dtbench can download: it must begin with http:// or https://.")
@@ -170,6 +174,11 @@ def check_reachable(url: str) -> None:
     if proxy and not urllib.request.proxy_bypass(parts.hostname):
         parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     where = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    local = where[0] in ("localhost", "127.0.0.1", "::1")
+    if os.environ.get("DTBENCH_OFFLINE") and not local:
+        raise ConnectionError(f"DTBENCH_OFFLINE is set, so {where[0]} is not asked")
+    if where in _SILENT:
+        raise TimeoutError(f"{where[0]} gave no answer before")
     outcome: list[OSError | None] = []
 
     def knock() -> None:
@@ -182,6 +191,8 @@ def check_reachable(url: str) -> None:
     thread = threading.Thread(target=knock, daemon=True)
     thread.start()
     thread.join(PATIENCE)
+    if not local and (not outcome or outcome[0] is not None):
+        _SILENT.add(where)
     if not outcome:
         raise TimeoutError(f"no answer from {where[0]} within {PATIENCE:g} s")
     if outcome[0]:
