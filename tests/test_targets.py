@@ -71,6 +71,29 @@ def test_the_table_says_where_most_was_achieved() -> None:
     assert row["Targets inside the data"].text == "3 of 3"
 
 
+def test_the_bulk_of_the_data_ends_before_its_single_best_episode(tmp_path: Path) -> None:
+    results = results_of(tmp_path, suite={**SUITE, "tasks": TASKS[:1], "contenders": {"DT": {}}})
+    histogram = {"counts": [90, 9, 0, 1], "edges": [0.0, 10.0, 20.0, 30.0, 40.0]}
+    card = {"return_min": 1.0, "return_max": 40.0, "return_histogram": histogram}
+    for record in results.records:
+        record.provenance["dataset"]["card"] = card  # type: ignore[index]
+    found = task_targets(results.records, TASKS[0], ["DT"])
+    assert found is not None
+    assert found.data == Interval(1, 40)
+    assert found.bulk == Interval(1, 20)  # 99 of 100 episodes return 20 or less
+
+
+def test_the_bulk_has_a_correlation_of_its_own() -> None:
+    one = TaskTargets(
+        "task", (achieved([1, 2, 3, 2], targets=[1, 2, 3, 9]),), {}, Interval(0, 9), (9.0,), bulk=Interval(0, 3)
+    )
+    table = target_table([one])
+    assert table is not None
+    row = dict(zip([column.name for column in table.columns], table.rows[0], strict=True))
+    assert row["Rank correlation in the bulk"].value == pytest.approx(1)
+    assert row["Rank correlation"].value == pytest.approx(0.6325, abs=1e-4)  # ranks 1 2.5 4 2.5 against 1 2 3 4
+
+
 def test_no_table_where_no_row_would_have_numbers() -> None:
     one = TaskTargets("task", (achieved([0, 1], targets=[0, 1]),), {}, Interval(0, 1), (1.0, 0.0))
     assert target_table([one]) is None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from dtbench.analysis.statistics import Array, Interval
 from dtbench.analysis.tables import Cell, Column, Table, hole, number, number_cell, with_interval
 from dtbench.ledger import TrialRecord
 
+BULK = 0.99  # of the data's episodes
 FEWEST_TARGETS = 3  # fewer points inside the data say nothing of a slope or a rank correlation
 
 TARGET_RULE = (
@@ -19,7 +21,9 @@ TARGET_RULE = (
     "achieved return over those targets; 1 where the target is obeyed, 0 where it is ignored. Error: mean distance of "
     "the mean achieved return from the target, in return units. Rank correlation: Spearman's, of all seeds' means "
     "together and of each seed alone. Brackets: 95 % intervals, training seeds and their episodes redrawn together "
-    f"(2000 resamples, fixed seed). No numbers with fewer than {FEWEST_TARGETS} targets inside the data."
+    "(2000 resamples, fixed seed). The bulk of the data ends where 99 % of its episodes return no more (at the upper "
+    "end of that bin of its histogram): beyond it there may be a single episode to learn from. No numbers with fewer "
+    f"than {FEWEST_TARGETS} targets."
 )
 
 
@@ -52,6 +56,7 @@ class TaskTargets:
     levels: Mapping[str, float]  # contenders that take no target: their mean return
     data: Interval | None  # lowest and highest episode return of the data, as far as it was recorded
     fixed: tuple[float, ...]  # targets that were set beforehand, the headline first
+    bulk: Interval | None = None  # from the lowest to what 99 % of the data's episodes do not exceed
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,8 @@ def task_targets(records: Iterable[TrialRecord], task: str, contenders: Sequence
     conditioned = {found.contender for found in achieved}
     asked = [record.spec.evaluation.targets for record in own if record.spec.contender in conditioned]
     fixed = tuple(dict.fromkeys(target for targets in asked for target in targets))
-    return TaskTargets(task, tuple(achieved), levels, _data_range(own), fixed)
+    card = next(filter(None, map(_card, own)), {})
+    return TaskTargets(task, tuple(achieved), levels, _data_range(card), fixed, _bulk(card))
 
 
 def obedience(achieved: Achieved, data: Interval | None) -> Obedience | None:
@@ -121,6 +127,7 @@ def target_table(found: Sequence[TaskTargets]) -> Table | None:
         return None
     names = (
         *("Targets inside the data", "Slope", "Mean error", "Rank correlation", "Rank correlation of each seed"),
+        "Rank correlation in the bulk",
         *("Highest achieved", "At target", "Best of the data"),
     )
     columns = (Column("Task"), Column("Contender"), *(Column(name, number=True) for name in names))
@@ -152,13 +159,25 @@ def _by_target(episodes: pd.DataFrame) -> pd.DataFrame:
     return asked.pivot_table(index="episode", columns="target", values="return").dropna()
 
 
-def _data_range(records: Sequence[TrialRecord]) -> Interval | None:
-    for record in records:
-        card = (record.provenance.get("dataset") or {}).get("card") or {}
-        if card.get("return_max") is not None:
-            low = card.get("return_min")
-            return Interval(float("-inf") if low is None else float(low), float(card["return_max"]))
-    return None
+def _card(record: TrialRecord) -> Mapping[str, Any]:
+    """The statistics card of the trial's data."""
+    card: Mapping[str, Any] = (record.provenance.get("dataset") or {}).get("card") or {}
+    return card
+
+
+def _data_range(card: Mapping[str, Any]) -> Interval | None:
+    if card.get("return_max") is None:
+        return None
+    low = card.get("return_min")
+    return Interval(float("-inf") if low is None else float(low), float(card["return_max"]))
+
+
+def _bulk(card: Mapping[str, Any]) -> Interval | None:
+    whole, histogram = _data_range(card), card.get("return_histogram")
+    if whole is None or not histogram:
+        return None
+    share = np.cumsum(histogram["counts"]) / np.sum(histogram["counts"])
+    return Interval(whole.low, float(histogram["edges"][1 + int(np.argmax(share >= BULK))]))
 
 
 def _row(one: TaskTargets, achieved: Achieved, facts: Obedience | None) -> tuple[Cell, ...]:
@@ -169,12 +188,16 @@ def _row(one: TaskTargets, achieved: Achieved, facts: Obedience | None) -> tuple
     ends = (number_cell(achieved.curve[best], decimals), number_cell(achieved.targets[best], decimals))
     limit = number_cell(one.data.high if one.data else None, decimals)
     if facts is None:
-        return (*labels, hole(), hole(), hole(), hole(), *ends, limit)
+        return (*labels, hole(), hole(), hole(), hole(), hole(), *ends, limit)
+    within = obedience(achieved, one.bulk)
     middle = (
         Cell(with_interval(facts.slope, facts.slope_interval, 2), facts.slope),
         Cell(with_interval(facts.error, facts.error_interval, decimals), facts.error),
         Cell(with_interval(facts.correlation, facts.correlation_interval, 2), facts.correlation),
         Cell(", ".join(number(value, 2) for value in facts.by_seed)),
+        Cell(with_interval(within.correlation, within.correlation_interval, 2), within.correlation)
+        if within
+        else hole(),
     )
     return (*labels, *middle, *ends, limit)
 
