@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := .venv-peers
 
-.PHONY: demo test check lint format wheel peers clean
+.PHONY: demo test check lint format wheel peers d4rl clean
 
 ## Train DT, BC, %BC and CQL on Key-to-Door through Ray Tune, print a table and the path of the report.
 demo: $(INSTALLED)
@@ -43,6 +43,10 @@ $(PEERS)/.installed: constraints.txt
 	$(PEERS)/bin/python tools/install_torch.py constraints.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check d3rlpy==2.8.1
 	touch $@
+
+## The package d4rl without what it needs: nothing imports it, the tests read its scores and addresses.
+d4rl: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps d4rl==1.1
 
 ## Build the wheel, install it into an empty environment, use it from an empty folder.
 wheel: $(INSTALLED)

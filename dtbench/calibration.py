@@ -179,7 +179,7 @@ def _one_of_each_cell(specs: Iterable[TrialSpec]) -> list[TrialSpec]:
 
 def _opened(spec: TrialSpec) -> tuple[Task, TrajectoryDataset]:
     task = registry.make_task(spec.task, spec.task_options)
-    return task, task.open(spec.dataset_source)
+    return task, task.open(spec.open_from or spec.dataset_source)
 
 
 def _cost_of(spec: TrialSpec, task: Task, dataset: TrajectoryDataset) -> str:

@@ -36,6 +36,7 @@ class TrialSpec:
     budget: int  # gradient steps
     evaluation: EvaluationSpec
     resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0, "gpu": 0.0})  # no part of the key
+    open_from: str = ""  # the task's source that gives the data, where it has several: no part of the key
     task_options: Mapping[str, Any] = field(default_factory=dict)  # what the task was made with, e.g. its physics
 
     @property
@@ -66,7 +67,7 @@ class TrialSpec:
         return TrialSpec(**values, evaluation=evaluation)
 
     def _identity(self) -> dict[str, Any]:
-        labels = ("suite", "contender", "resources", "seed", "dataset_source")
+        labels = ("suite", "contender", "resources", "seed", "dataset_source", "open_from")
         identity = {name: value for name, value in dataclasses.asdict(self).items() if name not in labels}
         # What a trial does without is left out, so that trials of before it existed keep their keys.
         if not self.evaluation.sweep:

@@ -142,11 +142,12 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
     """
     specs = []
     tasks = {name: registry.make_task(name, suite.task_options) for name in suite.tasks}
-    datasets = {}
+    origins, datasets = {}, {}
     for name, task in tasks.items():
         if on_dataset:
             on_dataset(name)
-        datasets[name] = task.open(suite.source)
+        origins[name] = task.resolve(suite.source)
+        datasets[name] = task.open(origins[name])
     evaluations = {
         (name, label): _evaluation_spec(suite.evaluation, contender, task.target_returns, datasets[name])
         for name, task in tasks.items()
@@ -163,6 +164,7 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
                         task_version=task.version,
                         task_options=suite.task_options,
                         dataset_digest=datasets[name].digest,
+                        open_from=origins[name],
                         dataset_source=str(datasets[name].info.get("source", "unknown")),
                         algorithm=contender.algorithm,
                         algorithm_version=registry.algorithm_version(contender.algorithm),
@@ -182,8 +184,8 @@ def check_fit(suite: Suite, specs: Iterable[TrialSpec]) -> None:
     IncompatibleTask for spaces that do not fit, InvalidValue for hyperparameters that cannot be.
     """
     pairs = {(spec.task, spec.contender): spec for spec in specs}
-    for task in dict.fromkeys(task for task, _ in pairs):
-        dataset = registry.make_task(task, suite.task_options).open(suite.source)
+    for task, origin in {spec.task: spec.open_from for spec in pairs.values()}.items():
+        dataset = registry.make_task(task, suite.task_options).open(origin)
         best = dataset.select([int(dataset.returns.argmax())])
         for spec in (spec for (name, _), spec in pairs.items() if name == task):
             algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)

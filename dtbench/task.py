@@ -34,6 +34,7 @@ class DataSource:
     load: Callable[[], TrajectoryDataset]  # from disk, or made here; MissingDataset where it is neither
     available: Callable[[], bool]  # whether `load` needs neither network nor long work
     fetch: Callable[[], None] | None = None  # download it; MissingDataset where that fails
+    automatic: bool = True  # whether "auto" may choose it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Task:
         """
         if self.sources:
             named = {found.name: found for found in self.sources}
-            name = self.resolve(fetch=True) if source == AUTO else source
+            name = self.resolve(source)
             if name not in named:
                 raise UnknownName(f"source of {self.name}", source, [AUTO, *named])
             return named[name].load()
@@ -70,12 +71,15 @@ class Task:
             raise UnknownName(f"source of {self.name}", source, [AUTO, own])
         return dataset
 
-    def resolve(self, *, fetch: bool) -> str:
+    def resolve(self, source: str = AUTO, *, fetch: bool = True) -> str:
         """The source that "auto" stands for: real data on disk, else what can be downloaded, else the last one.
 
-        With `fetch` the download is tried, in the order of `sources`.
+        With `fetch` the download is tried, in the order of `sources`. Other names stay as they are.
         """
-        *real, last = self.sources
+        if source != AUTO or not self.sources:
+            return source
+        *others, last = self.sources
+        real = [found for found in others if found.automatic]
         for found in real:
             if found.available():
                 return found.name

@@ -70,7 +70,7 @@ class _Trial:
     def __init__(self, spec: TrialSpec, folder: Path, report: Report) -> None:
         self.spec, self.folder, self.report = spec, folder, report
         self.task = registry.make_task(spec.task, spec.task_options)
-        self.dataset = self.task.open(spec.dataset_source)
+        self.dataset = self.task.open(spec.open_from or spec.dataset_source)
         if self.dataset.digest != spec.dataset_digest:
             raise InvalidDataset(
                 f"{spec.task}: the data changed since the trial was planned: "

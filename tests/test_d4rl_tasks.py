@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from dtbench.data.hdf5 import write_d4rl
 from dtbench.domains.d4rl import files, generated, tasks
 from dtbench.domains.d4rl.behavior import BehaviorPolicy
 from dtbench.domains.d4rl.robots import ROBOTS
-from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, UnknownName
+from dtbench.errors import InvalidValue, MissingDataset, UnknownName
 from dtbench.evaluation import Episodes
 
 
@@ -111,8 +113,13 @@ def test_data_of_other_options_are_other_data(small_policies: None) -> None:
     assert len({dataset.digest for dataset in made}) == 3
 
 
-def test_sources_are_d4rls_file_and_data_made_here_and_reacher_has_only_the_latter() -> None:
-    assert [source.name for source in registry.make_task("hopper-medium-v2").sources] == ["d4rl", "generated"]
+def test_sources_are_d4rls_file_minaris_set_and_data_made_here_and_reacher_has_only_the_last() -> None:
+    assert [source.name for source in registry.make_task("hopper-medium-v2").sources] == [
+        "d4rl",
+        "minari",
+        "generated",
+    ]
+    assert [source.name for source in registry.make_task("hopper-medium-replay-v2").sources] == ["d4rl", "generated"]
     assert [source.name for source in registry.make_task("reacher2d-medium").sources] == ["generated"]
     with pytest.raises(UnknownName, match="Did you mean 'generated'"):
         registry.make_task("hopper-medium-v2").open("generate")
@@ -123,10 +130,10 @@ def test_sources_are_d4rls_file_and_data_made_here_and_reacher_has_only_the_latt
 def test_without_file_and_network_the_data_is_made_here(small_policies: None) -> None:
     task = registry.make_task("hopper-medium-v2", {"steps": 1000})
     assert task.resolve(fetch=True) == "generated"
-    assert not task.sources[1].available()
+    assert not task.sources[-1].available()
     made = task.open()
     assert made.info["source"] == "generated"
-    assert task.sources[1].available()
+    assert task.sources[-1].available()
     assert task.load_dataset().digest == made.digest  # the same, from the store
 
 
@@ -148,8 +155,22 @@ def test_d4rls_file_is_taken_before_all_else(tmp_path: Path, small_policies: Non
 
 def test_an_exported_file_does_not_pass_for_d4rls(tmp_path: Path) -> None:
     write_d4rl(hopper_data("generated"), tmp_path / "d4rl" / "hopper_medium-v2.hdf5")
-    with pytest.raises(InvalidDataset, match="no file of D4RL"):
-        registry.make_task("hopper-medium-v2").open()
+    task = registry.make_task("hopper-medium-v2")
+    assert task.resolve() == "d4rl"
+    assert task.open().info["source"] == "generated"
+
+
+def test_a_file_of_ones_own_takes_the_place_of_d4rls(tmp_path: Path) -> None:
+    write_d4rl(hopper_data(), tmp_path / "mine.hdf5")
+    assert registry.make_task("hopper-medium-v2", {"file": "mine.hdf5"}).open().digest == hopper_data().digest
+    with pytest.raises(MissingDataset, match="there is no file .*other.hdf5"):
+        registry.make_task("hopper-medium-v2", {"file": "other.hdf5"}).open()
+
+
+def test_minaris_set_is_used_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = registry.make_task("hopper-medium-v2")
+    changed = [replace(source, available=partial(str.__eq__, source.name, "minari")) for source in task.sources]
+    assert replace(task, sources=tuple(changed)).resolve(fetch=False) == "generated"
 
 
 def test_what_can_be_downloaded_comes_before_what_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

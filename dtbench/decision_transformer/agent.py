@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -32,6 +32,11 @@ class DecisionTransformer:
     transformer without return tokens), or "generated" by the model itself, weighed by a prior for high returns
     (its shortest paths on a graph, where a return follows the observation that it is predicted from).
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"warmup_steps": 100_000},  # as Table 9 prints it
+        "code": {"warmup_steps": 10_000},  # as the public code has it
+    }
 
     context: int | None = 20  # steps; None: the longest episode of the data
     width: int = 128

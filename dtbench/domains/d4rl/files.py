@@ -12,7 +12,7 @@ from dtbench.data.download import download, sha256_of
 from dtbench.data.hdf5 import exported_source, read_d4rl
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.d4rl.robots import Robot
-from dtbench.errors import InvalidDataset, MissingDataset, UnknownName
+from dtbench.errors import MissingDataset, UnknownName
 
 ROBOT_NAMES = ("halfcheetah", "hopper", "walker2d")
 KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert")
@@ -72,8 +72,8 @@ def fetch(name: str) -> None:
 def load(name: str, robot: Robot) -> TrajectoryDataset:
     """Open D4RL's file of a dataset; the first time, and after it changed, it is read into the store.
 
-    Raises MissingDataset where there is no file, InvalidDataset for a broken one, and for one that dtbench exported
-    from other data: under D4RL's name it must not pass for D4RL's.
+    A file that dtbench exported from other data keeps that data's source in `info`: under D4RL's name it does not pass
+    for D4RL's. Raises MissingDataset where there is no file, InvalidDataset for a broken one.
     """
     path = find_file(name)
     if path is None:
@@ -85,23 +85,25 @@ def load(name: str, robot: Robot) -> TrajectoryDataset:
 
 
 def load_file(path: Path, name: str, robot: Robot) -> TrajectoryDataset:
-    """Open a file of D4RL as data of this robot, through the store."""
+    """Open a file in D4RL's layout as data of this robot, through the store; raise MissingDataset where it is not."""
+    if not path.is_file():
+        raise MissingDataset(f"{name}: there is no file {path}.")
     stat = path.stat()
     identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {robot.name} {_READER}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def make() -> TrajectoryDataset:
-        origin = exported_source(path)
-        if origin not in (None, "d4rl"):
-            raise InvalidDataset(
-                f"{path} is no file of D4RL: dtbench exported it, its data is {origin}. Move it away."
-            )
         return read_d4rl(
             path,
             observation_space=robot.observation_space,
             action_space=robot.action_space,
             horizon=robot.horizon,
-            info={"source": "d4rl", "dataset": name, "file": path.name, "sha256": sha256_of(path)},
+            info={
+                "source": exported_source(path) or "d4rl",
+                "dataset": name,
+                "file": path.name,
+                "sha256": sha256_of(path),
+            },
         )
 
     return store.open_or_make(f"{name}-d4rl-{key}", make)

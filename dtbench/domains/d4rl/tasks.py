@@ -1,7 +1,9 @@
 """The Gym tasks of D4RL (Fu et al. 2020) and the paper's Reacher, each with the sources of its data."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.d4rl import files, generated
 from dtbench.domains.d4rl.games import RobotGames
 from dtbench.domains.d4rl.robots import PHYSICS, ROBOTS, Physics, Robot
+from dtbench.domains.minari.tasks import source as minari_source
 from dtbench.errors import InvalidValue, UnknownName
 from dtbench.evaluation import Episodes
 from dtbench.task import DataSource, Task, normalize
@@ -26,11 +29,13 @@ def gym_task(
     physics: Physics = "d4rl",
     steps: int = generated.STEPS,
     seed: int = generated.SEED,
+    file: str = "",
 ) -> Task:
     """The task of one robot and one kind of data.
 
     `physics` is that of evaluation and of generated data: "d4rl" is gymnasium's v4 with the physics of mujoco_py
     restored, "v4" and "v5" are gymnasium's own. `steps` and `seed` are those of generated data.
+    `file` is a file in D4RL's layout to use in place of D4RL's own.
     Raises UnknownName or InvalidValue for others.
     """
     if physics not in PHYSICS:
@@ -48,7 +53,7 @@ def gym_task(
         )
     ]
     if robot.name != REACHER:  # its data was never released
-        sources = [_official(robot, kind, late), *sources]
+        sources = [_official(robot, kind, late, file), *_minari(robot, kind, late), *sources]
     return Task(
         name=name,
         domain="d4rl",
@@ -62,14 +67,27 @@ def gym_task(
     )
 
 
-def _official(robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset]) -> DataSource:
+def _official(
+    robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset], file: str
+) -> DataSource:
     name = task_name(robot, kind)
+    if file:
+        path = Path(file).expanduser().absolute()
+        return DataSource(name="d4rl", load=lambda: late(files.load_file(path, name, robot)), available=lambda: True)
     return DataSource(
         name="d4rl",
         load=lambda: late(files.load(name, robot)),
         available=lambda: files.find_file(name) is not None,
         fetch=lambda: files.fetch(name),
     )
+
+
+def _minari(robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset]) -> list[DataSource]:
+    """Minari's set of the same robot and level: other policies on gymnasium's v5, so only where it is asked for."""
+    if kind not in ("medium", "expert"):
+        return []
+    found = minari_source(f"mujoco/{robot.name}/{kind}-v0", robot)
+    return [replace(found, load=lambda: late(found.load()), automatic=False)]
 
 
 def task_name(robot: Robot, kind: str, *, delayed: bool = False) -> str:
