@@ -163,7 +163,7 @@ def test_an_exported_file_does_not_pass_for_d4rls(tmp_path: Path) -> None:
 def test_a_file_of_ones_own_takes_the_place_of_d4rls(tmp_path: Path) -> None:
     write_d4rl(hopper_data(), tmp_path / "mine.hdf5")
     assert registry.make_task("hopper-medium-v2", {"file": "mine.hdf5"}).open().digest == hopper_data().digest
-    with pytest.raises(MissingDataset, match="there is no file .*other.hdf5"):
+    with pytest.raises(MissingDataset, match=r"there is no file .*other\.hdf5"):
         registry.make_task("hopper-medium-v2", {"file": "other.hdf5"}).open()
 
 
