@@ -158,6 +158,9 @@ def score_table(
 
     caption = "Final score: mean over training seeds, with its 95 % interval and the number of seeds"
     if len(tasks) > MANY_TASKS:
+        stamps = {headings[task].removeprefix(task).strip() for task in tasks if headings.get(task, task) != task}
+        if len(stamps) == 1:  # said once for all
+            caption, headings = f"{caption} {stamps.pop()}", {}
         names = (Column("Task"), *(Column(contender, number=True) for contender in contenders))
         turned = [(Cell(headings.get(task, task)), *(shown(task, name) for name in contenders)) for task in tasks]
         return Table("scores", caption, names, tuple(turned), (BOLD_RULE,))

@@ -19,6 +19,19 @@ from dtbench.evaluation import Episodes
 from dtbench.task import DataSource, Task, normalize
 
 REACHER = "reacher2d"
+GOALS = {
+    "halfcheetah": "Run forward with half a cheetah",
+    "hopper": "Hop forward on one leg",
+    "walker2d": "Walk forward on two legs",
+    "reacher2d": "Bring a two-link arm to a goal and hold it there",
+}
+PLAYERS = {
+    "random": "uniformly random actions",
+    "medium": "a mediocre policy",
+    "medium-replay": "what a policy played until it was mediocre",
+    "medium-expert": "a mediocre and a good policy, half and half",
+    "expert": "a good policy",
+}
 
 
 def gym_task(
@@ -98,7 +111,7 @@ def task_name(robot: Robot, kind: str, *, delayed: bool = False) -> str:
 
 def _description(robot: Robot, kind: str, *, delayed: bool) -> str:
     late = "; all reward of an episode comes with its last step" if delayed else ""
-    return f"{robot.name}, data of kind {kind}{late}."
+    return f"{GOALS[robot.name]}; data of {PLAYERS[kind]}{late}."
 
 
 def _normalized(robot: Robot, episodes: Episodes) -> NDArray[np.float64]:
