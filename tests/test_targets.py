@@ -21,6 +21,10 @@ def test_only_targets_inside_the_data_count() -> None:
     assert inside.tolist() == [False, True, True, False]
 
 
+def test_the_best_return_rounded_to_a_tenth_is_inside_the_data() -> None:
+    assert targets_inside(np.array([3492.6, 3493.6]), Interval(0, 3492.56)).tolist() == [True, False]
+
+
 def test_without_the_datas_range_no_target_is_inside() -> None:
     assert not targets_inside(np.array([1.0, 2.0]), None).any()
 
@@ -39,10 +43,18 @@ def test_seeds_are_correlated_alone_and_together() -> None:
     facts = obedience(achieved([1, 2, 3], [3, 2, 1], targets=[1, 2, 3]), Interval(0, 5))
     assert facts is not None
     assert facts.by_seed == pytest.approx((1, -1))
-    assert facts.correlation == pytest.approx(0)
-    assert facts.correlation_interval is not None
-    assert facts.correlation_interval.low == pytest.approx(-1)  # both drawn seeds the second
-    assert facts.correlation_interval.high == pytest.approx(1)
+    assert facts.pooled == pytest.approx(0)
+    assert facts.pooled_interval is not None
+    assert facts.pooled_interval.low == pytest.approx(-1)  # both drawn seeds the second
+    assert facts.pooled_interval.high == pytest.approx(1)
+
+
+def test_seeds_of_different_levels_can_follow_all_the_same() -> None:
+    # The mean 11, 12, 13 follows its targets; together the ranks are 1, 2, 3, 4, 5, 6 against 1.5, 3.5, 5.5 twice.
+    facts = obedience(achieved([1, 2, 3], [21, 22, 23], targets=[1, 2, 3]), Interval(0, 5))
+    assert facts is not None
+    assert facts.correlation == pytest.approx(1)
+    assert facts.pooled == pytest.approx(0.478, abs=1e-3)
 
 
 def test_two_targets_inside_the_data_say_nothing() -> None:
@@ -90,7 +102,7 @@ def test_the_bulk_has_a_correlation_of_its_own() -> None:
     table = target_table([one])
     assert table is not None
     row = dict(zip([column.name for column in table.columns], table.rows[0], strict=True))
-    assert row["Rank correlation in the bulk"].value == pytest.approx(1)
+    assert row["In the bulk of the data"].value == pytest.approx(1)
     assert row["Rank correlation"].value == pytest.approx(0.6325, abs=1e-4)  # ranks 1 2.5 4 2.5 against 1 2 3 4
 
 

@@ -19,9 +19,10 @@ FEWEST_TARGETS = 3  # fewer points inside the data say nothing of a slope or a r
 TARGET_RULE = (
     "Targets inside the data lie between its lowest and its highest episode return. Slope: least squares of the mean "
     "achieved return over those targets; 1 where the target is obeyed, 0 where it is ignored. Error: mean distance of "
-    "the mean achieved return from the target, in return units. Rank correlation: Spearman's, of all seeds' means "
-    "together and of each seed alone. Brackets: 95 % intervals, training seeds and their episodes redrawn together "
-    "(2000 resamples, fixed seed). The bulk of the data ends where 99 % of its episodes return no more (at the upper "
+    "the mean achieved return from the target, in return units. Rank correlation: Spearman's, of the mean achieved "
+    "return; of all seeds' means together, where it falls too because seeds differ in level; of each seed alone; and "
+    "of the mean in the bulk of the data. Brackets: 95 % intervals, training seeds and their episodes redrawn "
+    "together (2000 resamples, fixed seed). The bulk of the data ends where 99 % of its episodes return no more (at the upper "
     "end of that bin of its histogram): beyond it there may be a single episode to learn from. No numbers with fewer "
     f"than {FEWEST_TARGETS} targets."
 )
@@ -67,8 +68,10 @@ class Obedience:
     slope_interval: Interval | None
     error: float
     error_interval: Interval | None
-    correlation: float
+    correlation: float  # of the mean over seeds
     correlation_interval: Interval | None
+    pooled: float  # of all seeds' means together: also falls where seeds differ in level
+    pooled_interval: Interval | None
     by_seed: tuple[float, ...]  # the correlation within each seed
 
 
@@ -106,8 +109,10 @@ def obedience(achieved: Achieved, data: Interval | None) -> Obedience | None:
         slope_interval=statistics.percentile_interval(statistics.slope(asked, drawn.mean(axis=1))),
         error=float(np.abs(seeds.mean(axis=0) - asked).mean()),
         error_interval=statistics.percentile_interval(np.abs(drawn.mean(axis=1) - asked).mean(axis=-1)),
-        correlation=float(statistics.spearman(all_asked, seeds.ravel())),
-        correlation_interval=statistics.percentile_interval(statistics.spearman(all_asked, flat)),
+        correlation=float(statistics.spearman(asked, seeds.mean(axis=0))),
+        correlation_interval=statistics.percentile_interval(statistics.spearman(asked, drawn.mean(axis=1))),
+        pooled=float(statistics.spearman(all_asked, seeds.ravel())),
+        pooled_interval=statistics.percentile_interval(statistics.spearman(all_asked, flat)),
         by_seed=tuple(statistics.spearman(asked, seeds).tolist()),
     )
 
@@ -116,7 +121,7 @@ def targets_inside(targets: Array, data: Interval | None) -> NDArray[np.bool_]:
     """Which targets lie inside the data's range, its ends included."""
     if data is None:
         return np.zeros(len(targets), bool)
-    sliver = 1e-6 * max(1.0, abs(data.high))  # a target given as the best return, rounded
+    sliver = 1e-4 * max(1.0, abs(data.high))  # the sweep names the best return rounded to a tenth
     return (targets >= data.low - sliver) & (targets <= data.high + sliver)
 
 
@@ -126,8 +131,8 @@ def target_table(found: Sequence[TaskTargets]) -> Table | None:
     if not any(facts for *_, facts in rows):
         return None
     names = (
-        *("Targets inside the data", "Slope", "Mean error", "Rank correlation", "Rank correlation of each seed"),
-        "Rank correlation in the bulk",
+        *("Targets inside the data", "Slope", "Mean error", "Rank correlation", "Of seeds together", "Of each seed"),
+        "In the bulk of the data",
         *("Highest achieved", "At target", "Best of the data"),
     )
     columns = (Column("Task"), Column("Contender"), *(Column(name, number=True) for name in names))
@@ -188,12 +193,13 @@ def _row(one: TaskTargets, achieved: Achieved, facts: Obedience | None) -> tuple
     ends = (number_cell(achieved.curve[best], decimals), number_cell(achieved.targets[best], decimals))
     limit = number_cell(one.data.high if one.data else None, decimals)
     if facts is None:
-        return (*labels, hole(), hole(), hole(), hole(), hole(), *ends, limit)
+        return (*labels, hole(), hole(), hole(), hole(), hole(), hole(), *ends, limit)
     within = obedience(achieved, one.bulk)
     middle = (
         Cell(with_interval(facts.slope, facts.slope_interval, 2), facts.slope),
         Cell(with_interval(facts.error, facts.error_interval, decimals), facts.error),
         Cell(with_interval(facts.correlation, facts.correlation_interval, 2), facts.correlation),
+        Cell(with_interval(facts.pooled, facts.pooled_interval, 2), facts.pooled),
         Cell(", ".join(number(value, 2) for value in facts.by_seed)),
         Cell(with_interval(within.correlation, within.correlation_interval, 2), within.correlation)
         if within
