@@ -17,14 +17,14 @@ BULK = 0.99  # of the data's episodes
 FEWEST_TARGETS = 3  # fewer points inside the data say nothing of a slope or a rank correlation
 
 TARGET_RULE = (
-    "Targets inside the data lie between its lowest and its highest episode return. Slope: least squares of the mean "
-    "achieved return over those targets; 1 where the target is obeyed, 0 where it is ignored. Error: mean distance of "
-    "the mean achieved return from the target, in return units. Rank correlation: Spearman's, of the mean achieved "
-    "return; of all seeds' means together, where it falls too because seeds differ in level; of each seed alone; and "
-    "of the mean in the bulk of the data. Brackets: 95 % intervals, training seeds and their episodes redrawn "
-    "together (2000 resamples, fixed seed). The bulk of the data ends where 99 % of its episodes return no more (at the upper "
-    "end of that bin of its histogram): beyond it there may be a single episode to learn from. No numbers with fewer "
-    f"than {FEWEST_TARGETS} targets."
+    "Targets inside the data lie between its lowest and its highest episode return. Slope: least squares of the "
+    "mean achieved return over those targets; 1 where the target is obeyed, 0 where it is ignored. Error: mean "
+    "distance of the mean achieved return from the target, in return units. Rank correlation: Spearman's, of the "
+    "mean achieved return; of all seeds' means together, where it falls too because seeds differ in level; of "
+    "each seed alone; and of the mean in the bulk of the data. Brackets: 95 % intervals, training seeds and their "
+    "episodes redrawn together (2000 resamples, fixed seed). The bulk of the data ends where 99 % of its episodes "
+    "return no more (at the upper end of that bin of its histogram): beyond it there may be a single episode to "
+    f"learn from. No numbers with fewer than {FEWEST_TARGETS} targets."
 )
 
 
