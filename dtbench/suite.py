@@ -181,9 +181,10 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
 def check_fit(suite: Suite, specs: Iterable[TrialSpec]) -> None:
     """Begin every contender on the best episode of every task; raise what its learner raises, before any trial runs.
 
-    IncompatibleTask for spaces that do not fit, InvalidValue for hyperparameters that cannot be.
+    Algorithms in files are left to their trials: what is being written may take its process down, and only a worker
+    can be replaced. IncompatibleTask for spaces that do not fit, InvalidValue for hyperparameters that cannot be.
     """
-    pairs = {(spec.task, spec.contender): spec for spec in specs}
+    pairs = {(spec.task, spec.contender): spec for spec in specs if ":" not in spec.algorithm}
     for task, origin in {spec.task: spec.open_from for spec in pairs.values()}.items():
         dataset = registry.make_task(task, suite.task_options).open(origin)
         best = dataset.select([int(dataset.returns.argmax())])

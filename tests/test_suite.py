@@ -299,3 +299,13 @@ def test_every_shipped_suite_and_preset_is_sound() -> None:
     for name in suite_names():
         for preset in ("cpu", "smoke"):
             check(load_suite(name, preset=preset))
+
+
+def test_an_algorithm_in_a_file_is_begun_by_its_trial_alone(tmp_path: Path) -> None:
+    Path("deadly.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Deadly:\n"
+        "    def learner(self, dataset, *, seed, device):\n        raise SystemExit(3)\n"
+    )
+    contenders = {"Deadly": {"algorithm": "deadly:Deadly", "budget": 1}}
+    suite = load_suite(written(tmp_path, contenders=contenders), preset="plain")
+    check_fit(suite, trial_specs(suite))
