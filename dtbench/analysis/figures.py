@@ -264,6 +264,7 @@ _PROGRESS_CAPTION = (
     "evaluation."
 )
 _PUBLISHED_MARKERS = "D*^vPX"
+LONG_TITLE = 36  # characters that fit above one panel of a grid
 
 
 @contextmanager
@@ -298,7 +299,8 @@ def _panels(scene: Scene, tasks: Sequence[str], *, below: str) -> Iterator[tuple
             axes.set_axis_off()
         for axes, task in zip(panels, tasks, strict=True):
             source = scene.source(task)
-            axes.set_title(f"{task} ({source})" if source else task, fontsize=8)
+            title = f"{task} ({source})" if source else task
+            axes.set_title(title, fontsize=8 if len(title) <= LONG_TITLE else 6.5)
         for axes in panels[-columns:]:
             axes.set_xlabel(below)
         yield figure, panels
