@@ -402,7 +402,7 @@ def _by_source(specs: Sequence[TrialSpec]) -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
     for spec in {spec.task: spec for spec in specs}.values():
         sources = registry.make_task(spec.task, spec.task_options).sources
-        real = [REAL[source.name] for source in sources if source.name in REAL]
+        real = [REAL[source.name] for source in sources if source.name in REAL and source.automatic]
         stood_in_for = "" if spec.dataset_source in REAL else " or ".join(real)
         found.setdefault((spec.dataset_source, stood_in_for), []).append(spec.task)
     return found

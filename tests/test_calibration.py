@@ -293,5 +293,6 @@ def test_tasks_are_listed_by_domain_and_source(capsys: pytest.CaptureFixture[str
 def test_algorithms_are_listed_with_their_presets(capsys: pytest.CaptureFixture[str]) -> None:
     progress.list_algorithms()
     said = capsys.readouterr().out
-    (line,) = [line for line in said.splitlines() if line.split()[:2] == ["preset", "paper"]]
-    assert "context=20, " in line
+    lines = [line for line in said.splitlines() if line.split()[:2] == ["preset", "paper"]]
+    assert any("context=20, " in line for line in lines)  # behaviour cloning's
+    assert any("warmup_steps=100000" in line for line in lines)  # Decision Transformer's
