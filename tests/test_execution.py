@@ -103,7 +103,8 @@ def dashboards() -> list[dict[str, str]]:
 
 @pytest.mark.timeout(300)
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"seeds": [0]}, sort_keys=False))
+    long = {"DT": DT | {"budget": 12_000}}  # whatever else the machine does, it is still at work when Ctrl-C comes
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"seeds": [0], "contenders": long}, sort_keys=False))
     for flags in ([], ["--local"]):
         process = start("--results", f"results{len(flags)}", *flags)
         deadline = time.monotonic() + 200
