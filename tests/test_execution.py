@@ -27,11 +27,22 @@ SUITE: dict[str, Any] = {
 MAIN = "from dtbench.cli import main; main()"
 
 
+def _hear_ctrl_c() -> None:
+    """A shell that runs tests in the background has its children ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: str) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MAIN, "run", "--suite", "toy.yaml", *arguments]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=_hear_ctrl_c,
     )
 
 
