@@ -14,7 +14,7 @@ import torch
 from dtbench import registry
 from dtbench.algorithm import Learner
 from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.errors import DtbenchError
+from dtbench.errors import DtbenchError, InvalidValue
 from dtbench.evaluation import Evaluator
 from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
@@ -160,6 +160,16 @@ def parallel_trials(resources: Mapping[str, float]) -> int:
     if resources.get("gpu", 0.0) > 0:
         fit = min(fit, torch.cuda.device_count() / resources["gpu"])
     return int(fit)
+
+
+def check_room(specs: Iterable[TrialSpec]) -> None:
+    """Raise InvalidValue for a trial that this machine can never begin: Ray would wait for its resources for ever."""
+    for spec in specs:
+        if parallel_trials(spec.resources) == 0:
+            raise InvalidValue(
+                f"{spec.contender} on {spec.task} asks for {dict(spec.resources)}, which this machine has not. Say "
+                "resources.gpu=0 (and resources.cpu=N), --preset cpu, or --address of a cluster that has it."
+            )
 
 
 def wall_seconds(trials: Sequence[float], parallel: int) -> float:

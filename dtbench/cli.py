@@ -57,6 +57,7 @@ def run(
     """Run what is missing of a suite; what is done stays done, what was interrupted continues."""
     from dtbench import progress
     from dtbench.analysis.report import final_rows
+    from dtbench.calibration import check_room
     from dtbench.execution import check_address
     from dtbench.ledger import Ledger
     from dtbench.suite import check_fit, load_suite, narrow, resolved_document, trial_specs
@@ -71,6 +72,8 @@ def run(
     with progress.preparing() as on_dataset:
         specs = trial_specs(chosen, on_dataset)
     missing = list({spec.key: spec for spec in specs if ledger.state(spec) != "done"}.values())
+    if not local and not address:
+        check_room(missing)
     check_fit(chosen, missing)
     progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))
     document = ledger.remember_suite(resolved_document(whole, specs))

@@ -113,7 +113,7 @@ def train_behavior(robot_name: str, algorithm: str, folder: Path, *, steps: int,
             "training behaviour policies needs stable-baselines3: pip install 'dtbench[behavior]'."
         ) from error
     train(robot, folder, algorithm=algorithm, steps=steps, seed=seed, snapshots=snapshots)
-    print(f"{folder}: {len(list(folder.glob('step-*.npz')))} policies and curve.json")
+    print(f"{folder}: {len(list(folder.glob('*/step-*.npz')))} policies, their curves and manifest.json")
 
 
 def card_lines(task: Task, dataset: TrajectoryDataset) -> Iterator[str]:

@@ -15,6 +15,7 @@ from dtbench.calibration import (
     Estimate,
     Speed,
     calibrate,
+    check_room,
     evaluation_games,
     evaluations,
     measured,
@@ -25,7 +26,7 @@ from dtbench.calibration import (
     wall_seconds,
 )
 from dtbench.domains.key_to_door.env import KeyToDoorVectorEnv
-from dtbench.errors import DtbenchError
+from dtbench.errors import DtbenchError, InvalidValue
 from dtbench.ledger import Ledger, write_json
 from dtbench.registry import make_task
 from dtbench.spec import EvaluationSpec, TrialSpec
@@ -296,3 +297,9 @@ def test_algorithms_are_listed_with_their_presets(capsys: pytest.CaptureFixture[
     lines = [line for line in said.splitlines() if line.split()[:2] == ["preset", "paper"]]
     assert any("context=20, " in line for line in lines)  # behaviour cloning's
     assert any("warmup_steps=100000" in line for line in lines)  # Decision Transformer's
+
+
+def test_a_trial_that_no_processor_here_could_run_is_refused() -> None:
+    check_room([spec()])
+    with pytest.raises(InvalidValue, match=r"asks for .*100000.*resources\.gpu=0"):
+        check_room([spec(resources={"cpu": 100_000.0, "gpu": 0.0})])
