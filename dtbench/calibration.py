@@ -149,8 +149,7 @@ def evaluation_games(spec: TrialSpec, *, return_conditioned: bool) -> int:
     asked = spec.evaluation
     if not return_conditioned:
         return evaluations(spec) * asked.episodes
-    further = [target for target in asked.sweep if target not in asked.targets]
-    return (evaluations(spec) * len(asked.targets) + len(further)) * asked.episodes
+    return ((evaluations(spec) - 1) * len(asked.targets) + len(asked.last_targets)) * asked.episodes
 
 
 def parallel_trials(resources: Mapping[str, float]) -> int:

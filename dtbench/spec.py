@@ -18,6 +18,11 @@ class EvaluationSpec:
     action_mode: str  # "argmax" or "sample"
     sweep: tuple[float, ...] = ()  # further targets, asked of the last checkpoint alone
 
+    @property
+    def last_targets(self) -> tuple[float, ...]:
+        """What the last checkpoint is asked for: each target once."""
+        return tuple(dict.fromkeys((*self.targets, *self.sweep)))
+
 
 @dataclass(frozen=True, slots=True)
 class TrialSpec:

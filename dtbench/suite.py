@@ -99,7 +99,7 @@ def load_suite(
     if chosen:
         if chosen not in presets:
             raise UnknownName(f"preset of {document.get('name', name)}", chosen, presets)
-        _merge(document, presets[chosen] or {}, where=f"preset {chosen}")
+        _merge(document, presets[chosen] or {})
     for override in overrides:
         _override(document, override)
     if seeds is not None:
@@ -287,7 +287,7 @@ def _inherited(document: dict[str, Any], base: str, path: Path) -> dict[str, Any
     contenders: dict[str, Any] = {}
     for label, differences in mine.items():
         contenders[label] = copy.deepcopy(theirs.get(label, {}))
-        _merge(contenders[label], differences or {}, where=str(path))
+        _merge(contenders[label], differences or {})
     presets = found.pop("presets", {})
     for preset in presets.values():
         settings = (preset or {}).get("contenders", {})
@@ -316,16 +316,16 @@ def _default_preset(document: Mapping[str, Any]) -> str | None:
     return found
 
 
-def _merge(document: dict[str, Any], changes: Mapping[str, Any], *, where: str) -> None:
+def _merge(document: dict[str, Any], changes: Mapping[str, Any]) -> None:
     """Lay `changes` over `document`; contenders may be named by a pattern such as "*" or "DT*"."""
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(document.get(key), dict):
             if key == "contenders":
                 for pattern, settings in value.items():
                     for label in _select("contender", document[key], [pattern]):
-                        _merge(document[key][label], settings, where=where)
+                        _merge(document[key][label], settings)
             else:
-                _merge(document[key], value, where=where)
+                _merge(document[key], value)
         else:
             document[key] = copy.deepcopy(value)
 

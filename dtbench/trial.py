@@ -125,8 +125,7 @@ class _Trial:
     def _evaluate(self) -> None:
         evaluation = self.spec.evaluation
         last = self.progress.step == self.spec.budget
-        further = [target for target in evaluation.sweep if target not in evaluation.targets] if last else []
-        episodes = self.evaluator.evaluate(self.learner, [*evaluation.targets, *further])
+        episodes = self.evaluator.evaluate(self.learner, evaluation.last_targets if last else evaluation.targets)
         columns = episode_columns(self.task, episodes, self.dataset)
         self.progress.episodes.append({"step": [self.progress.step] * len(episodes.returns), **columns})
 

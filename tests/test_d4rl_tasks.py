@@ -13,6 +13,7 @@ from dtbench.domains.d4rl.behavior import BehaviorPolicy
 from dtbench.domains.d4rl.robots import ROBOTS
 from dtbench.errors import InvalidValue, MissingDataset, UnknownName
 from dtbench.evaluation import Episodes
+from dtbench.suite import load_suite, resolved_hyperparameters
 
 
 @pytest.fixture(autouse=True)
@@ -221,17 +222,19 @@ def test_reference_returns_score_0_and_100(name: str, low: float, high: float) -
 
 
 @pytest.mark.parametrize(
-    ("robot", "targets", "scale", "context"),
+    ("task", "targets", "scale", "context"),
     [
-        ("halfcheetah", {6000, 12000}, 1000, 20),
-        ("hopper", {3600, 1800}, 1000, 20),
-        ("walker2d", {5000, 2500}, 1000, 20),
-        ("reacher2d", {50, 76, 40}, 10, 5),
+        ("halfcheetah-medium-v2", {6000, 12000}, 1000, 20),
+        ("hopper-medium-v2", {3600, 1800}, 1000, 20),
+        ("walker2d-medium-v2", {5000, 2500}, 1000, 20),
+        ("reacher2d-medium", {50, 76, 40}, 10, 5),
     ],
 )
-def test_targets_scale_and_context_are_the_papers(robot: str, targets: set[int], scale: int, context: int) -> None:
-    found = ROBOTS[robot]
-    assert (set(found.target_returns), found.return_scale, found.context) == (targets, scale, context)
+def test_targets_scale_and_context_are_the_papers(task: str, targets: set[int], scale: int, context: int) -> None:
+    dt = load_suite("d4rl", preset="paper").contenders["DT"]
+    chosen = resolved_hyperparameters(dt, task)
+    assert set(registry.make_task(task).target_returns) == targets
+    assert (chosen["return_scale"], chosen["context"]) == (scale, context)
 
 
 @pytest.mark.parametrize("make", tasks.TASKS.values(), ids=tasks.TASKS)

@@ -8,7 +8,7 @@ import pytest
 from dtbench.domains.d4rl import generated
 from dtbench.domains.d4rl.behavior import BehaviorPolicy
 from dtbench.domains.d4rl.recording import mean_return, record
-from dtbench.domains.d4rl.robots import ROBOTS
+from dtbench.domains.d4rl.robots import KINDS, ROBOTS
 from dtbench.errors import InvalidDataset, InvalidValue
 from dtbench.randomness import generator
 
@@ -181,7 +181,7 @@ def test_every_robot_has_its_behaviour_policies() -> None:
 
 
 @pytest.mark.parametrize("robot", SHIPPED)
-@pytest.mark.parametrize("kind", generated.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_data_of_every_kind_can_be_made(robot: str, kind: str) -> None:
     body, steps = ROBOTS[robot], 2 * ROBOTS[robot].horizon
     made = generated.make_generated(body, kind, steps=steps, seed=0, physics="d4rl")

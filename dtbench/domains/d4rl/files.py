@@ -11,11 +11,9 @@ from dtbench.data import store
 from dtbench.data.download import download, sha256_of
 from dtbench.data.hdf5 import exported_source, read_d4rl
 from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl.robots import Robot
+from dtbench.domains.d4rl.robots import KINDS, REACHER, ROBOTS, Robot
 from dtbench.errors import MissingDataset, UnknownName
 
-ROBOT_NAMES = ("halfcheetah", "hopper", "walker2d")
-KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"  # d4rl/infos.py, DATASET_URLS
 
 _READER = 1  # part of an import's identity: raise it when the reader gives other arrays for the same file
@@ -34,7 +32,7 @@ class KnownStatistics:
 
 def names() -> list[str]:
     """The datasets that D4RL published files of, e.g. hopper-medium-v2."""
-    return [f"{robot}-{kind}-v2" for robot in ROBOT_NAMES for kind in KINDS]
+    return [f"{robot}-{kind}-v2" for robot in ROBOTS if robot != REACHER for kind in KINDS]
 
 
 def file_name(name: str) -> str:

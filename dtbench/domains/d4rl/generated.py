@@ -11,7 +11,6 @@ from dtbench.domains.d4rl.recording import record
 from dtbench.domains.d4rl.robots import Physics, Robot
 
 POLICIES = Path(__file__).parent / "policies"
-KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 STEPS = 1_000_000  # of each kind, as in most of D4RL's sets
 SEED = 0
 RECIPE = 1  # raise it when equal arguments begin to give other data

@@ -15,6 +15,8 @@ from dtbench.errors import UnknownName
 
 Physics = Literal["d4rl", "v4", "v5"]
 PHYSICS: tuple[Physics, ...] = ("d4rl", "v4", "v5")
+KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert")  # of data
+REACHER = "reacher2d"  # the paper's own; its data was never released
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,6 @@ class Robot:
     horizon: int  # steps after which an episode is cut off
     reference: tuple[float, float]  # returns that score 0 and 100
     target_returns: tuple[float, ...]  # the paper's own target comes first (Chen et al. 2021, Table 9)
-    return_scale: float  # what returns-to-go are divided by in the public code
-    context: int  # K, in steps
 
     @property
     def observation_space(self) -> spaces.Box:
@@ -71,8 +71,6 @@ ROBOTS: dict[str, Robot] = {
             horizon=1000,
             reference=(-280.178953, 12135.0),
             target_returns=(6000.0, 12000.0),
-            return_scale=1000.0,
-            context=20,
         ),
         Robot(
             name="hopper",
@@ -82,8 +80,6 @@ ROBOTS: dict[str, Robot] = {
             horizon=1000,
             reference=(-20.272305, 3234.3),
             target_returns=(3600.0, 1800.0),
-            return_scale=1000.0,
-            context=20,
         ),
         Robot(
             name="walker2d",
@@ -93,19 +89,15 @@ ROBOTS: dict[str, Robot] = {
             horizon=1000,
             reference=(1.629008, 4592.3),
             target_returns=(5000.0, 2500.0),
-            return_scale=1000.0,
-            context=20,
         ),
         Robot(
-            name="reacher2d",
+            name=REACHER,
             observation_size=12,
             action_size=2,
             environments=dict.fromkeys(PHYSICS, "dtbench.domains.d4rl.reacher_2d:Reacher2dEnv"),
             horizon=100,
             reference=(0.0, 100.0),
             target_returns=(50.0, 76.0, 40.0),
-            return_scale=10.0,
-            context=5,
         ),
     )
 }

@@ -11,7 +11,7 @@ import numpy as np
 
 from dtbench.domains.d4rl.behavior import BehaviorPolicy
 from dtbench.domains.d4rl.recording import mean_return
-from dtbench.domains.d4rl.robots import Robot
+from dtbench.domains.d4rl.robots import REACHER, Robot
 from dtbench.errors import InvalidValue
 
 # Mean and standard deviation of the returns of D4RL's medium-v2 sets, from public logs (see
@@ -20,7 +20,7 @@ MEDIUM = {
     "halfcheetah": (4770.335, 355.7504),
     "hopper": (1422.0562, 378.9537),
     "walker2d": (2852.0884, 1095.4434),
-    "reacher2d": (40.0, 30.0),
+    REACHER: (40.0, 30.0),
 }
 CANDIDATES = 6  # snapshots that are measured again for each choice
 MASTERED = 0.9  # of the best return that training reaches

@@ -12,18 +12,17 @@ from dtbench.data import store
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.d4rl import files, generated
 from dtbench.domains.d4rl.games import RobotGames
-from dtbench.domains.d4rl.robots import PHYSICS, ROBOTS, Physics, Robot
+from dtbench.domains.d4rl.robots import KINDS, PHYSICS, REACHER, ROBOTS, Physics, Robot
 from dtbench.domains.minari.tasks import source as minari_source
 from dtbench.errors import InvalidValue, UnknownName
 from dtbench.evaluation import Episodes
 from dtbench.task import DataSource, Task, normalize
 
-REACHER = "reacher2d"
 GOALS = {
     "halfcheetah": "Run forward with half a cheetah",
     "hopper": "Hop forward on one leg",
     "walker2d": "Walk forward on two legs",
-    "reacher2d": "Bring a two-link arm to a goal and hold it there",
+    REACHER: "Bring a two-link arm to a goal and hold it there",
 }
 PLAYERS = {
     "random": "uniformly random actions",
@@ -58,19 +57,18 @@ def gym_task(
     name = task_name(robot, kind, delayed=delayed)
     late = _delayed if delayed else _as_it_is
     generate = partial(generated.load_generated, robot, kind, steps=steps, seed=seed, physics=physics)
-    sources = [
-        DataSource(
-            name="generated",
-            load=lambda: late(generate()),
-            available=lambda: generated.is_stored(robot, kind, steps=steps, seed=seed, physics=physics),
-        )
-    ]
-    if robot.name != REACHER:  # its data was never released
+    made_here = DataSource(
+        name="generated",
+        load=lambda: late(generate()),
+        available=lambda: generated.is_stored(robot, kind, steps=steps, seed=seed, physics=physics),
+    )
+    sources = [made_here]
+    if robot.name != REACHER:
         sources = [_official(robot, kind, late, file), *_minari(robot, kind, late), *sources]
     return Task(
         name=name,
         domain="d4rl",
-        load_dataset=lambda: late(generate()),
+        load_dataset=made_here.load,
         make_env=partial(RobotGames, robot, physics=physics, delayed=delayed),
         score=partial(_normalized, robot),
         score_name=f"normalised score (physics {physics})",
@@ -130,6 +128,6 @@ def _as_it_is(dataset: TrajectoryDataset) -> TrajectoryDataset:
 TASKS: dict[str, Callable[..., Task]] = {
     task_name(robot, kind, delayed=delayed): partial(gym_task, robot, kind, delayed=delayed)
     for robot in ROBOTS.values()
-    for kind in generated.KINDS
+    for kind in KINDS
     for delayed in (False, True)
 }

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dtbench.domains.d4rl.behavior import BehaviorPolicy
 from dtbench.domains.d4rl.games import RobotGames
 from dtbench.domains.d4rl.recording import mean_return
-from dtbench.domains.d4rl.robots import Robot
+from dtbench.domains.d4rl.robots import REACHER, Robot
 from dtbench.domains.d4rl.selection import MEDIUM, choose_policies
 from dtbench.errors import UnknownName
 
@@ -50,7 +50,7 @@ def train_behavior(
     if algorithm not in SETTINGS:
         raise UnknownName("algorithm to train behaviour with", algorithm, SETTINGS)
     torch.set_num_threads(1)
-    settings = SETTINGS[algorithm] | (REACHER_SETTINGS if algorithm == "ppo" and robot.name == "reacher2d" else {})
+    settings = SETTINGS[algorithm] | (REACHER_SETTINGS if algorithm == "ppo" and robot.name == REACHER else {})
     run = folder / f"seed{seed}"
     run.mkdir(parents=True, exist_ok=True)
     record = {
@@ -165,7 +165,7 @@ class _TrainingGames(VecEnv):  # type: ignore[misc]
 
     def step_wait(self) -> Any:
         observations, rewards, terminated, truncated, _ = self.games.step(self._actions)
-        if self.games.robot.name == "reacher2d":
+        if self.games.robot.name == REACHER:
             # Its reward is too rare to learn from alone; the data is recorded with the true one.
             rewards = rewards - 0.5 * np.abs(observations[:, -2:]).sum(axis=1)
         self._returns += rewards
