@@ -1,5 +1,6 @@
 """Random batches of an offline dataset: windows for sequence models, transitions for TD learners."""
 
+import mmap
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from dtbench.errors import InvalidValue
 
 Anchor = Literal["start", "end", "inside"]
 DEVICE_BYTES = 2**31  # data that fits is kept whole on the device
+MAPPED_BYTES = 2**29  # read from a mapped file before its pages are given back
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class WindowSampler:
         self._returns_to_go = future.astype(np.float32)
         self._timesteps = dataset.timesteps
         self._cumulative = None if weights is None else np.cumsum(weights, dtype=np.float64)
+        self._observations = Observations(dataset)
 
     def sample(self) -> Windows:
         """One batch of random windows."""
@@ -105,7 +108,7 @@ class WindowSampler:
         steps = np.where(mask, steps, first[:, None])
         data = self.dataset
         return Windows(
-            observations=self._take(data.observations, steps, mask),
+            observations=self._masked(self._observations.at(steps), mask),
             actions=self._take(data.actions, steps, mask),
             rewards=self._take(data.rewards, steps, mask).float(),
             terminals=self._take(data.terminals, steps, mask),
@@ -115,7 +118,9 @@ class WindowSampler:
         )
 
     def _take(self, array: NDArray[Any], steps: NDArray[np.int64], mask: NDArray[np.bool_]) -> Tensor:
-        values = np.asarray(array[steps])
+        return self._masked(np.asarray(array[steps]), mask)
+
+    def _masked(self, values: NDArray[Any], mask: NDArray[np.bool_]) -> Tensor:
         values[~mask] = 0
         return torch.from_numpy(values).to(self.device)
 
@@ -140,7 +145,10 @@ class TransitionSampler:
         self._steps = np.flatnonzero(known)
         if not len(self._steps):
             raise InvalidValue("the dataset holds no transition: every episode is a single cut-off step.")
-        arrays = (dataset.observations, dataset.actions, dataset.rewards, dataset.terminals)
+        self._observations = Observations(dataset)
+        arrays = [dataset.actions, dataset.rewards, dataset.terminals]
+        if dataset.frame_stack == 1:
+            arrays.insert(0, dataset.observations)
         small = sum(array.nbytes for array in arrays) < DEVICE_BYTES
         self._home = device if small else torch.device("cpu")
         self._arrays = [_shared_tensor(array).to(self._home) for array in arrays]
@@ -149,8 +157,14 @@ class TransitionSampler:
         """One batch of random transitions."""
         drawn = self._steps[self.rng.integers(len(self._steps), size=self.batch_size)]
         steps = torch.from_numpy(drawn).to(self._home)
-        observations, actions, rewards, terminals = (array.index_select(0, steps) for array in self._arrays)
-        following = self._arrays[0].index_select(0, steps + ~terminals)
+        *whole, actions, rewards, terminals = (array.index_select(0, steps) for array in self._arrays)
+        if whole:
+            observations, following = whole[0], self._arrays[0].index_select(0, steps + ~terminals)
+        else:
+            after = drawn + ~terminals.cpu().numpy()
+            observations, following = (
+                torch.from_numpy(self._observations.at(at)).to(self._home) for at in (drawn, after)
+            )
         following.masked_fill_(terminals.view(-1, *[1] * (following.dim() - 1)), 0)
         return Transitions(
             observations=observations.to(self.device),
@@ -159,6 +173,28 @@ class TransitionSampler:
             next_observations=following.to(self.device),
             terminals=terminals.to(self.device),
         )
+
+
+class Observations:
+    """Reads observations of a dataset, and keeps what it read of a mapped file from staying in this process's memory.
+
+    The system counts every page of a mapped file that a process has touched as the process's own until it is told
+    that it may take it back; it stays in the file cache, where trials share it.
+    """
+
+    def __init__(self, dataset: TrajectoryDataset) -> None:
+        self.dataset = dataset
+        self._map = getattr(dataset.observations, "_mmap", None)
+        self._read = 0
+
+    def at(self, steps: NDArray[np.int64]) -> NDArray[Any]:
+        """See `TrajectoryDataset.observations_at`."""
+        found = self.dataset.observations_at(steps)
+        self._read += found.nbytes
+        if self._map is not None and self._read > MAPPED_BYTES:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._read = 0
+        return found
 
 
 def balanced_weights(dataset: TrajectoryDataset, *, bins: int = 20) -> NDArray[np.float64]:

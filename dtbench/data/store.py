@@ -14,6 +14,7 @@ import numpy as np
 
 from dtbench.data.trajectories import (
     ARRAYS,
+    Array,
     TrajectoryDataset,
     digest_of,
     space_from_json,
@@ -64,6 +65,8 @@ def save(dataset: TrajectoryDataset, folder: Path) -> None:
     try:
         for name in ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(dataset, name), allow_pickle=False)
+        for name, array in dataset.extras.items():
+            np.save(temporary / f"extra-{_safe(name)}.npy", array, allow_pickle=False)
         meta = {
             "format": FORMAT,
             "digest": dataset.digest,
@@ -71,6 +74,8 @@ def save(dataset: TrajectoryDataset, folder: Path) -> None:
             "action_space": space_to_json(dataset.action_space),
             "info": dict(dataset.info),
             "card": statistics_card(dataset),
+            **({"frame_stack": dataset.frame_stack} if dataset.frame_stack > 1 else {}),
+            **({"extras": sorted(dataset.extras)} if dataset.extras else {}),
         }
         (temporary / "meta.json").write_text(json.dumps(meta, indent=2, sort_keys=True, allow_nan=False) + "\n")
         _move_into_place(temporary, folder)
@@ -87,7 +92,7 @@ def load(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
         raise MissingDataset(f"no dataset in {folder}: meta.json is missing.")
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+        arrays = {name: _mapped(folder / f"{name}.npy") for name in ARRAYS}
         if meta["format"] != FORMAT:
             raise InvalidDataset(f"{folder} has format {meta['format']}, this dtbench reads {FORMAT}. {_REMEDY}")
         dataset = TrajectoryDataset(
@@ -96,6 +101,8 @@ def load(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
             action_space=space_from_json(meta["action_space"]),
             digest=meta["digest"],
             info=meta["info"],
+            frame_stack=int(meta.get("frame_stack", 1)),
+            extras={name: _mapped(folder / f"extra-{_safe(name)}.npy") for name in meta.get("extras", ())},
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidDataset(f"{folder} cannot be read: {error}. {_REMEDY}") from error
@@ -104,6 +111,11 @@ def load(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
         if digest_of(dataset) != dataset.digest:
             raise InvalidDataset(f"{folder} is not what was stored: its digest differs. {_REMEDY}")
     return dataset
+
+
+def _mapped(path: Path) -> Array:
+    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 _REMEDY = "Delete that folder: generated data will be made again, files read again."

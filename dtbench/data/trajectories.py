@@ -22,9 +22,13 @@ class TrajectoryDataset:
 
     `terminals[i]` says that the environment ended with step i; an episode whose last step is not terminal was
     cut off, and what would have followed is unknown. `info` is free-form provenance: source, seed, recipe.
+
+    With a `frame_stack` of F > 1 every frame is kept once: `observations[i]` is the newest of the F frames that make
+    the observation of step i, and `observations_at` puts them together. `extras` are further arrays of a row a step,
+    of which learners know nothing.
     """
 
-    observations: Array  # [N, *observation]
+    observations: Array  # [N, *observation], or [N, *frame]
     actions: Array  # [N, *action], or [N] of ints
     rewards: Array  # [N]
     terminals: Array  # [N] bool
@@ -33,6 +37,21 @@ class TrajectoryDataset:
     action_space: gym.Space[Any]
     digest: str  # sha256 of the arrays: part of a trial's identity
     info: Mapping[str, Any] = field(default_factory=dict)
+    frame_stack: int = 1
+    extras: Mapping[str, Array] = field(default_factory=dict)  # name -> [N, ...]
+
+    def observations_at(self, steps: NDArray[np.int64]) -> Array:
+        """What an agent saw at these steps, [..., *observation] for steps [...].
+
+        Of a stack of frames those from before the episode's first step are zeros, oldest frame first.
+        """
+        if self.frame_stack == 1:
+            return np.asarray(self.observations[steps])
+        begin = self.offsets[np.searchsorted(self.offsets, steps, side="right") - 1][..., None]
+        wanted = steps[..., None] - np.arange(self.frame_stack - 1, -1, -1)
+        stacks = np.asarray(self.observations[np.maximum(wanted, begin)])
+        stacks[wanted < begin] = 0
+        return stacks
 
     @property
     def num_steps(self) -> int:
@@ -111,6 +130,8 @@ class TrajectoryDataset:
             observation_space=self.observation_space,
             action_space=self.action_space,
             info=self.info,
+            frame_stack=self.frame_stack,
+            extras={name: array[steps] for name, array in self.extras.items()},
         )
 
     def with_info(self, further: Mapping[str, Any]) -> "TrajectoryDataset":
@@ -135,6 +156,8 @@ def make_dataset(
     observation_space: gym.Space[Any],
     action_space: gym.Space[Any],
     info: Mapping[str, Any] | None = None,
+    frame_stack: int = 1,
+    extras: Mapping[str, Array] | None = None,
 ) -> TrajectoryDataset:
     """Check flat arrays of whole episodes and give them their digest.
 
@@ -150,6 +173,8 @@ def make_dataset(
         action_space=action_space,
         digest="",
         info=dict(info or {}),
+        frame_stack=frame_stack,
+        extras=dict(extras or {}),
     )
     validate(dataset)
     return replace(dataset, digest=digest_of(dataset))
@@ -172,7 +197,13 @@ def validate(dataset: TrajectoryDataset) -> None:
         values = getattr(dataset, name)
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise InvalidDataset(f"{name} holds values that are not finite.")
-    _check_space("observations", dataset.observations, dataset.observation_space)
+    for name, values in dataset.extras.items():
+        if len(values) != steps:
+            raise InvalidDataset(f"{name} has {len(values)} rows where rewards has {steps}.")
+    if dataset.frame_stack > 1:
+        _check_frames(dataset)
+    else:
+        _check_space("observations", dataset.observations, dataset.observation_space)
     _check_space("actions", dataset.actions, dataset.action_space)
 
 
@@ -183,6 +214,9 @@ def digest_of(dataset: TrajectoryDataset) -> str:
         array = np.ascontiguousarray(getattr(dataset, name))
         sha.update(f"{name} {array.dtype.str} {array.shape}".encode())
         sha.update(array.data)
+    for name, array in sorted(dataset.extras.items()):
+        sha.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).data)
     spaces = [space_to_json(dataset.observation_space), space_to_json(dataset.action_space)]
     sha.update(json.dumps(spaces, sort_keys=True).encode())
     return sha.hexdigest()
@@ -232,6 +266,15 @@ def _bound_to_json(bound: Array) -> Any:
     # repr(inf) is no JSON, but the words "inf" and "-inf" survive a round trip through numpy.
     plain = [str(v) if np.isinf(v) else v for v in bound.ravel().tolist()]
     return plain[0] if len(set(plain)) == 1 else np.array(plain, object).reshape(bound.shape).tolist()
+
+
+def _check_frames(dataset: TrajectoryDataset) -> None:
+    """The space is that of the stacks, whose first axis is the frames."""
+    shape, space = dataset.observations.shape[1:], dataset.observation_space
+    if space.shape != (dataset.frame_stack, *shape) or space.dtype != dataset.observations.dtype:
+        raise InvalidDataset(
+            f"frames are {shape} of {dataset.observations.dtype}: stacks of {dataset.frame_stack} do not fit {space}."
+        )
 
 
 def _check_space(name: str, values: Array, space: gym.Space[Any]) -> None:
