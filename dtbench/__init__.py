@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dtbench.data.sampling import Transitions, TransitionSampler, Windows, WindowSampler
     from dtbench.data.trajectories import TrajectoryDataset, make_dataset
     from dtbench.decision_transformer.model import CausalTransformer
+    from dtbench.decision_transformer.network import is_image
     from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
     from dtbench.evaluation import Episodes, Evaluator
     from dtbench.randomness import TorchStream, generator
@@ -36,6 +37,7 @@ _HOMES = {
     "WindowSampler": "data.sampling",
     "Windows": "data.sampling",
     "generator": "randomness",
+    "is_image": "decision_transformer.network",
     "make_dataset": "data.trajectories",
     "normalize": "task",
 }
@@ -60,6 +62,7 @@ __all__ = [
     "WindowSampler",
     "Windows",
     "generator",
+    "is_image",
     "make_dataset",
     "normalize",
 ]

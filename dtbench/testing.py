@@ -79,7 +79,7 @@ def toy_history(dataset: TrajectoryDataset, *, batch: int, context: int, steps: 
     mask = torch.zeros(batch, context, dtype=torch.bool)
     mask[:, context - filled :] = True
     rows = rng.integers(dataset.num_steps, size=(batch, context))
-    observations = torch.from_numpy(np.asarray(dataset.observations)[rows])
+    observations = torch.from_numpy(dataset.observations_at(rows))
     actions = torch.from_numpy(np.asarray(dataset.actions)[rows]).float()
     actions[:, -1] = 0
     timesteps = (torch.arange(context) - (context - steps)).clamp(min=0).expand(batch, context).contiguous()

@@ -15,6 +15,9 @@ from torch import Tensor, nn, tensor
 from baselines import cql, iql, td3_bc
 from baselines.bc import BehaviorCloning
 from baselines.networks import TwinCritics, bellman_error, bellman_target, follow
+from baselines.qr_dqn import QRDQN
+from baselines.quantile_cql import QuantileCQL
+from baselines.rem import REM
 from dtbench import Transitions, Windows
 from dtbench.testing import toy_dataset
 
@@ -137,6 +140,11 @@ def cases() -> dict[str, tuple[Arrays, dict[str, float]]]:
         "iql": iql_case(),
         "td3_bc": td3_bc_case(),
         "bc": bc_case(),
+        "qr_dqn": value_case(QRDQN(**SIZES, quantiles=5), "dqn", quantiles=5),
+        # d3rlpy's discrete CQL is double Q-learning, ours and the authors' is not: the tool gives it DQN's target.
+        "quantile_cql": value_case(QuantileCQL(**SIZES, quantiles=5), "discrete_cql", quantiles=5),
+        # d3rlpy has no REM; with one head there is nothing to mix, and it is DQN.
+        "rem": value_case(REM(**SIZES, heads=1), "dqn", quantiles=None),
     }
 
 
@@ -156,7 +164,9 @@ def peer_losses(
     return losses
 
 
-@pytest.mark.parametrize("name", ["cql_soft", "cql_mean", "cql_sampled", "iql", "td3_bc", "bc"])
+@pytest.mark.parametrize(
+    "name", ["cql_soft", "cql_mean", "cql_sampled", "iql", "td3_bc", "bc", "qr_dqn", "quantile_cql", "rem"]
+)
 def test_losses_equal_those_of_d3rlpy(
     name: str, cases: dict[str, tuple[Arrays, dict[str, float]]], peer_losses: dict[str, dict[str, float]]
 ) -> None:
@@ -255,6 +265,21 @@ def bc_case() -> tuple[Arrays, dict[str, float]]:
         **layer_arrays("actor", learner.network),
     }
     return case, {"action_loss": float(learner.update()["action_loss"])}
+
+
+def value_case(algorithm: QRDQN | REM, theirs: str, *, quantiles: int | None) -> tuple[Arrays, dict[str, float]]:
+    """Quantile midpoints, the sum over predicted and the mean over target quantiles are d3rlpy's too."""
+    learner = algorithm.learner(toy_dataset(discrete_actions=True), seed=0, device=CPU)
+    loosen(learner.network, learner.target)
+    batch = fixed_batch(learner)
+    case = {
+        "settings": json.dumps({"algorithm": theirs, "actions": 3, "quantiles": quantiles}),
+        **batch_arrays(batch),
+        **layer_arrays("network", learner.network),
+        **layer_arrays("target", learner.target),
+    }
+    case["batch/actions"] = batch.actions[:, None].numpy()
+    return case, {name: float(loss) for name, loss in learner.update().items()}
 
 
 def loosen(*networks: nn.Module) -> None:

@@ -20,7 +20,8 @@ from unittest.mock import patch
 import d3rlpy
 import numpy as np
 import torch
-from d3rlpy.models import VectorEncoderFactory
+from d3rlpy.algos.qlearning.torch.dqn_impl import DQNImpl
+from d3rlpy.models import MeanQFunctionFactory, QRQFunctionFactory, VectorEncoderFactory
 from d3rlpy.torch_utility import TorchMiniBatch
 from torch import Tensor, nn
 
@@ -106,19 +107,46 @@ def bc_losses(case: dict[str, Tensor]) -> dict[str, float]:
     return {"action_loss": float(impl.compute_loss(case["batch/observations"], case["batch/actions"]).loss)}
 
 
+def dqn_losses(case: dict[str, Tensor], *, actions: int, quantiles: int | None) -> dict[str, float]:
+    """Temporal loss of DQN, by quantiles or (None) by one Q-value."""
+    impl = discrete(d3rlpy.algos.DQNConfig, case, actions=actions, quantiles=quantiles)
+    data = batch(case)
+    return {"td_loss": float(impl.compute_loss(data, impl.compute_target(data)).loss)}
+
+
+def discrete_cql_losses(case: dict[str, Tensor], *, actions: int, quantiles: int | None) -> dict[str, float]:
+    """Temporal loss and penalty; the target is DQN's, as its own is double Q-learning's."""
+    impl = discrete(d3rlpy.algos.DiscreteCQLConfig, case, actions=actions, quantiles=quantiles)
+    data = batch(case)
+    losses = impl.compute_loss(data, DQNImpl.compute_target(impl, data))
+    return {"td_loss": float(losses.td_loss), "penalty": float(losses.conservative_loss)}
+
+
 LOSSES: dict[str, Callable[..., dict[str, float]]] = {
     "cql": cql_losses,
     "iql": iql_losses,
     "td3_bc": td3_bc_losses,
     "bc": bc_losses,
+    "dqn": dqn_losses,
+    "discrete_cql": discrete_cql_losses,
 }
 
 
-def made(config: Any, case: dict[str, Tensor]) -> Any:
-    """The implementation behind a configuration, for the batch's sizes."""
+def made(config: Any, case: dict[str, Tensor], *, actions: int | None = None) -> Any:
+    """The implementation behind a configuration, for the batch's sizes; `actions` counts discrete ones."""
     algorithm = config.create(device=False)
-    algorithm.create_impl(case["batch/observations"].shape[1:], case["batch/actions"].shape[1])
+    algorithm.create_impl(case["batch/observations"].shape[1:], actions or case["batch/actions"].shape[1])
     return algorithm.impl
+
+
+def discrete(kind: Any, case: dict[str, Tensor], *, actions: int, quantiles: int | None) -> Any:
+    """The implementation of a learner of discrete actions with the case's network and target network."""
+    q_function = QRQFunctionFactory(n_quantiles=quantiles) if quantiles else MeanQFunctionFactory()
+    config = kind(encoder_factory=encoder(case, "network"), q_func_factory=q_function)
+    impl = made(config, case, actions=actions)
+    load(impl.modules.q_funcs[0], case, "network")
+    load(impl.modules.targ_q_funcs[0], case, "target")
+    return impl
 
 
 def encoders(case: dict[str, Tensor], *networks: str) -> dict[str, VectorEncoderFactory]:

@@ -1,0 +1,198 @@
+"""What QR-DQN, its conservative form and REM share: hyperparameters, the Nature network, targets that stand still."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.bc import flat_size
+from baselines.networks import perceptron
+from dtbench import (
+    History,
+    IncompatibleTask,
+    InvalidValue,
+    Metrics,
+    TorchStream,
+    TrajectoryDataset,
+    Transitions,
+    TransitionSampler,
+    generator,
+    is_image,
+)
+
+
+@dataclass(frozen=True)
+class ValueLearning:
+    """Hyperparameters of Q-learning with a target network that is a copy of the network from some steps ago.
+
+    The defaults are those of Agarwal et al. (2020) on logged Atari games, which the official code of discrete CQL
+    (Kumar et al. 2020) took over.
+    """
+
+    channels: tuple[int, int, int] = (32, 64, 64)  # of the convolutions: images alone
+    hidden: int = 512  # of the layer that follows them
+    width: int = 256  # of the perceptron: vectors and indices alone
+    layers: int = 2  # hidden ones of the perceptron
+    batch_size: int = 32  # transitions
+    learning_rate: float = 5e-5
+    adam_epsilon: float = 0.01 / 32
+    discount: float = 0.99
+    target_every: int = 2000  # gradient steps: theirs are 8000 agent steps, every fourth of which learns
+
+
+class ValueNetwork(nn.Module):
+    """Estimates of every action's value, [B, *observation] to [B, actions, estimates]; their mean is the value.
+
+    Images go through the Nature network, vectors and one-hot indices through a perceptron.
+    """
+
+    def __init__(
+        self, algorithm: ValueLearning, observation_space: gym.Space[Any], *, actions: int, estimates: int
+    ) -> None:
+        super().__init__()
+        self.space, self.shape = observation_space, (actions, estimates)
+        outputs = actions * estimates
+        self.stack: nn.Sequential
+        if is_image(observation_space):
+            frames = (observation_space.shape or ())[0]
+            self.stack = nature_network(frames, outputs, channels=algorithm.channels, hidden=algorithm.hidden)
+        else:
+            sizes = {"width": algorithm.width, "layers": algorithm.layers}
+            self.stack = perceptron(flat_size(observation_space), outputs, **sizes)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        estimates: Tensor = self.stack(network_input(observations, self.space))
+        return estimates.view(-1, *self.shape)
+
+
+def nature_network(frames: int, outputs: int, *, channels: tuple[int, int, int], hidden: int) -> nn.Sequential:
+    """Mnih et al. (2015): images [B, frames, 84, 84] to [B, outputs]."""
+    first, second, third = channels
+    return nn.Sequential(
+        nn.Conv2d(frames, first, 8, stride=4),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(first, second, 4, stride=2),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(second, third, 3, stride=1),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(third * 7 * 7, hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, outputs),
+    )
+
+
+def network_input(observations: Tensor, space: gym.Space[Any]) -> Tensor:
+    """Images as numbers between 0 and 1, indices as one-hot vectors, the rest flat: [B, ...] of floats."""
+    if is_image(space):
+        return observations.float() / 255
+    if isinstance(space, gym.spaces.Discrete):
+        # What follows a terminal step is zeros, which need not be an index of the space.
+        return F.one_hot((observations.long() - int(space.start)).clamp(min=0), int(space.n)).float()
+    return observations.float().flatten(1)
+
+
+def of_actions(values: Tensor, labels: Tensor) -> Tensor:
+    """What belongs to one action of each row: [B, actions, ...] and [B] to [B, ...]."""
+    return values[torch.arange(len(labels), device=labels.device), labels]
+
+
+def require_discrete_actions(algorithm: str, dataset: TrajectoryDataset) -> None:
+    """Raise IncompatibleTask for continuous actions."""
+    if not isinstance(dataset.action_space, gym.spaces.Discrete):
+        raise IncompatibleTask(f"{algorithm} needs discrete actions, not {dataset.action_space}. Try cql.")
+
+
+class ValueLearner(ABC):
+    """A network, and a target network that becomes it every `target_every` steps; what is descended is a method.
+
+    Rewards are those of the data: Atari's are clipped there.
+    """
+
+    algorithm: ValueLearning
+    return_conditioned = False
+    context = 1
+
+    def __init__(
+        self,
+        algorithm: ValueLearning,
+        dataset: TrajectoryDataset,
+        *,
+        estimates: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        """Build both networks; raise InvalidValue where the target would never be copied."""
+        if algorithm.target_every < 1:
+            raise InvalidValue(f"target_every {algorithm.target_every} must be 1 or more.")
+        assert isinstance(dataset.action_space, gym.spaces.Discrete)
+        self.algorithm, self.first_action = algorithm, int(dataset.action_space.start)
+        self.sampler = TransitionSampler(
+            dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
+        )
+        self.stream = TorchStream(seed, device)
+        with self.stream.active():
+            network = ValueNetwork(
+                algorithm, dataset.observation_space, actions=int(dataset.action_space.n), estimates=estimates
+            )
+        self.network = network.to(device)
+        self.target = deepcopy(self.network).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=algorithm.learning_rate, eps=algorithm.adam_epsilon, fused=True
+        )
+        self.steps = 0
+
+    @abstractmethod
+    def loss(self, batch: Transitions) -> tuple[Tensor, Metrics]:
+        """What a step of the optimizer descends, and what is logged of it."""
+
+    def update(self) -> Metrics:
+        """One step of Adam; after every `target_every` of them the target network is copied."""
+        loss, metrics = self.loss(self.sampler.sample())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.steps += 1
+        if self.steps % self.algorithm.target_every == 0:
+            self.target.load_state_dict(self.network.state_dict())
+        return metrics
+
+    def act(self, history: History) -> Tensor:
+        """The action of the highest value, [B]."""
+        return self.action_logits(history).argmax(dim=-1) + self.first_action
+
+    @torch.no_grad()
+    def action_logits(self, history: History) -> Tensor:
+        """Values of the present's actions, [B, actions]."""
+        estimates: Tensor = self.network(history.observations[:, -1])
+        return estimates.mean(dim=-1)
+
+    def labels(self, batch: Transitions) -> Tensor:
+        """The data's actions, counted from 0, [B]."""
+        return batch.actions.long() - self.first_action
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both networks, optimizer, steps and both random streams."""
+        return {
+            "network": self.network.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "sampler": self.sampler.rng.bit_generator.state,
+            "stream": self.stream.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
+        self.sampler.rng.bit_generator.state = state["sampler"]
+        self.stream.state = state["stream"]
