@@ -1,6 +1,5 @@
 """Random batches of an offline dataset: windows for sequence models, transitions for TD learners."""
 
-import mmap
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data.trajectories import TrajectoryDataset, give_back
 from dtbench.errors import InvalidValue
 
 Anchor = Literal["start", "end", "inside"]
@@ -176,23 +175,18 @@ class TransitionSampler:
 
 
 class Observations:
-    """Reads observations of a dataset, and keeps what it read of a mapped file from staying in this process's memory.
-
-    The system counts every page of a mapped file that a process has touched as the process's own until it is told
-    that it may take it back; it stays in the file cache, where trials share it.
-    """
+    """Reads observations of a dataset, and gives a mapped file's pages back once many have been read."""
 
     def __init__(self, dataset: TrajectoryDataset) -> None:
         self.dataset = dataset
-        self._map = getattr(dataset.observations, "_mmap", None)
         self._read = 0
 
     def at(self, steps: NDArray[np.int64]) -> NDArray[Any]:
         """See `TrajectoryDataset.observations_at`."""
         found = self.dataset.observations_at(steps)
         self._read += found.nbytes
-        if self._map is not None and self._read > MAPPED_BYTES:
-            self._map.madvise(mmap.MADV_DONTNEED)
+        if self._read > MAPPED_BYTES:
+            give_back(self.dataset.observations)
             self._read = 0
         return found
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import ale_py
 import numpy as np
@@ -41,11 +41,11 @@ PROTOCOLS = {
 class Console:
     """Plays one game, `FRAME_SKIP` frames an action; equal seeds and actions give equal games."""
 
-    def __init__(self, game: str, protocol: Protocol) -> None:
+    def __init__(self, game: str, protocol: Protocol, *, max_frames: int = MAX_FRAMES) -> None:
         self.game, self.protocol = game, protocol
         self.screens = np.zeros((2, *SCREEN), np.uint8)  # the last two frames of the last action
         self._ale = ale_py.ALEInterface()
-        self._ale.setInt("max_num_frames_per_episode", MAX_FRAMES)
+        self._ale.setInt("max_num_frames_per_episode", max_frames)
         self._ale.setFloat("repeat_action_probability", protocol.sticky)
         self._load(0)
         self._actions = self._ale.getMinimalActionSet()
@@ -85,7 +85,7 @@ class Console:
 
     @property
     def truncated(self) -> bool:
-        """Whether the game was cut off after `MAX_FRAMES`."""
+        """Whether the game was cut off after so many frames."""
         return bool(self._ale.game_truncated())
 
     @property
@@ -100,7 +100,7 @@ class Console:
 
     def _load(self, seed: int) -> None:
         self._ale.setInt("random_seed", int(seed) % (2**31 - 1))
-        self._ale.loadROM(_rom(self.game))
+        self._ale.loadROM(roms.get_rom_path(check_game(self.game)))
 
 
 @cache
@@ -116,8 +116,8 @@ def protocol_of(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def _rom(game: str) -> Any:
-    found = roms.get_rom_path(game)
-    if found is None:
-        raise UnknownName("Atari game", game, roms.get_all_rom_ids())
-    return found
+def check_game(name: str) -> str:
+    """The name of a game; raise UnknownName where ale-py has none of that name."""
+    if name not in roms.get_all_rom_ids():
+        raise UnknownName("Atari game", name, roms.get_all_rom_ids())
+    return name
