@@ -13,7 +13,7 @@ TaskArgument = Annotated[
 SourceOption = Annotated[
     str | None,
     typer.Option(
-        help="d4rl, minari, generated, ... Default: what is on disk, else what can be generated; no download."
+        help="d4rl, dqn-replay, minari, generated, ... Default: what is on disk, else what is generated; no download."
     ),
 ]
 StepsOption = Annotated[int | None, typer.Option(help="Size of generated data, in steps.")]
@@ -60,7 +60,7 @@ def show(
     steps: StepsOption = None,
     seed: SeedOption = None,
 ) -> None:
-    """Print what is in a dataset: episodes, returns, their histogram, the best episode, digest and origin."""
+    """Print what is in a dataset: episodes, returns, their histogram, the best episode, frames, digest and origin."""
     from dtbench import inventory
 
     inventory.show(task, source, out, _options(steps, seed))
@@ -89,7 +89,7 @@ def export(
     seed: SeedOption = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Write a dataset as an HDF5 file in D4RL's layout."""
+    """Write a dataset as an HDF5 file in D4RL's layout, which knows no stacks of frames."""
     from dtbench import inventory
 
     inventory.export(task, file, source, _options(steps, seed), force=force)
@@ -97,17 +97,19 @@ def export(
 
 @data_app.command("train-behavior")
 def train_behavior(
-    robot: Annotated[str, typer.Argument(metavar="ROBOT", help="hopper, halfcheetah, walker2d or reacher2d.")],
-    algorithm: Annotated[str, typer.Option(help="ppo or sac.")],
+    player: Annotated[
+        str, typer.Argument(metavar="PLAYER", help="hopper, halfcheetah, walker2d, reacher2d, or atari:GAME.")
+    ],
     steps: Annotated[int, typer.Option(min=1, help="Steps of the environment to train for.")],
     out: Annotated[Path, typer.Option(help="Folder for the policies and their learning curve.")],
+    algorithm: Annotated[str, typer.Option(help="ppo or sac; for games ppo.")] = "ppo",
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     snapshots: Annotated[int, typer.Option(min=1, help="Policies to keep along the way.")] = 50,
 ) -> None:
-    """Train a behaviour policy with stable-baselines3, which the extra `behavior` brings."""
+    """Train a behaviour policy of a robot or a game with stable-baselines3, which the extra `behavior` brings."""
     from dtbench import inventory
 
-    inventory.train_behavior(robot, algorithm, out, steps=steps, seed=seed, snapshots=snapshots)
+    inventory.train_behavior(player, algorithm, out, steps=steps, seed=seed, snapshots=snapshots)
 
 
 def _options(steps: int | None, seed: int | None) -> dict[str, Any]:

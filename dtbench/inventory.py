@@ -1,32 +1,44 @@
 """`dtbench data`: which datasets are here, how to get the others, and what is in them."""
 
+import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from dtbench import registry
-from dtbench.data import minari_sets, store
+from dtbench.data import store
 from dtbench.data.download import reporting
 from dtbench.data.hdf5 import write_d4rl
 from dtbench.data.trajectories import ARRAYS, TrajectoryDataset, digest_of, statistics_card, validate
 from dtbench.domains.d4rl import verification
-from dtbench.errors import DtbenchError, InvalidDataset, MissingDataset, UnknownName
+from dtbench.domains.minari.tasks import local_names
+from dtbench.errors import DtbenchError, InvalidDataset, InvalidValue, MissingDataset, UnknownName
 from dtbench.progress import download_bar
 from dtbench.task import AUTO, DataSource, Task
 
 GENERATED = "generated"
+RAW = "raw_rewards"  # rewards before they were clipped, among a dataset's extras
+GAME = "atari:"  # how the names of games begin
 BAR = 40  # characters of a histogram's longest bar
+SHADES = " ░▒▓█"
+CELL = (4, 2)  # pixels of a frame that a character stands for, which is twice as high as it is wide
 
 Options = Mapping[str, Any]
 
 
 def list_data(patterns: Sequence[str] = ()) -> None:
     """A table of tasks and sources: what is on disk, and what can be downloaded or generated. Makes nothing."""
-    names = [*registry.task_names(), *(f"minari:{dataset_id}" for dataset_id in minari_sets.local_sets())]
+    names = list(dict.fromkeys([*registry.task_names(), *local_names()]))
     chosen = [name for name in names if not patterns or any(fnmatch(name, pattern) for pattern in patterns)]
     if not chosen:
         raise UnknownName("task", " ".join(patterns), names)
@@ -70,6 +82,9 @@ def show(name: str, source: str | None, out: Path | None, options: Options) -> N
     dataset = _open_aloud(task, source)
     for line in card_lines(task, dataset):
         print(line)
+    if sys.stdout.isatty() and holds_frames(dataset):
+        for line in frame_lines(dataset, shutil.get_terminal_size().columns):
+            print(line)
     if out is not None:
         from dtbench.analysis.data_card import write_card
 
@@ -79,10 +94,11 @@ def show(name: str, source: str | None, out: Path | None, options: Options) -> N
 
 def verify(name: str, source: str | None, options: Options, *, remake: bool) -> bool:
     """Hash a task's data again and compare it with all that is known of it; print a line each, True when all agree."""
-    dataset = _open_aloud(registry.make_task(name, options), source)
+    task = registry.make_task(name, options)
+    dataset = _open_aloud(task, source)
     print(f"{name}: data source {dataset.info.get('source', 'unknown')}")
     fine = True
-    for finding in _findings(dataset, remake=remake):
+    for finding in _findings(task, dataset, remake=remake):
         fine = fine and finding.passed
         print(f"{'ok  ' if finding.passed else 'FAIL'} {finding.text}", flush=True)
     return fine
@@ -93,27 +109,17 @@ def export(name: str, path: Path, source: str | None, options: Options, *, force
     if path.exists() and not force:
         raise DtbenchError(f"{path} exists. Choose another name, or say --force.")
     dataset = _open_aloud(registry.make_task(name, options), source)
+    if dataset.frame_stack > 1:
+        raise InvalidDataset(f"{name} holds stacks of frames, which D4RL's layout does not know.")
     write_d4rl(dataset, path)
     print(f"{path}: {dataset.num_episodes} episodes, {dataset.num_steps} steps, {path.stat().st_size / 2**20:.1f} MiB")
 
 
-def train_behavior(robot_name: str, algorithm: str, folder: Path, *, steps: int, seed: int, snapshots: int) -> None:
-    """Train a behaviour policy and keep snapshots of it."""
-    from dtbench.domains.d4rl.robots import robot_named
-
-    robot = robot_named(robot_name)
-    if algorithm not in ("ppo", "sac"):
-        raise UnknownName("algorithm for behaviour policies", algorithm, ("ppo", "sac"))
-    try:
-        from dtbench.domains.d4rl.training import train_behavior as train
-    except ModuleNotFoundError as error:
-        if error.name != "stable_baselines3":
-            raise
-        raise DtbenchError(
-            "training behaviour policies needs stable-baselines3: pip install 'dtbench[behavior]'."
-        ) from error
-    train(robot, folder, algorithm=algorithm, steps=steps, seed=seed, snapshots=snapshots)
-    print(f"{folder}: {len(list(folder.glob('*/step-*.npz')))} policies, their curves and manifest.json")
+def train_behavior(player: str, algorithm: str, folder: Path, *, steps: int, seed: int, snapshots: int) -> None:
+    """Train a behaviour policy for a robot, or for a game as in atari:breakout, and keep snapshots of it."""
+    train = _train_game if player.startswith(GAME) else _train_robot
+    train(player.removeprefix(GAME), algorithm, folder, steps=steps, seed=seed, snapshots=snapshots)
+    print(f"{folder}: {len(list(folder.glob('*/step-*.npz')))} policies and their curves")
 
 
 def card_lines(task: Task, dataset: TrajectoryDataset) -> Iterator[str]:
@@ -125,11 +131,17 @@ def card_lines(task: Task, dataset: TrajectoryDataset) -> Iterator[str]:
     yield f"task      {task.name}"
     yield f"source    {info.get('source', 'unknown')}"
     yield f"digest    {dataset.digest}"
+    if holds_frames(dataset):
+        height, width = dataset.observations.shape[1:]
+        yield f"frames    {height} x {width} of {dataset.observations.dtype}, an observation is {dataset.frame_stack}"
     yield f"episodes  {card['episodes']}, of which {card['cut_off_episodes']} were cut off"
     span = f"{card['length_min']} to {card['length_max']} an episode, mean {card['length_mean']:.1f}"
     yield f"steps     {card['steps']}: {span}"
     yield f"return    mean {card['return_mean']:.4g}, std {card['return_std']:.4g}"
     yield f"          lowest {card['return_min']:.4g}, highest {card['return_max']:.4g}"
+    if RAW in dataset.extras:
+        raw = _raw_returns(dataset)
+        yield f"          of rewards before they were clipped: mean {raw.mean():.4g}, highest {raw.max():.4g}"
     if scores is not None:
         yield f"score     mean {scores[0]:.1f}, highest {scores[1]:.1f}: {task.score_name}"
     yield f"best      episode {card['best_episode']}: {best} steps from step {first}, return {card['return_max']:.4g}"
@@ -137,6 +149,22 @@ def card_lines(task: Task, dataset: TrajectoryDataset) -> Iterator[str]:
     yield from _histogram(card["return_histogram"]["counts"], card["return_histogram"]["edges"])
     for key, value in sorted(info.items()):
         yield f"{key:<9} {value}"
+
+
+def holds_frames(dataset: TrajectoryDataset) -> bool:
+    """Whether a row of the observations is one frame of a stack of them."""
+    return dataset.frame_stack > 1 and dataset.observations.ndim == 3
+
+
+def frame_lines(dataset: TrajectoryDataset, columns: int) -> Iterator[str]:
+    """Frames of the best episode side by side, as many as fit into so many columns: its middle, or up to three."""
+    best = int(dataset.returns.argmax())
+    begin, end = dataset.offsets[best : best + 2]
+    wide = dataset.observations.shape[2] // CELL[1] + 2
+    steps = np.linspace(begin, end, min(3, max(1, columns // wide)) + 2)[1:-1].astype(int)
+    yield f"frames of episode {best}, steps {', '.join(str(step - begin) for step in steps)}"
+    drawn = [_shaded(np.asarray(dataset.observations[step])) for step in steps]
+    yield from ("  ".join(row).rstrip() for row in zip(*drawn, strict=True))
 
 
 def _rows(task_name: str) -> list[tuple[str, ...]]:
@@ -158,11 +186,12 @@ def _row(source: DataSource, task: Task) -> tuple[str, ...]:
         elif source.fetch is not None:
             state = "can be downloaded"
         else:
-            state = "can be generated"
+            state = "can be generated" if source.name in ("", GENERATED) else "not on disk"
         return (source.name or GENERATED, state, "", "", "", "")
     except DtbenchError as error:
         return (source.name, _state_of(error), "", "", "", "")
-    size = sum(getattr(dataset, array).nbytes for array in ARRAYS) / 2**20
+    arrays = [*(getattr(dataset, array) for array in ARRAYS), *dataset.extras.values()]
+    size = sum(array.nbytes for array in arrays) / 2**20
     name = source.name or str(dataset.info.get("source", GENERATED))
     numbers = (str(dataset.num_episodes), str(dataset.num_steps), f"{size:.1f}")
     return (name, "on disk", *numbers, dataset.digest[:12])
@@ -193,7 +222,41 @@ def _open_aloud(task: Task, source: str | None) -> TrajectoryDataset:
     return found.load()
 
 
-def _findings(dataset: TrajectoryDataset, *, remake: bool) -> Iterator[verification.Finding]:
+@contextmanager
+def _saying_what_to_install() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "stable_baselines3":
+            raise
+        raise DtbenchError(
+            "training behaviour policies needs stable-baselines3: pip install 'dtbench[behavior]'."
+        ) from error
+
+
+def _train_robot(name: str, algorithm: str, folder: Path, *, steps: int, seed: int, snapshots: int) -> None:
+    from dtbench.domains.d4rl.robots import robot_named
+
+    robot = robot_named(name)
+    if algorithm not in ("ppo", "sac"):
+        raise UnknownName("algorithm for behaviour policies", algorithm, ("ppo", "sac"))
+    with _saying_what_to_install():
+        from dtbench.domains.d4rl.training import train_behavior as train
+    train(robot, folder, algorithm=algorithm, steps=steps, seed=seed, snapshots=snapshots)
+
+
+def _train_game(game: str, algorithm: str, folder: Path, *, steps: int, seed: int, snapshots: int) -> None:
+    from dtbench.domains.atari.console import check_game
+
+    check_game(game)
+    if algorithm != "ppo":
+        raise InvalidValue(f"--algorithm {algorithm}: behaviour policies of games are trained by ppo alone.")
+    with _saying_what_to_install():
+        from dtbench.domains.atari.training import train_behavior as train
+    train(game, folder, steps=steps, seed=seed, snapshots=snapshots)
+
+
+def _findings(task: Task, dataset: TrajectoryDataset, *, remake: bool) -> Iterator[verification.Finding]:
     yield verification.Finding(
         digest_of(dataset) == dataset.digest, f"digest {dataset.digest}: all arrays hashed again"
     )
@@ -203,22 +266,57 @@ def _findings(dataset: TrajectoryDataset, *, remake: bool) -> Iterator[verificat
     except InvalidDataset as error:
         yield verification.Finding(False, str(error))
     yield from verification.findings(dataset, remake=remake)
+    if remake and dataset.info.get("source") == GENERATED and "robot" not in dataset.info:
+        with _empty_store():
+            again = task.open(GENERATED).digest
+        yield verification.Finding(again == dataset.digest, f"made again: digest {again}")
+
+
+@contextmanager
+def _empty_store() -> Iterator[None]:
+    """Within, datasets are kept in an empty folder of the store, which is then removed."""
+    before = os.environ.get("DTBENCH_DATA")
+    with tempfile.TemporaryDirectory(dir=store.root(), prefix=".remade.") as folder:
+        os.environ["DTBENCH_DATA"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("DTBENCH_DATA")
+            if before is not None:
+                os.environ["DTBENCH_DATA"] = before
 
 
 def _scores(task: Task, dataset: TrajectoryDataset) -> tuple[float, float] | None:
     """Mean and highest score of the data's own episodes, where the score is a function of the return."""
-    import numpy as np
-
     from dtbench.evaluation import Episodes
 
     count = dataset.num_episodes
     numbers = np.arange(count)
-    played = Episodes(np.full(count, np.nan), numbers, numbers, dataset.returns, dataset.lengths)
+    played = Episodes(np.full(count, np.nan), numbers, numbers, _raw_returns(dataset), dataset.lengths)
     try:
         scores = task.score(played)
     except (KeyError, IndexError):  # the graph's score wants the environment's info
         return None
     return float(scores.mean()), float(scores.max())
+
+
+def _raw_returns(dataset: TrajectoryDataset) -> NDArray[np.float64]:
+    """Returns of the episodes by what the environment paid, where the rewards are no longer that."""
+    rewards = np.asarray(dataset.extras.get(RAW, dataset.rewards), np.float64)
+    return np.add.reduceat(rewards, dataset.offsets[:-1])
+
+
+def _shaded(frame: NDArray[Any]) -> list[str]:
+    """A frame [H, W] as lines; a character has the shade that differs most, in its cell, from the background."""
+    high, wide = CELL
+    rows, columns = frame.shape[0] // high, frame.shape[1] // wide
+    pixels = frame[: rows * high, : columns * wide].astype(int).reshape(rows, high, columns, wide)
+    cells = pixels.swapaxes(1, 2).reshape(rows, columns, high * wide)
+    ground = np.bincount(frame.ravel()).argmax()
+    places = abs(cells - ground).argmax(axis=2, keepdims=True)  # a mean would lose the ball
+    seen = np.take_along_axis(cells, places, axis=2)[..., 0]
+    levels = (seen - seen.min()) * (len(SHADES) - 1) // max(1, int(np.ptp(seen)))
+    return ["".join(SHADES[level] for level in row) for row in levels]
 
 
 def _histogram(counts: Sequence[int], edges: Sequence[float]) -> Iterator[str]:

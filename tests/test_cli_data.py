@@ -1,13 +1,16 @@
 """`dtbench data`, in this process."""
 
+import dataclasses
 import re
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import pytest
 
+from dtbench import registry
 from dtbench.cli import main
 from dtbench.data.hdf5 import read_d4rl
 from dtbench.domains.d4rl import files
@@ -16,6 +19,7 @@ from dtbench.domains.d4rl.robots import ROBOTS
 DATA = Callable[..., str]
 NAME = "hopper-random-v2"
 SMALL = ["--steps", "2000"]
+GAMES_TRAINING = "dtbench.domains.atari.training"
 
 
 @pytest.fixture
@@ -131,6 +135,134 @@ def test_the_public_numbers_themselves_pass(monkeypatch: pytest.MonkeyPatch) -> 
     assert [finding.passed for finding in verification._statistics(found)] == [True] * 5
 
 
+FRAMES = "frames_file:task"
+FRAMES_FILE = """
+import gymnasium as gym
+import numpy as np
+
+from dtbench import Task, make_dataset
+from dtbench.data import store
+
+LENGTHS = np.array([3, 12, 5])
+
+
+def make():
+    steps = int(LENGTHS.sum())
+    frames = np.zeros((steps, 84, 84), np.uint8)
+    frames[:, :, :2] = 200
+    frames[np.arange(steps), 40 + np.arange(steps), 60] = 90
+    raw = np.full(steps, 7, np.float32)
+    return make_dataset(
+        observations=frames,
+        actions=np.arange(steps) % 4,
+        rewards=raw.clip(-1, 1),
+        terminals=np.zeros(steps, bool),
+        lengths=LENGTHS,
+        observation_space=gym.spaces.Box(0, 255, (4, 84, 84), np.uint8),
+        action_space=gym.spaces.Discrete(4),
+        info={"source": "generated"},
+        frame_stack=4,
+        extras={"raw_rewards": raw},
+    )
+
+
+task = Task(
+    name="frames",
+    domain="mine",
+    load_dataset=lambda: store.open_or_make("frames", make),
+    make_env=None,
+    score=lambda episodes: episodes.returns,
+    score_name="raw return",
+    target_returns=(1.0,),
+)
+"""
+
+
+@pytest.fixture
+def frames(data: DATA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> DATA:
+    """A task of frames in a file, and a store for it alone."""
+    monkeypatch.setenv("DTBENCH_DATA", str(tmp_path / "store"))
+    Path("frames_file.py").write_text(FRAMES_FILE)
+    return data
+
+
+def test_frames_are_described_and_drawn(frames: DATA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = frames("show", FRAMES, "--out", str(tmp_path / "cards"))
+    assert "frames    84 x 84 of uint8, an observation is 4" in card
+    assert "return    mean 6.667, std 3.859" in card
+    assert "of rewards before they were clipped: mean 46.67, highest 84" in card
+    assert "score     mean 46.7, highest 84.0: raw return" in card
+    assert "frames of episode" not in card
+    drawn = (tmp_path / "cards" / "frames_file-task.svg").read_bytes()
+    frames("show", FRAMES, "--out", str(tmp_path / "cards"))
+    assert (tmp_path / "cards" / "frames_file-task.svg").read_bytes() == drawn
+    assert drawn.count(b"<image") == 8
+    assert b"return of an episode, rewards clipped" in drawn
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "frames of episode 1, steps 6\n█" in frames("show", FRAMES)
+
+
+def test_a_frames_characters_show_what_stands_out(frames: DATA) -> None:
+    from dtbench import inventory, registry
+
+    dataset = registry.make_task(FRAMES).load_dataset()
+    said, *lines = inventory.frame_lines(dataset, columns=140)
+    assert said == "frames of episode 1, steps 3, 6, 9"
+    assert len(lines) == 84 // 4
+    # The walls are the brightest; a single pixel of less than half of that is still seen: row 40 + 3 + 6 = 49.
+    assert lines[49 // 4][44:86] == "█" + " " * 29 + "░" + " " * 11
+    one = list(inventory.frame_lines(dataset, columns=80))
+    assert max(map(len, one[1:])) <= 42
+
+
+def test_frames_are_hashed_and_made_again(frames: DATA, tmp_path: Path) -> None:
+    said = frames("verify", FRAMES, "--remake")
+    assert "FAIL" not in said
+    assert digest_in(said.partition("made again")[2]) == digest_in(frames("show", FRAMES))
+    (kept,) = (tmp_path / "store").iterdir()  # and nothing is left behind
+    with (kept / "observations.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    assert "FAIL digest" in frames("verify", FRAMES, code=1)
+
+
+def test_frames_are_not_exported(frames: DATA, tmp_path: Path) -> None:
+    said = frames("export", FRAMES, str(tmp_path / "x.hdf5"), code=2)
+    assert f"{FRAMES} holds stacks of frames, which D4RL's layout does not know" in said
+    assert not (tmp_path / "x.hdf5").exists()
+
+
+def test_what_is_generated_elsewhere_than_for_robots_is_made_again_too(data: DATA) -> None:
+    assert "ok   made again" in data("verify", "key-to-door-1k", "--remake")
+
+
+def test_a_task_with_three_sources_has_three_rows(data: DATA, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dtbench import inventory
+    from dtbench.errors import MissingDataset
+    from dtbench.task import DataSource
+    from tests.episodes import episodes
+
+    def missing() -> None:
+        raise MissingDataset("none")
+
+    made = dataclasses.replace(
+        registry.make_task("key-to-door-1k"),
+        sources=(
+            DataSource("dqn-replay", load=missing, available=lambda: False),
+            DataSource("minari", load=missing, available=lambda: False, fetch=missing),
+            DataSource("generated", load=lambda: episodes([2], [1, 2], [True]), available=lambda: True),
+        ),
+    )
+    monkeypatch.setattr(registry, "task_names", lambda: ["a", "a"])
+    monkeypatch.setattr(registry, "make_task", lambda name: made)
+    monkeypatch.setattr(inventory, "local_names", lambda: ["minari:b"])
+    said = data("ls", "a")
+    assert len(re.findall(r"\ba\b", said)) == 3
+    assert re.search(r"dqn-replay .*not on disk", said)
+    assert re.search(r"minari .*can be downloaded", said)
+    assert re.search(r"generated .*on disk +│ +1 │ +2", said)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -145,6 +277,8 @@ def test_the_public_numbers_themselves_pass(monkeypatch: pytest.MonkeyPatch) -> 
         (["ls", "nothing*"], "unknown task"),
         (["train-behavior", "hoper", "--algorithm", "ppo", "--steps", "9", "--out", "x"], "'hopper'"),
         (["train-behavior", "hopper", "--algorithm", "ppp", "--steps", "9", "--out", "x"], "'ppo'"),
+        (["train-behavior", "atari:brekout", "--steps", "9", "--out", "x"], "'breakout'"),
+        (["train-behavior", "atari:breakout", "--algorithm", "sac", "--steps", "9", "--out", "x"], "ppo alone"),
     ],
 )
 def test_a_mistake_is_one_line(data: DATA, arguments: list[str], said: str) -> None:
@@ -160,9 +294,19 @@ def test_no_network_is_one_line(data: DATA, monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_training_without_stable_baselines_says_what_to_install(data: DATA, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
-    monkeypatch.delitem(sys.modules, "dtbench.domains.d4rl.training", raising=False)
-    arguments = ["train-behavior", "hopper", "--algorithm", "ppo", "--steps", "9", "--out", "x"]
-    assert "pip install 'dtbench[behavior]'" in data(*arguments, code=2)
+    for player, module in (("hopper", "dtbench.domains.d4rl.training"), ("atari:breakout", GAMES_TRAINING)):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        arguments = ["train-behavior", player, "--steps", "9", "--out", "x"]
+        assert "pip install 'dtbench[behavior]'" in data(*arguments, code=2)
+
+
+def test_a_game_is_trained_by_its_own_domain(data: DATA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+    training = types.ModuleType(GAMES_TRAINING)
+    training.train_behavior = lambda game, folder, **options: asked.append((game, folder, options))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, GAMES_TRAINING, training)
+    data("train-behavior", "atari:breakout", "--steps", "9", "--out", str(tmp_path), "--seed", "2")
+    assert asked == [("breakout", tmp_path, {"steps": 9, "seed": 2, "snapshots": 50})]
 
 
 @pytest.mark.parametrize("command", ["ls", "get", "generate", "show", "verify", "export", "train-behavior"])

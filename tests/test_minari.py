@@ -1,6 +1,7 @@
 """Minari's datasets, made here from buffers."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,15 @@ from minari.data_collector.episode_buffer import EpisodeBuffer  # noqa: E402  # 
 
 from dtbench import registry  # noqa: E402
 from dtbench.data import store  # noqa: E402
-from dtbench.data.minari_sets import describe, fetch_minari, load_minari, local_sets  # noqa: E402
+from dtbench.data.minari_sets import (  # noqa: E402
+    describe,
+    fetch_minari,
+    load_minari,
+    load_minari_frames,
+    local_sets,
+)
 from dtbench.domains.d4rl.robots import ROBOTS  # noqa: E402
-from dtbench.domains.minari.tasks import MinariGames, load_minari_for, task_from_id  # noqa: E402
+from dtbench.domains.minari.tasks import MinariGames, load_minari_for, local_names, task_from_id  # noqa: E402
 from dtbench.errors import InvalidDataset, MissingDataset  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
@@ -23,6 +30,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
 HOPPER = "mujoco/hopper/medium-v0"
 SEEING = spaces.Box(-1, 1, (2,), np.float64)
 DISCRETE = spaces.Discrete(3, start=1)
+BREAKOUT = "atari/breakout/expert-v0"
+BUTTONS = spaces.Discrete(4)
+SCREEN = (210, 160, 3)
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +68,50 @@ def create_hopper(**options: Any) -> None:
     ]
     spaces_of = {"observation_space": seeing, "action_space": robot.action_space}
     create(HOPPER, episodes, env="Hopper-v5", algorithm_name="SAC", **spaces_of, **options)
+
+
+def pictures(*shape: int) -> Any:
+    return spaces.Box(0, 255, shape, np.uint8)
+
+
+def numbered(steps: int, first: int = 1) -> Any:
+    """Frames [steps + 1, 84, 84] that are told apart by every pixel: all `first`, all `first` + 1, ..."""
+    return np.arange(first, first + steps + 1, dtype=np.uint8)[:, None, None] * np.ones((84, 84), np.uint8)
+
+
+def stacked(frames: Any, depth: int) -> Any:
+    """Stacks [steps + 1, depth, 84, 84] of these frames, with zeros before the first."""
+    before = np.concatenate([np.zeros((depth - 1, *frames.shape[1:]), np.uint8), frames])
+    return np.stack([before[i : i + depth] for i in range(len(frames))])
+
+
+def game(observations: Any, *, reward: float = 1.0) -> Any:
+    """An episode of these observations, the one after the last step included."""
+    steps = len(observations) - 1
+    return EpisodeBuffer(
+        observations=observations,
+        actions=np.arange(steps) % 4,
+        rewards=np.full(steps, reward),
+        terminations=np.arange(steps) == steps - 1,
+        truncations=np.zeros(steps, bool),
+        infos={},
+    )
+
+
+def create_game(*observations: Any, actions: Any = BUTTONS, jpeg: bool = False, reward: float = 1.0) -> None:
+    """A set of a game's episodes: what Minari itself makes of pictures is lossy, unless told otherwise."""
+    seeing = pictures(*observations[0].shape[1:])
+    episodes = [game(of_one, reward=reward) for of_one in observations]
+    create(BREAKOUT, episodes, observation_space=seeing, action_space=actions, jpeg_encoding=jpeg)
+
+
+def grey(screens: Any) -> Any:
+    """A stand-in for what a game's task does to its screens."""
+    return screens[:, :84, :84].max(axis=3)
+
+
+def by(factor: int, screens: Any) -> Any:
+    return grey(screens) * np.uint8(factor)
 
 
 def test_the_observation_after_the_last_step_is_left_out() -> None:
@@ -194,3 +248,89 @@ def test_a_set_without_an_environment_cannot_be_played() -> None:
     create("toy-v0", [episode(1, ended=True)])
     with pytest.raises(InvalidDataset, match="minari:toy-v0: its environment cannot be made"):
         task_from_id("minari:toy-v0").make_env(1)
+
+
+@pytest.mark.parametrize("layout", ["84x84", "1x84x84", "84x84x1", "4x84x84", "84x84x4", "2x84x84"])
+def test_a_games_frames_are_kept_once(layout: str) -> None:
+    two = [numbered(5), numbered(3, first=100)]
+    ways = {
+        "84x84": lambda frames: frames,
+        "1x84x84": lambda frames: frames[:, None],
+        "84x84x1": lambda frames: frames[..., None],
+        "4x84x84": lambda frames: stacked(frames, 4),
+        "84x84x4": lambda frames: np.moveaxis(stacked(frames, 4), 1, -1),
+        "2x84x84": lambda frames: stacked(frames, 2),
+    }
+    create_game(*map(ways[layout], two))
+    found = load_minari_frames(BREAKOUT, actions=4)
+    assert found.lengths.tolist() == [5, 3]
+    assert found.observations[:, 7, 7].tolist() == [1, 2, 3, 4, 5, 100, 101, 102]
+    assert found.observation_space == pictures(4, 84, 84)
+    assert found.action_space == BUTTONS
+    assert found.observations_at(np.array([4, 6]))[..., 7, 7].tolist() == [[2, 3, 4, 5], [0, 0, 100, 101]]
+    assert np.flatnonzero(found.terminals).tolist() == [4, 7]
+
+
+def test_stacks_that_do_not_follow_one_another_are_refused() -> None:
+    create_game(stacked(numbered(4), 4)[:, ::-1])
+    with pytest.raises(InvalidDataset, match=r"step 1 .* does not follow .* the oldest first"):
+        load_minari_frames(BREAKOUT, actions=4)
+
+
+def test_screens_become_frames_as_the_caller_says() -> None:
+    screens = np.zeros((301, *SCREEN), np.uint8)
+    screens[:, :84, :84, 1] = np.arange(301)[:, None, None] % 100
+    create_game(screens)
+    found = load_minari_frames(BREAKOUT, actions=4, to_frame=grey)
+    assert found.observations[:, 7, 7].tolist() == [i % 100 for i in range(300)]
+    assert found.info["observed"] == str(pictures(*SCREEN))
+    assert found.info["compression"] == "none"
+    twice, thrice = (load_minari_frames(BREAKOUT, actions=4, to_frame=partial(by, factor)) for factor in (2, 3))
+    assert (twice.observations[50, 7, 7], thrice.observations[50, 7, 7]) == (100, 150)
+    with pytest.raises(InvalidDataset, match=r"neither frames of 84 x 84 bytes nor stacks"):
+        load_minari_frames(BREAKOUT, actions=4)
+    with pytest.raises(InvalidDataset, match=r"256 observations made frames \(256, 84\)|made frames \(300, 84\)"):
+        load_minari_frames(BREAKOUT, actions=4, to_frame=lambda batch: batch[:, :84, 0, 0])
+
+
+def test_minaris_own_compression_is_said() -> None:
+    create_game(np.full((3, *SCREEN), 90, np.uint8), jpeg=True)
+    found = load_minari_frames(BREAKOUT, actions=4, to_frame=grey)
+    assert found.info["compression"] == "JPEG, lossy"
+    assert abs(found.observations.astype(int) - 90).max() < 3
+
+
+def test_rewards_are_clipped_and_kept_as_they_were() -> None:
+    create_game(numbered(3), reward=-7.0)
+    found = load_minari_frames(BREAKOUT, actions=4)
+    assert found.rewards.tolist() == [-1, -1, -1]
+    assert found.extras["raw_rewards"].tolist() == [-7, -7, -7]
+    unclipped = load_minari_frames(BREAKOUT, actions=4, clip_rewards=False)
+    assert unclipped.rewards.tolist() == [-7, -7, -7]
+    assert not unclipped.extras
+
+
+def test_a_set_of_other_actions_is_refused() -> None:
+    create_game(numbered(3), actions=spaces.Discrete(18))
+    with pytest.raises(InvalidDataset, match=r"its actions are Discrete\(18\), the game's are Discrete\(4\)"):
+        load_minari_frames(BREAKOUT, actions=4)
+
+
+def test_a_games_frames_are_read_once_and_leave_nothing_behind(tmp_path: Path) -> None:
+    create_game(numbered(3))
+    with store.reading_only(), pytest.raises(MissingDataset):
+        load_minari_frames(BREAKOUT, actions=4)
+    assert not (tmp_path / "data").exists()
+    digest = load_minari_frames(BREAKOUT, actions=4).digest
+    (kept,) = (tmp_path / "data").iterdir()
+    assert store.load(kept, verify=True).digest == digest
+    with store.reading_only():
+        assert load_minari_frames(BREAKOUT, actions=4).digest == digest
+
+
+def test_a_set_of_a_game_is_a_source_and_no_task() -> None:
+    create_game(numbered(3))
+    create("toy-v0", [episode(1, ended=True)])
+    assert local_names() == ["minari:toy-v0"]
+    with pytest.raises(InvalidDataset, match="dtbench data get atari:breakout --source minari"):
+        registry.make_task(f"minari:{BREAKOUT}")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from dtbench import shipped
 from dtbench.data.trajectories import TrajectoryDataset
 
 BINS = 40
+STRIP = 8  # frames of the best episode
 
 
 def write_card(dataset: TrajectoryDataset, name: str, folder: Path) -> list[Path]:
@@ -35,14 +36,21 @@ def write_card(dataset: TrajectoryDataset, name: str, folder: Path) -> list[Path
 
 
 def _drawn(dataset: TrajectoryDataset, name: str) -> Figure:
-    figure = Figure(figsize=(7.2, 3.0))
-    left, right = figure.subplots(1, 2)
+    if dataset.frame_stack > 1 and dataset.observations.ndim == 3:
+        figure = Figure(figsize=(7.2, 4.3))
+        grid = figure.add_gridspec(2, 1, height_ratios=(1.3, 3.0))
+        _draw_strip(dataset, figure.add_subfigure(grid[0]))
+        left, right = figure.add_subfigure(grid[1]).subplots(1, 2)
+    else:
+        figure = Figure(figsize=(7.2, 3.0))
+        left, right = figure.subplots(1, 2)
     source = dataset.info.get("source", "unknown")
     returns = dataset.returns
     left.hist(returns, bins=BINS, color="#0072B2")
     left.axvline(float(returns.mean()), color="#D55E00", label=f"mean {returns.mean():.1f}")
     left.axvline(float(returns.max()), color="#009E73", linestyle=":", label=f"best {returns.max():.1f}")
-    left.set(xlabel="return of an episode", ylabel="episodes", title=f"{dataset.num_episodes} episodes")
+    clipped = ", rewards clipped" if "raw_rewards" in dataset.extras else ""
+    left.set(xlabel=f"return of an episode{clipped}", ylabel="episodes", title=f"{dataset.num_episodes} episodes")
     left.legend(fontsize=8)
     lengths = dataset.lengths
     terminal = np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
@@ -52,6 +60,17 @@ def _drawn(dataset: TrajectoryDataset, name: str) -> Figure:
     figure.suptitle(f"{name}, data: {source}")
     figure.supxlabel(f"sha256 {dataset.digest}", fontsize=6)
     return figure
+
+
+def _draw_strip(dataset: TrajectoryDataset, figure: SubFigure) -> None:
+    """Frames of the best episode, evenly spread between its begin and its end."""
+    best = int(dataset.returns.argmax())
+    begin, end = dataset.offsets[best : best + 2]
+    steps = np.linspace(begin, end, STRIP + 2)[1:-1].astype(int)
+    for axes, step in zip(figure.subplots(1, STRIP), steps, strict=True):
+        axes.imshow(dataset.observations[step], cmap="gray", vmin=0, vmax=255)
+        axes.set_axis_off()
+        axes.set_title(f"step {step - begin}", fontsize=6, fontweight="normal", loc="center")
 
 
 @contextmanager

@@ -2,10 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +21,12 @@ from dtbench.data.trajectories import TrajectoryDataset, make_dataset
 from dtbench.errors import InvalidDataset, MissingDataset
 
 HUB = "https://huggingface.co"  # where Minari keeps its datasets
+FRAME = (84, 84)  # what an agent sees of a game
 
+Array = NDArray[Any]
+ToFrame = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+_BATCH = 256  # frames turned into ours at a time
 _READER = 1  # part of an import's identity: raise it when the reader gives other arrays for the same files
 
 
@@ -82,13 +91,44 @@ def load_minari(dataset_id: str, *, spaces: tuple[gym.Space[Any], gym.Space[Any]
     """
     said = describe(dataset_id)
     observation_space, action_space = spaces or (said.observation_space, said.action_space)
-    identity = f"{_identity(_folder(dataset_id))} {observation_space} {action_space} {_READER}"
-    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def make() -> TrajectoryDataset:
         return _read(said, observation_space, action_space)
 
-    return store.open_or_make(f"minari-{dataset_id}-{key}", make)
+    return store.open_or_make(_kept_as(dataset_id, f"{observation_space} {action_space}"), make)
+
+
+def load_minari_frames(
+    dataset_id: str,
+    *,
+    actions: int,
+    frame_stack: int = 4,
+    to_frame: ToFrame | None = None,
+    clip_rewards: bool = True,
+) -> TrajectoryDataset:
+    """Open a local dataset of a game's frames; the first time, and after it changed, it is read into the store.
+
+    Taken are bytes of [84, 84], [84, 84, 1] or [1, 84, 84], and stacks [F, 84, 84] or [84, 84, F] with the oldest
+    frame first, of which the newest is kept. `to_frame` turns a batch [n, ...] of any other observations into
+    [n, 84, 84]; its name is part of what the store keeps the frames as. Clipped rewards lie in [-1, 1], and
+    `extras["raw_rewards"]` has them as they were. No more than one episode of observations is held in memory.
+
+    Raises MissingDataset where the set is not here; InvalidDataset where its actions are not Discrete(`actions`),
+    its observations are no frames, or the stacks of an episode do not follow one another.
+    """
+    said = describe(dataset_id)
+    what = f"frames {actions} {frame_stack} {_name_of(to_frame)} {clip_rewards}"
+    with ExitStack() as reading:
+
+        def make() -> TrajectoryDataset:
+            store.root().mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.TemporaryDirectory(dir=store.root(), prefix=".minari.")
+            path = Path(reading.enter_context(scratch)) / "frames"
+            return _read_frames(
+                said, path, actions=actions, frame_stack=frame_stack, to_frame=to_frame, clip_rewards=clip_rewards
+            )
+
+        return store.open_or_make(_kept_as(dataset_id, what), make)
 
 
 def fetch_minari(dataset_id: str) -> None:
@@ -144,6 +184,12 @@ def _here() -> str:
     return f"Here: {', '.join(local_sets()) or 'none'}."
 
 
+def _kept_as(dataset_id: str, what: str) -> str:
+    """The store's name for a dataset read as `what`: another one where the files have changed."""
+    identity = f"{_identity(_folder(dataset_id))} {what} {_READER}"
+    return f"minari-{dataset_id}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
 def _identity(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return " ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
@@ -157,52 +203,158 @@ def _read(said: MinariSet, observation_space: gym.Space[Any], action_space: gym.
                 f"minari:{said.dataset_id}: its {name} are {space}: dtbench reads vectors and Discrete."
             )
     try:
-        columns = _columns(_opened(said.dataset_id).iterate_episodes())
+        columns = _columns(_episodes(said))
         return make_dataset(
             observations=_stacked(columns["observations"], observation_space),
             actions=_stacked(columns["actions"], action_space),
             rewards=np.concatenate(columns["rewards"]).astype(np.float32),
             terminals=np.concatenate(columns["terminals"]).astype(bool),
-            lengths=np.array([len(rewards) for rewards in columns["rewards"]]),
+            lengths=_lengths(columns),
             observation_space=observation_space,
             action_space=action_space,
             info=_info(said),
         )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AssertionError, InvalidDataset) as error:
+    except _BROKEN as error:
         raise InvalidDataset(f"minari:{said.dataset_id}: {error}") from error
 
 
-def _columns(episodes: Iterable[Any]) -> dict[str, list[NDArray[Any]]]:
-    """The arrays of each episode; Minari keeps one observation more than actions, the one after the last step."""
-    columns: dict[str, list[NDArray[Any]]] = {"observations": [], "actions": [], "rewards": [], "terminals": []}
+def _read_frames(
+    said: MinariSet, path: Path, *, actions: int, frame_stack: int, to_frame: ToFrame | None, clip_rewards: bool
+) -> TrajectoryDataset:
+    """The set with its frames in the file at `path`, memory-mapped."""
+    space = said.action_space
+    if not isinstance(space, gym.spaces.Discrete) or (space.start, space.n) != (0, actions):
+        raise InvalidDataset(
+            f"minari:{said.dataset_id}: its actions are {space}, the game's are Discrete({actions}). "
+            "dtbench does not translate one into the other."
+        )
+    try:
+        with path.open("wb") as file:
+            columns = _columns(_written(_episodes(said), file, _frame_reader(said, to_frame)))
+        raw = np.concatenate(columns["rewards"]).astype(np.float32)
+        return make_dataset(
+            observations=np.memmap(path, np.uint8, "r", shape=(len(raw), *FRAME)),
+            actions=np.concatenate(columns["actions"]),
+            rewards=raw.clip(-1, 1) if clip_rewards else raw,
+            terminals=np.concatenate(columns["terminals"]).astype(bool),
+            lengths=_lengths(columns),
+            observation_space=gym.spaces.Box(0, 255, (frame_stack, *FRAME), np.uint8),
+            action_space=gym.spaces.Discrete(actions),
+            info={**_provenance(said), **_screens(said)},
+            frame_stack=frame_stack,
+            extras={"raw_rewards": raw} if clip_rewards else {},
+        )
+    except _BROKEN as error:
+        raise InvalidDataset(f"minari:{said.dataset_id}: {error}") from error
+
+
+_BROKEN = (OSError, ValueError, KeyError, RuntimeError, TypeError, AssertionError, InvalidDataset)
+
+
+def _frame_reader(said: MinariSet, to_frame: ToFrame | None) -> Callable[[Array], Array]:
+    """What makes frames [n, 84, 84] of an episode's observations [n, ...]."""
+    space = said.observation_space
+    if isinstance(space, gym.spaces.Box) and space.dtype == np.uint8:
+        shape = space.shape
+        if shape == FRAME:
+            return np.asarray
+        if shape[1:] == FRAME:
+            return _newest
+        if shape[:2] == FRAME and shape[2:] not in ((), (3,)):  # three bytes at the end are red, green and blue
+            return lambda stacks: _newest(np.moveaxis(stacks, -1, 1))
+        if to_frame is not None:
+            return partial(_turned, to_frame)
+    raise InvalidDataset(f"its observations are {space}: neither frames of 84 x 84 bytes nor stacks of them.")
+
+
+def _newest(stacks: Array) -> Array:
+    """The last frame of each stack [n, F, 84, 84] of an episode, where each stack is the one before and a frame."""
+    for place in range(stacks.shape[1] - 1):
+        wrong = np.flatnonzero((stacks[1:, place] != stacks[:-1, place + 1]).any(axis=(1, 2)))
+        if len(wrong):
+            raise InvalidDataset(
+                f"the stack of frames of step {wrong[0] + 1} of an episode does not follow from the one before: "
+                "stacks must hold consecutive frames, the oldest first."
+            )
+    return stacks[:, -1]
+
+
+def _turned(to_frame: ToFrame, observations: Array) -> Array:
+    batches = (observations[first : first + _BATCH] for first in range(0, len(observations), _BATCH))
+    return np.concatenate([to_frame(batch) for batch in batches])
+
+
+def _written(episodes: Iterable[dict[str, Array]], file: BinaryIO, frames_of: Callable[[Array], Array]) -> Any:
+    """The episodes without their observations, whose frames are appended to the file."""
     for episode in episodes:
+        observations = episode.pop("observations")
+        frames = frames_of(observations)
+        if frames.shape != (len(observations), *FRAME) or frames.dtype != np.uint8:
+            raise InvalidDataset(f"{len(observations)} observations made frames {frames.shape} of {frames.dtype}.")
+        np.ascontiguousarray(frames).tofile(file)
+        yield episode
+
+
+def _episodes(said: MinariSet) -> Iterator[dict[str, Array]]:
+    """The arrays of each episode; Minari keeps one observation more than actions, the one after the last step."""
+    for episode in _opened(said.dataset_id).iterate_episodes():
         steps = len(episode.rewards)
         if not steps:
             continue
         if len(episode.observations) != steps + 1 or len(episode.actions) != steps:
             counts = f"{len(episode.observations)} observations and {len(episode.actions)} actions"
             raise InvalidDataset(f"episode {episode.id} has {counts} for {steps} rewards.")
-        columns["observations"].append(np.asarray(episode.observations)[:steps])
-        columns["actions"].append(np.asarray(episode.actions))
-        columns["rewards"].append(np.asarray(episode.rewards).reshape(steps))
-        columns["terminals"].append(np.asarray(episode.terminations).reshape(steps))
-    if not columns["rewards"]:
+        yield {
+            "observations": np.asarray(episode.observations)[:steps],
+            "actions": np.asarray(episode.actions),
+            "rewards": np.asarray(episode.rewards).reshape(steps),
+            "terminals": np.asarray(episode.terminations).reshape(steps),
+        }
+
+
+def _columns(episodes: Iterable[Mapping[str, Array]]) -> dict[str, list[Array]]:
+    columns: dict[str, list[Array]] = defaultdict(list)
+    for episode in episodes:
+        for name, array in episode.items():
+            columns[name].append(array)
+    if not columns:
         raise InvalidDataset("it holds no episode.")
     return columns
 
 
-def _stacked(arrays: list[NDArray[Any]], space: gym.Space[Any]) -> NDArray[Any]:
+def _lengths(columns: Mapping[str, list[Array]]) -> NDArray[np.int64]:
+    return np.array([len(rewards) for rewards in columns["rewards"]])
+
+
+def _stacked(arrays: list[Array], space: gym.Space[Any]) -> Array:
     stacked = np.concatenate(arrays)
     return stacked.astype(np.float32) if isinstance(space, gym.spaces.Box) and stacked.dtype.kind == "f" else stacked
 
 
 def _info(said: MinariSet) -> Mapping[str, Any]:
-    info = {
+    info = _provenance(said)
+    if said.reference is None:
+        return {**info, "normalisation": "none: the set names no reference scores"}
+    return {**info, "normalisation": "Minari's own", "reference": list(said.reference)}
+
+
+def _provenance(said: MinariSet) -> Mapping[str, Any]:
+    return {
         "source": "minari",
         "dataset": said.dataset_id,
         "algorithm": said.algorithm,
         "environment": said.environment,
     }
-    if said.reference is None:
-        return {**info, "normalisation": "none: the set names no reference scores"}
-    return {**info, "normalisation": "Minari's own", "reference": list(said.reference)}
+
+
+def _screens(said: MinariSet) -> Mapping[str, Any]:
+    """What a game's frames were before they became ours."""
+    encoded = getattr(_opened(said.dataset_id).storage, "jpeg_encoding", True)  # Minari had no choice before 0.5.4
+    image = min((said.observation_space.shape or ())[:2]) >= 32  # as minari.dataset.minari_storage.is_image_space
+    return {"observed": str(said.observation_space), "compression": "JPEG, lossy" if encoded and image else "none"}
+
+
+def _name_of(function: Callable[..., Any] | None) -> str:
+    if isinstance(function, partial):
+        return f"{_name_of(function.func)} {function.args} {function.keywords}"
+    return "" if function is None else f"{function.__module__}.{function.__qualname__}"

@@ -26,6 +26,7 @@ from dtbench.evaluation import Episodes
 from dtbench.task import DataSource, Task, normalize
 
 SCHEME = "minari:"
+GAMES = "atari/"  # how the ids of sets of Atari games begin: they are sources of the games' tasks, not tasks
 
 
 def task_from_id(name: str) -> Task:
@@ -33,9 +34,15 @@ def task_from_id(name: str) -> Task:
 
     Its scores are normalised by the set's own reference scores, else they are raw returns: neither is comparable with
     D4RL's. Asked for is the best return of the data. Raises MissingDataset where the set can neither be found nor
-    fetched.
+    fetched, InvalidDataset for a game of Atari.
     """
     dataset_id = name.removeprefix(SCHEME)
+    if dataset_id.startswith(GAMES):
+        game = dataset_id.removeprefix(GAMES).partition("/")[0]
+        raise InvalidDataset(
+            f"{name} holds the screens of a game, which only the game's own task makes frames of: "
+            f"dtbench data get atari:{game} --source minari"
+        )
     fetch_minari(dataset_id)
     said = describe(dataset_id)
     load = partial(load_minari, dataset_id)
@@ -55,7 +62,7 @@ def task_from_id(name: str) -> Task:
 
 def local_names() -> list[str]:
     """The names of the tasks whose data are on this machine."""
-    return [f"{SCHEME}{dataset_id}" for dataset_id in local_sets()]
+    return [f"{SCHEME}{dataset_id}" for dataset_id in local_sets() if not dataset_id.startswith(GAMES)]
 
 
 def source(dataset_id: str, robot: Robot | None = None) -> DataSource:
