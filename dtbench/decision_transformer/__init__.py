@@ -1,5 +1,6 @@
 """Decision Transformer: the subject of the benchmark."""
 
 from dtbench.decision_transformer.agent import DecisionTransformer
+from dtbench.decision_transformer.atari import AtariDecisionTransformer
 
-__all__ = ["DecisionTransformer"]
+__all__ = ["AtariDecisionTransformer", "DecisionTransformer"]

@@ -67,13 +67,17 @@ class DecisionTransformer:
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "DecisionTransformerLearner":
         """Build the network for the dataset's spaces; raise InvalidValue for impossible sizes."""
+        self.check_sizes()
+        return DecisionTransformerLearner(self, dataset, seed=seed, device=device)
+
+    def check_sizes(self) -> None:
+        """Raise InvalidValue for sizes that no network can have."""
         if self.width % self.heads:
             raise InvalidValue(f"width {self.width} is not a multiple of heads {self.heads}.")
         if not 0 <= self.average_decay < 1:
             raise InvalidValue(f"average_decay {self.average_decay} must lie in [0, 1).")
         if not 0 <= self.return_floor < 1:
             raise InvalidValue(f"return_floor {self.return_floor} must lie in [0, 1).")
-        return DecisionTransformerLearner(self, dataset, seed=seed, device=device)
 
 
 class DecisionTransformerLearner:
@@ -110,9 +114,7 @@ class DecisionTransformerLearner:
         with self.stream.active():
             self.network = self._build(dataset, longest).to(device)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay
-        )
+        self.optimizer = self._make_optimizer()
         self.step = 0
 
     def update(self) -> Metrics:
@@ -164,7 +166,13 @@ class DecisionTransformerLearner:
         self.sampler.rng.bit_generator.state = state["sampler"]
         self.stream.state = state["stream"]
 
-    def _build(self, dataset: TrajectoryDataset, longest: int) -> DecisionTransformerNetwork:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        algorithm = self.algorithm
+        return torch.optim.AdamW(
+            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay
+        )
+
+    def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
         algorithm = self.algorithm
         transformer = CausalTransformer(
             width=algorithm.width,
@@ -243,13 +251,15 @@ class DecisionTransformerLearner:
         self.network.eval()
         begin = int(history.mask.any(dim=0).int().argmax())  # steps before are padding in every row
         mask = history.mask[:, begin:]
-        observations = self._encoder_input(history.observations[:, begin:])
+        observations = history.observations[:, begin:]
+        if not history.encoded:
+            observations = self._encoder_input(observations)
         actions, timesteps = history.actions[:, begin:], self._timesteps(history)[:, begin:]
         if self.algorithm.returns == "generated":
             returns = self._generate_returns(observations, actions, timesteps, mask)
         else:
             returns = self._return_tokens(history.returns_to_go[:, begin:])
-        predicted, _ = self._apply(returns, observations, actions, timesteps, mask)
+        predicted, _ = self._apply(returns, observations, actions, timesteps, mask, encoded=history.encoded)
         return predicted[:, -1]
 
     def _generate_returns(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
@@ -264,11 +274,21 @@ class DecisionTransformerLearner:
         return returns
 
     def _apply(
-        self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor
+        self,
+        returns: Tensor,
+        observations: Tensor,
+        actions: Tensor,
+        timesteps: Tensor,
+        mask: Tensor,
+        *,
+        encoded: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         padding = None if bool(mask.all()) else mask
         arguments = (returns, observations, actions, timesteps, padding)
-        outputs: tuple[Tensor, Tensor | None] = torch.func.functional_call(self.network, self.average, arguments)
+        options = {"encoded": True} if encoded else {}
+        outputs: tuple[Tensor, Tensor | None] = torch.func.functional_call(
+            self.network, self.average, arguments, options
+        )
         return outputs
 
 

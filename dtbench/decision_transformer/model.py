@@ -24,14 +24,18 @@ class CausalTransformer(nn.Module):
         dropout: float,
         activation: str = "relu",
         initial_std: float = 0.02,
+        scale_residuals: bool = True,
     ) -> None:
-        """`width` must be a multiple of `heads`; matrices start as N(0, initial_std)."""
+        """`width` must be a multiple of `heads`; matrices start as N(0, initial_std).
+
+        Those that add to the stream of tokens start narrower in GPT-2, the deeper the stack; not in minGPT.
+        """
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads, dropout, activation) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         residual_std = initial_std / math.sqrt(2 * layers)  # Radford et al. 2019, section 2.3
         for name, parameter in self.blocks.named_parameters():
-            if name.endswith(("attention.out.weight", "mlp_out.weight")):
+            if scale_residuals and name.endswith(("attention.out.weight", "mlp_out.weight")):
                 nn.init.normal_(parameter, std=residual_std)
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=initial_std)
@@ -102,18 +106,19 @@ def causal_visibility(mask: Tensor) -> Tensor:
 
 
 class ConvolutionalEncoder(nn.Sequential):
-    """Mnih et al. (2015) with a tanh at the end: images [B, channels, 84, 84] to [B, width]."""
+    """Mnih et al. (2015) with a tanh at the end: images [B, frames, 84, 84] to [B, width]."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, frames: int, width: int, *, channels: tuple[int, int, int] = (32, 64, 64)) -> None:
+        first, second, third = channels
         super().__init__(
-            nn.Conv2d(channels, 32, 8, stride=4),
+            nn.Conv2d(frames, first, 8, stride=4),
             nn.ReLU(),
-            nn.Conv2d(32, 64, 4, stride=2),
+            nn.Conv2d(first, second, 4, stride=2),
             nn.ReLU(),
-            nn.Conv2d(64, 64, 3, stride=1),
+            nn.Conv2d(second, third, 3, stride=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(64 * 7 * 7, width),
+            nn.Linear(third * 7 * 7, width),
             nn.Tanh(),
         )
 

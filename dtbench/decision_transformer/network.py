@@ -117,12 +117,14 @@ class ObservationEncoder(nn.Module):
         return encoded
 
 
-def observation_encoder(space: gym.Space[Any], width: int) -> ObservationEncoder:
+def observation_encoder(
+    space: gym.Space[Any], width: int, *, channels: tuple[int, int, int] = (32, 64, 64)
+) -> ObservationEncoder:
     """An embedding for indices, the convolutional encoder for 84 x 84 images, a linear layer for the rest."""
     if isinstance(space, gym.spaces.Discrete):
         return ObservationEncoder(nn.Embedding(int(space.n), width), 0)
     if is_image(space):
-        return ObservationEncoder(ConvolutionalEncoder((space.shape or ())[0], width), 3)
+        return ObservationEncoder(ConvolutionalEncoder((space.shape or ())[0], width, channels=channels), 3)
     return ObservationEncoder(nn.Linear(math.prod(space.shape or ()), width), 1)
 
 

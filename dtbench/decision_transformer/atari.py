@@ -1,0 +1,223 @@
+"""Decision Transformer as in the paper's Atari experiments: another layout of tokens, schedule and weight decay."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from dtbench.algorithm import Encoder
+from dtbench.data.sampling import Anchor
+from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.decision_transformer.agent import DecisionTransformer, DecisionTransformerLearner
+from dtbench.decision_transformer.model import CausalTransformer
+from dtbench.decision_transformer.network import Returns, is_image, observation_encoder
+from dtbench.errors import IncompatibleTask
+
+WARMUP_TOKENS = 512 * 20  # of the public code; a token is a predicted action there
+FLOOR = 0.1  # of the learning rate, where the cosine ends
+
+
+@dataclass(frozen=True)
+class AtariDecisionTransformer(DecisionTransformer):
+    """Decision Transformer for images and discrete actions (Chen et al. 2021, Table 8 and its public Atari code).
+
+    What differs from `DecisionTransformer`: every token ends with a tanh and has the position embedding of its place
+    in the window, all tokens of a window share one timestep embedding, no layer norm comes before the stack, weight
+    decay acts on matrices and kernels alone, and the learning rate follows the number of actions predicted so far.
+    Without return tokens (`returns="none"`) it is the paper's behaviour cloning.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    context: int | None = 30  # Table 8; Pong 50
+    width: int = 128
+    layers: int = 6
+    heads: int = 8
+    activation: Literal["relu", "gelu"] = "gelu"
+    batch_size: int = 128  # Pong 512
+    learning_rate: float = 6e-4
+    weight_decay: float = 0.1
+    gradient_clip: float = 1.0
+    anchor: Anchor = "inside"
+    return_scale: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    channels: tuple[int, int, int] = (32, 64, 64)
+    schedule: Literal["code", "paper", "constant"] = "code"  # see `learning_rate_share`
+
+    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "AtariLearner":
+        """Build the network for the dataset's spaces; raise InvalidValue for impossible sizes.
+
+        Raises IncompatibleTask for continuous actions and for generated returns.
+        """
+        if not isinstance(dataset.action_space, gym.spaces.Discrete):
+            raise IncompatibleTask(f"dt_atari predicts discrete actions, not {dataset.action_space}. Try dt.")
+        if self.returns == "generated":
+            raise IncompatibleTask("dt_atari takes returns given or none. Try dt.")
+        self.check_sizes()
+        return AtariLearner(self, dataset, seed=seed, device=device)
+
+
+class AtariLearner(DecisionTransformerLearner):
+    """Decision Transformer at work on Atari."""
+
+    algorithm: AtariDecisionTransformer
+
+    def encoder(self) -> Encoder | None:
+        """The convolution, where observations are images."""
+        if not is_image(self.network.observation_space):
+            return None
+        self.network.eval()
+        prefix = "embed_observation."
+        weights = {n.removeprefix(prefix): w for n, w in self.average.items() if n.startswith(prefix)}
+
+        def encode(observations: Tensor) -> Tensor:
+            encoded: Tensor = torch.func.functional_call(
+                self.network.embed_observation, weights, (observations[:, None],)
+            )
+            return encoded[:, 0]
+
+        return encode
+
+    def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
+        algorithm = self.algorithm
+        return WindowNetwork(
+            observation_space=dataset.observation_space,
+            action_space=dataset.action_space,
+            transformer=CausalTransformer(
+                width=algorithm.width,
+                layers=algorithm.layers,
+                heads=algorithm.heads,
+                dropout=algorithm.dropout,
+                activation=algorithm.activation,
+                initial_std=algorithm.initial_std,
+                scale_residuals=False,
+            ),
+            width=algorithm.width,
+            context=self.context,
+            max_timestep=longest,
+            dropout=algorithm.dropout,
+            returns=algorithm.returns,
+            channels=algorithm.channels,
+            initial_std=algorithm.initial_std,
+        )
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        decayed, spared = decay_groups(self.network)
+        groups = [
+            {"params": decayed, "weight_decay": self.algorithm.weight_decay},
+            {"params": spared, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.algorithm.learning_rate, betas=self.algorithm.betas)
+
+    def _schedule(self) -> float:
+        kind, batch = self.algorithm.schedule, self.algorithm.batch_size
+        if kind == "constant":
+            return 1.0
+        steps = self.sampler.dataset.num_steps
+        final = 2 * (steps - 3 * self.context) * self.context * 3 if kind == "code" else 2 * steps * self.context
+        return learning_rate_share((self.step + 1) * batch * self.context, final)
+
+
+class WindowNetwork(nn.Module):
+    """Tokens (return, observation, action) of T steps in, action logits for every step out (minGPT's layout).
+
+    A token is a tanh of its embedding, plus a position embedding of its place in the window, plus the timestep
+    embedding of the window: that of its first step when it trains and of its last when it acts, as in the public code.
+    """
+
+    def __init__(
+        self,
+        *,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        transformer: CausalTransformer,
+        width: int,
+        context: int,
+        max_timestep: int,
+        dropout: float = 0.1,
+        returns: Returns = "given",
+        channels: tuple[int, int, int] = (32, 64, 64),
+        initial_std: float = 0.02,
+    ) -> None:
+        """`context` is the longest window in steps, `max_timestep` the longest episode."""
+        super().__init__()
+        assert isinstance(action_space, gym.spaces.Discrete)
+        self.observation_space, self.action_space, self.returns = observation_space, action_space, returns
+        self.kinds = 2 if returns == "none" else 3
+        self.embed_place = nn.Parameter(torch.zeros(context * self.kinds, width))
+        self.embed_timestep = nn.Parameter(torch.zeros(max_timestep + 1, width))
+        encoder = observation_encoder(observation_space, width, channels=channels)
+        self.embed_observation: nn.Module = (
+            encoder if is_image(observation_space) else nn.Sequential(encoder, nn.Tanh())
+        )
+        self.embed_action = nn.Sequential(nn.Embedding(int(action_space.n), width), nn.Tanh())
+        if returns != "none":
+            self.embed_return = nn.Sequential(nn.Linear(1, width), nn.Tanh())
+        self.embed_dropout = nn.Dropout(dropout)
+        self.transformer = transformer
+        self.action_head = nn.Linear(width, int(action_space.n), bias=False)
+        for weight in (self.embed_action[0].weight, self.action_head.weight):
+            nn.init.normal_(weight, std=initial_std)
+
+    def forward(
+        self,
+        returns: Tensor,
+        observations: Tensor,
+        actions: Tensor,
+        timesteps: Tensor,
+        mask: Tensor | None,
+        *,
+        encoded: bool = False,
+    ) -> tuple[Tensor, None]:
+        """Action logits [B, T, actions]; `observations` are encodings [B, T, width] where `encoded`."""
+        observation = observations if encoded else self.embed_observation(observations)
+        action = self.embed_action(actions.long() - int(self.action_space.start))
+        kinds = [observation, action]
+        if self.returns != "none":
+            kinds.insert(0, self.embed_return(returns[..., None].float()))
+        batch, length, width = observation.shape
+        tokens = torch.stack(kinds, dim=2).view(batch, length * self.kinds, width)
+        tokens = tokens + self._places(timesteps, mask) + self._time(timesteps, mask)
+        token_mask = None if mask is None or bool(mask.all()) else mask.repeat_interleave(self.kinds, dim=1)
+        hidden = self.transformer(self.embed_dropout(tokens), token_mask).view(batch, length, self.kinds, width)
+        return self.action_head(hidden[:, :, self.kinds - 2]), None
+
+    def _places(self, timesteps: Tensor, mask: Tensor | None) -> Tensor:
+        """Position embeddings [B or 1, T x kinds, width], counted from a window's first step that is no padding."""
+        if mask is None or bool(mask.all()):
+            return self.embed_place[None, : timesteps.shape[1] * self.kinds]
+        steps = mask.long().cumsum(dim=1).sub(1).clamp(min=0)
+        places = steps[..., None] * self.kinds + torch.arange(self.kinds, device=mask.device)
+        return self.embed_place[places.flatten(1)]
+
+    def _time(self, timesteps: Tensor, mask: Tensor | None) -> Tensor:
+        """One timestep embedding a window, [B, 1, width]."""
+        if self.training and mask is not None:
+            chosen = timesteps.gather(1, mask.int().argmax(dim=1, keepdim=True))
+        else:
+            chosen = timesteps[:, :1] if self.training else timesteps[:, -1:]
+        return self.embed_timestep[chosen.clamp(max=len(self.embed_timestep) - 1)]
+
+
+def learning_rate_share(tokens: int, final_tokens: int) -> float:
+    """Linear warm-up over 512 x 20 tokens, then a cosine that ends, at a tenth, with `final_tokens`.
+
+    The public code sets the last to 2 x 3K x the number of windows, and counts K tokens a window, so that its five
+    epochs end at the floor; the paper prints 2 x 500,000 x K. `tokens` counts those of the present step too: the
+    public code sets the rate after each step, which gives its very first step the full rate.
+    """
+    if tokens < WARMUP_TOKENS:
+        return tokens / WARMUP_TOKENS
+    progress = (tokens - WARMUP_TOKENS) / max(1, final_tokens - WARMUP_TOKENS)
+    return max(FLOOR, 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Weights of linear maps and convolutions, which decay, and all the rest, which does not."""
+    matrices = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    parameters = list(network.parameters())
+    return [p for p in parameters if id(p) in matrices], [p for p in parameters if id(p) not in matrices]
