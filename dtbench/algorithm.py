@@ -1,6 +1,6 @@
 """What the harness asks of an algorithm: hyperparameters that make a learner, a learner that learns and acts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -12,6 +12,9 @@ from dtbench.data.trajectories import TrajectoryDataset
 Metrics: TypeAlias = Mapping[str, Tensor | float]
 """Named scalars of one gradient step; tensors are converted only when they are logged."""
 
+Encoder: TypeAlias = Callable[[Tensor], Tensor]
+"""Observations of single steps, [B, *observation], to their encodings, [B, *encoding], on one device."""
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -21,11 +24,12 @@ class History:
     return-to-go is what is left of the target return (zeros for a learner that is not return-conditioned).
     """
 
-    observations: Tensor  # [B, T, *observation]
+    observations: Tensor  # [B, T, *observation]; [B, T, *encoding] where `encoded`
     actions: Tensor  # [B, T, *action]; the last slot is the action to choose
     returns_to_go: Tensor  # [B, T]
     timesteps: Tensor  # [B, T]
     mask: Tensor  # [B, T] bool, False where padded
+    encoded: bool = False  # whether the observations are what the learner's own encoder made of them
 
 
 class Learner(Protocol):
@@ -59,6 +63,22 @@ class DiscreteLearner(Protocol):
 
     def action_logits(self, history: History) -> Tensor:
         """Unnormalised log-probabilities of the present's actions, [B, actions]."""
+        ...
+
+
+@runtime_checkable
+class EncodingLearner(Protocol):
+    """A learner that reads each observation by itself before it reads the window, and so needs to do it only once.
+
+    Decision Transformer's convolution is by far the largest cost of a window and depends on one step alone.
+    """
+
+    def encoder(self) -> Encoder | None:
+        """What maps present observations to the encodings that acting reads in their place, `History.encoded`.
+
+        It holds until the next update, takes any number of rows and changes no random state. None where acting is to
+        read the observations themselves. Slots of the history that are padded hold zeros, not encodings of zeros.
+        """
         ...
 
 

@@ -15,7 +15,7 @@ from dtbench import registry
 from dtbench.algorithm import Learner
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.errors import DtbenchError, InvalidValue
-from dtbench.evaluation import Evaluator
+from dtbench.evaluation import Evaluator, action_mode
 from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
 from dtbench.task import Task
@@ -123,9 +123,10 @@ def time_learner(spec: TrialSpec, task: Task, dataset: TrajectoryDataset, *, sec
         evaluator = Evaluator(
             make_env=task.make_env,
             seeds=task.evaluation_seeds(spec.evaluation.episodes),
-            action_mode="sample" if spec.evaluation.action_mode == "sample" else "argmax",
+            action_mode=action_mode(spec.evaluation.action_mode),
             action_seed=spec.seed,
             device=device,
+            target_units=task.target_units,
         )
         game_step = evaluator.probe(learner, spec.evaluation.targets, seconds=seconds / 3)
         return Speed(update, game_step, learner.return_conditioned)

@@ -74,7 +74,7 @@ def run(
     missing = list({spec.key: spec for spec in specs if ledger.state(spec) != "done"}.values())
     if not local and not address:
         check_room(missing)
-    check_fit(chosen, missing)
+    check_fit(missing)
     progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))
     document = ledger.remember_suite(resolved_document(whole, specs))
     states = _execute(missing, ledger.root, local=local, address=address)

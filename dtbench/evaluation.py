@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -13,13 +13,34 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtbench.algorithm import DiscreteLearner, History, Learner
-from dtbench.errors import IncompatibleTask
+from dtbench.algorithm import DiscreteLearner, Encoder, EncodingLearner, History, Learner
+from dtbench.errors import IncompatibleTask, UnknownName
 from dtbench.randomness import generator
+from dtbench.spec import EPSILON, ActionMode
 
-ActionMode = Literal["argmax", "sample"]
 CPU = torch.device("cpu")
 MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
+
+
+def action_mode(name: str) -> ActionMode:
+    """The mode of this name; raise UnknownName where there is none."""
+    for mode in get_args(ActionMode):
+        if mode == name:
+            return mode  # type: ignore[no-any-return]
+    raise UnknownName("action_mode", name, get_args(ActionMode))
+
+
+@dataclass(frozen=True, slots=True)
+class TargetUnits:
+    """What target returns are counted in, where an environment's rewards are not.
+
+    Atari's environments pay points, its data hold rewards clipped to [-1, 1], so that the data's returns and all
+    targets are sums of clipped rewards.
+    """
+
+    name: str  # e.g. "clipped rewards"
+    convert: Callable[[NDArray[np.float64]], NDArray[np.float64]]  # an environment's rewards of one step -> in these
+    spent: bool = True  # whether these come off the return-to-go; False: the environment's own rewards do
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +53,26 @@ class Episodes:
     returns: NDArray[np.float64]  # [n]
     lengths: NDArray[np.int64]  # [n]
     info: dict[str, NDArray[Any]] = field(default_factory=dict)  # what the environment said of each episode's end
+    achieved: NDArray[np.float64] | None = None  # [n]: returns in TargetUnits; None where `returns` are in them
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
     """Judge any learner by the same episodes: the same seeds for every contender and every target.
 
-    `action_mode` says how a discrete learner's logits become an action; sampled actions use random numbers
-    that depend on `action_seed`, episode and step alone, so neither batching nor other targets change them.
+    `action_mode` says how a discrete learner's logits become an action: the likeliest, one drawn by their
+    probabilities, or the likeliest but with probability EPSILON any. The random numbers depend on `action_seed`,
+    episode and step alone, so neither batching nor other targets change them.
     """
 
     make_env: MakeEnv  # number of games -> vector environment
     seeds: Sequence[int]  # one for each episode
     action_mode: ActionMode = "argmax"
-    action_seed: int = 0  # of sampled actions: the trial's, so that training seeds play differently
+    action_seed: int = 0  # of random actions: the trial's, so that training seeds play differently
     device: torch.device = CPU
     info_keys: tuple[str, ...] = ()  # entries of the environment's info to keep from each episode's last step
     max_batch: int = 2048  # games at a time
+    target_units: TargetUnits | None = None  # None: targets are counted in the environment's own rewards
 
     def evaluate(self, learner: Learner, targets: Sequence[float] = ()) -> Episodes:
         """Play every episode once for each target return, or once where the learner takes none."""
@@ -87,9 +111,9 @@ class Evaluator:
 
     def _table(self, learner: Learner, targets: Sequence[float]) -> Episodes:
         """The episodes to play, in order, with nothing known of them yet."""
-        if self.action_mode == "sample" and not isinstance(learner, DiscreteLearner):
+        if self.action_mode != "argmax" and not isinstance(learner, DiscreteLearner):
             raise IncompatibleTask(
-                f"{type(learner).__name__} has no action_logits to sample actions from: say action_mode: argmax."
+                f"{type(learner).__name__} has no action_logits for action_mode {self.action_mode}: say argmax."
             )
         asked = np.array(targets, np.float64) if learner.return_conditioned else np.array([np.nan])
         if not len(asked):
@@ -102,6 +126,7 @@ class Evaluator:
             returns=np.zeros(len(episodes)),
             lengths=np.zeros(len(episodes), np.int64),
             info={key: np.zeros(len(episodes), object) for key in self.info_keys},
+            achieved=np.zeros(len(episodes)) if self.target_units else None,
         )
 
     def _play(self, learner: Learner, table: Episodes, rows: NDArray[np.int64]) -> Generator[int, None, None]:
@@ -114,19 +139,20 @@ class Evaluator:
     ) -> Generator[int, None, None]:
         """Step until every game has ended and write the outcome into the table's rows."""
         observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one for each game
-        tape = _Tape(len(rows), learner.context, observations, env.single_action_space.shape or (), self.device)
+        encoder = learner.encoder() if isinstance(learner, EncodingLearner) else None
+        tape = _Tape(len(rows), learner.context, env.single_action_space.shape or (), self.device, encoder)
         remaining = np.nan_to_num(table.targets[rows])
         playing = np.ones(len(rows), bool)
         step = 0
         while playing.any():
-            history = tape.write(observations, remaining, step)
+            history = tape.write(observations, remaining, step, playing)
             actions = np.zeros(env.action_space.shape or (len(rows),), env.single_action_space.dtype)
             chosen = self._choose(learner, history, playing, table.episodes[rows], step, env.single_action_space)
             actions[playing] = chosen
             tape.write_actions(actions)
             observations, rewards, terminated, truncated, info = env.step(actions)
             table.returns[rows[playing]] += rewards[playing]
-            remaining = remaining - rewards
+            remaining = remaining - self._spent(table, rows[playing], rewards, playing)
             ended = playing & (np.asarray(terminated) | np.asarray(truncated))
             step += 1
             table.lengths[rows[ended]] = step
@@ -134,6 +160,16 @@ class Evaluator:
                 table.info[key][rows[ended]] = info[key][ended]
             yield int(playing.sum())
             playing = playing & ~ended
+
+    def _spent(
+        self, table: Episodes, rows: NDArray[np.int64], rewards: NDArray[np.float64], playing: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """What a step's rewards take off the returns-to-go; what they achieve goes into the table's rows."""
+        if self.target_units is None or table.achieved is None:
+            return rewards
+        converted = self.target_units.convert(rewards)
+        table.achieved[rows] += converted[playing]
+        return converted if self.target_units.spent else rewards
 
     def _choose(
         self,
@@ -150,36 +186,52 @@ class Evaluator:
         if self.action_mode == "argmax":
             return _to_numpy(learner.act(present))
         assert isinstance(learner, DiscreteLearner)
-        assert isinstance(space, gym.spaces.Discrete)
+        if not isinstance(space, gym.spaces.Discrete):
+            raise IncompatibleTask(f"action_mode {self.action_mode} needs discrete actions, not {space}: say argmax.")
         uniform = generator(self.action_seed, 7, step).random(len(self.seeds))[episodes[playing]]
-        cumulative = learner.action_logits(present).double().softmax(dim=-1).cumsum(dim=-1)
-        drawn = torch.from_numpy(uniform[:, None]).to(self.device)
-        places = (cumulative < drawn).sum(dim=-1).clamp(max=cumulative.shape[-1] - 1)
-        return _to_numpy(places + int(space.start))
+        drawn = torch.from_numpy(uniform).to(self.device)
+        choose = _sampled if self.action_mode == "sample" else _epsilon_greedy
+        return _to_numpy(choose(learner.action_logits(present), drawn) + int(space.start))
+
+
+def _sampled(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Places drawn by their probabilities, [B], from one number in [0, 1) each."""
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    return (cumulative < uniform[:, None]).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
+
+
+def _epsilon_greedy(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The likeliest places, [B]; with probability EPSILON any, which the same numbers decide."""
+    anything = (uniform / EPSILON * logits.shape[-1]).long()
+    return torch.where(uniform < EPSILON, anything, logits.argmax(dim=-1))
 
 
 class _Tape:
-    """The last steps of every game, in buffers twice as long as the context, so that few steps copy anything."""
+    """The last steps of every game, in buffers twice as long as the context, so that few steps copy anything.
+
+    Where there is an encoder, it keeps encodings in place of observations: each is computed once, when it is new.
+    """
 
     def __init__(
-        self, rows: int, context: int, observations: NDArray[Any], action_shape: tuple[int, ...], device: torch.device
+        self, rows: int, context: int, action_shape: tuple[int, ...], device: torch.device, encoder: Encoder | None
     ) -> None:
-        self.context, self.device, self.end = context, device, context - 1
+        self.context, self.device, self.encoder, self.end = context, device, encoder, context - 1
         slots = 2 * context
-        sample = torch.from_numpy(np.asarray(observations[:1]))
-        self.observations = torch.zeros(rows, slots, *sample.shape[1:], dtype=sample.dtype, device=device)
+        self.observations = torch.zeros(0)  # made when the first are written, which have the shape and the kind
         self.actions = torch.zeros(rows, slots, *action_shape, device=device)
         self.returns_to_go = torch.zeros(rows, slots, device=device)
         self.timesteps = torch.zeros(rows, slots, dtype=torch.long, device=device)
         self.mask = torch.zeros(rows, slots, dtype=torch.bool, device=device)
 
-    def write(self, observations: NDArray[Any], remaining: NDArray[np.float64], step: int) -> History:
-        """Add the present and give the window that ends with it."""
+    def write(
+        self, observations: NDArray[Any], remaining: NDArray[np.float64], step: int, playing: NDArray[np.bool_]
+    ) -> History:
+        """Add the present and give the window that ends with it; games that have ended need not be in it."""
         self.end += 1
         if self.end == 2 * self.context:
             self._wind_back()
         now = self.end
-        self.observations[:, now] = torch.from_numpy(np.asarray(observations)).to(self.device)
+        self._write_observations(np.asarray(observations), playing)
         self.actions[:, now] = 0
         self.returns_to_go[:, now] = torch.from_numpy(remaining).to(self.device, torch.float32)
         self.timesteps[:, now] = step
@@ -191,7 +243,22 @@ class _Tape:
             returns_to_go=self.returns_to_go[:, window],
             timesteps=self.timesteps[:, window],
             mask=self.mask[:, window],
+            encoded=self.encoder is not None,
         )
+
+    def _write_observations(self, observations: NDArray[Any], playing: NDArray[np.bool_]) -> None:
+        if self.encoder is None:
+            present = torch.from_numpy(observations).to(self.device)
+        else:
+            with torch.no_grad():
+                present = self.encoder(torch.from_numpy(observations[playing]).to(self.device))
+        if not len(self.observations):
+            shape = (len(self.mask), 2 * self.context, *present.shape[1:])
+            self.observations = torch.zeros(shape, dtype=present.dtype, device=self.device)
+        if len(present) == len(self.mask):
+            self.observations[:, self.end] = present
+        else:
+            self.observations[torch.from_numpy(np.flatnonzero(playing)).to(self.device), self.end] = present
 
     def write_actions(self, actions: NDArray[Any]) -> None:
         """Complete the present with the actions taken."""
@@ -211,6 +278,7 @@ def _rows(history: History, rows: Tensor) -> History:
         returns_to_go=history.returns_to_go[rows],
         timesteps=history.timesteps[rows],
         mask=history.mask[rows],
+        encoded=history.encoded,
     )
 
 

@@ -5,7 +5,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+ActionMode = Literal["argmax", "sample", "epsilon"]
+EPSILON = 0.001  # of action mode epsilon: Dopamine's when it evaluates (Castro et al. 2018)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,7 @@ class EvaluationSpec:
     episodes: int  # for each target return
     every: int  # gradient steps between evaluations; the last step is always evaluated
     targets: tuple[float, ...]  # target returns; ignored by learners that take none
-    action_mode: str  # "argmax" or "sample"
+    action_mode: str  # an ActionMode; not checked, so that every record can be read
     sweep: tuple[float, ...] = ()  # further targets, asked of the last checkpoint alone
 
     @property

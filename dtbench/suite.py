@@ -3,9 +3,9 @@
 import copy
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dtbench import registry, shipped
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName
-from dtbench.spec import EvaluationSpec, TrialSpec
+from dtbench.spec import ActionMode, EvaluationSpec, TrialSpec
+from dtbench.task import Task
 
-ActionMode = Literal["argmax", "sample"]
-SWEEP_REACH = 1.5  # the sweep of targets ends at this many times the best return of the data
+T = TypeVar("T")
+SWEEP_REACH = 1.5  # the sweep of targets goes so far from the data's lowest return (or 0) towards its best
 
 
 class _Strict(BaseModel):
@@ -35,17 +36,25 @@ class Evaluation(_Strict):
     sweep: int = Field(default=0, ge=0)  # further targets of the last checkpoint: 0 to 1.5 x the data's best return
 
 
-class Contender(_Strict):
-    """One row of the table: an algorithm and its differences from the defaults."""
+class ContenderSettings(_Strict):
+    """What a contender says of itself, and may say otherwise for some tasks."""
 
-    algorithm: str
-    budget: int = Field(ge=0)
+    algorithm: str = ""
+    budget: int = Field(default=0, ge=0)
     description: str = ""
     action_mode: ActionMode | None = None  # None: the suite's
     evaluate_every: int | None = Field(default=None, ge=1)  # gradient steps; None: the suite's
     hyperparameter_preset: str = ""  # a named set of the algorithm's own `presets`, on which the differences are laid
     hyperparameters: dict[str, Any] = {}
+
+
+class Contender(ContenderSettings):
+    """One row of the table: an algorithm and its differences from the defaults."""
+
+    algorithm: str
+    budget: int = Field(ge=0)
     hyperparameters_by_task: dict[str, dict[str, Any]] = {}  # task name or pattern -> further differences
+    by_task: dict[str, ContenderSettings] = {}  # task name or pattern -> what is otherwise there; the last one counts
 
 
 class Resources(_Strict):
@@ -53,6 +62,13 @@ class Resources(_Strict):
 
     cpu: int = Field(default=1, ge=1)
     gpu: float = Field(default=0.0, ge=0)
+
+
+class TaskSettings(_Strict):
+    """What a suite says otherwise for some tasks."""
+
+    evaluation: Evaluation = Evaluation()
+    task_options: dict[str, Any] = {}
 
 
 class Suite(_Strict):
@@ -68,9 +84,22 @@ class Suite(_Strict):
     resources: Resources = Resources()
     source: str = "auto"  # of the data: auto, or a name from the tasks' own sources
     task_options: dict[str, Any] = {}  # given to every task: physics, steps, ...
+    by_task: dict[str, TaskSettings] = {}  # task name or pattern -> what is otherwise there; the last one counts
     published: list[dict[str, Any]] = []
     preset: str = ""
     overrides: list[str] = []
+
+    def options_of(self, task: str) -> dict[str, Any]:
+        """What the task is made with."""
+        own = [settings.task_options for settings in _of_task(self.by_task, task)]
+        return {name: value for options in (self.task_options, *own) for name, value in options.items()}
+
+    def evaluation_of(self, task: str) -> Evaluation:
+        """How contenders are judged on the task."""
+        found = self.evaluation
+        for settings in _of_task(self.by_task, task):
+            found = found.model_copy(update=_said(settings.evaluation))
+        return found
 
 
 def suite_names() -> list[str]:
@@ -89,7 +118,7 @@ def load_suite(
     """Read a suite by name or path and apply, in this order, preset, overrides, seeds and source.
 
     `seeds` is "0..4" or "0,2,5"; `overrides` are "path=value": a path into the suite, or one that begins with a
-    contender's name and ends with one of its settings.
+    contender's name and ends with one of its settings. They also replace what was said otherwise for some tasks.
     Raises UnknownName, InvalidValue or InvalidSuite, before anything is computed.
     """
     document = _read(name)
@@ -129,7 +158,9 @@ def check(suite: Suite) -> None:
             raise UnknownName("task", task, registry.task_names())
     for contender in suite.contenders.values():
         for task in ("", *suite.tasks):
-            registry.make_algorithm(contender.algorithm, _differences(contender, task))
+            settled = contender_on(contender, task)
+            registry.make_algorithm(settled.algorithm, _differences(settled))
+    _check_patterns(suite)
     if len(set(suite.seeds)) != len(suite.seeds):
         raise InvalidValue(f"seeds {suite.seeds} name a seed twice.")
 
@@ -141,52 +172,53 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
     `on_dataset` hears the name of each task before its data are opened.
     """
     specs = []
-    tasks = {name: registry.make_task(name, suite.task_options) for name in suite.tasks}
+    tasks = {name: registry.make_task(name, suite.options_of(name)) for name in suite.tasks}
     origins, datasets = {}, {}
     for name, task in tasks.items():
         if on_dataset:
             on_dataset(name)
         origins[name] = task.resolve(suite.source)
         datasets[name] = task.open(origins[name])
+    settled = {
+        (name, label): contender_on(contender, name) for name in tasks for label, contender in suite.contenders.items()
+    }
     evaluations = {
-        (name, label): _evaluation_spec(suite.evaluation, contender, task.target_returns, datasets[name])
-        for name, task in tasks.items()
-        for label, contender in suite.contenders.items()
+        (name, label): _evaluation_spec(suite.evaluation_of(name), contender, tasks[name], datasets[name])
+        for (name, label), contender in settled.items()
     }
     for seed in suite.seeds:
-        for name, task in tasks.items():
-            for label, contender in suite.contenders.items():
-                specs.append(
-                    TrialSpec(
-                        suite=suite.name,
-                        contender=label,
-                        task=name,
-                        task_version=task.version,
-                        task_options=suite.task_options,
-                        dataset_digest=datasets[name].digest,
-                        open_from=origins[name],
-                        dataset_source=str(datasets[name].info.get("source", "unknown")),
-                        algorithm=contender.algorithm,
-                        algorithm_version=registry.algorithm_version(contender.algorithm),
-                        hyperparameters=resolved_hyperparameters(contender, name),
-                        seed=seed,
-                        budget=contender.budget,
-                        evaluation=evaluations[name, label],
-                        resources={"cpu": float(suite.resources.cpu), "gpu": suite.resources.gpu},
-                    )
+        for (name, label), contender in settled.items():
+            specs.append(
+                TrialSpec(
+                    suite=suite.name,
+                    contender=label,
+                    task=name,
+                    task_version=tasks[name].version,
+                    task_options=suite.options_of(name),
+                    dataset_digest=datasets[name].digest,
+                    open_from=origins[name],
+                    dataset_source=str(datasets[name].info.get("source", "unknown")),
+                    algorithm=contender.algorithm,
+                    algorithm_version=registry.algorithm_version(contender.algorithm),
+                    hyperparameters=resolved_hyperparameters(contender),
+                    seed=seed,
+                    budget=contender.budget,
+                    evaluation=evaluations[name, label],
+                    resources={"cpu": float(suite.resources.cpu), "gpu": suite.resources.gpu},
                 )
+            )
     return specs
 
 
-def check_fit(suite: Suite, specs: Iterable[TrialSpec]) -> None:
+def check_fit(specs: Iterable[TrialSpec]) -> None:
     """Begin every contender on the best episode of every task; raise what its learner raises, before any trial runs.
 
     Algorithms in files are left to their trials: what is being written may take its process down, and only a worker
     can be replaced. IncompatibleTask for spaces that do not fit, InvalidValue for hyperparameters that cannot be.
     """
     pairs = {(spec.task, spec.contender): spec for spec in specs if ":" not in spec.algorithm}
-    for task, origin in {spec.task: spec.open_from for spec in pairs.values()}.items():
-        dataset = registry.make_task(task, suite.task_options).open(origin)
+    for task, opened in {spec.task: spec for spec in pairs.values()}.items():
+        dataset = registry.make_task(task, opened.task_options).open(opened.open_from)
         best = dataset.select([int(dataset.returns.argmax())])
         for spec in (spec for (name, _), spec in pairs.items() if name == task):
             algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)
@@ -198,22 +230,63 @@ def check_fit(suite: Suite, specs: Iterable[TrialSpec]) -> None:
                 continue  # a failure that is no mistake of the user's belongs to the trial's record
 
 
+def contender_on(contender: Contender, task: str) -> Contender:
+    """The contender as it is on one task, with nothing left to be said by task; "" is no task in particular.
+
+    Hyperparameters of a task are laid over the contender's own, of which another algorithm keeps none, nor the preset.
+    """
+    settings: dict[str, Any] = {name: getattr(contender, name) for name in ContenderSettings.model_fields}
+    for values in _of_task(contender.hyperparameters_by_task, task):
+        settings["hyperparameters"] = {**settings["hyperparameters"], **values}
+    for differences in _of_task(contender.by_task, task):
+        said = _said(differences)
+        if said.get("algorithm", settings["algorithm"]) != settings["algorithm"]:
+            settings |= {"hyperparameters": {}, "hyperparameter_preset": ""}
+        hyperparameters = {**settings["hyperparameters"], **said.get("hyperparameters", {})}
+        settings |= {**said, "hyperparameters": hyperparameters}
+    return contender.model_copy(update={**settings, "hyperparameters_by_task": {}, "by_task": {}})
+
+
 def resolved_hyperparameters(contender: Contender, task: str = "") -> dict[str, Any]:
     """All hyperparameters as plain JSON: defaults, over them the preset, the differences, and those of the task."""
-    return registry.all_hyperparameters(contender.algorithm, _differences(contender, task))
+    settled = contender_on(contender, task)
+    return registry.all_hyperparameters(settled.algorithm, _differences(settled))
 
 
-def _differences(contender: Contender, task: str = "") -> dict[str, Any]:
-    chosen = dict(contender.hyperparameters)
-    if contender.hyperparameter_preset:
-        presets = registry.algorithm_presets(contender.algorithm)
-        if contender.hyperparameter_preset not in presets:
-            raise UnknownName(f"preset of {contender.algorithm}", contender.hyperparameter_preset, presets)
-        chosen = {**presets[contender.hyperparameter_preset], **chosen}
-    for pattern, values in contender.hyperparameters_by_task.items():
-        if fnmatch.fnmatchcase(task, pattern):
-            chosen |= values
-    return chosen
+def _differences(contender: Contender) -> dict[str, Any]:
+    """What a contender's hyperparameters say otherwise than the defaults, its preset included."""
+    if not contender.hyperparameter_preset:
+        return contender.hyperparameters
+    presets = registry.algorithm_presets(contender.algorithm)
+    if contender.hyperparameter_preset not in presets:
+        raise UnknownName(f"preset of {contender.algorithm}", contender.hyperparameter_preset, presets)
+    return {**presets[contender.hyperparameter_preset], **contender.hyperparameters}
+
+
+def _of_task(settings: Mapping[str, T], task: str) -> Iterator[T]:
+    """What is said of a task by its name or by a pattern, in the order in which it is said."""
+    return (value for pattern, value in settings.items() if fnmatch.fnmatchcase(task, pattern))
+
+
+def _said(settings: BaseModel) -> dict[str, Any]:
+    """What settings say, without what they leave open."""
+    return {name: getattr(settings, name) for name in settings.model_fields_set}
+
+
+def _check_patterns(suite: Suite) -> None:
+    """Raise UnknownName for a pattern that fits no task at all.
+
+    One that fits none of the suite's may be meant for tasks that a preset left out, or that a base has.
+    """
+    known = list(dict.fromkeys((*suite.tasks, *registry.task_names())))
+    schemes = {name.partition(":")[0] for name in known if ":" in name}
+    patterns = list(suite.by_task)
+    for contender in suite.contenders.values():
+        patterns += [*contender.hyperparameters_by_task, *contender.by_task]
+    for pattern in patterns:
+        elsewhere = ":" in pattern and pattern.partition(":")[0] not in schemes  # files and schemes list no tasks
+        if not elsewhere and not fnmatch.filter(known, pattern):
+            raise UnknownName("task or pattern", pattern, known)
 
 
 def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any]:
@@ -223,6 +296,8 @@ def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any
     for label, contender in suite.contenders.items():
         document["contenders"][label]["hyperparameters"] = resolved_hyperparameters(contender)
         document["contenders"][label]["action_mode"] = contender.action_mode or suite.evaluation.action_mode
+        document["contenders"][label]["by_task"] = _plainly_said(contender.by_task)
+    document["by_task"] = _plainly_said(suite.by_task)
     document["trials"] = [spec.to_json() for spec in specs]
     return document
 
@@ -241,17 +316,27 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+def _plainly_said(settings: Mapping[str, BaseModel]) -> dict[str, Any]:
+    return {pattern: value.model_dump(mode="json", exclude_unset=True) for pattern, value in settings.items()}
+
+
 def _evaluation_spec(
-    evaluation: Evaluation, contender: Contender, targets: Iterable[float], dataset: TrajectoryDataset
+    evaluation: Evaluation, contender: Contender, task: Task, dataset: TrajectoryDataset
 ) -> EvaluationSpec:
-    best = max(float(dataset.returns.max()), 0.0) if evaluation.sweep else 0.0
+    targets = task.targets(dataset) if evaluation.targets is None else evaluation.targets
     return EvaluationSpec(
         episodes=evaluation.episodes,
         every=contender.evaluate_every or evaluation.every,
-        targets=tuple(map(float, targets if evaluation.targets is None else evaluation.targets)),
+        targets=tuple(map(float, targets)),
         action_mode=contender.action_mode or evaluation.action_mode,
-        sweep=tuple(round(float(target), 1) for target in np.linspace(0, SWEEP_REACH * best, evaluation.sweep)),
+        sweep=_sweep(dataset, evaluation.sweep) if evaluation.sweep else (),
     )
+
+
+def _sweep(dataset: TrajectoryDataset, size: int) -> tuple[float, ...]:
+    """So many targets from nothing, or the lowest return below it, to half as far again as the data's best."""
+    low, best = min(0.0, float(dataset.returns.min())), float(dataset.returns.max())
+    return tuple(round(float(target), 1) for target in np.linspace(low, low + SWEEP_REACH * (best - low), size))
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -268,9 +353,17 @@ def _read(name: str) -> dict[str, Any]:
         raise InvalidSuite(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(document, dict):
         raise InvalidSuite(f"{path} must be a mapping with name, tasks, contenders, seeds; it is {document!r:.60}.")
+    document = _unshared(document)
     document.setdefault("name", path.stem)
     document.setdefault("title", document["name"])
     return _inherited(document, document.pop("base"), path) if "base" in document else document
+
+
+def _unshared(value: Any) -> Any:
+    """Copy plain values, so that what YAML's aliases make one object can be changed in one place alone."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _inherited(document: dict[str, Any], base: str, path: Path) -> dict[str, Any]:
@@ -341,20 +434,36 @@ def _override(document: dict[str, Any], text: str) -> None:
         labels, rest = list(document.get("contenders", {})), ["budget"]
     if labels and rest:
         for label in labels:
-            settings = document["contenders"][label]
-            known = Contender.model_fields
-            if rest[0] in known and rest[0] != "hyperparameters":
-                settings[rest[0]] = parsed
-            else:
-                settings.setdefault("hyperparameters", {})[rest[-1]] = parsed
+            _override_contender(document["contenders"][label], rest, parsed)
         return
     known_paths = [*(n for n in Suite.model_fields if n not in ("preset", "overrides")), *document["contenders"]]
     if head not in known_paths:
         raise UnknownName("override", head, [*known_paths, "budget"])
-    target: Any = document
-    for part in [head, *rest][:-1]:
+    _put(document, [head, *rest], parsed)
+    _put_where_said(document.get("by_task"), [head, *rest], parsed)
+
+
+def _override_contender(settings: dict[str, Any], path: list[str], value: Any) -> None:
+    if path[0] not in Contender.model_fields or path[0] == "hyperparameters":
+        path = ["hyperparameters", path[-1]]
+        _put_where_said(settings.get("hyperparameters_by_task"), path[1:], value)
+    _put(settings, path, value)
+    _put_where_said(settings.get("by_task"), path, value)
+
+
+def _put(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for part in path[:-1]:
         target = target.setdefault(part, {})
-    target[[head, *rest][-1]] = parsed
+    target[path[-1]] = value
+
+
+def _put_where_said(by_task: Any, path: Sequence[str], value: Any) -> None:
+    """Replace what is said otherwise for some tasks: what the command line asks for goes last."""
+    for settings in (by_task or {}).values():
+        for part in path[:-1]:
+            settings = settings.get(part) or {}
+        if path[-1] in settings:
+            settings[path[-1]] = value
 
 
 def _select(kind: str, known: Iterable[str], patterns: Sequence[str]) -> list[str]:
@@ -376,7 +485,15 @@ def _validated(document: dict[str, Any]) -> Suite:
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            parent = first["loc"][:-1]
-            model = Contender if "contenders" in parent else Evaluation if "evaluation" in parent else Suite
-            raise UnknownName("key", place, model.model_fields) from None
+            raise UnknownName("key", place, _model_at(first["loc"][:-1]).model_fields) from None
         raise InvalidSuite(f"suite {document.get('name')}: {place}: {first['msg']}.") from None
+
+
+def _model_at(place: Sequence[str | int]) -> type[BaseModel]:
+    """The model of the settings at this place of a suite."""
+    if "contenders" in place:
+        return ContenderSettings if "by_task" in place else Contender
+    by_name: dict[str | int, type[BaseModel]] = {"evaluation": Evaluation, "resources": Resources}
+    if place and place[-1] in by_name:
+        return by_name[place[-1]]
+    return TaskSettings if "by_task" in place else Suite

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.errors import MissingDataset, UnknownName
-from dtbench.evaluation import Episodes
+from dtbench.evaluation import Episodes, TargetUnits
 
 TargetReturns = tuple[float, ...]
 AUTO = "auto"
@@ -54,6 +54,16 @@ class Task:
     info_keys: tuple[str, ...] = ()  # what to keep of the environment's info at an episode's end
     columns: Callable[[Episodes, TrajectoryDataset], Mapping[str, NDArray[Any]]] = no_columns
     sources: tuple[DataSource, ...] = ()  # where its data may come from, the best first; (): `load_dataset` alone
+    target_units: TargetUnits | None = (
+        None  # of targets and of the data's returns; None: the environment's own rewards
+    )
+    targets_of: Callable[[TrajectoryDataset], TargetReturns] | None = (
+        None  # targets that depend on the data, see `targets`
+    )
+
+    def targets(self, dataset: TrajectoryDataset) -> TargetReturns:
+        """What a return-conditioned policy that learned from this data is asked for, in `target_units`."""
+        return self.target_returns if self.targets_of is None else self.targets_of(dataset)
 
     def open(self, source: str = AUTO) -> TrajectoryDataset:
         """The task's data from the named source; "auto": see `resolve`. Raises UnknownName for other names.

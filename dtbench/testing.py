@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dtbench import registry
-from dtbench.algorithm import Algorithm, DiscreteLearner, History, Learner
+from dtbench.algorithm import Algorithm, DiscreteLearner, EncodingLearner, History, Learner
 from dtbench.data.trajectories import TrajectoryDataset, make_dataset
 from dtbench.errors import IncompatibleTask, InvalidAlgorithm
 from dtbench.randomness import generator
@@ -44,9 +44,9 @@ def check_algorithm(algorithm: Algorithm | type[Algorithm] | str, dataset: Traje
     """Raise InvalidAlgorithm, saying which clause, unless the algorithm keeps the contract.
 
     The clauses: it is a frozen dataclass; its learner has all of `Learner`; metrics are finite; actions have the
-    space's shape and lie in it, on CPU, whatever the batch; acting changes nothing; equal seeds learn equally,
-    other seeds differently (if they learn at all); a state survives torch.save with weights_only and continues
-    exactly. Without `dataset` it is tried on toy data with discrete and with continuous actions, and must accept
+    space's shape and lie in it, on CPU, whatever the batch; acting on what its encoder made of observations chooses
+    what acting on them does; acting changes nothing; equal seeds learn equally, other seeds differently (if they
+    learn at all); a state survives torch.save with weights_only and continues exactly. Without `dataset` it is tried on toy data with discrete and with continuous actions, and must accept
     one of them; the other it may refuse with IncompatibleTask. A class, or a name such as "my_file:MyAlgorithm",
     is tried with its defaults.
     """
@@ -98,6 +98,7 @@ def _check_on(algorithm: Algorithm, dataset: TrajectoryDataset) -> None:
     _require(isinstance(learner.return_conditioned, bool), "return_conditioned is no bool.")
     _check_metrics(learner)
     _check_actions(learner, dataset)
+    _check_encoder(learner, dataset)
     _check_seeds(algorithm, dataset)
     _check_acting_changes_nothing(algorithm, dataset)
     _check_resume(algorithm, dataset)
@@ -123,6 +124,16 @@ def _check_actions(learner: Learner, dataset: TrajectoryDataset) -> None:
         if isinstance(learner, DiscreteLearner) and isinstance(space, gym.spaces.Discrete):
             logits = learner.action_logits(toy_history(dataset, batch=batch, context=learner.context, steps=steps))
             _require(tuple(logits.shape) == (batch, int(space.n)), f"action_logits has shape {tuple(logits.shape)}.")
+
+
+def _check_encoder(learner: Learner, dataset: TrajectoryDataset) -> None:
+    encode = learner.encoder() if isinstance(learner, EncodingLearner) else None
+    if encode is None:
+        return
+    history = toy_history(dataset, batch=3, context=learner.context, steps=learner.context)
+    encodings = encode(history.observations.flatten(0, 1)).unflatten(0, history.mask.shape)
+    encoded = dataclasses.replace(history, observations=encodings, encoded=True)
+    _require(torch.equal(learner.act(encoded), learner.act(history)), "acting on encodings chooses other actions.")
 
 
 def _check_acting_changes_nothing(algorithm: Algorithm, dataset: TrajectoryDataset) -> None:

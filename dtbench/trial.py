@@ -21,7 +21,7 @@ from dtbench import registry
 from dtbench.algorithm import Learner
 from dtbench.data.trajectories import TrajectoryDataset, statistics_card
 from dtbench.errors import InvalidAlgorithm, InvalidDataset, LedgerError
-from dtbench.evaluation import Episodes, Evaluator
+from dtbench.evaluation import Episodes, Evaluator, action_mode
 from dtbench.ledger import Ledger, write_bytes, write_frame, write_json, write_lines
 from dtbench.spec import TrialSpec
 from dtbench.task import Task
@@ -83,10 +83,11 @@ class _Trial:
         self.evaluator = Evaluator(
             make_env=self.task.make_env,
             seeds=self.task.evaluation_seeds(spec.evaluation.episodes),
-            action_mode="sample" if spec.evaluation.action_mode == "sample" else "argmax",
+            action_mode=action_mode(spec.evaluation.action_mode),
             action_seed=spec.seed,
             device=self.device,
             info_keys=self.task.info_keys,
+            target_units=self.task.target_units,
         )
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.progress = self._restored()
@@ -190,7 +191,10 @@ def check_learner(learner: Learner, name: str) -> None:
 
 
 def episode_columns(task: Task, episodes: Episodes, dataset: TrajectoryDataset) -> dict[str, list[Any]]:
-    """The table of episodes as plain lists: target, episode, seed, return, length, score, the task's columns."""
+    """The table of episodes as plain lists: target, episode, seed, return, length, score, the task's columns.
+
+    Tasks with target units have a column more: achieved, the return in these units.
+    """
     columns: dict[str, Any] = {
         "target": episodes.targets,
         "episode": episodes.episodes,
@@ -198,6 +202,7 @@ def episode_columns(task: Task, episodes: Episodes, dataset: TrajectoryDataset) 
         "return": episodes.returns,
         "length": episodes.lengths,
         "score": task.score(episodes),
+        **({} if episodes.achieved is None else {"achieved": episodes.achieved}),
         **task.columns(episodes, dataset),
     }
     return {name: values.tolist() for name, values in columns.items()}
@@ -219,6 +224,7 @@ def provenance(task: Task, dataset: TrajectoryDataset, device: torch.device, sta
             "version": task.version,
             "description": task.description,
             "score_name": task.score_name,
+            **({"target_units": task.target_units.name} if task.target_units else {}),
         },
         "dataset": {
             "source": dataset.info.get("source", "unknown"),

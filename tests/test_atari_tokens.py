@@ -163,6 +163,7 @@ def toy_frames_history(ours: AtariLearner) -> History:
 def test_the_contract_holds_on_frames_and_on_vectors() -> None:
     check_algorithm(SMALL)
     check_algorithm(replace(SMALL, returns="none"))
+    check_algorithm(SMALL, frames_dataset())
     ours = learner()
     assert ours.act(toy_frames_history(ours)).shape == (2,)
     assert np.isfinite(float(ours.update()["action_loss"]))

@@ -52,6 +52,13 @@ BROKEN = (
     "        raise RuntimeError('no such luck')\n"
 )
 
+WALKS = (
+    "from dtbench.registry import make_task\n"
+    "def walks(steps=0):\n"
+    "    assert steps == 10\n"
+    "    return make_task('key-to-door-1k')\n"
+)
+
 
 def suite_of(folder: Path, **changes: object) -> Suite:
     (folder / "toy.yaml").write_text(yaml.safe_dump(SUITE | changes, sort_keys=False))
@@ -156,6 +163,25 @@ def test_a_learner_that_fails_leaves_its_cells_unknown(tmp_path: Path) -> None:
     specs = trial_specs(suite_of(tmp_path, contenders={"B": {"algorithm": "broken:Broken", "budget": 1}}))
     estimate = calibrate(specs).estimates[specs[0].cell]
     assert (estimate.basis, estimate.reason) == ("unknown", "RuntimeError: no such luck")
+
+
+def test_each_task_is_timed_with_its_own_options_budget_and_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "time_learner", at_equal_speed)
+    (tmp_path / "my_tasks.py").write_text(WALKS)
+    suite = suite_of(
+        tmp_path,
+        tasks=["key-to-door-1k", "my_tasks:walks"],
+        by_task={"my_tasks:*": {"task_options": {"steps": 10}}},
+        contenders={"DT": {"algorithm": "dt", "budget": 7, "by_task": {"my_tasks:*": {"budget": 3}}}},
+    )
+    specs = trial_specs(suite)
+    found = calibrate(specs)
+    assert {spec.task: found.estimates[spec.cell].seconds for spec in specs} == {
+        "key-to-door-1k": 7,
+        "my_tasks:walks": 3,
+    }
 
 
 def test_a_mistake_is_raised_and_names_its_contender(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from dtbench import Evaluator, History, IncompatibleTask
+from dtbench.algorithm import Encoder, EncodingLearner
 from dtbench.domains.graph.env import GraphVectorEnv, random_graph
 from dtbench.domains.key_to_door.env import KeyToDoorEnv, KeyToDoorVectorEnv
+from dtbench.errors import UnknownName
+from dtbench.evaluation import TargetUnits, action_mode
 
 
 class Watcher:
@@ -24,7 +27,8 @@ class Watcher:
 
     def act(self, history: History) -> Tensor:
         fields = ("observations", "actions", "returns_to_go", "timesteps", "mask")
-        self.seen.append(History(**{name: getattr(history, name).clone() for name in fields}))
+        copies = {name: getattr(history, name).clone() for name in fields}
+        self.seen.append(History(**copies, encoded=history.encoded))
         return self.action_logits(history).argmax(dim=-1)
 
     def action_logits(self, history: History) -> Tensor:
@@ -49,6 +53,81 @@ class Silent(Watcher):
 
     def act(self, history: History) -> Tensor:
         return torch.zeros(len(history.mask), dtype=torch.long)
+
+
+class Encoding(Watcher):
+    """Reads flat observations, twice each pixel, wherever it gets them from."""
+
+    rows: list[int]
+
+    def encoder(self) -> Encoder | None:
+        self.rows = []
+
+        def encode(observations: Tensor) -> Tensor:
+            self.rows.append(len(observations))
+            return observations.flatten(1).float() * 2
+
+        return encode
+
+    def action_logits(self, history: History) -> Tensor:
+        if not history.encoded:
+            plain = history.observations.flatten(2).float() * 2
+            history = History(plain, history.actions, history.returns_to_go, history.timesteps, history.mask, True)
+        return super().action_logits(history)
+
+
+class Plain(Encoding):
+    """The same without an encoder."""
+
+    def encoder(self) -> Encoder | None:
+        return None
+
+
+class Recorded(KeyToDoorVectorEnv):
+    """Keeps the actions of every step, for all games."""
+
+    taken: list[np.ndarray]
+
+    def step(self, actions: np.ndarray) -> Any:
+        self.taken.append(actions.copy())
+        return super().step(actions)
+
+
+def recorded(kind: type[Recorded] = Recorded) -> type[Recorded]:
+    """The same with a record of its own."""
+    return type("Fresh", (kind,), {"taken": []})
+
+
+def actions_of(learner: Watcher, targets: tuple[float, ...] = (), **options: Any) -> np.ndarray:
+    """The actions of nine games, [games, steps]."""
+    environment = recorded()
+    table = Evaluator(environment, list(range(9)), **options).evaluate(learner, targets)
+    steps, batch = int(table.lengths.max()), options.get("max_batch", len(table.lengths))
+    assert (table.lengths == steps).all()
+    taken = [
+        np.stack(environment.taken[i * steps : (i + 1) * steps], 1) for i in range(-(-len(table.lengths) // batch))
+    ]
+    return np.concatenate(taken)
+
+
+class Staggered(Recorded):
+    """The first game ends after three steps, each further one a step later."""
+
+    def step(self, actions: np.ndarray) -> Any:
+        observations, rewards, terminated, _, info = super().step(actions)
+        return observations, rewards, terminated, len(self.taken) >= 3 + np.arange(len(actions)), info
+
+
+class Paying(KeyToDoorVectorEnv):
+    """Pays 25 to even games and 0.5 to odd ones at every step."""
+
+    def step(self, actions: np.ndarray) -> Any:
+        observations, rewards, *rest = super().step(actions)
+        return observations, np.where(np.arange(len(rewards)) % 2, 0.5, 25.0), *rest
+
+
+def clipped(rewards: np.ndarray) -> np.ndarray:
+    return np.clip(rewards, -1, 1)
 
 
 def key_to_door(episodes: int = 6, **options: Any) -> Evaluator:
@@ -157,3 +236,115 @@ def test_gymnasiums_own_vector_environment_gives_the_same_returns() -> None:
     theirs = Evaluator(synchronous, list(range(100, 105))).evaluate(Watcher(2))
     assert ours.lengths.tolist() == theirs.lengths.tolist()
     assert ours.returns.tolist() == theirs.returns.tolist()
+
+
+def test_a_learner_with_an_encoder_acts_as_it_does_on_the_observations() -> None:
+    together, plain = (actions_of(kind(5, True), (1.0, 0.0)) for kind in (Encoding, Plain))
+    assert together.shape == (18, 46)
+    assert np.array_equal(together, plain)
+
+
+def test_the_window_of_an_encoding_learner_holds_encodings_and_zeros_where_padded() -> None:
+    encoding, plain = Encoding(4), Plain(4)
+    for learner in (encoding, plain):
+        key_to_door(3).evaluate(learner)
+    assert all(history.encoded for history in encoding.seen)
+    assert not any(history.encoded for history in plain.seen)
+    for ours, theirs in zip(encoding.seen, plain.seen, strict=True):
+        assert torch.equal(ours.observations, theirs.observations.flatten(2).float() * 2)
+        assert torch.equal(ours.mask, theirs.mask)
+
+
+def test_each_observation_is_encoded_once_and_only_of_games_still_played() -> None:
+    learner = Encoding(2)
+    table = Evaluator(recorded(Staggered), [1, 2, 3]).evaluate(learner)
+    assert table.lengths.tolist() == [3, 4, 5]
+    assert learner.rows == [3, 3, 3, 2, 1]
+
+
+def test_encodings_hold_no_gradients() -> None:
+    class Learning(Encoding):
+        def encoder(self) -> Encoder | None:
+            layer = torch.nn.Linear(1, 1)
+            return lambda observations: layer(observations.flatten(1).float()[:, :1])
+
+        def action_logits(self, history: History) -> Tensor:
+            assert not history.observations.requires_grad
+            return torch.zeros(len(history.mask), 4)
+
+    key_to_door(2).evaluate(Learning(3))
+
+
+def test_a_learner_says_by_its_encoder_that_it_encodes() -> None:
+    assert isinstance(Encoding(), EncodingLearner)
+    assert not isinstance(Watcher(), EncodingLearner)
+
+
+def test_epsilon_takes_the_likeliest_action_but_for_one_in_a_thousand() -> None:
+    learner, environment = Watcher(), recorded()
+    logits = torch.tensor([0.0, 3.0, 2.9, 0.0])
+    learner.action_logits = lambda history: logits.expand(len(history.mask), 4)  # type: ignore[method-assign]
+    Evaluator(environment, list(range(20_000)), "epsilon", max_batch=20_000).evaluate(learner)
+    taken = np.bincount(np.concatenate(environment.taken[:20]), minlength=4)
+    assert 1 - taken[1] / taken.sum() == pytest.approx(0.00075, abs=0.0002)  # a quarter of all random ones are it too
+    assert (taken > 50).all()  # about 100 of each other one in 400,000
+
+
+def test_epsilon_depends_on_seed_episode_and_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtbench.evaluation.EPSILON", 0.5)
+    asked = (1.0, 0.0)
+    whole = actions_of(Watcher(2, True), asked, action_mode="epsilon")
+    assert np.array_equal(whole, actions_of(Watcher(2, True), asked, action_mode="epsilon", max_batch=6))
+    assert np.array_equal(whole[:9], actions_of(Watcher(2, True), asked[:1], action_mode="epsilon"))
+    assert not np.array_equal(whole, actions_of(Watcher(2, True), asked))
+    assert not np.array_equal(whole, actions_of(Watcher(2, True), asked, action_mode="epsilon", action_seed=1))
+
+
+def test_the_number_that_asks_for_a_random_action_also_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of four actions: below 0.125, 0.25, 0.375 and 0.5 the first, second, third, fourth; from 0.5 the likeliest.
+    monkeypatch.setattr("dtbench.evaluation.EPSILON", 0.5)
+    numbers = np.array([0.0, 0.12, 0.13, 0.3, 0.49, 0.5, 0.99])
+
+    class Numbers:
+        def random(self, count: int) -> np.ndarray:
+            return numbers[:count]
+
+    monkeypatch.setattr("dtbench.evaluation.generator", lambda *keys: Numbers())
+    learner, environment = Watcher(), recorded()
+    logits = torch.tensor([0.0, 0.0, 9.0, 0.0])
+    learner.action_logits = lambda history: logits.expand(len(history.mask), 4)  # type: ignore[method-assign]
+    Evaluator(environment, list(range(7)), "epsilon").evaluate(learner)
+    assert environment.taken[0].tolist() == [0, 0, 1, 2, 3, 2, 2]
+
+
+def test_epsilon_needs_logits_and_says_so_before_playing() -> None:
+    with pytest.raises(IncompatibleTask, match="no action_logits for action_mode epsilon: say argmax"):
+        key_to_door(action_mode="epsilon").evaluate(Silent())
+
+
+def test_an_action_mode_that_is_none_gets_the_nearest() -> None:
+    assert action_mode("epsilon") == "epsilon"
+    with pytest.raises(UnknownName, match="Did you mean 'epsilon'"):
+        action_mode("epsilom")
+
+
+@pytest.mark.parametrize(("spent", "left"), [(True, [9, 9.5]), (False, [-15, 9.5])])
+def test_targets_are_used_up_in_their_own_units_or_in_the_environments(spent: bool, left: list[float]) -> None:
+    learner = Watcher(1, True)
+    units = TargetUnits("clipped rewards", clipped, spent=spent)
+    Evaluator(Paying, [1, 2], target_units=units).evaluate(learner, [10.0])
+    assert learner.seen[0].returns_to_go[:, -1].tolist() == [10, 10]
+    assert learner.seen[1].returns_to_go[:, -1].tolist() == left
+
+
+@pytest.mark.parametrize("spent", [True, False])
+def test_what_was_achieved_is_counted_in_the_targets_units_whatever_is_spent(spent: bool) -> None:
+    units = TargetUnits("clipped rewards", clipped, spent=spent)
+    table = Evaluator(Paying, list(range(6)), target_units=units, max_batch=4).evaluate(Watcher(1, True), [10.0])
+    assert table.achieved is not None
+    assert table.achieved.tolist() == [n * share for n, share in zip(table.lengths, [1, 0.5] * 3, strict=True)]
+    assert table.returns.tolist() == [n * paid for n, paid in zip(table.lengths, [25, 0.5] * 3, strict=True)]
+
+
+def test_without_target_units_nothing_is_achieved_but_the_return() -> None:
+    assert key_to_door(2).evaluate(Watcher()).achieved is None

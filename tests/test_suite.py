@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -5,13 +6,17 @@ import torch
 import yaml
 
 from dtbench.errors import DtbenchError, IncompatibleTask, InvalidSuite, InvalidValue, UnknownName
+from dtbench.registry import make_task
+from dtbench.spec import TrialSpec
 from dtbench.suite import (
+    Contender,
     check,
     check_fit,
     load_suite,
     narrow,
     parse_seeds,
     resolved_document,
+    resolved_hyperparameters,
     suite_names,
     trial_specs,
 )
@@ -260,9 +265,9 @@ def test_a_contender_that_does_not_fit_a_task_is_named_before_anything_runs(tmp_
     contenders = {**SUITE["contenders"], "TD3+BC": {"algorithm": "td3_bc", "budget": 1}}  # type: ignore[dict-item]
     suite = load_suite(written(tmp_path, contenders=contenders), preset="plain")
     with pytest.raises(IncompatibleTask, match=r"TD3\+BC on key-to-door-1k"):
-        check_fit(suite, trial_specs(suite))
+        check_fit(trial_specs(suite))
     fitting = narrow(suite, contenders=["DT*", "Random"])
-    check_fit(fitting, trial_specs(fitting))
+    check_fit(trial_specs(fitting))
 
 
 def test_the_resolved_suite_says_where_its_data_comes_from_and_what_its_tasks_were_given(tmp_path: Path) -> None:
@@ -286,7 +291,7 @@ def test_a_suite_takes_from_its_base_what_it_does_not_say() -> None:
     assert made.contenders["DT"].hyperparameters == base.contenders["DT"].hyperparameters
     assert made.seeds == [5]
     assert not made.published  # a comparison belongs to the suite that makes it
-    assert load_suite("upper.yaml", preset="demo").tasks == ["key-to-door-1k"]  # a preset of the base's
+    assert load_suite("upper.yaml", preset="smoke").tasks == ["key-to-door-1k"]  # a preset of the base's
 
 
 def test_a_suite_cannot_be_its_own_base() -> None:
@@ -308,4 +313,201 @@ def test_an_algorithm_in_a_file_is_begun_by_its_trial_alone(tmp_path: Path) -> N
     )
     contenders = {"Deadly": {"algorithm": "deadly:Deadly", "budget": 1}}
     suite = load_suite(written(tmp_path, contenders=contenders), preset="plain")
-    check_fit(suite, trial_specs(suite))
+    check_fit(trial_specs(suite))
+
+
+DT = {"algorithm": "dt", "budget": 4, "hyperparameters": {"width": 8, "context": 3}}
+TASKS = ["key-to-door-1k", "graph-0"]
+
+
+def specs_by_task(path: str, overrides: Sequence[str] = ()) -> dict[str, TrialSpec]:
+    return {spec.task: spec for spec in trial_specs(load_suite(path, preset="plain", overrides=overrides))}
+
+
+def test_a_contender_may_be_otherwise_on_some_tasks(tmp_path: Path) -> None:
+    own = {"graph-*": {"budget": 9, "evaluate_every": 3, "action_mode": "sample", "hyperparameters": {"context": 5}}}
+    path = written(tmp_path, tasks=TASKS, contenders={"DT": {**DT, "by_task": own}})
+    there, here = specs_by_task(path).values()
+    assert (there.budget, there.evaluation.every, there.evaluation.action_mode) == (4, 2, "argmax")
+    assert (here.budget, here.evaluation.every, here.evaluation.action_mode) == (9, 3, "sample")
+    assert [spec.hyperparameters["context"] for spec in (there, here)] == [3, 5]
+    assert [spec.hyperparameters["width"] for spec in (there, here)] == [8, 8]  # laid over the contender's own
+
+
+def test_what_is_said_of_a_task_last_counts_and_lies_over_its_hyperparameters_by_task(tmp_path: Path) -> None:
+    by_task = {"*": {"budget": 5, "hyperparameters": {"width": 16}}, "graph-0": {"hyperparameters": {"width": 32}}}
+    also = {"hyperparameters_by_task": {"graph-0": {"width": 64, "context": 7}}}
+    path = written(tmp_path, tasks=TASKS, contenders={"DT": {**DT, "by_task": by_task, **also}})
+    found = specs_by_task(path)
+    assert [(spec.budget, spec.hyperparameters["width"]) for spec in found.values()] == [(5, 16), (5, 32)]
+    assert found["graph-0"].hyperparameters["context"] == 7
+
+
+def test_another_algorithm_keeps_no_hyperparameters_of_the_first(tmp_path: Path) -> None:
+    by_task = {"graph-0": {"algorithm": "discrete_cql", "hyperparameters": {"penalty": 0.5}}}
+    contender = {**DT, "hyperparameter_preset": "code", "hyperparameters_by_task": {"*": {"dropout": 0.3}}}
+    path = written(tmp_path, tasks=TASKS, contenders={"Mine": {**contender, "by_task": by_task}})
+    found = specs_by_task(path)["graph-0"]
+    defaults = resolved_hyperparameters(Contender(algorithm="discrete_cql", budget=4))
+    assert found.algorithm == "discrete_cql"
+    assert found.budget == 4
+    assert found.hyperparameters == {**defaults, "penalty": 0.5}
+
+
+def test_the_same_algorithm_named_again_keeps_its_hyperparameters(tmp_path: Path) -> None:
+    by_task = {"graph-0": {"algorithm": "dt", "hyperparameter_preset": "paper", "hyperparameters": {"context": 5}}}
+    path = written(tmp_path, tasks=TASKS, contenders={"DT": {**DT, "by_task": by_task}})
+    found = {task: spec.hyperparameters for task, spec in specs_by_task(path).items()}
+    assert (found["graph-0"]["width"], found["graph-0"]["context"]) == (8, 5)
+    assert [found[task]["warmup_steps"] for task in TASKS] == [10_000, 100_000]
+
+
+def test_null_takes_back_what_a_contender_says_of_its_evaluation(tmp_path: Path) -> None:
+    contender = {**DT, "evaluate_every": 1, "by_task": {"graph-0": {"evaluate_every": None}}}
+    found = specs_by_task(written(tmp_path, tasks=TASKS, contenders={"DT": contender}))
+    assert [found[task].evaluation.every for task in TASKS] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("differences", "near"),
+    [
+        ({"graph-0": {"budgett": 3}}, "budget"),
+        ({"graph-0": {"by_task": {}}}, "key"),
+        ({"graph-0": {"hyperparameters": {"widht": 3}}}, "width"),
+        ({"graph-0": {"algorithm": "discrete_cqll"}}, "discrete_cql"),
+        ({"graph-0": {"algorithm": "discrete_cql", "hyperparameters": {"timestep_std": 1.0}}}, "timestep_std"),
+        ({"graf-*": {"budget": 3}}, "graf"),
+    ],
+)
+def test_a_mistake_in_what_is_said_of_some_tasks_is_one_error(
+    tmp_path: Path, differences: dict[str, object], near: str
+) -> None:
+    path = written(tmp_path, tasks=TASKS, contenders={"DT": {**DT, "by_task": differences}})
+    with pytest.raises(UnknownName, match=near):
+        load_suite(path, preset="plain")
+
+
+def test_values_that_cannot_be_are_refused_where_they_are_said_of_some_tasks(tmp_path: Path) -> None:
+    for differences in ({"budget": None}, {"budget": -1}, {"action_mode": "best"}):
+        contenders = {"DT": {**DT, "by_task": {"graph-0": differences}}}
+        path = written(tmp_path, tasks=TASKS, contenders=contenders)
+        with pytest.raises(InvalidSuite, match="graph-0"):
+            load_suite(path, preset="plain")
+
+
+def test_a_pattern_for_tasks_that_a_preset_leaves_out_is_no_mistake(tmp_path: Path) -> None:
+    contenders = {"DT": {**DT, "by_task": {"graph-*": {"budget": 3}, "my_tasks:far": {"budget": 3}}}}
+    presets = {"narrow": {"tasks": ["key-to-door-1k"]}}
+    suite = load_suite(written(tmp_path, tasks=TASKS, contenders=contenders, presets=presets), preset="narrow")
+    assert [spec.budget for spec in trial_specs(suite)] == [4]
+
+
+def test_some_tasks_may_be_judged_and_made_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "my_tasks.py").write_text(TASK_FILE)
+    by_task = {
+        "*": {"evaluation": {"every": 3}},
+        "my_tasks:*": {"task_options": {"steps": 10}, "evaluation": {"episodes": 7, "targets": [0.5]}},
+    }
+    path = written(tmp_path, tasks=["key-to-door-1k", "my_tasks:walks"], contenders={"DT": DT}, by_task=by_task)
+    there, here = specs_by_task(path).values()
+    assert (there.evaluation.episodes, there.evaluation.every, there.evaluation.targets) == (5, 3, (1.0,))
+    assert (here.evaluation.episodes, here.evaluation.every, here.evaluation.targets) == (7, 3, (0.5,))
+    assert [spec.task_options for spec in (there, here)] == [{}, {"steps": 10}]
+    check_fit([there, here])  # opens each task with its own options
+
+
+def test_options_of_some_tasks_lie_over_those_of_all(tmp_path: Path) -> None:
+    (tmp_path / "my_tasks.py").write_text(TASK_FILE)
+    by_task = {"my_tasks:walks": {"task_options": {"steps": 20}}}
+    options = {"steps": 10, "physics": "v4"}
+    suite = load_suite(written(tmp_path, tasks=["my_tasks:walks"], task_options=options, by_task=by_task))
+    assert suite.options_of("my_tasks:walks") == {"steps": 20, "physics": "v4"}
+    assert suite.options_of("another") == options
+
+
+@pytest.mark.parametrize(
+    ("settings", "near"),
+    [
+        ({"evaluation": {"episode": 3}}, "episodes"),
+        ({"task_option": {}}, "task_options"),
+        ({"contenders": {}}, "evaluation"),
+    ],
+)
+def test_a_mistyped_setting_of_some_tasks_names_what_exists(
+    tmp_path: Path, settings: dict[str, object], near: str
+) -> None:
+    with pytest.raises(UnknownName, match=near):
+        load_suite(written(tmp_path, by_task={"key-*": settings}), preset="plain")
+
+
+def test_what_the_command_line_asks_for_goes_over_what_is_said_of_some_tasks(tmp_path: Path) -> None:
+    contender = {
+        **DT,
+        "hyperparameters_by_task": {"graph-*": {"dropout": 0.3}},
+        "by_task": {"graph-0": {"budget": 9, "hyperparameters": {"width": 16}}},
+    }
+    by_task = {"graph-0": {"evaluation": {"episodes": 7}}}
+    path = written(tmp_path, tasks=TASKS, contenders={"DT": contender}, by_task=by_task)
+    asked = ["budget=2", "evaluation.episodes=3", "DT.width=4", "DT.dropout=0.5"]
+    for spec in specs_by_task(path, asked).values():
+        assert (spec.budget, spec.evaluation.episodes) == (2, 3)
+        assert (spec.hyperparameters["width"], spec.hyperparameters["dropout"]) == (4, 0.5)
+    one = specs_by_task(path, ["DT.by_task.graph-0.budget=1", "by_task.graph-0.evaluation.episodes=6"])
+    assert [(spec.budget, spec.evaluation.episodes) for spec in one.values()] == [(4, 5), (1, 6)]
+
+
+def test_an_override_leaves_alone_what_shares_an_alias_with_its_place(tmp_path: Path) -> None:
+    shared = {"width": 8}
+    contenders = {name: {"algorithm": "dt", "budget": 1, "hyperparameters": shared} for name in ("DT", "Other")}
+    path = written(tmp_path, contenders=contenders)
+    assert "*id" in Path(path).read_text()  # PyYAML writes one mapping and an alias of it
+    suite = load_suite(path, preset="plain", overrides=["DT.width=4"])
+    assert [found.hyperparameters for found in suite.contenders.values()] == [{"width": 4}, {"width": 8}]
+
+
+def test_a_narrowed_suite_has_the_same_trials_as_the_whole(tmp_path: Path) -> None:
+    own = {"graph-*": {"algorithm": "discrete_cql", "budget": 9}}
+    by_task = {"graph-0": {"evaluation": {"episodes": 7}}}
+    contenders = {"DT": DT, "Mine": {**DT, "by_task": own}}
+    suite = load_suite(written(tmp_path, tasks=TASKS, contenders=contenders, by_task=by_task), preset="plain")
+    whole = {(spec.task, spec.contender): spec.key for spec in trial_specs(suite)}
+    narrowed = trial_specs(narrow(suite, tasks=["graph-0"], contenders=["Mine"]))
+    assert [spec.key for spec in narrowed] == [whole["graph-0", "Mine"]]
+
+
+def test_the_resolved_suite_says_what_is_otherwise_on_some_tasks(tmp_path: Path) -> None:
+    contenders = {"DT": {**DT, "by_task": {"graph-0": {"budget": 9}}}}
+    by_task = {"graph-0": {"evaluation": {"episodes": 7}}}
+    suite = load_suite(written(tmp_path, tasks=TASKS, contenders=contenders, by_task=by_task), preset="plain")
+    document = resolved_document(suite, trial_specs(suite))
+    assert document["contenders"]["DT"]["by_task"] == {"graph-0": {"budget": 9}}
+    assert document["by_task"] == {"graph-0": {"evaluation": {"episodes": 7}}}
+    assert [trial["budget"] for trial in document["trials"]] == [4, 9]
+
+
+def test_a_sweep_of_negative_returns_begins_at_the_datas_lowest(tmp_path: Path) -> None:
+    # The graph's walks return -10 to -1: 13.5 upwards from -10 in three steps.
+    evaluation = {"episodes": 1, "every": 2, "sweep": 4}
+    found = specs_by_task(written(tmp_path, tasks=["graph-0"], contenders={"DT": DT}, evaluation=evaluation))
+    assert found["graph-0"].evaluation.sweep == (-10.0, -5.5, -1.0, 3.5)
+
+
+def test_targets_may_depend_on_the_data(tmp_path: Path) -> None:
+    (tmp_path / "my_tasks.py").write_text(TASK_FILE.replace("name=f", "targets_of=lambda data: (7.5,), name=f"))
+    path = written(tmp_path, tasks=["my_tasks:walks"], contenders={"DT": DT})
+    assert specs_by_task(path)["my_tasks:walks"].evaluation.targets == (7.5,)
+    assert specs_by_task(path, ["evaluation.targets=[1]"])["my_tasks:walks"].evaluation.targets == (1.0,)
+
+
+def test_actions_may_be_epsilon_greedy(tmp_path: Path) -> None:
+    path = written(tmp_path, contenders={"DT": {**DT, "action_mode": "epsilon"}})
+    assert specs_by_task(path)["key-to-door-1k"].evaluation.action_mode == "epsilon"
+
+
+def test_every_task_of_the_demo_takes_generated_data() -> None:
+    suite = load_suite("demo", source="generated")
+    tasks = {name: make_task(name, suite.options_of(name)) for name in suite.tasks}
+    walks = tasks.pop("key-to-door-1k")  # has one way to its data, whose own name is "generated"
+    assert walks.open(walks.resolve(suite.source)).info["source"] == "generated"
+    for task in tasks.values():
+        assert "generated" in [source.name for source in task.sources]

@@ -111,6 +111,22 @@ def test_a_suite_that_fits_several_rows_is_told_to_say_more() -> None:
         published_tables({"published": [corl]})
 
 
+def test_a_protocol_holds_for_all_contenders_or_for_those_it_names() -> None:
+    one, each = published_tables(
+        {"published": [{**TABLE_6, "protocol": "dopamine"}, {**TABLE_6, "protocol": {"DT": "official-dt"}}]}
+    )
+    assert one.protocols == {"DT": "dopamine", "BC successful": "dopamine"}
+    assert each.protocols == {"DT": "official-dt"}
+    here = Circumstances(protocol="dopamine")
+    assert each.why_not("key-to-door-1k", "DT", here) == "protocol dopamine"
+    assert each.why_not("key-to-door-1k", "BC successful", here) == one.why_not("key-to-door-1k", "DT", here) == ""
+
+
+def test_a_protocol_of_nobody_gets_the_nearest_contender() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'DT'"):
+        published_tables({"published": [{**TABLE_6, "protocol": {"DTT": "dopamine"}}]})
+
+
 def test_a_misspelt_published_name_gets_the_nearest() -> None:
     with pytest.raises(UnknownName, match=r"Did you mean '%BC'"):
         published_tables({"published": [{**TABLE_6, "contenders": {"BC successful": "% BC"}}]})

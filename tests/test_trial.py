@@ -13,6 +13,7 @@ import yaml
 
 from dtbench import trial
 from dtbench.analysis.scores import collect, write_scores
+from dtbench.domains.key_to_door.tasks import key_to_door
 from dtbench.errors import LedgerError
 from dtbench.ledger import Ledger
 from dtbench.spec import EvaluationSpec, TrialSpec
@@ -250,6 +251,68 @@ def test_a_record_of_before_sweep_and_task_options_can_be_read() -> None:
     text = KNOWN.to_json()
     del text["task_options"], text["evaluation"]["sweep"]
     assert TrialSpec.from_json(text) == KNOWN
+
+
+POINTS = """
+import dataclasses
+from dtbench.domains.key_to_door.tasks import key_to_door
+from dtbench.evaluation import TargetUnits
+
+points = dataclasses.replace(
+    key_to_door("key-to-door-1k", 1000),
+    name="points",
+    target_units=TargetUnits("halves", lambda rewards: rewards / 2),
+    targets_of=lambda dataset: (float(dataset.returns.max()) / 2,),
+)
+"""
+
+
+def test_a_task_with_target_units_records_what_was_achieved_in_them(tmp_path: Path) -> None:
+    (tmp_path / "points.py").write_text(POINTS)
+    contenders = {"Random": SUITE["contenders"]["Random"]}  # type: ignore[index]
+    evaluation = {"episodes": 400, "every": 3}
+    (spec,) = specs(tmp_path, tasks=["points:points"], contenders=contenders, evaluation=evaluation)
+    assert run_trial(spec, tmp_path / "runs") == "done"
+    record = Ledger(tmp_path / "runs").record(spec)
+    assert record is not None
+    episodes = record.episodes()
+    assert episodes["return"].sum() > 0
+    assert (episodes["achieved"] == episodes["return"] / 2).all()
+    assert record.provenance["task"]["target_units"] == "halves"
+
+
+def test_a_task_without_target_units_records_no_more_than_before(tmp_path: Path) -> None:
+    spec = specs(tmp_path)[2]
+    run_trial(spec, tmp_path / "runs")
+    record = Ledger(tmp_path / "runs").record(spec)
+    assert record is not None
+    assert list(record.episodes().columns) == ["step", "target", "episode", "seed", "return", "length", "score"]
+    assert "target_units" not in record.provenance["task"]
+
+
+def test_targets_may_depend_on_the_data() -> None:
+    task = key_to_door("key-to-door-1k", 1000)
+    dataset = task.open()
+    assert task.targets(dataset) == task.target_returns == (1.0,)
+    twice = dataclasses.replace(task, targets_of=lambda data: (2 * float(data.returns.max()),))
+    assert twice.targets(dataset) == (2.0,)
+
+
+def test_an_action_mode_that_is_none_fails_with_the_nearest(tmp_path: Path) -> None:
+    spec = specs(tmp_path)[2]
+    odd = dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, action_mode="epsilon-greedy"))
+    assert run_trial(odd, tmp_path / "runs") == "failed"
+    assert "Did you mean 'epsilon'" in (Ledger(tmp_path / "runs").folder(odd) / "error.txt").read_text()
+
+
+def test_a_trial_can_be_judged_by_epsilon_greedy_actions(tmp_path: Path) -> None:
+    spec = specs(tmp_path)[1]
+    greedy = dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, action_mode="epsilon"))
+    assert greedy.key != spec.key
+    assert run_trial(greedy, tmp_path / "runs") == "done"
+    record = Ledger(tmp_path / "runs").record(greedy)
+    assert record is not None
+    assert record.result["action_mode"] == "epsilon"
 
 
 def test_the_sweep_is_asked_of_the_last_checkpoint_alone(tmp_path: Path) -> None:

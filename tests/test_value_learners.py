@@ -35,6 +35,7 @@ def test_they_keep_the_contract_on_vectors_and_indices(algorithm: Any, indices: 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: type(a).__name__)
 def test_they_keep_the_contract_on_images(algorithm: Any) -> None:
     check_algorithm(algorithm, stacked(frames()))
+    check_algorithm(algorithm, frames())
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: type(a).__name__)

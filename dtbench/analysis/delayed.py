@@ -61,8 +61,12 @@ def delayed_table(
 def _both(circumstances: Mapping[str, Circumstances], dense: str, late: str) -> Circumstances:
     """What holds for either of the two: a loss compares both."""
     found = [circumstances.get(task, Circumstances()) for task in (dense, late)]
-    sources, physics = _joined(one.source for one in found), _joined(one.physics for one in found)
-    return Circumstances(sources, physics, any(one.smoke for one in found))
+    return Circumstances(
+        source=_joined(one.source for one in found),
+        physics=_joined(one.physics for one in found),
+        protocol=_joined(one.protocol for one in found),
+        smoke=any(one.smoke for one in found),
+    )
 
 
 def _joined(lists: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ def draw_targets(scene: Scene, found: TaskTargets) -> Drawing:
     with _figure(scene.smoke, 6.4, 4.4) as figure:
         axes = figure.subplots()
         _draw_achieved(axes, scene, found)
-        axes.set(xlabel="target return", ylabel="achieved return", title=scene.title(found.task))
+        axes.set(xlabel="target return", ylabel=_achieved_label(found.units), title=scene.title(found.task))
         _legend_below(figure, columns=3, first=scene.contenders)
         caption = (
             f"{scene.title(found.task)}: achieved against target return at the last checkpoint. {_TARGET_CAPTION}"
@@ -122,9 +123,12 @@ def draw_target_grid(scene: Scene, found: Sequence[TaskTargets]) -> Drawing | No
     if len(found) < 2:
         return None
     with _panels(scene, [one.task for one in found], below="target return") as (figure, panels):
+        units = {one.units for one in found}
         for axes, one in zip(panels, found, strict=True):
             _draw_achieved(axes, scene, one)
-        figure.supylabel("achieved return", fontsize=9)
+            if len(units) > 1:
+                axes.set_ylabel(one.units, fontsize=8)
+        figure.supylabel(_achieved_label(units.pop() if len(units) == 1 else ""), fontsize=9)
         _legend_below(figure, columns=5, first=scene.contenders)
         caption = f"Achieved against target return at the last checkpoint. {_TARGET_CAPTION}"
         return _drawing(
@@ -155,9 +159,13 @@ def draw_progress_grid(scene: Scene, tasks: Sequence[str]) -> Drawing | None:
     if not ran:
         return None
     with _panels(scene, ran, below="gradient steps") as (figure, panels):
+        shared = _score_name(scene, ran)
         for axes, task in zip(panels, ran, strict=True):
             _draw_curves(axes, scene.contenders, rows[rows["task"] == task])
-        figure.supylabel(_score_name(scene, ran), fontsize=9)
+            if not shared:
+                axes.set_ylabel(scene.score_names.get(task, "score"), fontsize=7)
+        if shared:
+            figure.supylabel(shared, fontsize=9)
         _legend_below(figure, columns=6)
         caption = f"Score over training. {_PROGRESS_CAPTION}"
         alt = f"Score of every contender over gradient steps on {len(ran)} tasks."
@@ -212,8 +220,11 @@ def draw_grouped_bars(
             ]
             points = [(group + shift, mean) for group, means in printed for shift, mean in means if mean is not None]
             _draw_published(axes, points, table, marker)
-        axes.set_xticks(range(len(tasks)), [_stacked(task, scene.source(task)) for task in tasks], fontsize=8)
-        axes.set(ylabel=_score_name(scene, tasks), xlim=(-0.55, len(tasks) - 0.45))
+        shared = _score_name(scene, tasks)
+        below = {task: "" if shared else scene.score_names.get(task, "") for task in tasks}
+        names = [_stacked(task, scene.source(task), score) for task, score in below.items()]
+        axes.set_xticks(range(len(tasks)), names, fontsize=8)
+        axes.set(ylabel=shared or "score", xlim=(-0.55, len(tasks) - 0.45))
         axes.grid(axis="x", visible=False)
         _legend_below(figure, columns=8, first=scene.contenders)
         caption = (
@@ -311,7 +322,8 @@ def _drawing(figure: Figure, name: str, caption: str, alt: str, *, wide: bool = 
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # dates and versions would change the bytes
     figure.savefig(vector, format="svg", metadata=nothing)
     figure.savefig(raster, format="png", metadata={"Software": None}, facecolor="white")
-    return Drawing(name, caption, alt, vector.getvalue(), raster.getvalue(), figure, wide)
+    plain = re.sub(r"[^\w.-]+", "-", name)  # tasks such as atari:pong; a file or an id may be without their marks
+    return Drawing(plain, caption, alt, vector.getvalue(), raster.getvalue(), figure, wide)
 
 
 def _by_contender(contenders: Sequence[str], rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -337,6 +349,10 @@ def _draw_achieved(axes: Axes, scene: Scene, found: TaskTargets) -> None:
     bottom = axes.get_xaxis_transform()
     axes.plot(found.fixed, [0.0] * len(found.fixed), "^", transform=bottom, label="fixed targets", **mark)
     axes.margins(x=0.02)
+
+
+def _achieved_label(units: str) -> str:
+    return f"achieved return ({units})" if units else "achieved return"
 
 
 def _draw_data_range(axes: Axes, data: Interval | None, highest: float) -> None:
@@ -402,15 +418,16 @@ def _draw_published(axes: Axes, points: Sequence[tuple[float, float]], table: Pu
 
 
 def _score_name(scene: Scene, tasks: Sequence[str]) -> str:
+    """The name of the score that all of these tasks share; empty where they have several."""
     names = {scene.score_names[task] for task in tasks if task in scene.score_names}
-    return names.pop() if len(names) == 1 else "score"
+    return names.pop() if len(names) == 1 else ""
 
 
-def _stacked(task: str, source: str) -> str:
+def _stacked(task: str, source: str, score: str) -> str:
     """A task's name in lines short enough to stand below its bars."""
     head, _, tail = task.removesuffix("-v2").partition("-")
     lines = textwrap.wrap(task, 16) if " " in task else [head, *textwrap.wrap(tail, 14)]
-    return "\n".join([*lines, *(f"({name})" for name in [source] if name)])
+    return "\n".join([*lines, *(f"({name})" for name in [source] if name), *textwrap.wrap(score, 20)])
 
 
 def _draw_histogram(

@@ -18,6 +18,7 @@ from dtbench.analysis.scores import SuiteResults
 from dtbench.analysis.statistics import success_interval
 from dtbench.analysis.tables import DASH, Cell, Column, Table, escape_markdown, hole, number_cell
 from dtbench.ledger import TrialRecord
+from dtbench.spec import EPSILON
 
 SMOKE = "SMOKE: numbers mean nothing. The smoke preset only shows that everything runs."
 
@@ -120,15 +121,21 @@ def task_table(results: SuiteResults) -> Table:
     return Table("tasks", "Tasks", (Column("Task"), Column("What it asks"), Column("Score")), tuple(rows))
 
 
-def headings(results: SuiteResults, averages: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Each task, and each average over tasks, with the source of its data and the options it was made with."""
+def headings(
+    results: SuiteResults, averages: Mapping[str, Sequence[str]], score_names: Mapping[str, str]
+) -> dict[str, str]:
+    """Each task, and each average over tasks, with the source of its data and the options it was made with.
+
+    `score_names` are those that must be said: of tasks that stand beside tasks of another scale.
+    """
     found = {}
     for name, over in {**{record.spec.task: (record.spec.task,) for record in results.records}, **averages}.items():
         specs = [record.spec for record in results.records if record.spec.task in over]
         sources = _listed({spec.dataset_source for spec in specs})
         made_with = sorted({fact for spec in specs for fact in _options(spec.task_options)})
         if specs:
-            found[name] = f"{name} ({'; '.join([f'data: {sources}', *made_with])})"
+            score = [f"score: {score_names[name]}"] if name in score_names else []
+            found[name] = f"{name} ({'; '.join([*score, f'data: {sources}', *made_with])})"
     return found
 
 
@@ -169,8 +176,11 @@ def hyperparameter_table(results: SuiteResults) -> Table:
     return Table("hyperparameters", "Hyperparameters as they ran, defaults included", columns, tuple(rows))
 
 
-def seed_table(finals: pd.DataFrame) -> Table:
-    """The final score of every trial, with the noise of evaluating it where episodes either succeed or fail."""
+def seed_table(finals: pd.DataFrame, score_names: Mapping[str, str]) -> Table:
+    """The final score of every trial, with the noise of evaluating it where episodes either succeed or fail.
+
+    `score_names` are those that must be said, as in `headings`.
+    """
     rows = [
         (
             *(Cell(row["task"]), Cell(row["contender"]), Cell(str(row["seed"]), int(row["seed"]))),
@@ -187,7 +197,9 @@ def seed_table(finals: pd.DataFrame) -> Table:
     note = (
         "95 %: Wilson interval of the success rate over the episodes of this one trial; only for scores of 0 or 100."
     )
-    return Table("seeds", "Final score of every trial", tuple(columns), tuple(rows), (note,))
+    said = "; ".join(f"{task}: {name}" for task, name in score_names.items())
+    notes = (f"Scores. {said}.", note) if said else (note,)
+    return Table("seeds", "Final score of every trial", tuple(columns), tuple(rows), notes)
 
 
 def not_run_table(results: SuiteResults) -> Table:
@@ -266,7 +278,8 @@ def _action_modes(records: Iterable[TrialRecord]) -> Iterator[str]:
         if record.result.get("action_mode"):
             modes.setdefault(record.result["action_mode"], set()).add(record.spec.contender)
     if modes:
-        yield f"Actions: {'; '.join(f'{mode}: {_listed(modes[mode])}' for mode in sorted(modes))}."
+        told = {"epsilon": f"epsilon (argmax, but with probability {EPSILON:g} any action, as Dopamine evaluates)"}
+        yield f"Actions: {'; '.join(f'{told.get(mode, mode)}: {_listed(modes[mode])}' for mode in sorted(modes))}."
 
 
 def _data_row(record: TrialRecord) -> tuple[Cell, ...]:

@@ -15,10 +15,15 @@ AGREES, DIFFERS, NOT_RUN, NOT_COMPARABLE = "agrees", "differs", "not run", "not 
 VERDICT_RULE = (
     "A cell agrees where the published mean lies inside our 95 % interval over training seeds, widened on both sides "
     "by the published standard deviation, or by half a unit of the last printed digit where no spread is printed; "
-    "otherwise it differs. It is not comparable where the suite says why, where our data or physics are not the "
-    "published ones, where fewer than two of our seeds leave no interval, and in the smoke preset."
+    "otherwise it differs. It is not comparable where the suite says why, where our data, physics or protocol are not "
+    "the published ones, where fewer than two of our seeds leave no interval, and in the smoke preset."
 )
-_SOURCES = {"generated": "generated data", "minari": "Minari data", "d4rl": "D4RL data"}
+_SOURCES = {
+    "generated": "generated data",
+    "minari": "Minari data",
+    "d4rl": "D4RL data",
+    "dqn-replay": "DQN-replay data",
+}
 
 Row = Mapping[str, str]
 
@@ -46,6 +51,7 @@ class Circumstances:
 
     source: str = ""  # of the data: d4rl, minari, generated; several where trials differ
     physics: str = ""  # empty where the task has none to choose
+    protocol: str = ""  # likewise: how a game is played when it is judged
     smoke: bool = False
 
 
@@ -62,6 +68,7 @@ class PublishedTable:
     not_comparable: Mapping[str, str]  # task or contender -> why
     data: str = ""  # the source that our data must have; empty: any, because the recipe is the paper's own
     physics: str = ""  # likewise the physics
+    protocols: Mapping[str, str] = field(default_factory=dict)  # likewise the protocol, which may differ by contender
     averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # rows that are means over these tasks
 
     def why_not(self, task: str, contender: str, here: Circumstances) -> str:
@@ -71,15 +78,17 @@ class PublishedTable:
         printed = self.numbers.get((task, contender))
         theirs = printed.note.partition(":")[0] if printed and "not comparable" in printed.note else ""
         stated = [self.not_comparable.get(name, "") for name in (task, contender)]
-        reasons = (self._other_data(here.source), self._other_physics(here.physics), *stated, theirs)
+        apart = (
+            self._other_data(here.source),
+            _other("physics", here.physics, self.physics),
+            _other("protocol", here.protocol, self.protocols.get(contender, "")),
+        )
+        reasons = (*apart, *stated, theirs)
         return "; ".join(reason for reason in dict.fromkeys(reasons) if reason)
 
     def _other_data(self, source: str) -> str:
         others = [name for name in source.split(", ") if name and name != self.data] if self.data else []
         return " and ".join(_SOURCES.get(name, f"data from {name}") for name in others)
-
-    def _other_physics(self, physics: str) -> str:
-        return f"physics {physics}" if self.physics and physics and physics != self.physics else ""
 
 
 def read_rows(file: str) -> list[Row]:
@@ -108,6 +117,10 @@ def verdict(ours: Estimate | None, published: Published | None, *, why_not: str 
     return AGREES if ours.interval.holds(published.mean, slack=slack) else DIFFERS
 
 
+def _other(kind: str, ours: str, theirs: str) -> str:
+    return f"{kind} {ours}" if ours and theirs and ours != theirs else ""
+
+
 def _table(reference: Mapping[str, Any]) -> PublishedTable:
     rows = _rows_of_table(reference)
     averages = {average["name"]: average for average in reference.get("averages") or ()}
@@ -134,8 +147,22 @@ def _table(reference: Mapping[str, Any]) -> PublishedTable:
         not_comparable=dict(reference.get("not_comparable") or {}),
         data=str(reference.get("data") or ""),
         physics=str(reference.get("physics") or ""),
+        protocols=_protocols(reference.get("protocol") or "", list(contenders)),
         averages={name: _averaged(average, reference) for name, average in averages.items()},
     )
+
+
+def _protocols(said: str | Mapping[str, str], contenders: Sequence[str]) -> dict[str, str]:
+    """By contender: one protocol for all, or those of a mapping; raise UnknownName for a contender it invents.
+
+    The paper's Table 1 quotes its CQL, QR-DQN and REM from papers that play with Dopamine's sticky actions.
+    """
+    if isinstance(said, str):
+        return dict.fromkeys(contenders, said) if said else {}
+    for name in said:
+        if name not in contenders:
+            raise UnknownName("contender of protocol", name, contenders)
+    return {name: str(protocol) for name, protocol in said.items()}
 
 
 def _place(average: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From the results of a suite to a folder: index.html, report.md, tables/ and figures/."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dtbench.analysis import delayed, figures, page, rules, statistics, tables, targets
+from dtbench.analysis import delayed, figures, page, rules, scales, statistics, tables, targets
 from dtbench.analysis.figures import Drawing, Scene
 from dtbench.analysis.page import Page, Section
 from dtbench.analysis.published import Circumstances, PublishedTable, published_tables, read_rows
@@ -77,6 +78,12 @@ class Material:
     estimates: tables.Estimates  # averages included
     published: Sequence[PublishedTable]
     provenance: Mapping[str, Mapping[str, Any]]  # by task: that of one of its trials
+    scales: Sequence[tuple[str, ...]]  # the tasks in groups of one scale
+
+    @property
+    def told_scores(self) -> Mapping[str, str]:
+        """The names of scores that must stand beside their tasks: those of all where there are several scales."""
+        return self.scene.score_names if len(self.scales) > 1 else {}
 
     @property
     def missing(self) -> tables.Counts:
@@ -101,14 +108,16 @@ def gather(results: SuiteResults) -> Material:
     provenance = {record.spec.task: record.provenance for record in results.records}
     about = {task: (facts.get("task") or {}) for task, facts in provenance.items()}
     published = published_tables(suite)
-    averages = {f"average over {len(tasks)} tasks": tuple(tasks)} if len(tasks) > 1 else {}
+    score_names = {task: str(facts.get("score_name") or "score") for task, facts in about.items()}
+    groups = scales.scales_of(tasks, score_names)
+    averages = scales.averages_of(groups, score_names)
     for table in published:
         averages |= table.averages
     scene = Scene(
         contenders=list(page.contenders(results)),
         scores=results.scores,
         finals=finals,
-        score_names={task: str(facts.get("score_name") or "score") for task, facts in about.items()},
+        score_names=score_names,
         circumstances=_circumstances(results, averages),
         smoke=suite.get("preset") == "smoke",
     )
@@ -117,7 +126,7 @@ def gather(results: SuiteResults) -> Material:
         for contender, scores in _matrices(finals, scene.contenders, over).items():
             if average := statistics.matrix_estimate(scores):
                 estimates[name, contender] = average
-    return Material(results, scene, tasks, averages, estimates, published, provenance)
+    return Material(results, scene, tasks, averages, estimates, published, provenance, groups)
 
 
 def _circumstances(results: SuiteResults, averages: Mapping[str, Sequence[str]]) -> dict[str, Circumstances]:
@@ -126,11 +135,26 @@ def _circumstances(results: SuiteResults, averages: Mapping[str, Sequence[str]])
     groups = {record.spec.task: [record.spec.task] for record in results.records}
     found = {}
     for name, over in {**groups, **averages}.items():
-        specs = [record.spec for record in results.records if record.spec.task in over]
-        sources = {spec.dataset_source for spec in specs}
-        physics = {str(spec.task_options["physics"]) for spec in specs if "physics" in spec.task_options}
-        found[name] = Circumstances(", ".join(sorted(sources)), ", ".join(sorted(physics)), smoke)
+        records = [record for record in results.records if record.spec.task in over]
+        found[name] = Circumstances(
+            source=", ".join(sorted({record.spec.dataset_source for record in records})),
+            physics=_stamps(records, "physics"),
+            protocol=_stamps(records, "protocol"),
+            smoke=smoke,
+        )
     return found
+
+
+def _stamps(records: Sequence[TrialRecord], kind: str) -> str:
+    """What was chosen for the tasks of these trials, or what the names of their scores say that they do by default."""
+    found = set()
+    for record in records:
+        named = re.search(rf"\({kind} ([^()]+)\)", str((record.provenance.get("task") or {}).get("score_name") or ""))
+        if kind in record.spec.task_options:
+            found.add(str(record.spec.task_options[kind]))
+        elif named:
+            found.add(named[1])
+    return ", ".join(sorted(found))
 
 
 def _matrices(finals: pd.DataFrame, names: Sequence[str], over: Sequence[str]) -> dict[str, statistics.Array]:
@@ -181,16 +205,17 @@ def _results(material: Material) -> Iterator[Section]:
         material.estimates,
         tasks=shown,
         contenders=material.scene.contenders,
-        headings=page.headings(material.results, material.averages),
+        headings=page.headings(material.results, material.averages, material.told_scores),
         missing=material.missing,
     )
-    yield Section("Results", tables=(page.task_table(material.results), scores), drawings=draw_finals(material))
+    told = (scales.MIXED_RULE.format(len(material.scales)),) if len(material.scales) > 1 else ()
+    yield Section("Results", told, (page.task_table(material.results), scores), draw_finals(material))
 
 
 def draw_finals(material: Material) -> tuple[Drawing, ...]:
-    """A figure for each task, or one for all where there are many."""
+    """A figure for each task, or one for all where there are many of one scale."""
     scene, numbers, published = material.scene, material.estimates, material.published
-    if len(material.tasks) > tables.MANY_TASKS:
+    if len(material.tasks) > tables.MANY_TASKS and len(material.scales) == 1:
         shown = [*material.tasks, *material.shown_averages]
         return _present([figures.draw_grouped_bars(scene, shown, estimates=numbers, published=published)])
     return _present([figures.draw_bars(scene, t, estimates=numbers, published=published) for t in material.tasks])
@@ -224,6 +249,8 @@ def _over_tasks(material: Material) -> Iterator[Section]:
         over = material.averages[name]
         whole = set(over) == set(material.tasks)
         told = "" if whole else f"{len(over)} tasks ({name})"
+        if not whole and over in material.scales:
+            told = f"{len(over)} tasks, {material.scene.score_names[over[0]]}"
         kind = "aggregate" if whole else f"aggregate-{place}"
         matrices = material.matrices(over)
         made.append(tables.aggregate_table(matrices, first=material.scene.contenders[0], name=kind, over=told))
@@ -234,9 +261,20 @@ def _over_tasks(material: Material) -> Iterator[Section]:
 def _rules(material: Material) -> Iterator[Section]:
     fixed = {record.spec.key: record.spec.evaluation.targets for record in material.results.records}
     rows = rules.rule_rows(material.results.scores, material.scene.finals, fixed)
-    table = rules.rule_table(rows, tasks=material.tasks, contenders=material.scene.contenders)
-    if table:
-        yield Section("Scoring rules", tables=(table,))
+    several = len(material.scales) > 1
+    found = [
+        rules.rule_table(
+            rows[rows["task"].isin(scale)],
+            tasks=scale,
+            contenders=material.scene.contenders,
+            name=f"rules-{place}" if several else "rules",
+            note="" if several else rules.RULES_NOTE,
+        )
+        for place, scale in enumerate(material.scales, start=1)
+    ]
+    if any(found):
+        shown = tuple(table for table in found if table)
+        yield Section("Scoring rules", (rules.RULES_NOTE,) if several else (), tables=shown)
 
 
 def _targets(material: Material) -> Iterator[Section]:
@@ -305,7 +343,7 @@ def _record(material: Material) -> Iterator[Section]:
     yield Section("Data", tables=(page.data_table(results),))
     yield Section("Contenders", tables=(page.contender_table(results),))
     yield Section("Hyperparameters", tables=(page.hyperparameter_table(results),), folded=True)
-    yield Section("Every trial", tables=(page.seed_table(material.scene.finals),), folded=True)
+    yield Section("Every trial", tables=(page.seed_table(material.scene.finals, material.told_scores),), folded=True)
     if results.not_run:
         text = "The command dtbench status tells missing trials from failed ones; dtbench run runs both."
         yield Section("What was not run", (text,), tables=(page.not_run_table(results),))

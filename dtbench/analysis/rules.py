@@ -49,21 +49,28 @@ def rule_rows(scores: pd.DataFrame, finals: pd.DataFrame, fixed: Mapping[str, Se
     return rows
 
 
-def rule_table(rows: pd.DataFrame, *, tasks: Sequence[str], contenders: Sequence[str]) -> Table | None:
-    """Each contender's average over tasks and rank under each rule; None with fewer than two to rank."""
+def rule_table(
+    rows: pd.DataFrame,
+    *,
+    tasks: Sequence[str],
+    contenders: Sequence[str],
+    name: str = "rules",
+    note: str = RULES_NOTE,
+) -> Table | None:
+    """Each contender's average over tasks of one scale and rank under each rule; None with fewer than two to rank."""
     averages = {rule: _averages(rows, rule, tasks, contenders) for rule in RULES}
     if len(averages["last"]) < 2:
         return None
     ranks = {rule: _ranks(found) for rule, found in averages.items()}
     body = [
-        (Cell(name), *(cell for rule in RULES for cell in _cells(averages[rule].get(name), ranks[rule].get(name))))
-        for name in contenders
+        (Cell(who), *(cell for rule in RULES for cell in _cells(averages[rule].get(who), ranks[rule].get(who))))
+        for who in contenders
     ]
     columns = [Column("Contender")]
     for title in RULES.values():
         columns += [Column(title, number=True), Column(f"Rank ({title[0].lower()}{title[1:]})", number=True)]
-    notes = (*_sentences(averages), RULES_NOTE)
-    return Table("rules", _caption(tasks), tuple(columns), tuple(body), notes)
+    notes = (*_sentences(averages), *filter(None, [note]))
+    return Table(name, _caption(tasks), tuple(columns), tuple(body), notes)
 
 
 def _at_highest_target(scores: pd.DataFrame, rows: pd.DataFrame, fixed: Mapping[str, Sequence[float]]) -> Any:

@@ -22,12 +22,14 @@ COLUMNS = (
     "episodes",
     "return_mean",
     "return_std",
+    "achieved_mean",
     "length_mean",
     "score",
     "dataset_source",
     "dataset_digest",
     "trial",
 )
+ACHIEVED = "achieved_mean"  # in the task's target units; left out of files where no task of the suite has its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,11 @@ def headline_rows(scores: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_scores(table: pd.DataFrame, path: Path) -> None:
-    """Write the tidy table as CSV: equal ledgers give equal bytes."""
+    """Write the tidy table as CSV, `achieved_mean` only where it says anything: equal ledgers give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
+    if table[ACHIEVED].isna().all():
+        table = table.drop(columns=ACHIEVED)
     table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
     temporary.replace(path)
 
@@ -92,6 +96,7 @@ def _rows(record: TrialRecord) -> Iterable[dict[str, Any]]:
             "episodes": len(episodes),
             "return_mean": episodes["return"].mean(),
             "return_std": episodes["return"].std(ddof=0),
+            ACHIEVED: episodes["achieved"].mean() if "achieved" in episodes else float("nan"),
             "length_mean": episodes["length"].mean(),
             "score": episodes["score"].mean(),
             "dataset_source": spec.dataset_source,

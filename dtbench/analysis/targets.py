@@ -1,6 +1,6 @@
 """Achieved against target return: what return-conditioned contenders were asked for, and what they got."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ class TaskTargets:
     data: Interval | None  # lowest and highest episode return of the data, as far as it was recorded
     fixed: tuple[float, ...]  # targets that were set beforehand, the headline first
     bulk: Interval | None = None  # from the lowest to what 99 % of the data's episodes do not exceed
+    units: str = ""  # of targets and of all returns here, where they are not the environment's own rewards
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,14 @@ def task_targets(records: Iterable[TrialRecord], task: str, contenders: Sequence
         if found:
             achieved.append(found)
         elif last:
-            levels[name] = float(np.mean([episodes["return"].mean() for episodes in last.values()]))
+            levels[name] = float(np.mean([episodes[_measure(episodes)].mean() for episodes in last.values()]))
     if not achieved:
         return None
     conditioned = {found.contender for found in achieved}
     asked = [record.spec.evaluation.targets for record in own if record.spec.contender in conditioned]
     fixed = tuple(dict.fromkeys(target for targets in asked for target in targets))
     card = next(filter(None, map(_card, own)), {})
-    return TaskTargets(task, tuple(achieved), levels, _data_range(card), fixed, _bulk(card))
+    return TaskTargets(task, tuple(achieved), levels, _data_range(card), fixed, _bulk(card), _units(own))
 
 
 def obedience(achieved: Achieved, data: Interval | None) -> Obedience | None:
@@ -137,7 +138,17 @@ def target_table(found: Sequence[TaskTargets]) -> Table | None:
     )
     columns = (Column("Task"), Column("Contender"), *(Column(name, number=True) for name in names))
     caption = "Achieved against target return at the last checkpoint"
-    return Table("targets", caption, columns, tuple(_row(*row) for row in rows), (TARGET_RULE,))
+    return Table("targets", caption, columns, tuple(_row(*row) for row in rows), (*_unit_notes(found), TARGET_RULE))
+
+
+def _unit_notes(found: Iterable[TaskTargets]) -> Iterator[str]:
+    """In what targets and returns are counted where the environment pays something else."""
+    tasks: dict[str, list[str]] = {}
+    for one in found:
+        if one.units:
+            tasks.setdefault(one.units, []).append(one.task)
+    for units, names in tasks.items():
+        yield f"Targets and returns of {', '.join(names)} are sums of {units}, as in the data."
 
 
 def _last(record: TrialRecord) -> pd.DataFrame:
@@ -159,9 +170,20 @@ def _achieved(name: str, last: Mapping[int, pd.DataFrame]) -> Achieved | None:
 
 
 def _by_target(episodes: pd.DataFrame) -> pd.DataFrame:
-    """Episodes x targets: returns."""
+    """Episodes x targets: returns in the targets' units."""
     asked = episodes.dropna(subset=["target"])
-    return asked.pivot_table(index="episode", columns="target", values="return").dropna()
+    return asked.pivot_table(index="episode", columns="target", values=_measure(episodes)).dropna()
+
+
+def _measure(episodes: pd.DataFrame) -> str:
+    """The column of returns that can be held against targets."""
+    return "achieved" if "achieved" in episodes else "return"
+
+
+def _units(records: Iterable[TrialRecord]) -> str:
+    """The name of the targets' units; empty where they are those of the environment's rewards."""
+    named = ((record.provenance.get("task") or {}).get("target_units") for record in records)
+    return str(next(filter(None, named), ""))
 
 
 def _card(record: TrialRecord) -> Mapping[str, Any]:

@@ -108,7 +108,7 @@ class ObservationEncoder(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         batch, length = observations.shape[:2]
         if self.event_dims == 3:
-            images = observations.flatten(0, 1).float() / 255
+            images = observations.flatten(0, 1).float().div_(255)
             encoded: Tensor = self.encoder(images).view(batch, length, -1)
         elif self.event_dims == 0:
             encoded = self.encoder(observations.long())

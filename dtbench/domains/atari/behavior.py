@@ -32,13 +32,13 @@ class RamPolicy:
     weights: Sequence[Array]  # [inputs, outputs] each
     biases: Sequence[Array]  # [outputs] each
 
-    def act(self, seen: Array, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Draw actions [B] for features [B, 256] with uniform numbers [B] from [0, 1)."""
+    def act(self, seen: Array, uniform: NDArray[np.float64], *, temperature: float = 1.0) -> NDArray[np.int64]:
+        """Draw actions [B] for features [B, 256] with uniform numbers [B] from [0, 1); logits are divided first."""
         hidden = seen
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = np.maximum(hidden @ weight + bias, 0)
         logits = (hidden @ self.weights[-1] + self.biases[-1]).astype(np.float64)
-        likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
+        likelihood = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
         cumulative = likelihood.cumsum(axis=1)
         drawn = (cumulative < uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
         return drawn.clip(max=logits.shape[1] - 1)

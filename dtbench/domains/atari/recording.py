@@ -19,6 +19,7 @@ from dtbench.randomness import generator
 
 LEVELS = 8  # policies of a training run that make data
 MEASURED_EPISODES = 20
+TEMPERATURE = 0.5  # of the actions of data: what PPO explores with makes little sense in play, and is hard to imitate
 
 Segment = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32], bool]  # frames, actions, raw rewards, over
 
@@ -145,7 +146,7 @@ def _actions(
 ) -> NDArray[np.int64]:
     if policy is None:
         return (uniform * count).astype(np.int64)
-    return policy.act(features(ram, before), uniform)
+    return policy.act(features(ram, before), uniform, temperature=TEMPERATURE)
 
 
 def _measured(game: str, policy: RamPolicy | None) -> dict[str, float]:

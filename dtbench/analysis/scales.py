@@ -1,0 +1,31 @@
+"""Scales: which tasks' scores mean the same, so that they may be averaged and share an axis."""
+
+from collections.abc import Mapping, Sequence
+
+RAW = "raw return"  # how the name of a score without references begins: no two tasks' returns have a scale in common
+
+MIXED_RULE = (
+    "The tasks are scored on {} scales, which their names say. Nothing is averaged over tasks of different ones."
+)
+
+
+def scales_of(tasks: Sequence[str], score_names: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+    """The tasks in groups of one scale each, both in the suite's order: those whose scores have the same name.
+
+    A task that has not run tells no name: it belongs to the others where they have but one scale, else to nobody.
+    """
+    groups: dict[str, list[str]] = {}
+    for task in tasks:
+        if name := score_names.get(task):
+            groups.setdefault(f"{name} of {task}" if name.startswith(RAW) else name, []).append(task)
+    if len(groups) <= 1 and not any(name.startswith(RAW) for name in groups):
+        return (tuple(tasks),)
+    return (*map(tuple, groups.values()), *((task,) for task in tasks if task not in score_names))
+
+
+def averages_of(scales: Sequence[tuple[str, ...]], score_names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The averages over the tasks of each scale that has two and more, by name."""
+    shared = [scale for scale in scales if len(scale) > 1]
+    if len(scales) == 1:
+        return {f"average over {len(scale)} tasks": scale for scale in shared}
+    return {f"average over {len(scale)} tasks, {score_names[scale[0]]}": scale for scale in shared}

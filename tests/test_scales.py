@@ -1,0 +1,30 @@
+"""Which tasks share a scale."""
+
+from dtbench.analysis.scales import averages_of, scales_of
+
+
+def test_tasks_whose_scores_have_one_name_share_a_scale() -> None:
+    names = {"a": "success rate (%)", "b": "normalised score", "c": "success rate (%)"}
+    assert scales_of(["a", "b", "c"], names) == (("a", "c"), ("b",))
+    assert averages_of((("a", "c"), ("b",)), names) == {"average over 2 tasks, success rate (%)": ("a", "c")}
+
+
+def test_one_scale_is_the_whole_suite_with_the_tasks_that_have_not_run() -> None:
+    assert scales_of(["a", "b"], {"a": "success rate (%)"}) == (("a", "b"),)
+    assert averages_of((("a", "b"),), {"a": "success rate (%)"}) == {"average over 2 tasks": ("a", "b")}
+
+
+def test_a_task_that_has_not_run_belongs_to_nobody_among_several_scales() -> None:
+    names = {"a": "success rate (%)", "b": "normalised score"}
+    assert scales_of(["a", "b", "c"], names) == (("a",), ("b",), ("c",))
+
+
+def test_raw_returns_share_no_scale() -> None:
+    names = dict.fromkeys(["atari:asterix", "atari:tennis"], "raw return (protocol official-dt)")
+    assert scales_of(list(names), names) == (("atari:asterix",), ("atari:tennis",))
+    assert averages_of(scales_of(list(names), names), names) == {}
+
+
+def test_a_single_task_is_averaged_with_nothing() -> None:
+    assert scales_of(["a"], {"a": "raw return"}) == (("a",),)
+    assert averages_of((("a",),), {"a": "raw return"}) == {}
