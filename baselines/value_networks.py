@@ -23,6 +23,7 @@ from dtbench import (
     Transitions,
     TransitionSampler,
     generator,
+    image_scale,
     is_image,
 )
 
@@ -36,6 +37,7 @@ class ValueLearning:
     """
 
     channels: tuple[int, int, int] = (32, 64, 64)  # of the convolutions: images alone
+    standardize_images: bool = False  # see `dtbench.ImageScale`; not the papers'
     hidden: int = 512  # of the layer that follows them
     width: int = 256  # of the perceptron: vectors and indices alone
     layers: int = 2  # hidden ones of the perceptron
@@ -52,22 +54,22 @@ class ValueNetwork(nn.Module):
     Images go through the Nature network, vectors and one-hot indices through a perceptron.
     """
 
-    def __init__(
-        self, algorithm: ValueLearning, observation_space: gym.Space[Any], *, actions: int, estimates: int
-    ) -> None:
+    def __init__(self, algorithm: ValueLearning, dataset: TrajectoryDataset, *, actions: int, estimates: int) -> None:
         super().__init__()
-        self.space, self.shape = observation_space, (actions, estimates)
+        self.space, self.shape = dataset.observation_space, (actions, estimates)
         outputs = actions * estimates
         self.stack: nn.Sequential
-        if is_image(observation_space):
-            frames = (observation_space.shape or ())[0]
+        if is_image(self.space):
+            frames = (self.space.shape or ())[0]
+            self.scale: nn.Module = image_scale(dataset, standardize=algorithm.standardize_images)
             self.stack = nature_network(frames, outputs, channels=algorithm.channels, hidden=algorithm.hidden)
         else:
             sizes = {"width": algorithm.width, "layers": algorithm.layers}
-            self.stack = perceptron(flat_size(observation_space), outputs, **sizes)
+            self.stack = perceptron(flat_size(self.space), outputs, **sizes)
 
     def forward(self, observations: Tensor) -> Tensor:
-        estimates: Tensor = self.stack(network_input(observations, self.space))
+        image = is_image(self.space)
+        estimates: Tensor = self.stack(self.scale(observations) if image else flat_input(observations, self.space))
         return estimates.view(-1, *self.shape)
 
 
@@ -88,10 +90,8 @@ def nature_network(frames: int, outputs: int, *, channels: tuple[int, int, int],
     )
 
 
-def network_input(observations: Tensor, space: gym.Space[Any]) -> Tensor:
-    """Images as numbers between 0 and 1, indices as one-hot vectors, the rest flat: [B, ...] of floats."""
-    if is_image(space):
-        return observations.float() / 255
+def flat_input(observations: Tensor, space: gym.Space[Any]) -> Tensor:
+    """Indices as one-hot vectors, the rest flat: [B, size] of floats."""
     if isinstance(space, gym.spaces.Discrete):
         # What follows a terminal step is zeros, which need not be an index of the space.
         return F.one_hot((observations.long() - int(space.start)).clamp(min=0), int(space.n)).float()
@@ -138,9 +138,7 @@ class ValueLearner(ABC):
         )
         self.stream = TorchStream(seed, device)
         with self.stream.active():
-            network = ValueNetwork(
-                algorithm, dataset.observation_space, actions=int(dataset.action_space.n), estimates=estimates
-            )
+            network = ValueNetwork(algorithm, dataset, actions=int(dataset.action_space.n), estimates=estimates)
         self.network = network.to(device)
         self.target = deepcopy(self.network).requires_grad_(False)
         self.optimizer = torch.optim.Adam(

@@ -7,10 +7,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dtbench.algorithm import Algorithm, DiscreteLearner, History, Learner, Metrics
+    from dtbench.data.images import ImageScale, image_scale, is_image
     from dtbench.data.sampling import Transitions, TransitionSampler, Windows, WindowSampler
     from dtbench.data.trajectories import TrajectoryDataset, make_dataset
     from dtbench.decision_transformer.model import CausalTransformer
-    from dtbench.decision_transformer.network import is_image
     from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
     from dtbench.evaluation import Episodes, Evaluator
     from dtbench.randomness import TorchStream, generator
@@ -25,6 +25,7 @@ _HOMES = {
     "Episodes": "evaluation",
     "Evaluator": "evaluation",
     "History": "algorithm",
+    "ImageScale": "data.images",
     "IncompatibleTask": "errors",
     "InvalidValue": "errors",
     "Learner": "algorithm",
@@ -37,7 +38,8 @@ _HOMES = {
     "WindowSampler": "data.sampling",
     "Windows": "data.sampling",
     "generator": "randomness",
-    "is_image": "decision_transformer.network",
+    "image_scale": "data.images",
+    "is_image": "data.images",
     "make_dataset": "data.trajectories",
     "normalize": "task",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "Episodes",
     "Evaluator",
     "History",
+    "ImageScale",
     "IncompatibleTask",
     "InvalidValue",
     "Learner",
@@ -62,6 +65,7 @@ __all__ = [
     "WindowSampler",
     "Windows",
     "generator",
+    "image_scale",
     "is_image",
     "make_dataset",
     "normalize",

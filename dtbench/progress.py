@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -42,7 +43,8 @@ ROWS = 20  # trials a live table shows at most
 MOMENT = 0.5  # seconds that opening a dataset may take before a line says what is going on
 PIPED_WIDTH = 150  # where there is no terminal: a table would be cut to 80 columns
 FULL_PRESET = "paper"  # what suites call the full protocol
-REAL = {"d4rl": "D4RL", "minari": "Minari"}  # sources whose data others have published numbers on
+# Sources whose data others have published numbers on.
+REAL = {"d4rl": "D4RL", "dqn-replay": "DQN-replay", "minari": "Minari"}
 
 _SAID_BEFORE = {"measured": "", "timed": "up to ", "scaled": "about ", "unknown": ""}
 
@@ -100,8 +102,8 @@ def say_what_will_run(
     _say(f"{suite.name}: {len(specs)} trials, {len(specs) - len(missing)} done, {len(missing)} to run")
     if suite.preset:
         _say(f"preset {suite.preset}" + (f" ({why})" if why else ""))
-    if suite.task_options:
-        _say("task options: " + ", ".join(f"{name}={value}" for name, value in suite.task_options.items()))
+    for line in _task_options(suite):
+        _say(line)
     for (source, real), tasks in _by_source(specs).items():
         names = ", ".join(tasks)
         if real:
@@ -395,6 +397,28 @@ def _disk(specs: Sequence[TrialSpec], ledger: Ledger) -> str:
     waiting = len(specs) - len(records)
     mean = sum(sizes) / len(sizes)
     return f"Disk: {sum(sizes) / 2**20:.1f} MiB used, about {waiting * mean / 2**20:.1f} MiB more."
+
+
+def _task_options(suite: Suite) -> Iterator[str]:
+    """The options that all tasks of the suite share, then those that some have, tasks of equal ones together."""
+    options = {task: suite.options_of(task) for task in suite.tasks}
+    first, *others = options.values()
+    shared = {
+        name: value for name, value in first.items() if all(name in other and other[name] == value for other in others)
+    }
+    if shared:
+        yield f"task options: {_listed(shared)}"
+    tasks_of: dict[str, list[str]] = {}
+    for task, given in options.items():
+        own = _listed({name: value for name, value in given.items() if name not in shared})
+        tasks_of.setdefault(own, []).append(task)
+    for own, tasks in tasks_of.items():
+        if own:
+            yield f"task options of {', '.join(tasks)}: {own}"
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())
 
 
 def _by_source(specs: Sequence[TrialSpec]) -> dict[tuple[str, str], list[str]]:

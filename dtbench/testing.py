@@ -46,9 +46,9 @@ def check_algorithm(algorithm: Algorithm | type[Algorithm] | str, dataset: Traje
     The clauses: it is a frozen dataclass; its learner has all of `Learner`; metrics are finite; actions have the
     space's shape and lie in it, on CPU, whatever the batch; acting on what its encoder made of observations chooses
     what acting on them does; acting changes nothing; equal seeds learn equally, other seeds differently (if they
-    learn at all); a state survives torch.save with weights_only and continues exactly. Without `dataset` it is tried on toy data with discrete and with continuous actions, and must accept
-    one of them; the other it may refuse with IncompatibleTask. A class, or a name such as "my_file:MyAlgorithm",
-    is tried with its defaults.
+    learn at all); a state survives torch.save with weights_only and continues exactly. Without `dataset` it is tried
+    on toy data with discrete and with continuous actions, and must accept one of them; the other it may refuse with
+    IncompatibleTask. A class, or a name such as "my_file:MyAlgorithm", is tried with its defaults.
     """
     if isinstance(algorithm, str):
         algorithm = registry.make_algorithm(algorithm, {})
@@ -131,7 +131,8 @@ def _check_encoder(learner: Learner, dataset: TrajectoryDataset) -> None:
     if encode is None:
         return
     history = toy_history(dataset, batch=3, context=learner.context, steps=learner.context)
-    encodings = encode(history.observations.flatten(0, 1)).unflatten(0, history.mask.shape)
+    rows = encode(history.observations.flatten(0, 1))
+    encodings = rows.view(*history.mask.shape, *rows.shape[1:])
     encoded = dataclasses.replace(history, observations=encodings, encoded=True)
     _require(torch.equal(learner.act(encoded), learner.act(history)), "acting on encodings chooses other actions.")
 

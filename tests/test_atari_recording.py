@@ -1,6 +1,7 @@
 """Atari data made here: policies on RAM, whole episodes, clipped and raw rewards."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ OFFICIAL = PROTOCOLS["official-dt"]
 def policy(actions: int = 6, seed: int = 0) -> RamPolicy:
     rng = np.random.default_rng(seed)
     sizes = [FEATURES, 8, actions]
-    weights = [rng.normal(size=(i, o)).astype(np.float32) for i, o in zip(sizes, sizes[1:], strict=False)]
+    weights = [rng.normal(size=(i, o)).astype(np.float32) for i, o in pairwise(sizes)]
     return RamPolicy(weights, [rng.normal(size=o).astype(np.float32) for o in sizes[1:]])
 
 
@@ -57,12 +58,14 @@ def test_a_saved_policy_is_the_one_that_is_loaded_but_for_a_bytes_rounding(tmp_p
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind", b"PK\x03\x04broken"])
 def test_a_broken_policy_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "policy.npz").write_bytes(content)
-    with pytest.raises(InvalidDataset, match="policy.npz"):
+    with pytest.raises(InvalidDataset, match=r"policy\.npz"):
         RamPolicy.load(tmp_path / "policy.npz")
 
 
 def test_recorded_data_are_whole_episodes_with_clipped_and_raw_rewards(tmp_path: Path) -> None:
-    data = record("seaquest", [None, policy(18)], steps=600, seed=3, protocol=OFFICIAL, max_frames=800, scratch=tmp_path)
+    data = record(
+        "seaquest", [None, policy(18)], steps=600, seed=3, protocol=OFFICIAL, max_frames=800, scratch=tmp_path
+    )
     assert 600 <= data.num_steps < 600 + 200
     assert set(np.unique(data.rewards)) <= {0.0, 1.0}
     assert (data.rewards == np.asarray(data.extras["raw_rewards"]).clip(-1, 1)).all()

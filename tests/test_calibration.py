@@ -263,6 +263,30 @@ def test_generated_data_in_place_of_real_ones_are_said_aloud(capsys: pytest.Capt
     assert plain == ["data: d4rl (hopper-expert-v2)", "data: generated (key-to-door-1k)"]
 
 
+def test_generated_atari_data_are_said_aloud_too(capsys: pytest.CaptureFixture[str]) -> None:
+    suite = load_suite("atari", preset="cpu")
+    specs = [spec(task="atari:pong"), spec(task="atari:qbert", dataset_source="dqn-replay")]
+    progress.say_what_will_run(suite, specs, specs)
+    loud, plain = capsys.readouterr().out.splitlines()[-2:]
+    assert loud.startswith("data: GENERATED HERE, not DQN-replay: atari:pong (")
+    assert plain == "data: dqn-replay (atari:qbert)"
+
+
+def test_options_of_some_tasks_are_said_after_those_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = suite_of(
+        tmp_path,
+        tasks=["atari:pong", "hopper-medium-v2", "hopper-expert-v2"],
+        task_options={"steps": 100, "seed": 1},
+        by_task={"hopper-*": {"task_options": {"physics": "v4"}}, "atari:*": {"task_options": {"steps": 7}}},
+    )
+    progress.say_what_will_run(suite, [], [])
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "task options: seed=1",
+        "task options of atari:pong: steps=7",
+        "task options of hopper-medium-v2, hopper-expert-v2: steps=100, physics=v4",
+    ]
+
+
 def test_a_default_preset_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     suite = load_suite("d4rl")

@@ -61,7 +61,10 @@ def read_d4rl(
     whole = int(ends[-1]) + 1
     try:
         return make_dataset(
-            **{key: array[:whole] for key, array in arrays.items()},
+            observations=arrays["observations"][:whole],
+            actions=arrays["actions"][:whole],
+            rewards=arrays["rewards"][:whole],
+            terminals=arrays["terminals"][:whole],
             lengths=np.diff(ends, prepend=-1),
             observation_space=observation_space,
             action_space=action_space,

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dtbench.algorithm import History, Metrics
+from dtbench.data.images import is_image
 from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.decision_transformer.model import CausalTransformer
-from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns, is_image
+from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
 from dtbench.errors import IncompatibleTask, InvalidValue
 from dtbench.randomness import TorchStream, generator
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from dtbench.algorithm import Encoder
+from dtbench.data.images import ImageScale, image_scale, is_image
 from dtbench.data.sampling import Anchor
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.decision_transformer.agent import DecisionTransformer, DecisionTransformerLearner
 from dtbench.decision_transformer.model import CausalTransformer
-from dtbench.decision_transformer.network import Returns, is_image, observation_encoder
+from dtbench.decision_transformer.network import Returns, observation_encoder
 from dtbench.errors import IncompatibleTask
 
 WARMUP_TOKENS = 512 * 20  # of the public code; a token is a predicted action there
@@ -46,6 +47,7 @@ class AtariDecisionTransformer(DecisionTransformer):
     return_scale: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
     channels: tuple[int, int, int] = (32, 64, 64)
+    standardize_images: bool = False  # see `ImageScale`; not the paper's
     schedule: Literal["code", "paper", "constant"] = "code"  # see `learning_rate_share`
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "AtariLearner":
@@ -103,6 +105,7 @@ class AtariLearner(DecisionTransformerLearner):
             returns=algorithm.returns,
             channels=algorithm.channels,
             initial_std=algorithm.initial_std,
+            scale=image_scale(dataset, standardize=True) if algorithm.standardize_images else None,
         )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
@@ -142,6 +145,7 @@ class WindowNetwork(nn.Module):
         returns: Returns = "given",
         channels: tuple[int, int, int] = (32, 64, 64),
         initial_std: float = 0.02,
+        scale: ImageScale | None = None,
     ) -> None:
         """`context` is the longest window in steps, `max_timestep` the longest episode."""
         super().__init__()
@@ -150,17 +154,18 @@ class WindowNetwork(nn.Module):
         self.kinds = 2 if returns == "none" else 3
         self.embed_place = nn.Parameter(torch.zeros(context * self.kinds, width))
         self.embed_timestep = nn.Parameter(torch.zeros(max_timestep + 1, width))
-        encoder = observation_encoder(observation_space, width, channels=channels)
+        encoder = observation_encoder(observation_space, width, channels=channels, scale=scale)
         self.embed_observation: nn.Module = (
             encoder if is_image(observation_space) else nn.Sequential(encoder, nn.Tanh())
         )
-        self.embed_action = nn.Sequential(nn.Embedding(int(action_space.n), width), nn.Tanh())
+        embedding = nn.Embedding(int(action_space.n), width)
+        self.embed_action = nn.Sequential(embedding, nn.Tanh())
         if returns != "none":
             self.embed_return = nn.Sequential(nn.Linear(1, width), nn.Tanh())
         self.embed_dropout = nn.Dropout(dropout)
         self.transformer = transformer
         self.action_head = nn.Linear(width, int(action_space.n), bias=False)
-        for weight in (self.embed_action[0].weight, self.action_head.weight):
+        for weight in (embedding.weight, self.action_head.weight):
             nn.init.normal_(weight, std=initial_std)
 
     def forward(

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dtbench.data.images import ImageScale, is_image
 from dtbench.decision_transformer.model import (
     CausalTransformer,
     ConvolutionalEncoder,
@@ -101,15 +101,16 @@ class DecisionTransformerNetwork(nn.Module):
 class ObservationEncoder(nn.Module):
     """[B, T, *observation] to [B, T, width] by what the observation is: an index, an image, or a vector."""
 
-    def __init__(self, encoder: nn.Module, event_dims: int) -> None:
+    def __init__(self, encoder: nn.Module, event_dims: int, *, scale: nn.Module | None = None) -> None:
         super().__init__()
-        self.encoder, self.event_dims = encoder, event_dims
+        self.encoder, self.event_dims, self.scale = encoder, event_dims, scale
 
     def forward(self, observations: Tensor) -> Tensor:
         batch, length = observations.shape[:2]
         if self.event_dims == 3:
-            images = observations.flatten(0, 1).float().div_(255)
-            encoded: Tensor = self.encoder(images).view(batch, length, -1)
+            images = observations.flatten(0, 1)
+            scaled = images.float().div_(255) if self.scale is None else self.scale(images)
+            encoded: Tensor = self.encoder(scaled).view(batch, length, -1)
         elif self.event_dims == 0:
             encoded = self.encoder(observations.long())
         else:
@@ -118,19 +119,20 @@ class ObservationEncoder(nn.Module):
 
 
 def observation_encoder(
-    space: gym.Space[Any], width: int, *, channels: tuple[int, int, int] = (32, 64, 64)
+    space: gym.Space[Any],
+    width: int,
+    *,
+    channels: tuple[int, int, int] = (32, 64, 64),
+    scale: ImageScale | None = None,
 ) -> ObservationEncoder:
     """An embedding for indices, the convolutional encoder for 84 x 84 images, a linear layer for the rest."""
     if isinstance(space, gym.spaces.Discrete):
         return ObservationEncoder(nn.Embedding(int(space.n), width), 0)
     if is_image(space):
-        return ObservationEncoder(ConvolutionalEncoder((space.shape or ())[0], width, channels=channels), 3)
+        return ObservationEncoder(
+            ConvolutionalEncoder((space.shape or ())[0], width, channels=channels), 3, scale=scale
+        )
     return ObservationEncoder(nn.Linear(math.prod(space.shape or ()), width), 1)
-
-
-def is_image(space: gym.Space[Any]) -> bool:
-    """Whether observations are stacks of 84 x 84 frames of bytes, [frames, 84, 84]."""
-    return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and space.shape[1:] == (84, 84)
 
 
 def load_transformers_weights(network: DecisionTransformerNetwork, weights: Mapping[str, Tensor]) -> None:

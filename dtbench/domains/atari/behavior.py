@@ -40,7 +40,7 @@ class RamPolicy:
         logits = (hidden @ self.weights[-1] + self.biases[-1]).astype(np.float64)
         likelihood = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
         cumulative = likelihood.cumsum(axis=1)
-        drawn = (cumulative < uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
+        drawn: NDArray[np.int64] = (cumulative < uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
         return drawn.clip(max=logits.shape[1] - 1)
 
     def save(self, path: Path) -> None:

@@ -100,7 +100,9 @@ class Console:
 
     def _load(self, seed: int) -> None:
         self._ale.setInt("random_seed", int(seed) % (2**31 - 1))
-        self._ale.loadROM(roms.get_rom_path(check_game(self.game)))
+        rom = roms.get_rom_path(check_game(self.game))
+        assert rom is not None  # None is for unknown games, which check_game refuses
+        self._ale.loadROM(rom)
 
 
 @cache

@@ -26,7 +26,8 @@ def resize_area(screens: Frames) -> Frames:
     whole = row_weights[:, 0].sum() * column_weights[:, 0].sum()
     quotient, rest = np.divmod(total, whole)
     up = (2 * rest > whole) | ((2 * rest == whole) & (quotient % 2 == 1))
-    return (quotient + up).astype(np.uint8)
+    frames: Frames = (quotient + up).astype(np.uint8)
+    return frames
 
 
 def resize_linear(screens: Frames) -> Frames:
@@ -40,7 +41,8 @@ def resize_linear(screens: Frames) -> Frames:
     wide = near[:, :, :SIZE] + near[:, :, SIZE:] >> 4
     above, below = wide[:, :SIZE], wide[:, SIZE:]
     total = (above * row_weights[0][:, None] >> 16) + (below * row_weights[1][:, None] >> 16)
-    return (total + 2 >> 2).astype(np.uint8)
+    frames: Frames = (total + 2 >> 2).astype(np.uint8)
+    return frames
 
 
 def grey_frames(screens: Frames) -> Frames:

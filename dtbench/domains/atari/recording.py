@@ -115,7 +115,7 @@ def _episode(env: AtariGames, policy: RamPolicy | None, rng: np.random.Generator
     ended = over = False
     while not ended:
         frames.append(observations[0, -1])
-        chosen = _actions(policy, ram, before, rng.random(1), int(env.single_action_space.n))
+        chosen = _actions(policy, ram, before, rng.random(1), action_count(env.game))
         observations, paid, terminated, truncated, _ = env.step(chosen)
         actions.append(int(chosen[0]))
         rewards.append(float(paid[0]))

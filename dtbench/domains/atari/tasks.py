@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,12 +87,7 @@ def _sources(
     game: str, protocol: Protocol, *, steps: int, seed: int | None, max_frames: int
 ) -> tuple[DataSource, ...]:
     """DQN-replay's shards, a Minari set where it is asked for, and what is made here."""
-    making = {
-        "steps": steps,
-        "seed": generated.SEED if seed is None else seed,
-        "protocol": protocol,
-        "max_frames": max_frames,
-    }
+    own = generated.SEED if seed is None else seed
     return (
         DataSource(
             name="dqn-replay",
@@ -107,8 +103,12 @@ def _sources(
         ),
         DataSource(
             name="generated",
-            load=partial(generated.load_generated, game, **making),
-            available=partial(generated.is_stored, game, **making),
+            load=partial(
+                generated.load_generated, game, steps=steps, seed=own, protocol=protocol, max_frames=max_frames
+            ),
+            available=partial(
+                generated.is_stored, game, steps=steps, seed=own, protocol=protocol, max_frames=max_frames
+            ),
         ),
     )
 
@@ -132,13 +132,13 @@ def _load_minari(game: str) -> TrajectoryDataset:
     return minari_sets.load_minari_frames(minari_id(game), actions=action_count(game), to_frame=grey_frames)
 
 
-def _play(game: str, protocol: Protocol, max_frames: int, num_envs: int) -> VectorEnv[NDArray[np.uint8], ..., ...]:
+def _play(game: str, protocol: Protocol, max_frames: int, num_envs: int) -> VectorEnv[Any, Any, Any]:
     threads = min(torch.get_num_threads(), num_envs)
     return AtariGames(game, num_envs, protocol=protocol, max_frames=max_frames, threads=threads)
 
 
 def _targets(game: Game | None, dataset: TrajectoryDataset) -> TargetReturns:
-    """The paper's target, and the best return of the data; on other data than DQN-replay the paper's multiple of it."""
+    """The paper's target and the data's best return; on other data than DQN-replay its multiple of that."""
     best = float(dataset.returns.max())
     if game is None:
         return (best,)

@@ -56,13 +56,13 @@ def train_behavior(game: str, folder: Path, *, steps: int, seed: int = 0, snapsh
         "versions": {name: version(name) for name in ("stable-baselines3", "torch", "ale-py")},
     }
     (run / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    venv = RamGames(game, GAMES)
+    venv = _RamGames(game, GAMES)
     model = PPO("MlpPolicy", venv, seed=seed, device="cpu", **SETTINGS)
     model.learn(steps, callback=_Snapshots(run, every=max(1, steps // snapshots)))
     choose_policies(game, folder)
 
 
-class RamGames(VecEnv):  # type: ignore[misc]
+class _RamGames(VecEnv):  # type: ignore[misc]
     """Games as stable-baselines3 wants them: RAM in, rewards clipped to [-1, 1], a lost life ends an episode."""
 
     def __init__(self, game: str, num_envs: int) -> None:
