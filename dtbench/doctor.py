@@ -67,7 +67,7 @@ def _plugins() -> tuple[bool, str]:
             registry.algorithm_class(name)
         except DtbenchError as error:
             broken.append(str(error))
-    from dtbench.suite import suite_names
+    from dtbench.suite_document import suite_names
 
     text = f"algorithms: {', '.join(names) or 'none'}; suites: {', '.join(suite_names()) or 'none'}"
     if not names or not suite_names():

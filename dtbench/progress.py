@@ -34,7 +34,8 @@ from dtbench.data.download import OnBytes
 from dtbench.errors import UnknownName
 from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
-from dtbench.suite import Suite, load_suite, suite_names
+from dtbench.suite import Suite, load_suite
+from dtbench.suite_document import suite_names
 
 OnProgress = Callable[[TrialSpec, str, int, float | None], None]
 

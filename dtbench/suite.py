@@ -1,10 +1,8 @@
 """A suite: a YAML file of tasks x contenders x seeds, with presets, validated before anything starts."""
 
-import copy
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,10 +10,11 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dtbench import registry, shipped
+from dtbench import registry
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName
 from dtbench.spec import ActionMode, EvaluationSpec, TrialSpec
+from dtbench.suite_document import merge, read_document, select
 from dtbench.task import Task
 
 T = TypeVar("T")
@@ -102,11 +101,6 @@ class Suite(_Strict):
         return found
 
 
-def suite_names() -> list[str]:
-    """The suites in ./sweeps and those that dtbench ships."""
-    return sorted(Path(name).stem for name in shipped.names("sweeps") if name.endswith((".yaml", ".yml")))
-
-
 def load_suite(
     name: str,
     *,
@@ -121,14 +115,14 @@ def load_suite(
     contender's name and ends with one of its settings. They also replace what was said otherwise for some tasks.
     Raises UnknownName, InvalidValue or InvalidSuite, before anything is computed.
     """
-    document = _read(name)
+    document = read_document(name)
     presets = document.pop("presets", {})
     chosen = preset or _default_preset(document) or next(iter(presets), "")
     document.pop("default_preset", None)
     if chosen:
         if chosen not in presets:
             raise UnknownName(f"preset of {document.get('name', name)}", chosen, presets)
-        _merge(document, presets[chosen] or {})
+        merge(document, presets[chosen] or {})
     for override in overrides:
         _override(document, override)
     if seeds is not None:
@@ -144,9 +138,9 @@ def narrow(suite: Suite, *, tasks: Sequence[str] = (), contenders: Sequence[str]
     """Keep the tasks and contenders of these names or patterns; raise UnknownName where none matches."""
     changes: dict[str, Any] = {}
     if tasks:
-        changes["tasks"] = _select("task", suite.tasks, tasks)
+        changes["tasks"] = select("task", suite.tasks, tasks)
     if contenders:
-        kept = _select("contender", suite.contenders, contenders)
+        kept = select("contender", suite.contenders, contenders)
         changes["contenders"] = {name: suite.contenders[name] for name in kept}
     return suite.model_copy(update=changes)
 
@@ -339,88 +333,12 @@ def _sweep(dataset: TrajectoryDataset, size: int) -> tuple[float, ...]:
     return tuple(round(float(target), 1) for target in np.linspace(low, low + SWEEP_REACH * (best - low), size))
 
 
-def _read(name: str) -> dict[str, Any]:
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        if name not in suite_names():
-            raise UnknownName("suite", name, suite_names(), hint="Your own: --suite path/to/suite.yaml.")
-        path = shipped.find("sweeps", f"{name}.yaml")
-    try:
-        document = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UnknownName("suite file", name, suite_names()) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidSuite(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidSuite(f"{path} must be a mapping with name, tasks, contenders, seeds; it is {document!r:.60}.")
-    document = _unshared(document)
-    document.setdefault("name", path.stem)
-    document.setdefault("title", document["name"])
-    return _inherited(document, document.pop("base"), path) if "base" in document else document
-
-
-def _unshared(value: Any) -> Any:
-    """Copy plain values, so that what YAML's aliases make one object can be changed in one place alone."""
-    if isinstance(value, dict):
-        return {key: _unshared(item) for key, item in value.items()}
-    return [_unshared(item) for item in value] if isinstance(value, list) else value
-
-
-def _inherited(document: dict[str, Any], base: str, path: Path) -> dict[str, Any]:
-    """What `base` names is taken from that suite where this one says nothing.
-
-    Of the contenders only those listed here remain, each with its settings of there and the differences of here;
-    presets too are laid over those of there.
-    """
-    if base == path.stem or not isinstance(base, str):
-        raise InvalidSuite(f"{path}: base {base!r} must be another suite.")
-    found = _read(base)
-    mine = document.pop("contenders", found.get("contenders", {}))
-    theirs = found.pop("contenders", {})
-    contenders: dict[str, Any] = {}
-    for label, differences in mine.items():
-        contenders[label] = copy.deepcopy(theirs.get(label, {}))
-        _merge(contenders[label], differences or {})
-    presets = found.pop("presets", {})
-    for preset in presets.values():
-        settings = (preset or {}).get("contenders", {})
-        for pattern in [pattern for pattern in settings if not fnmatch.filter(contenders, pattern)]:
-            del settings[pattern]
-    for name, preset in document.pop("presets", {}).items():
-        presets.setdefault(name, {})
-        _lay_over(presets[name], preset or {})
-    found.pop("published", None)
-    return {**found, **document, "contenders": contenders, "presets": presets}
-
-
-def _lay_over(lower: dict[str, Any], upper: Mapping[str, Any]) -> None:
-    for key, value in upper.items():
-        if isinstance(value, Mapping) and isinstance(lower.get(key), dict):
-            _lay_over(lower[key], value)
-        else:
-            lower[key] = copy.deepcopy(value)
-
-
 def _default_preset(document: Mapping[str, Any]) -> str | None:
     """A preset's name, or {gpu: one, cpu: another}: what this machine can do."""
     found = document.get("default_preset")
     if isinstance(found, Mapping):
         found = found.get("gpu" if torch.cuda.is_available() else "cpu")
     return found
-
-
-def _merge(document: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Lay `changes` over `document`; contenders may be named by a pattern such as "*" or "DT*"."""
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(document.get(key), dict):
-            if key == "contenders":
-                for pattern, settings in value.items():
-                    for label in _select("contender", document[key], [pattern]):
-                        _merge(document[key][label], settings)
-            else:
-                _merge(document[key], value)
-        else:
-            document[key] = copy.deepcopy(value)
 
 
 def _override(document: dict[str, Any], text: str) -> None:
@@ -464,17 +382,6 @@ def _put_where_said(by_task: Any, path: Sequence[str], value: Any) -> None:
             settings = settings.get(part) or {}
         if path[-1] in settings:
             settings[path[-1]] = value
-
-
-def _select(kind: str, known: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    names = list(known)
-    chosen = []
-    for pattern in patterns:
-        matching = fnmatch.filter(names, pattern)
-        if not matching:
-            raise UnknownName(kind, pattern, names)
-        chosen += matching
-    return [name for name in names if name in chosen]
 
 
 def _validated(document: dict[str, Any]) -> Suite:

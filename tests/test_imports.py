@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import from its own layer and from those above it.
 LAYERS = [
     {"errors", "shipped"},
-    {"spec", "randomness", "data"},
+    {"spec", "suite_document", "randomness", "data"},
     {"algorithm"},
     {"evaluation", "decision_transformer"},
     {"task"},

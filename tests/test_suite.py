@@ -17,9 +17,9 @@ from dtbench.suite import (
     parse_seeds,
     resolved_document,
     resolved_hyperparameters,
-    suite_names,
     trial_specs,
 )
+from dtbench.suite_document import suite_names
 
 SUITE = {
     "name": "toy",

@@ -1,0 +1,34 @@
+"""The benchmarks run and say what they measured, with small sizes here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def printed(script: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def test_a_game_played_alone_is_compared_with_the_same_game_of_a_batch() -> None:
+    sizes = ("--max-frames", "80", "--episodes", "2", "--targets", "2", "--rounds", "1", "--threads", "1")
+    found = printed("atari_rollout.py", *sizes)
+    assert (found["games_in_a_batch"], found["batch"]["episodes"], found["alone"]["episodes"]) == (4, 4, 2)
+    assert found["compared_episodes"] == 2
+    assert found["alone"]["steps"] <= 2 * 80 / 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sizes are read from /proc")
+def test_stored_frames_take_a_byte_a_pixel_and_learners_say_what_they_hold(tmp_path: Path) -> None:
+    found = printed("atari_memory.py", "--steps", "1500", "--updates", "1", "--out", str(tmp_path / "memory.json"))
+    assert 1500 * 84 * 84 < found["disk_bytes"] < 1500 * (84 * 84 + 50)
+    for sizes in found["learners"].values():
+        assert 0 < sizes["peak_anonymous_bytes"] < sizes["peak_resident_bytes"]
+    assert json.loads((tmp_path / "memory.json").read_text()) == found
