@@ -84,8 +84,6 @@ class AtariLearner(DecisionTransformerLearner):
             encoded: Tensor = torch.func.functional_call(self.network.embed_observation, weights, (rows[:, None],))
             return encoded[: len(observations), 0]
 
-        return encoded[:, 0]
-
         return encode
 
     def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
