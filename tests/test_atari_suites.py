@@ -153,5 +153,5 @@ def test_the_demo_gives_each_task_its_own_options_and_episodes() -> None:
     found = {task: spec for (task, contender), spec in planned("demo", "cpu").items() if contender == "DT"}
     assert found["key-to-door-1k"].task_options == {}
     assert found["hopper-medium-replay-v2"].task_options == {"physics": "d4rl", "steps": 100_000}
-    assert found["atari:pong"].task_options["steps"] == 50_000
+    assert found["atari:pong"].task_options["steps"] == 150_000
     assert [spec.evaluation.episodes for spec in found.values()] == [500, 10, 10]

@@ -147,6 +147,16 @@ def test_acting_on_encodings_equals_acting_on_observations() -> None:
     torch.testing.assert_close(by_encodings, ours.action_logits(history), atol=1e-5, rtol=1e-5)
 
 
+def test_encodings_do_not_depend_on_how_many_there_are() -> None:
+    encode = learner(replace(SMALL, channels=(16, 32, 32), width=64, heads=4)).encoder()
+    assert encode is not None
+    observations = torch.from_numpy(frames_dataset().observations_at(np.arange(11)))
+    with torch.no_grad():
+        together = encode(observations)
+        for few in (1, 2, 3, 5, 7):
+            assert torch.equal(encode(observations[:few]), together[:few])
+
+
 def toy_frames_history(ours: AtariLearner) -> History:
     dataset = frames_dataset()
     steps = np.array([[0, 1, 2], [5, 6, 7]])
