@@ -106,9 +106,9 @@ def test_golden_frames(game: str, protocol: str, golden: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda p: p.name)
-def test_neither_batch_nor_threads_nor_earlier_games_change_a_game(protocol: object) -> None:
+def test_neither_batch_nor_earlier_games_change_a_game(protocol: object) -> None:
     assert isinstance(protocol, type(DOPAMINE))
-    together, _ = played(AtariGames("pong", 3, protocol=protocol, threads=2), steps=30)
+    together, _ = played(AtariGames("pong", 3, protocol=protocol), steps=30)
     env = AtariGames("pong", 3, protocol=protocol)
     played(env, steps=10, seed=3)
     again, _ = played(env, steps=30)

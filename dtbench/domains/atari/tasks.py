@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
@@ -133,8 +132,7 @@ def _load_minari(game: str) -> TrajectoryDataset:
 
 
 def _play(game: str, protocol: Protocol, max_frames: int, num_envs: int) -> VectorEnv[Any, Any, Any]:
-    threads = min(torch.get_num_threads(), num_envs)
-    return AtariGames(game, num_envs, protocol=protocol, max_frames=max_frames, threads=threads)
+    return AtariGames(game, num_envs, protocol=protocol, max_frames=max_frames)
 
 
 def _targets(game: Game | None, dataset: TrajectoryDataset) -> TargetReturns:
