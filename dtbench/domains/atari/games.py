@@ -79,7 +79,7 @@ class AtariGames(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
     def close_extras(self, **kwargs: Any) -> None:
         """Nothing is held that the garbage collector does not free."""
 
-    def _frame(self, place: int) -> NDArray[np.uint8]:
+    def _frame(self, place: np.integer[Any]) -> NDArray[np.uint8]:
         return frame_of(self._consoles[place].screens, self.protocol)
 
 
