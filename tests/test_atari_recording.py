@@ -90,8 +90,6 @@ def test_equal_arguments_give_equal_data(tmp_path: Path) -> None:
 
 
 def test_choosing_spreads_policies_over_skill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dtbench.domains.atari.recording.MEASURED_EPISODES", 1)
-    monkeypatch.setattr("dtbench.domains.atari.console.MAX_FRAMES", 400)
     run = tmp_path / "seed0"
     run.mkdir()
     rows = [{"step": step, "return_mean": mean} for step, mean in enumerate([None, *range(30)])]
