@@ -3,8 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,41 @@ import pandas as pd
 from dtbench.errors import LedgerError
 from dtbench.spec import TrialSpec
 
+EPISODES = "episodes.parquet"
 STATES = ("done", "partial", "failed", "missing")
+
+
+def no_frame() -> pd.DataFrame:
+    """A table without rows."""
+    return pd.DataFrame()
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A finished trial, as its folder tells it."""
+    """A finished trial, as its folder or an archive tells it; tables are read when they are asked for."""
 
-    folder: Path
     spec: TrialSpec
     result: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    episodes: Callable[[], pd.DataFrame] = (
+        no_frame  # step, target, episode, seed, return, length, score, the task's own
+    )
+    metrics: Callable[[], pd.DataFrame] = no_frame  # what was logged while learning: step and one column a metric
+    inspection: Callable[[], Mapping[str, Any]] = field(default=dict)  # what the task's `inspect` found in the learner
 
-    def episodes(self) -> pd.DataFrame:
-        """Every evaluation episode: step, target, episode, seed, return, length, score and the task's columns."""
-        return pd.read_parquet(self.folder / "episodes.parquet")
+    def relabelled(self, spec: TrialSpec) -> "TrialRecord":
+        """The same record under the labels (suite, contender) of `spec`."""
+        own = self.spec.labelled(suite=spec.suite, contender=spec.contender)
+        return TrialRecord(own, self.result, self.provenance, self.episodes, self.metrics, self.inspection)
 
-    def metrics(self) -> pd.DataFrame:
-        """What was logged while learning: step and one column a metric."""
-        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
-        return pd.DataFrame([json.loads(line) for line in lines])
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A trial that was planned and has no result."""
+
+    spec: TrialSpec
+    state: str  # one of STATES, not done
+    error: str = ""  # the traceback of one that failed
 
 
 class Ledger:
@@ -48,9 +64,16 @@ class Ledger:
         found = sorted(parent.glob(f"*-{spec.key}"))
         return found[0] if found else parent / f"{_slug(spec.contender)}-seed{spec.seed}-{spec.key}"
 
-    def state(self, spec: TrialSpec) -> str:
-        """One of STATES: done, partial (a checkpoint waits), failed (it left a traceback), missing."""
-        folder = self.folder(spec)
+    def folders(self) -> dict[str, Path]:
+        """The folders of all trials by key: to look many up without searching for each."""
+        return {path.name.rpartition("-")[2]: path for path in sorted(self.root.glob("*/*-*"))}
+
+    def state(self, spec: TrialSpec, folder: Path | None = None) -> str:
+        """One of STATES: done, partial (a checkpoint waits), failed (it left a traceback), missing.
+
+        `folder` is the trial's, where it has been looked up already.
+        """
+        folder = folder or self.folder(spec)
         if (folder / "result.json").exists():
             return "done"
         if (folder / "error.txt").exists():
@@ -60,25 +83,27 @@ class Ledger:
     def record(self, spec: TrialSpec) -> TrialRecord | None:
         """The finished trial, or None; labels (suite, contender) are those of `spec`."""
         folder = self.folder(spec)
-        if not (folder / "result.json").exists():
-            return None
-        return TrialRecord(folder, spec, _read(folder / "result.json"), _read(folder / "provenance.json"))
+        return _record(folder).relabelled(spec) if (folder / "result.json").exists() else None
 
     def records(self) -> Iterator[TrialRecord]:
         """Every finished trial, under the labels that it first ran with."""
         for path in sorted(self.root.glob("*/*/result.json")):
-            spec = TrialSpec.from_json(_read(path.parent / "spec.json"))
-            yield TrialRecord(path.parent, spec, _read(path), _read(path.parent / "provenance.json"))
+            yield _record(path.parent)
+
+    def records_of(self, task: str) -> list[TrialRecord]:
+        """Every finished trial of a task, by seed."""
+        found = [_record(path.parent) for path in sorted((self.root / _slug(task)).glob("*/result.json"))]
+        return sorted((record for record in found if record.spec.task == task), key=lambda record: record.spec.seed)
 
     def siblings(self, spec: TrialSpec) -> list[TrialRecord]:
         """Finished trials that differ from `spec` in nothing but the seed, by seed; labels are those of `spec`."""
-        found = []
-        for path in (self.root / _slug(spec.task)).glob("*/result.json"):
-            stored = TrialSpec.from_json(_read(path.parent / "spec.json"))
-            if stored.cell == spec.cell:
-                relabelled = stored.labelled(suite=spec.suite, contender=spec.contender)
-                found.append(TrialRecord(path.parent, relabelled, _read(path), _read(path.parent / "provenance.json")))
-        return sorted(found, key=lambda record: record.spec.seed)
+        return [found.relabelled(spec) for found in self.records_of(spec.task) if found.spec.cell == spec.cell]
+
+    def unfinished(self, spec: TrialSpec, folder: Path | None = None) -> Unfinished:
+        """How far a trial without a result has come; `folder` as in `state`."""
+        folder = folder or self.folder(spec)
+        state = self.state(spec, folder)
+        return Unfinished(spec, state, (folder / "error.txt").read_text(errors="replace") if state == "failed" else "")
 
     def begin(self, spec: TrialSpec) -> Path:
         """Make the trial's folder and write its spec; raise LedgerError where that cannot be done."""
@@ -139,13 +164,45 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_bytes(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
 
 
+def _record(folder: Path) -> TrialRecord:
+    return TrialRecord(
+        TrialSpec.from_json(_read(folder / "spec.json")),
+        _read(folder / "result.json"),
+        _read(folder / "provenance.json"),
+        partial(_read_episodes, folder / EPISODES),
+        partial(_read_metrics, folder / "metrics.jsonl"),
+        partial(_read_inspection, folder / "inspection.json"),
+    )
+
+
+def _read_episodes(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise LedgerError(_unreadable(path, error)) from error
+
+
+def _read_metrics(path: Path) -> pd.DataFrame:
+    try:
+        return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
+    except (OSError, ValueError) as error:
+        raise LedgerError(_unreadable(path, error)) from error
+
+
+def _read_inspection(path: Path) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = _read(path) if path.exists() else {}
+    return found
+
+
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise LedgerError(
-            f"cannot read {path}: {error}. Delete that trial's folder and run the suite again."
-        ) from error
+        raise LedgerError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"cannot read {path}: {error}. Delete that trial's folder and run the suite again."
 
 
 def _slug(name: str) -> str:

@@ -391,11 +391,11 @@ def _legend(timed: Sequence[TrialSpec], calibration: Calibration) -> Iterator[st
 
 
 def _disk(specs: Sequence[TrialSpec], ledger: Ledger) -> str:
-    records = [record for record in map(ledger.record, specs) if record]
-    if not records:
+    done = [ledger.folder(spec) for spec in specs if ledger.state(spec) == "done"]
+    if not done:
         return "Disk: unknown until a trial is done."
-    sizes = [sum(p.stat().st_size for p in record.folder.iterdir()) for record in records]
-    waiting = len(specs) - len(records)
+    sizes = [sum(path.stat().st_size for path in folder.iterdir()) for folder in done]
+    waiting = len(specs) - len(done)
     mean = sum(sizes) / len(sizes)
     return f"Disk: {sum(sizes) / 2**20:.1f} MiB used, about {waiting * mean / 2**20:.1f} MiB more."
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 ActionMode = Literal["argmax", "sample", "epsilon"]
@@ -27,7 +28,7 @@ class EvaluationSpec:
         return tuple(dict.fromkeys((*self.targets, *self.sweep)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrialSpec:
     """Everything that decides a trial's outcome, and the labels under which it is reported."""
 
@@ -47,12 +48,12 @@ class TrialSpec:
     open_from: str = ""  # the task's source that gives the data, where it has several: no part of the key
     task_options: Mapping[str, Any] = field(default_factory=dict)  # what the task was made with, e.g. its physics
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of everything that decides the outcome: 16 hexadecimal digits."""
         return _hash({**self._identity(), "seed": self.seed})
 
-    @property
+    @cached_property
     def cell(self) -> str:
         """The key without the seed: what trials of one table cell share."""
         return _hash(self._identity())
@@ -80,7 +81,9 @@ class TrialSpec:
         # What a trial does without is left out, so that trials of before it existed keep their keys.
         if not self.evaluation.sweep:
             del identity["evaluation"]["sweep"]
-        if not self.task_options:
+        # A file of one's own is known by its content, the digest, wherever it lies.
+        identity["task_options"] = {name: value for name, value in self.task_options.items() if name != "file"}
+        if not identity["task_options"]:
             del identity["task_options"]
         return identity
 

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from dtbench.algorithm import Learner
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.errors import MissingDataset, UnknownName
 from dtbench.evaluation import Episodes, TargetUnits
@@ -59,6 +60,10 @@ class Task:
     )
     targets_of: Callable[[TrajectoryDataset], TargetReturns] | None = (
         None  # targets that depend on the data, see `targets`
+    )
+
+    inspect: Callable[[Learner, TrajectoryDataset], Mapping[str, Any]] | None = (
+        None  # what else to record of a learner that has finished, as plain JSON; {} where there is nothing to say
     )
 
     def targets(self, dataset: TrajectoryDataset) -> TargetReturns:

@@ -166,6 +166,8 @@ class _Trial:
         if not (self.folder / "checkpoint.pt").exists():
             self._save()
         write_json(self.folder / "provenance.json", provenance(self.task, self.dataset, self.device, self.started))
+        if inspection := self.task.inspect(self.learner, self.dataset) if self.task.inspect else None:
+            write_json(self.folder / "inspection.json", inspection)
         result = {
             "status": "done",
             "key": spec.key,

@@ -1,5 +1,6 @@
 """Decision Transformer (Chen et al. 2021): tokens, loss and acting."""
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from dtbench.algorithm import History, Metrics
 from dtbench.data.images import is_image
 from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
 from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.decision_transformer.critic import Critic, class_weights
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
 from dtbench.errors import IncompatibleTask, InvalidValue
 from dtbench.randomness import TorchStream, generator
 
 MAX_RETURN_BINS = 512
+PREDICTED_SHARE = 0.1  # of the loss of predicted returns beside that of actions, which hardly slopes on random walks
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class DecisionTransformer:
 
     Defaults are those of the paper's Gym experiments (Table 9 and its public code). `returns` says where the
     return tokens come from: "given" as a target (the paper's DT), "none" (its behaviour cloning, the same
-    transformer without return tokens), or "generated" by the model itself, weighed by a prior for high returns
-    (its shortest paths on a graph, where a return follows the observation that it is predicted from).
+    transformer without return tokens), "generated" by the model itself, weighed by a prior for high returns
+    (its shortest paths on a graph, where a return follows the observation that it is predicted from), or
+    "predicted": given as a target when it acts, and also predicted at every step (its critic on Key-to-Door).
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -92,15 +96,18 @@ class DecisionTransformerLearner:
             if not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
                 raise IncompatibleTask(f"DecisionTransformer reads Box and Discrete spaces, not {space}.")
         self.algorithm, self.device = algorithm, device
-        self.return_conditioned = algorithm.returns == "given"
+        self.return_conditioned = algorithm.returns in ("given", "predicted")
         longest = int(dataset.lengths.max())
         self.context = algorithm.context or longest
         self._set_normalization(dataset)
         # Chen et al. normalise with all data, also where X % BC keeps only the best of it.
         kept = dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return)
-        generated = algorithm.returns == "generated"
-        returns_to_go = label_returns(kept, algorithm.cut_off_return) if generated else kept.returns_to_go
-        self.return_values = distinct_returns(returns_to_go) if generated else np.zeros(0)
+        told = algorithm.returns in ("generated", "predicted")
+        returns_to_go = label_returns(kept, algorithm.cut_off_return) if told else kept.returns_to_go
+        self.return_values = distinct_returns(returns_to_go) if told else np.zeros(0)
+        self.shares = {"return_loss": PREDICTED_SHARE} if algorithm.returns == "predicted" else {}
+        weights = balanced_weights(kept) if algorithm.balance_returns else None
+        self.return_weights = class_weights(returns_to_go, self.return_values, weights)
         self.sampler = WindowSampler(
             kept,
             context=self.context,
@@ -109,7 +116,7 @@ class DecisionTransformerLearner:
             device=device,
             anchor=algorithm.anchor,
             returns_to_go=returns_to_go,
-            weights=balanced_weights(kept) if algorithm.balance_returns else None,
+            weights=weights,
         )
         self.stream = TorchStream(seed, device)
         with self.stream.active():
@@ -126,7 +133,7 @@ class DecisionTransformerLearner:
         self.network.train()
         with self.stream.active():
             losses = self._losses(windows)
-            loss = torch.stack(list(losses.values())).sum()
+            loss = torch.stack([value * self.shares.get(name, 1.0) for name, value in losses.items()]).sum()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.gradient_clip)
@@ -146,6 +153,20 @@ class DecisionTransformerLearner:
     def action_logits(self, history: History) -> Tensor:
         """Logits of the present's discrete actions, [B, actions]."""
         return self._predict(history)
+
+    def critic(self) -> Critic | None:
+        """What tells returns from a history as the learner now does; None where returns are not predicted."""
+        if self.algorithm.returns != "predicted":
+            return None
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(self.average)
+        return Critic(
+            network.eval(),
+            values=self.return_values,
+            weights=self.return_weights,
+            encode=self._encoder_input,
+            timesteps=self._timesteps,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, their average, optimizer, step and both random streams."""
@@ -209,9 +230,13 @@ class DecisionTransformerLearner:
 
     def _return_tokens(self, returns_to_go: Tensor) -> Tensor:
         if self.algorithm.returns == "generated":
-            values = torch.as_tensor(self.return_values, dtype=torch.float32, device=self.device)
-            return torch.searchsorted(values, returns_to_go.float().contiguous())
+            return torch.searchsorted(self._values(), returns_to_go.float().contiguous())
+        if self.algorithm.returns == "predicted":
+            return (returns_to_go.float()[..., None] - self._values()).abs().argmin(dim=-1)
         return returns_to_go.float() / self.algorithm.return_scale
+
+    def _values(self) -> Tensor:
+        return torch.as_tensor(self.return_values, dtype=torch.float32, device=self.device)
 
     def _timesteps(self, steps: Windows | History) -> Tensor:
         if not self.algorithm.relative_timesteps:
@@ -265,8 +290,7 @@ class DecisionTransformerLearner:
 
     def _generate_returns(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
         """Choose every step's return token in turn, each given those before it."""
-        values = torch.as_tensor(self.return_values, dtype=torch.float32, device=self.device)
-        power, floor = self.algorithm.return_prior_power, self.algorithm.return_floor
+        values, power, floor = self._values(), self.algorithm.return_prior_power, self.algorithm.return_floor
         returns = torch.zeros_like(timesteps)
         for position in range(timesteps.shape[1]):
             _, logits = self._apply(returns, observations, actions, timesteps, mask)

@@ -54,11 +54,11 @@ class AtariDecisionTransformer(DecisionTransformer):
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "AtariLearner":
         """Build the network for the dataset's spaces; raise InvalidValue for impossible sizes.
 
-        Raises IncompatibleTask for continuous actions and for generated returns.
+        Raises IncompatibleTask for continuous actions and for generated or predicted returns.
         """
         if not isinstance(dataset.action_space, gym.spaces.Discrete):
             raise IncompatibleTask(f"dt_atari predicts discrete actions, not {dataset.action_space}. Try dt.")
-        if self.returns == "generated":
+        if self.returns not in ("given", "none"):
             raise IncompatibleTask("dt_atari takes returns given or none. Try dt.")
         self.check_sizes()
         return AtariLearner(self, dataset, seed=seed, device=device)

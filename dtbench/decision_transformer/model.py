@@ -42,13 +42,26 @@ class CausalTransformer(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` [B, L] is False where a token is padding and must not be seen."""
-        visible = None if mask is None else causal_visibility(mask)
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, private: Tensor | None = None) -> Tensor:
+        """`mask` [B, L] is False where a token is padding and must not be seen.
+
+        `private` [L] is True for tokens that only they themselves see.
+        """
+        visible = visibility(tokens, mask, private)
         for block in self.blocks:
             tokens = block(tokens, visible)
         normed: Tensor = self.norm(tokens)
         return normed
+
+    def attention_weights(self, tokens: Tensor, mask: Tensor | None = None, private: Tensor | None = None) -> Tensor:
+        """What `forward` attends to, computed step by step, [layers, B, heads, L, L]: a row's weights sum to 1."""
+        visible = visibility(tokens, mask, private)
+        weights = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            weights.append(block.attention.weights(block.norm_1(tokens), visible))
+            tokens = block(tokens, visible)
+        return torch.stack(weights)
 
 
 class Block(nn.Module):
@@ -83,8 +96,7 @@ class CausalAttention(nn.Module):
 
     def forward(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
         batch, length, width = tokens.shape
-        qkv = self.qkv(tokens).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        query, key, value = self._projections(tokens)
         mixed = F.scaled_dot_product_attention(
             query,
             key,
@@ -95,6 +107,29 @@ class CausalAttention(nn.Module):
         )
         out: Tensor = self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
         return out
+
+    def weights(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
+        """The weights with which `forward` mixes values, [B, heads, L, L], which fused attention keeps to itself."""
+        query, key, _ = self._projections(tokens)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        if visible is None:
+            visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        return scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
+
+    def _projections(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, [B, heads, L, width / heads] each."""
+        batch, length, width = tokens.shape
+        qkv = self.qkv(tokens).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        return query, key, value
+
+
+def visibility(tokens: Tensor, mask: Tensor | None, private: Tensor | None) -> Tensor | None:
+    """What each token [B, L, width] sees in `CausalTransformer.forward`; None: itself and all that is left of it."""
+    if private is None:
+        return None if mask is None else causal_visibility(mask)
+    shared = ~private[None] if mask is None else mask & ~private
+    return causal_visibility(shared)
 
 
 def causal_visibility(mask: Tensor) -> Tensor:

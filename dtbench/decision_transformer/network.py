@@ -15,15 +15,17 @@ from dtbench.decision_transformer.model import (
     transformer_weights_from_transformers,
 )
 
-Returns = Literal["given", "none", "generated"]
+Returns = Literal["given", "none", "generated", "predicted"]
 
 
 class DecisionTransformerNetwork(nn.Module):
     """Tokens of T steps in, predictions for every step out.
 
-    The order of a step's tokens is return, observation, action; for generated returns it is observation,
-    return, action. The action is read where the last token before it stands, the return (if generated) at the
-    observation. All tokens of a step share its timestep embedding; one layer norm follows.
+    The order of a step's tokens is return, observation, action; for generated and predicted returns it is
+    observation, return, action. The action is read where the last token before it stands, the return (where the
+    network tells it) at the observation. Return tokens of predicted returns are seen by nothing but themselves, so
+    that no prediction is a copy of an earlier return; they hold the observation too, as actions are read there. All
+    tokens of a step share its timestep embedding; one layer norm follows.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class DecisionTransformerNetwork(nn.Module):
         return_bins: int = 0,
         timestep_std: float = 1.0,
     ) -> None:
-        """`max_timestep` is the longest episode; `return_bins` the number of distinct returns to generate.
+        """`max_timestep` is the longest episode; `return_bins` the number of distinct returns to tell apart.
 
         Timestep embeddings start as N(0, timestep_std): their size against that of what they are added to.
         """
@@ -59,7 +61,7 @@ class DecisionTransformerNetwork(nn.Module):
             self.action_head = nn.Sequential(nn.Linear(width, size), nn.Tanh())
         if self.returns == "given":
             self.embed_return: nn.Module = nn.Linear(1, width)
-        elif self.returns == "generated":
+        elif self.returns != "none":
             self.embed_return = nn.Embedding(return_bins, width)
             self.return_head = nn.Linear(width, return_bins)
         self.embed_norm = nn.LayerNorm(width)
@@ -69,26 +71,57 @@ class DecisionTransformerNetwork(nn.Module):
     def forward(
         self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Action predictions [B, T, actions] and, for generated returns, return logits [B, T, bins].
+        """Action predictions [B, T, actions] and, for generated and predicted returns, return logits [B, T, bins].
 
-        `returns` are scaled [B, T] floats, or bins [B, T] for generated ones; `observations` are encoder input.
+        `returns` are scaled [B, T] floats, or bins [B, T] where there are return logits; `observations` are encoder
+        input.
         """
+        batch, length = timesteps.shape
+        tokens = self._tokens(returns, observations, actions, timesteps)
+        visible = self._token_masks(tokens, mask, length)
+        hidden = self.transformer(tokens, *visible).view(batch, length, tokens.shape[1] // length, -1)
+        return_logits = self.return_head(hidden[:, :, 0]) if self.returns in ("generated", "predicted") else None
+        return self.action_head(hidden[:, :, 0 if self.returns == "none" else 1]), return_logits
+
+    def attention_weights(
+        self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Of the first token of each step over all of them, [layers, B, heads, T, T, kinds of token], as in `forward`.
+
+        The last axis is the tokens of the step that is looked at, in their order; with it, a row sums to 1.
+        """
+        length = timesteps.shape[1]
+        tokens = self._tokens(returns, observations, actions, timesteps)
+        weights = self.transformer.attention_weights(tokens, *self._token_masks(tokens, mask, length))
+        kinds = tokens.shape[1] // length
+        of_first = weights[..., ::kinds, :]
+        return of_first.reshape(*of_first.shape[:-1], length, kinds)
+
+    def _tokens(self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
+        """What the stack reads, [B, T x kinds, width]."""
         time = self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
         observation = self.embed_observation(observations) + time
         action = self._embed_actions(actions) + time
         if self.returns == "none":
-            kinds, read_action = [observation, action], 0
+            kinds = [observation, action]
         elif self.returns == "given":
-            kinds, read_action = [self.embed_return(returns[..., None]) + time, observation, action], 1
+            kinds = [self.embed_return(returns[..., None]) + time, observation, action]
+        elif self.returns == "generated":
+            kinds = [observation, self.embed_return(returns) + time, action]
         else:
-            kinds, read_action = [observation, self.embed_return(returns) + time, action], 1
+            kinds = [observation, observation + self.embed_return(returns), action]
         batch, length, width = time.shape
         tokens = torch.stack(kinds, dim=2).view(batch, length * len(kinds), width)
-        token_mask = None if mask is None else mask.repeat_interleave(len(kinds), dim=1)
-        tokens = self.embed_dropout(self.embed_norm(tokens))
-        hidden = self.transformer(tokens, token_mask).view(batch, length, len(kinds), width)
-        returns_out = self.return_head(hidden[:, :, 0]) if self.returns == "generated" else None
-        return self.action_head(hidden[:, :, read_action]), returns_out
+        normed: Tensor = self.embed_dropout(self.embed_norm(tokens))
+        return normed
+
+    def _token_masks(self, tokens: Tensor, mask: Tensor | None, length: int) -> tuple[Tensor | None, Tensor | None]:
+        """Which tokens are no padding, [B, T x kinds], and which are private, [T x kinds]."""
+        kinds = tokens.shape[1] // length
+        token_mask = None if mask is None else mask.repeat_interleave(kinds, dim=1)
+        if self.returns != "predicted":
+            return token_mask, None
+        return token_mask, torch.arange(tokens.shape[1], device=tokens.device) % kinds == 1
 
     def _embed_actions(self, actions: Tensor) -> Tensor:
         if isinstance(self.action_space, gym.spaces.Discrete):

@@ -63,7 +63,8 @@ def _seeds_of_every_start(starts: int, episodes: int) -> list[int]:
 
 
 def _dataset(name: str, graph: Graph, seed: int) -> TrajectoryDataset:
-    return store.open_or_make(f"{name}-{WALKS}-walks", partial(random_walks, graph, walks=WALKS, seed=seed))
+    walks = store.open_or_make(f"{name}-{WALKS}-walks", partial(random_walks, graph, walks=WALKS, seed=seed))
+    return walks.with_info({"edges": np.argwhere(graph.edges).tolist()})  # [from, to] each: a report draws them
 
 
 TASKS: dict[str, Callable[[], Task]] = {f"graph-{n}": partial(graph_task, n) for n in range(GRAPHS)}

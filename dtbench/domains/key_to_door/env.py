@@ -48,7 +48,7 @@ CELL_NAMES = ("floor", "wall", "key", "door")
 FLOOR, WALL, KEY, DOOR = range(4)
 VIEW_RADIUS = 2  # an egocentric 5 x 5 view
 
-_MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
+MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
 _COLOURS = {"floor": (46, 49, 56), "wall": (120, 124, 133), "key": (240, 200, 60), "door": (90, 60, 180)}
 _PLAYER_COLOUR = (220, 70, 60)
 _TILE = 24  # pixels
@@ -68,8 +68,8 @@ def _padded_maps() -> NDArray[np.int8]:
 
 
 _MAPS = _padded_maps()
-_KEY_CELLS = _cells(ROOMS[0], "k")
-_START_CELLS = tuple(_cells(room, "+") for room in ROOMS)
+KEY_CELLS = _cells(ROOMS[0], "k")
+START_CELLS = tuple(_cells(room, "+") for room in ROOMS)
 _PHASE_OF_STEP = np.repeat(np.arange(3), PHASE_STEPS)
 _VIEW = np.arange(2 * VIEW_RADIUS + 1)
 
@@ -141,15 +141,15 @@ class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray
 
     def _start(self, rows: NDArray[np.int64]) -> None:
         for row in rows:
-            key, start = self.generators[row].integers((len(_KEY_CELLS), len(_START_CELLS[0])))
-            self.key_position[row], self.position[row] = _KEY_CELLS[key], _START_CELLS[0][start]
+            key, start = self.generators[row].integers((len(KEY_CELLS), len(START_CELLS[0])))
+            self.key_position[row], self.position[row] = KEY_CELLS[key], START_CELLS[0][start]
         self.has_key[rows] = False
         self.elapsed[rows] = 0
         self._finished[rows] = False
 
     def _move(self, actions: NDArray[np.int64], playing: NDArray[np.bool_]) -> None:
         phase = self._phase()
-        ahead = self.position + _MOVES[actions]
+        ahead = self.position + MOVES[actions]
         kind = _MAPS[phase, ahead[:, 0] + VIEW_RADIUS, ahead[:, 1] + VIEW_RADIUS]
         free = playing & ((kind == FLOOR) | ((kind == DOOR) & self.has_key))
         self.position[free] = ahead[free]
@@ -163,7 +163,7 @@ class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray
     def _enter_next_room(self, playing: NDArray[np.bool_]) -> None:
         for phase in (1, 2):
             arriving = playing & (self.elapsed == sum(PHASE_STEPS[:phase]))
-            self.position[arriving] = _START_CELLS[phase][0]
+            self.position[arriving] = START_CELLS[phase][0]
 
     def _phase(self) -> NDArray[np.int64]:
         return _PHASE_OF_STEP[np.minimum(self.elapsed, HORIZON - 1)]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dtbench.data import store
 from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.domains.key_to_door.credit import inspect_credit
 from dtbench.domains.key_to_door.data import random_walks
 from dtbench.domains.key_to_door.env import KeyToDoorVectorEnv
 from dtbench.evaluation import Episodes
@@ -26,6 +27,7 @@ def key_to_door(name: str, episodes: int) -> Task:
         score=success_rate,
         score_name="success rate (%)",
         target_returns=(1.0,),
+        inspect=inspect_credit,
         description=f"Take the key, cross an empty room, open the door; {episodes} random walks as data.",
     )
 
