@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := .venv-peers
+RLIABLE := .venv-rliable
 
-.PHONY: demo test check lint format wheel peers d4rl clean
+.PHONY: install demo test check lint format wheel peers rliable d4rl docs system report clean
 
 ## Train DT, BC and CQL on Key-to-Door, Hopper and Pong through Ray Tune, on data made here: asks no server for anything
 ## but the packages. Prints a table and the path of the report.
@@ -14,9 +15,14 @@ demo: $(INSTALLED)
 	$(DEMO) run --suite demo --source generated --results demo/results
 	$(DEMO) report --suite demo --results demo/results --out demo/report
 
-## The fast tests; they need no GPU and no network, and Ray only where marked `ray`.
+## The fast tests; they need no GPU and no network, and Ray only where marked `ray`. Those that need d3rlpy, rliable,
+## Chromium or LaTeX run where `make peers`, `make rliable` or `make system` has put it.
 test: $(INSTALLED)
-	$(if $(wildcard $(PEERS)/.installed),DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python) $(BIN)/python -m pytest
+	$(if $(wildcard $(PEERS)/.installed),DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python) \
+	$(if $(wildcard $(RLIABLE)/.installed),DTBENCH_RLIABLE_PYTHON=$(CURDIR)/$(RLIABLE)/bin/python) \
+	$(BIN)/python -m pytest
+
+install: $(INSTALLED)
 
 ## Format, lint, types, tests.
 check: lint test
@@ -46,6 +52,27 @@ $(PEERS)/.installed: constraints.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check d3rlpy==2.8.1
 	touch $@
 
+## An environment with rliable, which needs an older pandas; `make test` then compares statistics with it.
+rliable: $(RLIABLE)/.installed
+
+$(RLIABLE)/.installed:
+	$(PYTHON) -m venv $(RLIABLE)
+	$(RLIABLE)/bin/python -m pip install --quiet --disable-pip-version-check rliable==1.2.0 pandas==2.3.3 arch==7.2.0
+	touch $@
+
+## Debian's Chromium and LaTeX, for the tests of the page and of the LaTeX tables.
+system:
+	tools/debian_packages.sh
+
+## The documentation site, into docs/_build.
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -W -q docs docs/_build
+
+## Tables, figures and the page from results/scores, then the check that CI makes.
+report: $(INSTALLED)
+	$(BIN)/dtbench report
+	$(BIN)/dtbench report --check
+
 ## The package d4rl without what it needs: nothing imports it, the tests read its scores and addresses.
 d4rl: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps d4rl==1.1
@@ -55,4 +82,4 @@ wheel: $(INSTALLED)
 	tools/check_wheel.sh $(BIN)/python
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo build dist
+	rm -rf $(VENV) $(PEERS) $(RLIABLE) demo build dist docs/_build

@@ -1,18 +1,17 @@
 """The command line. Exit codes: 0 all is well, 1 trials failed, 2 a mistake in what was asked, 130 interrupted."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from dtbench.cli_data import data_app
-from dtbench.errors import DtbenchError, NothingToReport, UnknownName
+from dtbench.cli_report import COMMANDS, ResultsOption, keep_scores
+from dtbench.errors import DtbenchError, UnknownName
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
-    from dtbench.analysis.scores import SuiteResults
-    from dtbench.ledger import Ledger
     from dtbench.spec import TrialSpec
 
 app = typer.Typer(
@@ -34,7 +33,6 @@ TaskOption = Annotated[list[str] | None, typer.Option("--task", "-t", help="Name
 SourceOption = Annotated[
     str | None, typer.Option(help="Of the data: auto (real on disk, else download, else generate), d4rl, minari, ...")
 ]
-ResultsOption = Annotated[Path, typer.Option(help="Folder of the ledger (runs/) and the score tables (scores/).")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="path=value, e.g. evaluation.episodes=50, budget=100 or DT.dropout=0.2"),
@@ -56,7 +54,7 @@ def run(
 ) -> None:
     """Run what is missing of a suite; what is done stays done, what was interrupted continues."""
     from dtbench import progress
-    from dtbench.analysis.report import final_rows
+    from dtbench.analysis.material import final_rows
     from dtbench.calibration import check_room
     from dtbench.execution import check_address
     from dtbench.ledger import Ledger
@@ -78,7 +76,7 @@ def run(
     progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))
     document = ledger.remember_suite(resolved_document(whole, specs))
     states = _execute(missing, ledger.root, local=local, address=address)
-    found = _write_scores(document, ledger, results)
+    found = keep_scores(document, ledger, results)
     if found.records:
         progress.say_scores(final_rows(found), list(document["contenders"]), document["tasks"])
     failed = [spec for spec in missing if states[spec.key] != "done"]
@@ -137,50 +135,8 @@ def list_(
     listings[what]()
 
 
-@app.command()
-def report(
-    suite: Annotated[str | None, typer.Option("--suite", "-s", help="Default: every suite that ran here.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Default: the suite as it last ran.")] = None,
-    results: ResultsOption = Path("results"),
-    out: Annotated[Path, typer.Option(help="Folder for <suite>/index.html and its files.")] = Path("report"),
-) -> None:
-    """Write tables, figures and one HTML page from the ledger, and results/scores/<suite>.csv."""
-    from dtbench.analysis.report import write_report
-    from dtbench.ledger import Ledger
-
-    ledger = Ledger(results / "runs")
-    for document in _reported_suites(ledger, suite, preset):
-        found = _write_scores(document, ledger, results)
-        if found.records:
-            typer.echo(str(write_report(found, out / str(document["name"])).resolve()))
-        else:
-            typer.echo(f"{document['name']}: no finished trial to report.", err=True)
-
-
-@app.command()
-def plot(
-    suite: Annotated[str, typer.Option("--suite", "-s", help="A suite that ran here.")],
-    task: Annotated[
-        str | None,
-        typer.Option("--task", "-t", help="Name, its beginning, or a pattern. Default: all tasks together."),
-    ] = None,
-    kind: Annotated[str, typer.Option(help="targets, progress or bars")] = "targets",
-    out: Annotated[Path | None, typer.Option(help="A .png, .svg or .pdf. Default: <kind>-<task>.png here.")] = None,
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Draw one figure from the ledger: achieved against target return, score over training, or final scores."""
-    from dtbench.analysis.plot import check_file, draw, write_drawing
-    from dtbench.analysis.scores import collect
-    from dtbench.ledger import Ledger
-
-    if out is not None:
-        check_file(out)
-    ledger = Ledger(results / "runs")
-    (document,) = _reported_suites(ledger, suite, None)
-    drawing = draw(collect(document, ledger), kind, task)
-    path = out or Path(f"{drawing.name}.png")
-    write_drawing(drawing, path)
-    typer.echo(str(path.resolve()))
+for _command in COMMANDS:
+    app.command()(_command)
 
 
 @app.command()
@@ -226,32 +182,6 @@ def _execute(missing: "list[TrialSpec]", root: Path, *, local: bool, address: st
     except KeyboardInterrupt:
         typer.echo("interrupted: what is done is kept, the same command continues the rest.", err=True)
         raise typer.Exit(130) from None
-
-
-def _reported_suites(ledger: "Ledger", suite: str | None, preset: str | None) -> list[Mapping[str, Any]]:
-    """The asked suite, or all that ran: as they last ran, or with another preset."""
-    remembered = ledger.remembered_suites()
-    if preset and suite:
-        from dtbench.suite import load_suite, resolved_document, trial_specs
-
-        chosen = load_suite(suite, preset=preset)
-        return [resolved_document(chosen, trial_specs(chosen))]
-    if preset:
-        raise DtbenchError("--preset needs --suite: which suite's preset?")
-    if not remembered:
-        raise NothingToReport(f"the ledger {ledger.root} is empty. Run a suite first: dtbench run --suite NAME")
-    if suite and suite not in remembered:
-        raise UnknownName("suite in this ledger", suite, remembered, hint=f"Run it first: dtbench run -s {suite}")
-    return [remembered[name] for name in ([suite] if suite else remembered)]
-
-
-def _write_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path) -> "SuiteResults":
-    from dtbench.analysis.scores import collect, write_scores
-
-    found = collect(document, ledger)
-    if len(found.scores):
-        write_scores(found.scores, results / "scores" / f"{document['name']}.csv")
-    return found
 
 
 def main() -> NoReturn:

@@ -20,32 +20,34 @@ def dtbench(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 def test_run_resume_extend_and_report(tmp_path: Path) -> None:
-    assert "7 to run" in dtbench(*RUN, "--local").stdout
+    assert "8 to run" in dtbench(*RUN, "--local").stdout
     table = tmp_path / "results" / "scores" / "key-to-door.csv"
     first = table.read_bytes()
     again = dtbench(*RUN, "--local")
-    assert "7 done, 0 to run" in again.stdout
+    assert "8 done, 0 to run" in again.stdout
     assert table.read_bytes() == first
 
     extended = dtbench(*RUN, "--local", "--seeds", "0..1", "--contender", "Random", "--contender", "CQL")
     assert "4 trials, 2 done, 2 to run" in extended.stdout
     scores = pd.read_csv(table)
-    assert set(scores.contender) == {"DT", "BC", "BC successful", "BC 10%", "CQL", "CQL history", "Random"}
+    transformers = {"DT", "DT predicting returns", "BC", "BC successful", "BC 10%"}
+    assert set(scores.contender) == transformers | {"CQL", "CQL history", "Random"}
     assert scores.groupby("contender").seed.nunique()["CQL"] == 2
 
     page = Path(dtbench("report").stdout.strip())
-    assert page == (tmp_path / "report" / "key-to-door" / "index.html").resolve()
+    assert page == (tmp_path / "report" / "index.html").resolve()
     text = page.read_text()
     assert "BC successful" in text
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
     before = {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
     dtbench("report", "--suite", "key-to-door")
     assert before == {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
-    assert {path.suffix for path in before} == {".html", ".md", ".csv", ".tex", ".svg", ".png"}
+    assert {path.suffix for path in before} == {".html", ".md", ".csv", ".tex", ".svg", ".png", ".pdf"}
+    dtbench("report", "--check")
 
     key = scores.trial[0]
     assert "provenance.json" in dtbench("show", key).stdout
-    assert "9 finished trials" in dtbench("list", "runs").stdout
+    assert "10 finished trials" in dtbench("list", "runs").stdout
     assert "To go: 0 s of trial time" in dtbench("plan", *RUN[1:]).stdout
 
 

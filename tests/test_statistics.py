@@ -1,7 +1,12 @@
 """Statistics, against numbers worked by hand."""
 
+from random import Random
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from dtbench.analysis import statistics
 from dtbench.analysis.statistics import Interval, bootstrap_interval, estimate, success_interval
@@ -162,3 +167,138 @@ def test_the_mean_over_tasks_needs_every_task() -> None:
     assert whole.values == (20,)  # of the one seed that ran on both
     assert whole.interval is None  # the second task has one seed
     assert statistics.matrix_estimate(np.array([[10.0, nan]])) is None
+
+
+def test_the_optimality_gap_is_in_points_and_more_than_enough_makes_up_for_nothing() -> None:
+    scores = np.array([[100.0, 40.0], [500.0, 80.0]])  # short by 0, 60, 0, 20
+    assert statistics.optimality_gap(scores) == pytest.approx(20)
+    assert statistics.optimality_gap(scores / 100, gamma=1) == pytest.approx(0.2)
+
+
+def test_every_task_counts_equally_in_the_optimality_gap() -> None:
+    scores = np.array([[0.0, 90.0], [20.0, nan], [40.0, nan]])  # short by 80 and by 10
+    assert statistics.optimality_gap(scores) == pytest.approx(45)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", statistics.AGGREGATES)
+def test_a_task_that_nobody_ran_leaves_no_aggregate(name: str) -> None:
+    for scores in (np.array([[1.0, nan], [2.0, nan]]), np.empty((0, 2))):
+        assert np.isnan(statistics.AGGREGATES[name](scores))
+        assert statistics.aggregate_intervals(scores) == dict.fromkeys(statistics.AGGREGATES)
+        assert np.isnan(statistics.probability_of_improvement(scores, np.ones((3, 2))))
+
+
+def test_one_run_of_a_task_leaves_no_interval() -> None:
+    scores = np.array([[1.0, 2.0], [2.0, nan]])
+    assert not statistics.repeated(scores)
+    assert statistics.aggregate_intervals(scores, which=["iqm"]) == {"iqm": None}
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (3, 4), (5, 7), (7, 3), (13, 2), (80, 2)])
+def test_the_fast_intervals_are_those_of_the_statistics_themselves(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(shape)
+    scores = rng.normal(60, 40, shape)
+    if shape[0] > 2:
+        scores[-1, 0] = nan
+    fast = statistics.aggregate_intervals(scores, seed=3)
+    for name, statistic in statistics.AGGREGATES.items():
+        slow, interval = bootstrap_interval(statistic, scores, seed=3), fast[name]
+        assert interval is not None
+        assert (interval.low, interval.high) == pytest.approx((slow.low, slow.high), abs=1e-9)
+
+
+def test_intervals_do_not_depend_on_how_many_resamples_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = np.random.default_rng(0).normal(size=(2, 4, 3))
+    chance = statistics.probability_of_improvement
+    whole = bootstrap_interval(chance, ours, theirs), statistics.aggregate_intervals(ours)
+    monkeypatch.setattr(statistics, "_CHUNK", 37)
+    assert (bootstrap_interval(chance, ours, theirs), statistics.aggregate_intervals(ours)) == whole
+
+
+@pytest.mark.parametrize("runs", [2, 5, 9, 70, 5000])
+def test_every_run_is_drawn_equally_often(runs: int) -> None:
+    scores = np.arange(float(runs))[:, None]
+    draws = statistics._draws(scores, 2000, np.random.default_rng(0))
+    drawn = next(statistics._resampled(scores, draws, [slice(0, 2000)]))[..., 0]
+    assert drawn.shape == (2000, runs)
+    counts = np.bincount(drawn.ravel().astype(int), minlength=runs)
+    assert len(counts) == runs
+    assert abs(counts - 2000).max() < 6 * np.sqrt(2000)
+    assert abs(drawn.mean(axis=0) - scores.mean()).max() < 6 * scores.std() / np.sqrt(2000)  # at every place
+    means = statistics._resampled_task_means(scores, draws)[0]
+    assert means == pytest.approx(drawn.mean(axis=1))
+
+
+def test_both_samples_of_a_comparison_are_resampled_on_their_own() -> None:
+    same = column(1, 2)  # drawn together, they would tie always
+    interval = bootstrap_interval(statistics.probability_of_improvement, same, same)
+    assert interval == Interval(0, 1)
+
+
+def test_a_profile_is_the_share_of_runs_that_score_more_averaged_over_tasks() -> None:
+    scores = np.array([[1.0, 5.0], [2.0, nan], [3.0, nan], [3.0, nan]])
+    profile = statistics.performance_profile(scores, np.array([0.0, 1, 2, 3, 5]))
+    assert profile.share == pytest.approx([1, (0.75 + 1) / 2, (0.5 + 1) / 2, (0 + 1) / 2, 0])
+    assert profile.band is None  # the second task has one run
+
+
+def test_the_band_of_a_profile_is_that_of_the_share_at_each_threshold() -> None:
+    scores, thresholds = np.random.default_rng(0).normal(50, 20, (7, 20)), np.array([20.0, 50, 70])
+    scores[2, 1] = nan
+    profile = statistics.performance_profile(scores, thresholds)
+    assert profile.band is not None
+    for place, threshold in enumerate(thresholds):
+
+        def share(drawn: statistics.Array, threshold: float = threshold) -> statistics.Array:
+            return statistics.mean(np.where(np.isnan(drawn), nan, drawn > threshold))
+
+        slow = bootstrap_interval(share, scores)
+        assert (profile.band[0][place], profile.band[1][place]) == pytest.approx((slow.low, slow.high))
+        assert slow.holds(profile.share[place])
+
+
+def test_a_profile_of_a_task_that_nobody_ran_is_nan() -> None:
+    profile = statistics.performance_profile(np.array([[1.0, nan], [2.0, nan]]), np.array([0.0, 1.0]))
+    assert np.isnan(profile.share).all()
+    assert profile.band is None
+
+
+def test_a_missing_seed_is_left_out_of_an_estimate() -> None:
+    assert estimate([1.0, nan, 3.0]) == estimate([1.0, 3.0])
+    with pytest.raises(ValueError, match="at least one seed"):
+        estimate([nan])
+
+
+matrices = arrays(
+    np.float64,
+    st.tuples(st.integers(1, 6), st.integers(1, 5)),
+    elements=st.floats(-1e3, 1e3, width=32),
+)
+
+
+@settings(deadline=None)
+@given(matrices, st.floats(-100, 100, width=32), st.floats(0.125, 10, width=32))
+def test_aggregates_of_shifted_and_stretched_scores_are_shifted_and_stretched(
+    scores: statistics.Array, shift: float, stretch: float
+) -> None:
+    for name in ("mean", "median", "iqm"):
+        statistic = statistics.AGGREGATES[name]
+        assert statistic(stretch * scores + shift) == pytest.approx(stretch * statistic(scores) + shift, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(matrices, st.randoms(use_true_random=False))
+def test_the_order_of_runs_and_of_tasks_does_not_matter(scores: statistics.Array, random: Random) -> None:
+    shuffled = scores[random.sample(range(len(scores)), len(scores))]
+    shuffled = shuffled[:, random.sample(range(scores.shape[1]), scores.shape[1])]
+    for statistic in statistics.AGGREGATES.values():
+        assert statistic(shuffled) == pytest.approx(statistic(scores), abs=1e-9)
+
+
+@settings(deadline=None)
+@given(matrices)
+def test_of_two_contenders_one_or_the_other_is_better(scores: statistics.Array) -> None:
+    chance = statistics.probability_of_improvement
+    assert chance(scores, -scores) + chance(-scores, scores) == pytest.approx(1)
+    assert chance(scores, scores) == pytest.approx(0.5)

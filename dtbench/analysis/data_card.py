@@ -1,15 +1,12 @@
 """The card of a dataset as a picture: how its returns and the lengths of its episodes are spread."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
-from dtbench import shipped
+from dtbench.analysis.figures.style import style
 from dtbench.data.trajectories import TrajectoryDataset
 
 BINS = 40
@@ -20,7 +17,7 @@ def write_card(dataset: TrajectoryDataset, name: str, folder: Path) -> list[Path
     """Write <name>.svg and <name>.png into the folder; equal data give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-    with _style():
+    with style():
         figure = _drawn(dataset, name)
         paths = []
         for kind, nothing in (
@@ -71,13 +68,3 @@ def _draw_strip(dataset: TrajectoryDataset, figure: SubFigure) -> None:
         axes.imshow(dataset.observations[step], cmap="gray", vmin=0, vmax=255)
         axes.set_axis_off()
         axes.set_title(f"step {step - begin}", fontsize=6, fontweight="normal", loc="center")
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """The project's style, whatever the user's matplotlibrc says: as in figures.py."""
-    style = mpl.rc_params_from_file(shipped.find("report", "dtbench.mplstyle"), use_default_template=False)
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(style)
-        yield

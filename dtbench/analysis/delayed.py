@@ -8,7 +8,8 @@ import pandas as pd
 from dtbench.analysis import statistics
 from dtbench.analysis.published import NOT_RUN, Circumstances, Published, PublishedTable, verdict
 from dtbench.analysis.statistics import Array, Estimate, Interval
-from dtbench.analysis.tables import DASH, Cell, Column, Estimates, Table, hole, number_cell, with_interval
+from dtbench.analysis.table import DASH, Cell, Column, Table, hole, number_cell, with_interval
+from dtbench.analysis.tables import Counts, Estimates, Links, no_number
 
 LOSS_RULE = (
     "Loss: by how much the mean score falls, in per cent of the score with dense rewards; negative where delay helps. "
@@ -38,18 +39,25 @@ def delayed_table(
     contenders: Sequence[str],
     published: Sequence[PublishedTable],
     circumstances: Mapping[str, Circumstances],
+    broken: Counts | None = None,
+    links: Links | None = None,
 ) -> Table | None:
-    """Dense and delayed scores side by side, ours and the paper's; None where the suite has no such pair."""
-    rows = []
+    """Dense and delayed scores side by side, ours and the paper's; None where the suite has no such pair.
+
+    `broken` counts trials that finished without a number.
+    """
+    rows, broken, links = [], broken or {}, links or {}
     for late, dense in delayed_pairs(tasks).items():
         for name in contenders:
-            ours = [estimates.get((task, name)) for task in (dense, late)]
-            theirs = [_printed(published, task, name) for task in (dense, late)]
-            if any(ours) or any(theirs):
+            cells = [(task, name) for task in (dense, late)]
+            ours = [estimates.get(cell) for cell in cells]
+            theirs = [_printed(published, *cell) for cell in cells]
+            shown = [_ours(estimates.get(cell), broken.get(cell, 0), links.get(cell, "")) for cell in cells]
+            if any(ours) or any(theirs) or any(map(broken.get, cells)):
                 here = _both(circumstances, dense, late)
                 labels = (Cell(dense), Cell(name), Cell(here.source or DASH))
-                said = _verdict(ours[1], published, late, name, here)
-                rows.append((*labels, *_ours(ours), _loss_cell(finals, dense, late, name), *_theirs(theirs), said))
+                said = _verdict(ours[1], published, cells[1], here, broken.get(cells[1], 0))
+                rows.append((*labels, *shown, _loss_cell(finals, dense, late, name), *_theirs(theirs), said))
     if not rows:
         return None
     names = ("Dense", "Delayed", "Loss (%)", "Published dense", "Published delayed", "Published loss (%)")
@@ -74,10 +82,10 @@ def _joined(lists: Iterable[str]) -> str:
     return ", ".join(sorted({name for text in lists for name in text.split(", ") if name}))
 
 
-def _ours(ours: Sequence[Estimate | None]) -> tuple[Cell, ...]:
-    return tuple(
-        Cell(with_interval(one.mean, one.interval), one.mean) if one else Cell(NOT_RUN, kind="hole") for one in ours
-    )
+def _ours(ours: Estimate | None, broken: int, link: str) -> Cell:
+    if ours is None:
+        return Cell(no_number(broken, broken), kind="hole", link=link) if broken else Cell(NOT_RUN, kind="hole")
+    return Cell(with_interval(ours.mean, ours.interval), ours.mean, link=link)
 
 
 def _loss_cell(finals: pd.DataFrame, dense: str, late: str, name: str) -> Cell:
@@ -108,10 +116,11 @@ def _theirs(theirs: Sequence[Published | None]) -> tuple[Cell, ...]:
 
 
 def _verdict(
-    ours: Estimate | None, published: Sequence[PublishedTable], task: str, name: str, here: Circumstances
+    ours: Estimate | None, published: Sequence[PublishedTable], cell: tuple[str, str], here: Circumstances, broken: int
 ) -> Cell:
-    table = next((table for table in published if (task, name) in table.numbers), None)
+    table = next((table for table in published if cell in table.numbers), None)
     if table is None:
         return Cell("no published number", kind="hole")
-    said = verdict(ours, table.numbers[task, name], why_not=table.why_not(task, name, here))
+    why_not = table.why_not(*cell, here, broken=broken)
+    said = verdict(ours, table.numbers[cell], why_not=why_not, broken=broken)
     return Cell(said, kind="hole" if ours is None else said.partition(":")[0].replace(" ", "-"))

@@ -1,4 +1,4 @@
-"""The page: what a report says besides its results, and how sections become one HTML file or Markdown."""
+"""What a report says besides its results: protocol, data, contenders, software; and what a section is."""
 
 import json
 import re
@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
-from dtbench import shipped
-from dtbench.analysis.figures import INK, Drawing
+from dtbench.analysis.figures import Drawing
 from dtbench.analysis.published import VERDICT_RULE
 from dtbench.analysis.scores import SuiteResults
 from dtbench.analysis.statistics import success_interval
-from dtbench.analysis.tables import DASH, Cell, Column, Table, escape_markdown, hole, number_cell
-from dtbench.ledger import TrialRecord
+from dtbench.analysis.table import DASH, Cell, Column, Table, hole, number_cell
+from dtbench.ledger import TrialRecord, Unfinished
 from dtbench.spec import EPSILON
 
 SMOKE = "SMOKE: numbers mean nothing. The smoke preset only shows that everything runs."
@@ -29,7 +26,7 @@ INTERVAL_RULE = (
 )
 
 # Long lists inside a data recipe are drawn, not printed.
-_DRAWN = ("walk_steps_to_goal", "shortest_steps")
+_DRAWN = ("walk_steps_to_goal", "shortest_steps", "edges")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,44 +38,12 @@ class Section:
     tables: tuple[Table, ...] = ()
     drawings: tuple[Drawing, ...] = ()
     folded: bool = False  # long tables that few readers open
+    in_page: bool = True  # False: in files and Markdown only, because the page shows it otherwise
 
     @property
     def anchor(self) -> str:
         """The heading as an HTML id."""
         return re.sub(r"[^a-z0-9]+", "-", self.heading.lower()).strip("-")
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A report, not yet in any format."""
-
-    title: str
-    description: str
-    facts: tuple[tuple[str, str], ...]  # what a reader wants to know first
-    warning: str  # empty where the numbers mean something
-    sections: tuple[Section, ...]
-
-
-def html(page: Page) -> str:
-    """One self-contained file: inline styles and figures, no address outside itself."""
-    return _render("templates/index.html.j2", page, autoescape=True)
-
-
-def markdown(page: Page) -> str:
-    """The same for a repository's web page or a pager; figures are linked from figures/."""
-    return _render("templates/report.md.j2", page, autoescape=False)
-
-
-def inline_svg(drawing: Drawing) -> Markup:
-    """An SVG element that takes its ink from the page and whose ids meet no other figure's."""
-    text = drawing.svg.decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawing.name}-", text)
-    text = text.replace(INK, "currentColor")
-    label = Markup(' role="img" aria-label="{}"').format(drawing.alt)
-    return Markup(text.replace("<svg", f"<svg{label}", 1).strip())
 
 
 def protocol(results: SuiteResults, finals: pd.DataFrame) -> tuple[str, ...]:
@@ -187,7 +152,8 @@ def seed_table(finals: pd.DataFrame, score_names: Mapping[str, str]) -> Table:
             *(number_cell(row["score"]), *_evaluation_noise(row["successes"], row["episodes"])),
             *(Cell(str(row["episodes"]), int(row["episodes"])), number_cell(row["return_mean"], 2)),
             *(number_cell(row["length_mean"]), Cell(str(row["step"]), int(row["step"]))),
-            *(number_cell(row["target"], 2), Cell(row["dataset_source"]), Cell(row["trial"])),
+            *(number_cell(row["target"], 2), Cell(row["dataset_source"])),
+            Cell(row["trial"], link=f"trial-{row['trial']}"),
         )
         for row in finals.to_dict("records")
     ]
@@ -202,13 +168,27 @@ def seed_table(finals: pd.DataFrame, score_names: Mapping[str, str]) -> Table:
     return Table("seeds", "Final score of every trial", tuple(columns), tuple(rows), notes)
 
 
-def not_run_table(results: SuiteResults) -> Table:
-    """Trials that the suite asks for and the ledger does not hold."""
+def not_run_table(results: SuiteResults, broken: Sequence[TrialRecord] = ()) -> Table:
+    """Trials that the suite asks for and that have no number, with why; `broken` are those that scored NaN."""
     order = order_of(results)
-    specs = sorted(results.not_run, key=lambda spec: order(spec.task, spec.contender, spec.seed))
-    rows = [(Cell(spec.task), Cell(spec.contender), Cell(str(spec.seed), spec.seed), Cell(spec.key)) for spec in specs]
-    columns = (Column("Task"), Column("Contender"), Column("Seed", number=True), Column("Trial"))
-    return Table("not-run", "Not finished: missing or failed", columns, tuple(rows))
+    found = [(trial.spec, _why_not_run(trial)) for trial in results.unfinished]
+    found += [(record.spec, "its score is NaN") for record in broken]
+    found.sort(key=lambda one: order(one[0].task, one[0].contender, one[0].seed))
+    rows = [
+        (
+            *(Cell(spec.task), Cell(spec.contender), Cell(str(spec.seed), spec.seed), Cell(why, kind="hole")),
+            Cell(spec.key, link=f"trial-{spec.key}"),
+        )
+        for spec, why in found
+    ]
+    columns = (Column("Task"), Column("Contender"), Column("Seed", number=True), Column("Why"), Column("Trial"))
+    return Table("not-run", "Planned, but without a number", columns, tuple(rows))
+
+
+def _why_not_run(trial: Unfinished) -> str:
+    told = {"missing": "never began", "partial": "began and did not end"}
+    last = trial.error.strip().splitlines()[-1:]
+    return told.get(trial.state) or ": ".join([trial.state, *last])
 
 
 def software_table(records: Sequence[TrialRecord]) -> Table:
@@ -238,19 +218,6 @@ def order_of(results: SuiteResults) -> Callable[..., tuple[Any, ...]]:
         return tasks.index(task), names.index(contender) if contender is not None else 0, seed
 
     return key
-
-
-def _render(template: str, page: Page, *, autoescape: bool) -> str:
-    environment = Environment(
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(svg=inline_svg, md=escape_markdown)
-    source = shipped.find("report", template).read_text(encoding="utf-8")
-    return environment.from_string(source).render(page=page)
 
 
 def _targets(results: SuiteResults, finals: pd.DataFrame) -> Iterator[str]:

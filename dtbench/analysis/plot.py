@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dtbench.analysis import figures, report
+from dtbench.analysis import figures, material
 from dtbench.analysis.figures import Drawing
-from dtbench.analysis.report import Material
+from dtbench.analysis.material import Material
 from dtbench.analysis.scores import SuiteResults
 from dtbench.errors import InvalidValue, NothingToReport, UnknownName
 from dtbench.ledger import write_bytes
@@ -28,7 +28,7 @@ def draw(results: SuiteResults, kind: str, task: str | None = None) -> Drawing:
     chosen = choose_task(known, task) if task is not None else known[0] if len(known) == 1 else None
     if not any(chosen in (None, record.spec.task) for record in results.records):
         raise NothingToReport(f"no trial of {chosen or suite} has finished. Run it first: dtbench run -s {suite}")
-    drawing = KINDS[kind](report.gather(results), chosen)
+    drawing = KINDS[kind](material.gather(results), chosen)
     if drawing is None:
         where = chosen or f"the tasks of {suite}"
         raise NothingToReport(f"nothing to draw: {_LACKING[kind]} on {where}.")
@@ -73,34 +73,68 @@ def write_drawing(drawing: Drawing, path: Path) -> None:
         raise InvalidValue(f"cannot write {path}: {error.strerror or error}.") from error
 
 
-def _targets(material: Material, task: str | None) -> Drawing | None:
-    found = [one for one in report.all_targets(material) if task in (None, one.task)]
+def _targets(gathered: Material, task: str | None) -> Drawing | None:
+    found = [one for one in material.all_targets(gathered) if task in (None, one.task)]
     if len(found) == 1:
-        return figures.draw_targets(material.scene, found[0])
-    return figures.draw_target_grid(material.scene, found)
+        return figures.draw_targets(gathered.scene, found[0])
+    return figures.draw_target_grid(gathered.scene, found)
 
 
-def _progress(material: Material, task: str | None) -> Drawing | None:
+def _progress(gathered: Material, task: str | None) -> Drawing | None:
     if task is None:
-        return figures.draw_progress_grid(material.scene, material.tasks)
-    return figures.draw_progress(material.scene, task)
+        return figures.draw_progress_grid(gathered.scene, gathered.tasks)
+    return figures.draw_progress(gathered.scene, task)
 
 
-def _bars(material: Material, task: str | None) -> Drawing | None:
-    scene, numbers, published = material.scene, material.estimates, material.published
+def _bars(gathered: Material, task: str | None) -> Drawing | None:
+    scene, numbers, published = gathered.scene, gathered.estimates, gathered.published
     if task is None:
-        shown = [*material.tasks, *material.shown_averages]
+        shown = [*gathered.tasks, *gathered.shown_averages]
         return figures.draw_grouped_bars(scene, shown, estimates=numbers, published=published)
     return figures.draw_bars(scene, task, estimates=numbers, published=published)
+
+
+def _profiles(gathered: Material, task: str | None) -> Drawing | None:
+    over = _of_one_scale(gathered, task)
+    return figures.draw_profiles(gathered.scene, gathered.matrices(over), tasks=over)
+
+
+def _improvement(gathered: Material, task: str | None) -> Drawing | None:
+    over, scene = _of_one_scale(gathered, task), gathered.scene
+    return figures.draw_improvement(scene, gathered.matrices(over), scene.contenders[0], tasks=over)
+
+
+def _data(gathered: Material, task: str | None) -> Drawing | None:
+    facts = {name: (found.get("dataset") or {}).get("card") or {} for name, found in gathered.provenance.items()}
+    cards = {name: facts[name] for name in gathered.tasks if name in facts and task in (None, name)}
+    targets = {record.spec.task: record.spec.evaluation.targets for record in gathered.results.records}
+    return figures.draw_data_cards(gathered.scene, cards, targets=targets)
+
+
+def _of_one_scale(gathered: Material, task: str | None) -> tuple[str, ...]:
+    """The task, or all where they can be averaged; raise InvalidValue where they are of several scales."""
+    if task is not None:
+        return (task,)
+    if len(gathered.scales) > 1:
+        raise InvalidValue(
+            f"the tasks {', '.join(gathered.tasks)} have scores of several scales: name one with --task."
+        )
+    return tuple(gathered.tasks)
 
 
 KINDS: dict[str, Callable[[Material, str | None], Drawing | None]] = {
     "targets": _targets,
     "progress": _progress,
     "bars": _bars,
+    "profiles": _profiles,
+    "improvement": _improvement,
+    "data": _data,
 }
 _LACKING = {
     "targets": "no contender was asked for more than one target return",
     "progress": "no trial has finished",
     "bars": "no trial has finished",
+    "profiles": "no contender has finished a trial on every task",
+    "improvement": "fewer than two contenders, the first among them, have finished a trial on every task",
+    "data": "no trial recorded how the returns of its data are spread",
 }

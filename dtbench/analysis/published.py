@@ -2,7 +2,9 @@
 
 import csv
 import fnmatch
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +27,8 @@ _SOURCES = {
     "dqn-replay": "DQN-replay data",
 }
 
+VALUES = ("score", "return")  # of ours; the return is undiscounted and in the task's own points
+
 Row = Mapping[str, str]
 
 
@@ -40,9 +44,28 @@ class Published:
     note: str
 
     @property
+    def decimals(self) -> int:
+        """How many the paper prints."""
+        return max(0, round(-math.log10(2 * self.rounding)))
+
+    @property
     def printed(self) -> str:
         """Mean and spread as the paper has them."""
-        return f"{self.mean:g}" + ("" if self.std is None else f" ± {self.std:g}")
+        spread = "" if self.std is None else f" ± {self.std:.{self.decimals}f}"
+        return f"{self.mean:.{self.decimals}f}".replace("-", "\N{MINUS SIGN}") + spread
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A printed number and where it stands in the paper's table."""
+
+    line: int  # of the file: rows and columns of the table come in its order
+    row: tuple[str, str]  # dataset and environment
+    method: str
+    metric: str
+    task: str  # ours; empty where the suite has none
+    contender: str  # likewise
+    number: Published
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +93,16 @@ class PublishedTable:
     physics: str = ""  # likewise the physics
     protocols: Mapping[str, str] = field(default_factory=dict)  # likewise the protocol, which may differ by contender
     averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # rows that are means over these tasks
+    file: str = ""
+    table: str = ""  # its number, or how the file calls it
+    value: str = "score"  # what of ours is held against it: one of VALUES
+    places: tuple[Place, ...] = ()  # every number that the paper prints there, of methods that nobody ran too
 
-    def why_not(self, task: str, contender: str, here: Circumstances) -> str:
-        """Why the number of a task and contender cannot be held against ours; empty where it can."""
+    def why_not(self, task: str, contender: str, here: Circumstances, *, broken: int = 0) -> str:
+        """Why the number of a task and contender cannot be held against ours; empty where it can.
+
+        `broken` counts seeds of ours that returned no number: a mean over the others is not what a paper prints.
+        """
         if here.smoke:
             return "smoke preset"
         printed = self.numbers.get((task, contender))
@@ -83,7 +113,8 @@ class PublishedTable:
             _other("physics", here.physics, self.physics),
             _other("protocol", here.protocol, self.protocols.get(contender, "")),
         )
-        reasons = (*apart, *stated, theirs)
+        nans = f"{broken} {'seed' if broken == 1 else 'seeds'} returned NaN" if broken else ""
+        reasons = (*apart, *stated, theirs, nans)
         return "; ".join(reason for reason in dict.fromkeys(reasons) if reason)
 
     def _other_data(self, source: str) -> str:
@@ -97,17 +128,35 @@ def read_rows(file: str) -> list[Row]:
         return list(csv.DictReader(text))
 
 
-def published_tables(suite: Mapping[str, Any]) -> tuple[PublishedTable, ...]:
-    """The tables that a suite compares itself with; raise UnknownName for a name the file does not hold."""
-    return tuple(_table(reference) for reference in suite.get("published") or ())
+def published_tables(suite: Mapping[str, Any], *, value: str = "score") -> tuple[PublishedTable, ...]:
+    """The tables that a suite holds this value of ours against; raise UnknownName for a name that a file lacks."""
+    tables = tuple(_table(reference) for reference in suite.get("published") or ())
+    return tuple(table for table in tables if table.value == value)
 
 
-def verdict(ours: Estimate | None, published: Published | None, *, why_not: str = "") -> str:
-    """What VERDICT_RULE says of one cell; empty where nothing was published."""
-    if ours is None:
+def spread_note(numbers: Collection[Published]) -> str:
+    """Where numbers are from, and whether their source says how far they spread."""
+    bare = [number for number in numbers if number.std is None]
+    sources = "; ".join(sorted({number.source for number in numbers if number.source}))
+    source = f"Source: {sources}." if sources else ""
+    if not bare:
+        return source
+    how_many = "no spread" if len(bare) == len(numbers) else "no spread for some numbers"
+    seeds = " and does not say how many seeds" if all(number.seeds is None for number in bare) else ""
+    return f"{source} It prints {how_many}{seeds}.".strip()
+
+
+def verdict(ours: Estimate | None, published: Published | None, *, why_not: str = "", broken: int = 0) -> str:
+    """What VERDICT_RULE says of one cell; empty where nothing was published.
+
+    `broken` counts trials of ours that finished without a number; where all did, nothing can be compared.
+    """
+    if ours is None and not broken:
         return NOT_RUN
     if published is None:
         return ""
+    if ours is None:
+        return f"{NOT_COMPARABLE}: {why_not or 'no number of ours'}"
     if why_not:
         return f"{NOT_COMPARABLE}: {why_not}"
     if ours.interval is None:
@@ -129,8 +178,10 @@ def _table(reference: Mapping[str, Any]) -> PublishedTable:
     for algorithm in contenders.values():
         _check_known("algorithm", algorithm, rows, reference)
     numbers = {}
+    tasks: dict[str, tuple[str, tuple[str, str]]] = {}
     for task, dataset in datasets.items():
         there = _rows_of_dataset(rows, dataset, reference)
+        tasks |= {row["line"]: (task, _row_label(dataset, row)) for row in there}
         for contender, algorithm in contenders.items():
             found = [row for row in there if row["algorithm"] == algorithm]
             if len(found) > 1:
@@ -149,7 +200,39 @@ def _table(reference: Mapping[str, Any]) -> PublishedTable:
         physics=str(reference.get("physics") or ""),
         protocols=_protocols(reference.get("protocol") or "", list(contenders)),
         averages={name: _averaged(average, reference) for name, average in averages.items()},
+        file=str(reference["file"]),
+        table=str(reference["table"]),
+        value=_value(reference),
+        places=tuple(_places(rows, tasks, {algorithm: name for name, algorithm in contenders.items()})),
     )
+
+
+def _places(
+    rows: Sequence[Row], tasks: Mapping[str, tuple[str, tuple[str, str]]], contenders: Mapping[str, str]
+) -> Iterator[Place]:
+    """`tasks` are ours, with the paper's row, by line; `contenders` are ours by the paper's methods."""
+    for row in rows:
+        task, label = tasks.get(row["line"], ("", (row["dataset"], row["env"])))
+        method = row["algorithm"]
+        contender = contenders.get(method, "") if task else ""
+        yield Place(int(row["line"]), label, method, row["metric"], task, contender, _published(row))
+
+
+def _row_label(dataset: str | Mapping[str, Any], row: Row) -> tuple[str, str]:
+    """How a table names the row: without version where it has numbers of several."""
+    several = isinstance(dataset, Mapping) and not isinstance(dataset.get("dataset", ""), str)
+    return (re.sub(r"-v\d+$", "", row["dataset"]) if several else row["dataset"], row["env"])
+
+
+def _value(reference: Mapping[str, Any]) -> str:
+    value = str(reference.get("value", "score"))
+    if value not in VALUES:
+        raise UnknownName(f"value of {reference['file']}, table {reference['table']}", value, VALUES)
+    if value != "score" and reference.get("averages"):
+        raise InvalidSuite(
+            f"{reference['file']}, table {reference['table']}: returns of several tasks have no average."
+        )
+    return value
 
 
 def _protocols(said: str | Mapping[str, str], contenders: Sequence[str]) -> dict[str, str]:
@@ -179,8 +262,9 @@ def _averaged(average: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple
     return tuple(task for task in tasks if task in chosen)
 
 
-def _rows_of_table(reference: Mapping[str, Any]) -> list[Row]:
-    rows = read_rows(reference["file"])
+def _rows_of_table(reference: Mapping[str, Any]) -> Sequence[Row]:
+    """The table's rows, each with its line in the file."""
+    rows = [{**row, "line": str(line)} for line, row in enumerate(read_rows(reference["file"]))]
     _check_known("table", str(reference["table"]), rows, reference)
     rows = [row for row in rows if row["table"] == str(reference["table"])]
     if metric := reference.get("metric"):

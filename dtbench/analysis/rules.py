@@ -10,7 +10,7 @@ import pandas as pd
 from dtbench.analysis import statistics
 from dtbench.analysis.scores import headline_rows
 from dtbench.analysis.statistics import Estimate
-from dtbench.analysis.tables import DASH, Cell, Column, Table, hole, with_interval
+from dtbench.analysis.table import DASH, Cell, Column, Table, hole, with_interval
 
 LAST_EVALUATIONS = 3
 

@@ -1,13 +1,16 @@
 """The tidy table that every table and figure is made from: one row a trial, checkpoint and target return."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dtbench.ledger import Ledger, TrialRecord
+from dtbench.analysis.trial_table import TRIAL, TrialTable, joined, read_all
+from dtbench.ledger import EPISODES, Ledger, TrialRecord, Unfinished, write_bytes
 from dtbench.spec import TrialSpec
 
 COLUMNS = (
@@ -38,27 +41,59 @@ class SuiteResults:
 
     suite: Mapping[str, Any]  # the resolved suite: name, title, description, preset, tasks, contenders, seeds, ...
     records: tuple[TrialRecord, ...]
-    not_run: tuple[TrialSpec, ...]
+    unfinished: tuple[Unfinished, ...]
     scores: pd.DataFrame  # COLUMNS
+    episodes: TrialTable  # of all records
+
+    @property
+    def not_run(self) -> tuple[TrialSpec, ...]:
+        """What was planned and has no result."""
+        return tuple(trial.spec for trial in self.unfinished)
+
+    @property
+    def name(self) -> str:
+        """The suite's name."""
+        return str(self.suite.get("name") or "")
 
 
 def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
     """Everything in the ledger that belongs to a suite's planned trials, further seeds included."""
     planned = [TrialSpec.from_json(trial) for trial in suite["trials"]]
+    cells: dict[str, dict[str, list[TrialRecord]]] = {}
+    for task in dict.fromkeys(spec.task for spec in planned):
+        cells[task] = defaultdict(list)
+        for record in ledger.records_of(task):
+            cells[task][record.spec.cell].append(record)
     records: dict[tuple[str, str], TrialRecord] = {}
-    for spec in {spec.cell: spec for spec in planned}.values():
-        records |= {(spec.contender, record.spec.key): record for record in ledger.siblings(spec)}
-    not_run = tuple(spec for spec in planned if (spec.contender, spec.key) not in records)
-    found = tuple(records.values())
-    return SuiteResults(suite, found, not_run, score_table(found))
+    for spec in {(spec.contender, spec.cell): spec for spec in planned}.values():
+        for record in cells[spec.task][spec.cell]:
+            records[spec.contender, record.spec.key] = record.relabelled(spec)
+    missing = [spec for spec in planned if (spec.contender, spec.key) not in records]
+    folders = ledger.folders()
+    episodes = read_all({key: folders[key] / EPISODES for _, key in records})
+    found = tuple(replace(r, episodes=partial(episodes.of, r.spec.key)) for r in records.values())
+    nowhere = ledger.root / "nowhere"
+    unfinished = tuple(ledger.unfinished(spec, folders.get(spec.key, nowhere)) for spec in missing)
+    return SuiteResults(suite, found, unfinished, score_table(found, episodes), episodes)
 
 
-def score_table(records: Iterable[TrialRecord]) -> pd.DataFrame:
-    """COLUMNS, sorted; `return_std` is over the evaluation episodes of one trial (population)."""
-    rows = [row for record in records for row in _rows(record)]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    keys = ["task", "contender", "seed", "step", "target", "trial"]
-    return table.sort_values(keys, na_position="first", kind="stable").reset_index(drop=True)
+def score_table(records: Sequence[TrialRecord], episodes: TrialTable | None = None) -> pd.DataFrame:
+    """COLUMNS, sorted; `return_std` is over the evaluation episodes of one trial (population).
+
+    `episodes` are those of all records, where they are already at hand.
+    """
+    if not records:
+        return pd.DataFrame(columns=list(COLUMNS))
+    known = episodes or joined({record.spec.key: record.episodes() for record in records})
+    rows = known.rows.reindex(columns=[*_MEANS, "step", "target", TRIAL])
+    groups = rows.groupby([TRIAL, "step", "target"], dropna=False, sort=True, observed=True)
+    table = groups[list(_MEANS)].mean().rename(columns=_MEANS)
+    table["return_std"] = groups["return"].std(ddof=0)
+    table["episodes"] = groups.size()
+    labels = pd.DataFrame([_labels(record) for record in records])
+    whole = labels.merge(table.reset_index().astype({TRIAL: str}), on=TRIAL)[list(COLUMNS)].astype({"step": int})
+    keys = ["task", "contender", "seed", "step", "target", TRIAL]
+    return whole.sort_values(keys, na_position="first", kind="stable").reset_index(drop=True)
 
 
 def headline_rows(scores: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
@@ -70,36 +105,32 @@ def headline_rows(scores: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
     return rows[same].drop(columns="headline")
 
 
-def write_scores(table: pd.DataFrame, path: Path) -> None:
-    """Write the tidy table as CSV, `achieved_mean` only where it says anything: equal ledgers give equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+def scores_text(table: pd.DataFrame) -> str:
+    """The tidy table as CSV, `achieved_mean` only where it says anything: equal ledgers give equal text."""
     if table[ACHIEVED].isna().all():
         table = table.drop(columns=ACHIEVED)
-    table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
-    temporary.replace(path)
+    return str(table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
 
 
-def _rows(record: TrialRecord) -> Iterable[dict[str, Any]]:
+def write_scores(table: pd.DataFrame, path: Path) -> None:
+    """Write `scores_text` atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, scores_text(table).encode())
+
+
+_MEANS = {"return": "return_mean", "achieved": ACHIEVED, "length": "length_mean", "score": "score"}
+
+
+def _labels(record: TrialRecord) -> dict[str, Any]:
     spec = record.spec
-    groups = record.episodes().groupby(["step", "target"], dropna=False, sort=True)
-    for (step, target), episodes in groups:
-        yield {
-            "suite": spec.suite,
-            "task": spec.task,
-            "contender": spec.contender,
-            "algorithm": spec.algorithm,
-            "seed": spec.seed,
-            "step": int(step),
-            "target": target,
-            "action_mode": record.result["action_mode"],
-            "episodes": len(episodes),
-            "return_mean": episodes["return"].mean(),
-            "return_std": episodes["return"].std(ddof=0),
-            ACHIEVED: episodes["achieved"].mean() if "achieved" in episodes else float("nan"),
-            "length_mean": episodes["length"].mean(),
-            "score": episodes["score"].mean(),
-            "dataset_source": spec.dataset_source,
-            "dataset_digest": spec.dataset_digest,
-            "trial": spec.key,
-        }
+    return {
+        "suite": spec.suite,
+        "task": spec.task,
+        "contender": spec.contender,
+        "algorithm": spec.algorithm,
+        "seed": spec.seed,
+        "action_mode": record.result["action_mode"],
+        "dataset_source": spec.dataset_source,
+        "dataset_digest": spec.dataset_digest,
+        "trial": spec.key,
+    }

@@ -1,140 +1,56 @@
-"""One table object for all formats, and the tables of results.
+"""The tables of results: scores, aggregates, paths and ours beside a paper's."""
 
-HTML, Markdown, LaTeX and CSV are written from the same cells, so that formats cannot differ.
-"""
-
-import csv
-import io
 import itertools
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
 
 from dtbench.analysis import statistics
-from dtbench.analysis.published import NOT_RUN, Circumstances, Published, PublishedTable, verdict
-from dtbench.analysis.statistics import Array, Estimate, Interval, Statistic, estimate
+from dtbench.analysis.published import NOT_RUN, Circumstances, Published, PublishedTable, spread_note, verdict
+from dtbench.analysis.statistics import Array, Estimate, Statistic, estimate
+from dtbench.analysis.table import (
+    DASH,
+    Cell,
+    Column,
+    Table,
+    hole,
+    number_cell,
+    with_interval,
+)
+from dtbench.analysis.table import MINUS as MINUS
+from dtbench.analysis.table import escape_latex as escape_latex
+from dtbench.analysis.table import escape_markdown as escape_markdown
+from dtbench.analysis.table import number as number
 
 BOLD_RULE = (
     "Bold: the highest mean of a task and every mean whose 95 % interval overlaps its interval; "
-    "nothing is bold where the highest mean has no interval, and no mean without one is."
+    "nothing is bold where the highest mean has no interval, and no mean without one is. A contender with a trial "
+    "that returned no number takes no part."
 )
 
 AGGREGATE_RULE = (
     "Seeds are resampled within each task (stratified percentile bootstrap, 2000 resamples, fixed seed). Median: of "
-    "the tasks' means. IQM: mean of the middle half of all runs. A contender that misses a task has no numbers."
+    "the tasks' means. IQM: mean of the middle half of all runs. Optimality gap: how far runs stay below 100 on "
+    "average, those above counting as 100; less is better. A contender that misses a task has no numbers."
 )
 
 MANY_TASKS = 5  # with more than these, tasks become rows and figures share a grid
 
-DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"  # a hole; what stands before a negative number
-
 Estimates = Mapping[tuple[str, str], Estimate]  # by (task, contender)
 Counts = Mapping[tuple[str, str], int]  # by (task, contender)
+Links = Mapping[tuple[str, str], str]  # by (task, contender), what its numbers lead to: an id on the page
 
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What one place of a table says."""
-
-    text: str
-    value: float | int | None = None  # the number behind the text, for CSV
-    strong: bool = False
-    kind: str = ""  # a CSS class: hole, agrees, differs, ...
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A heading; `shown` is False for what only the CSV has room for."""
-
-    name: str
-    number: bool = False
-    shown: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of cells below a caption; each row's first cell is its heading."""
-
-    name: str  # of its files
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def html(self) -> Markup:
-        """A table with a caption and scopes, in a box that scrolls sideways where it must."""
-        head = Markup("").join(
-            Markup('<th scope="col"{}>{}</th>').format(_css("number" if column.number else ""), column.name)
-            for column in self._shown_columns()
-        )
-        body = Markup("\n").join(map(self._html_row, self.rows))
-        return Markup(
-            '<div class="scroll" role="region" tabindex="0" aria-label="{0}">\n<table>\n<caption>{0}</caption>\n'
-            "<thead><tr>{1}</tr></thead>\n<tbody>\n{2}\n</tbody>\n</table>\n</div>{3}"
-        ).format(self.caption, head, body, Markup("").join(map(Markup('\n<p class="note">{}</p>').format, self.notes)))
-
-    def markdown(self) -> str:
-        """A pipe table below its caption, the notes after it."""
-        head = [escape_markdown(column.name) for column in self._shown_columns()]
-        rule = ["---:" if column.number else ":---" for column in self._shown_columns()]
-        rows = [[_markdown_cell(cell) for cell in self._shown_cells(row)] for row in self.rows]
-        lines = [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
-        notes = "".join(f"\n{escape_markdown(note)}\n" for note in self.notes)
-        return f"**{escape_markdown(self.caption)}**\n\n" + "\n".join(lines) + "\n" + notes
-
-    def latex(self) -> str:
-        """A booktabs table, caption and label included; it needs the package booktabs and no other."""
-        align = "".join("r" if column.number else "l" for column in self._shown_columns())
-        head = [escape_latex(column.name) for column in self._shown_columns()]
-        rows = [[_latex_cell(cell) for cell in self._shown_cells(row)] for row in self.rows]
-        sentences = " ".join((f"{self.caption}." if self.notes else self.caption, *self.notes))
-        lines = [
-            r"\begin{table}",
-            r"  \centering",
-            f"  \\caption{{{escape_latex(sentences)}}}",
-            f"  \\label{{tab:{self.name}}}",
-            f"  \\begin{{tabular}}{{{align}}}",
-            r"    \toprule",
-            f"    {' & '.join(head)} \\\\",
-            r"    \midrule",
-            *(f"    {' & '.join(row)} \\\\" for row in rows),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            r"\end{table}",
-        ]
-        return "\n".join(lines) + "\n"
-
-    def csv(self) -> str:
-        """Every column, numbers with ten digits; dashes are left empty."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([column.name for column in self.columns])
-        writer.writerows([[_csv_cell(cell) for cell in row] for row in self.rows])
-        return text.getvalue()
-
-    def _shown_columns(self) -> list[Column]:
-        return [column for column in self.columns if column.shown]
-
-    def _shown_cells(self, row: Sequence[Cell]) -> list[Cell]:
-        return [cell for cell, column in zip(row, self.columns, strict=True) if column.shown]
-
-    def _html_row(self, row: Sequence[Cell]) -> Markup:
-        first, *others = zip(self._shown_cells(row), self._shown_columns(), strict=True)
-        cells = [Markup('<th scope="row">{}</th>').format(_html_text(first[0]))]
-        for cell, column in others:
-            kinds = f"{'number' if column.number else ''} {cell.kind}".strip()
-            cells.append(Markup("<td{}>{}</td>").format(_css(kinds), _html_text(cell)))
-        return Markup("<tr>{}</tr>").format(Markup("").join(cells))
+_NONE: Mapping[tuple[str, str], Any] = MappingProxyType({})
 
 
 def estimates_of(finals: pd.DataFrame, column: str = "score") -> dict[tuple[str, str], Estimate]:
-    """The estimate of every cell that has a finished trial, from rows of task, contender, seed and the column."""
-    groups = finals.groupby(["task", "contender"], sort=True)[column]
+    """The estimate of every cell that has a number, from rows of task, contender, seed and the column."""
+    groups = finals.dropna(subset=[column]).groupby(["task", "contender"], sort=True)[column]
     return {(str(task), str(contender)): estimate(values.tolist()) for (task, contender), values in groups}
 
 
@@ -145,16 +61,22 @@ def score_table(
     contenders: Sequence[str],
     headings: Mapping[str, str],
     missing: Counts,
+    broken: Counts = _NONE,
+    links: Links = _NONE,
 ) -> Table:
     """Mean and interval of contenders x tasks, turned round for more than MANY_TASKS; the best in bold by BOLD_RULE.
 
-    `headings` name the tasks, means over tasks among them.
+    `headings` name the tasks, means over tasks among them. `missing` counts trials without a number, `broken` those of
+    them that finished.
     """
-    best = {task: best_contenders(_on(task, estimates, contenders)) for task in tasks}
+    best = {task: best_contenders(_on(task, estimates, contenders), barred=_broken_on(task, broken)) for task in tasks}
 
     def shown(task: str, contender: str) -> Cell:
-        strong = contender in best[task]
-        return _score_cell(estimates.get((task, contender)), missing.get((task, contender), 0), strong=strong)
+        cell, strong = (task, contender), contender in best[task]
+        text = score_text(estimates.get(cell), missing.get(cell, 0), broken.get(cell, 0))
+        if cell not in estimates:
+            return Cell(text, kind="hole", link=links.get(cell, "") if broken.get(cell) else "")
+        return Cell(text, strong=strong, link=links.get(cell, ""), rank=estimates[cell].mean)
 
     caption = "Final score: mean over training seeds, with its 95 % interval and the number of seeds"
     if len(tasks) > MANY_TASKS:
@@ -169,14 +91,15 @@ def score_table(
     return Table("scores", caption, columns, tuple(rows), (BOLD_RULE,))
 
 
-def best_contenders(estimates: Mapping[str, Estimate]) -> set[str]:
-    """Who is shown in bold by BOLD_RULE."""
-    if not estimates:
+def best_contenders(estimates: Mapping[str, Estimate], *, barred: Collection[str] = ()) -> set[str]:
+    """Who is shown in bold by BOLD_RULE; `barred` are those with a trial that returned no number."""
+    able = {name: ours for name, ours in estimates.items() if name not in barred and math.isfinite(ours.mean)}
+    if not able:
         return set()
-    highest = max(estimates.values(), key=lambda ours: ours.mean).interval
+    highest = max(able.values(), key=lambda ours: ours.mean).interval
     if highest is None:
         return set()
-    return {name for name, ours in estimates.items() if ours.interval and ours.interval.overlaps(highest)}
+    return {name for name, ours in able.items() if ours.interval and ours.interval.overlaps(highest)}
 
 
 def comparison_table(
@@ -187,6 +110,8 @@ def comparison_table(
     episodes: Counts,
     missing: Counts,
     circumstances: Mapping[str, Circumstances],
+    broken: Counts = _NONE,
+    links: Links = _NONE,
 ) -> Table:
     """Ours beside one table of a paper, a row for each task and contender; `circumstances` are those of each task."""
     rows = []
@@ -194,12 +119,15 @@ def comparison_table(
         cell = (task, contender)
         ours, theirs = estimates.get(cell), published.numbers.get(cell)
         here = circumstances.get(task, Circumstances())
-        why_not = published.why_not(task, contender, here)
+        why_not = published.why_not(task, contender, here, broken=broken.get(cell, 0))
         labels = (Cell(task), Cell(contender), Cell(here.source or DASH))
-        ran = (*_ours(ours, missing.get(cell, 0)), number_cell(episodes.get(cell), 0))
+        ran = _ours(ours, missing.get(cell, 0), broken.get(cell, 0), links.get(cell, ""))
         compared = None if why_not else ours  # a difference would say that there is something to compare
-        rows.append((*labels, *ran, *_theirs(theirs, compared), _verdict_cell(ours, theirs, why_not)))
-    notes = tuple(note for note in (published.note, _spread_note(published), *_number_notes(published)) if note)
+        said = _verdict_cell(ours, theirs, why_not, broken.get(cell, 0))
+        rows.append((*labels, *ran, number_cell(episodes.get(cell), 0), *_theirs(theirs, compared), said))
+    notes = tuple(
+        note for note in (published.note, spread_note(published.numbers.values()), *_number_notes(published)) if note
+    )
     return Table(name, f"Ours beside the published numbers: {published.title}", _COMPARISON, tuple(rows), notes)
 
 
@@ -212,7 +140,7 @@ def aggregate_table(scores: Mapping[str, Array], *, first: str, name: str = "agg
     columns = [Column("Contender"), *(Column(statistic, number=True) for statistic in _AGGREGATES)]
     columns.append(Column(f"P({first} improves on it)", number=True))
     caption = f"Over {over or 'all tasks of the suite'}, with 95 % intervals"
-    return Table(name, caption, tuple(columns), tuple(rows), (AGGREGATE_RULE,))
+    return Table(name, caption, tuple(columns), tuple(rows), (AGGREGATE_RULE, *_holes_note(scores)))
 
 
 def path_table(
@@ -252,58 +180,36 @@ _COMPARISON = (
     Column("Difference", number=True),
     Column("Verdict"),
 )
-_AGGREGATES: dict[str, Statistic] = {"Mean": statistics.mean, "Median": statistics.median, "IQM": statistics.iqm}
-
-
-def hole() -> Cell:
-    """Where something might be expected and nothing is."""
-    return Cell(DASH, kind="hole")
-
-
-def number_cell(value: float | None, decimals: int = 1) -> Cell:
-    """A number, or a visible hole."""
-    return hole() if value is None or math.isnan(value) else Cell(number(value, decimals), value)
-
-
-def number(value: float | None, decimals: int = 1) -> str:
-    """A number as the report prints it, a dash where there is none."""
-    if value is None or math.isnan(value):
-        return DASH
-    text = f"{value:.{decimals}f}"
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", MINUS)
-
-
-def with_interval(value: float, interval: Interval | None, decimals: int = 1) -> str:
-    """Like "61.2 [50.1, 70.3]"."""
-    ends = f" [{number(interval.low, decimals)}, {number(interval.high, decimals)}]" if interval else ""
-    return number(value, decimals) + ends
-
-
-def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def escape_markdown(text: str) -> str:
-    """Text that Markdown prints as it is, inside pipe tables too."""
-    return re.sub(r"([\\`*_|<])", r"\\\1", " ".join(text.split()))
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    DASH: "--", MINUS: "$-$", "\N{MULTIPLICATION SIGN}": r"$\times$", "∞": r"$\infty$", "±": r"$\pm$", "≥": r"$\geq$",
-}  # fmt: skip
+_AGGREGATES: dict[str, Statistic] = {
+    "Mean": statistics.mean,
+    "Median": statistics.median,
+    "IQM": statistics.iqm,
+    "Optimality gap": statistics.optimality_gap,
+}
 
 
 def _on(task: str, estimates: Estimates, contenders: Sequence[str]) -> dict[str, Estimate]:
     return {name: estimates[task, name] for name in contenders if (task, name) in estimates}
 
 
-def _score_cell(ours: Estimate | None, missing: int, *, strong: bool) -> Cell:
+def _broken_on(task: str, broken: Counts) -> set[str]:
+    return {contender for (where, contender), count in broken.items() if where == task and count}
+
+
+def score_text(ours: Estimate | None, missing: int, broken: int) -> str:
+    """Like "61.2 [50.1, 70.3] (n = 3)"; says where seeds are missing, are no number or are but one."""
     if ours is None:
-        return Cell(NOT_RUN, kind="hole")
-    return Cell(f"{with_interval(ours.mean, ours.interval)} (n = {_seeds(ours, missing)})", strong=strong)
+        return no_number(broken, missing) if broken else NOT_RUN
+    alone = "no interval" if ours.interval is None else ""
+    nans = f"{broken} without a number" if broken else ""
+    told = ", ".join(filter(None, (nans, alone)))
+    seeds = f"n = {_seeds(ours, missing)}" if len(ours.values) > 1 or missing else "1 seed"
+    return f"{with_interval(ours.mean, ours.interval)} ({seeds}{': ' if told else ''}{told})"
+
+
+def no_number(broken: int, seeds: int) -> str:
+    """What is said of a cell whose trials all finished without a number, or failed to finish."""
+    return f"no number: {broken} of {max(seeds, broken)} seeds returned NaN"
 
 
 def _seeds(ours: Estimate, missing: int) -> str:
@@ -312,11 +218,13 @@ def _seeds(ours: Estimate, missing: int) -> str:
     return f"{done} of {done + missing}" if missing else str(done)
 
 
-def _ours(ours: Estimate | None, missing: int) -> tuple[Cell, ...]:
+def _ours(ours: Estimate | None, missing: int, broken: int, link: str) -> tuple[Cell, ...]:
     if ours is None:
-        return Cell(NOT_RUN, kind="hole"), hole(), hole(), Cell("0", 0)
+        said = Cell(no_number(broken, missing), kind="hole", link=link) if broken else Cell(NOT_RUN, kind="hole")
+        return said, hole(), hole(), Cell("0", 0)
     low, high = (ours.interval.low, ours.interval.high) if ours.interval else (None, None)
-    return number_cell(ours.mean), number_cell(low), number_cell(high), Cell(_seeds(ours, missing), len(ours.values))
+    mean = replace(number_cell(ours.mean), link=link)
+    return mean, number_cell(low), number_cell(high), Cell(_seeds(ours, missing), len(ours.values))
 
 
 def _theirs(published: Published | None, ours: Estimate | None) -> tuple[Cell, ...]:
@@ -331,20 +239,10 @@ def _theirs(published: Published | None, ours: Estimate | None) -> tuple[Cell, .
     )
 
 
-def _verdict_cell(ours: Estimate | None, published: Published | None, why_not: str) -> Cell:
-    said = verdict(ours, published, why_not=why_not) or "no published number"
+def _verdict_cell(ours: Estimate | None, published: Published | None, why_not: str, broken: int) -> Cell:
+    said = verdict(ours, published, why_not=why_not, broken=broken) or "no published number"
     kind = "hole" if ours is None or published is None else said.partition(":")[0].replace(" ", "-")
     return Cell(said, kind=kind)
-
-
-def _spread_note(published: PublishedTable) -> str:
-    bare = [number for number in published.numbers.values() if number.std is None]
-    source = f"Source: {published.source}." if published.source else ""
-    if not bare:
-        return source
-    how_many = "no spread" if len(bare) == len(published.numbers) else "no spread for some numbers"
-    seeds = " and does not say how many seeds" if all(number.seeds is None for number in bare) else ""
-    return f"{source} It prints {how_many}{seeds}.".strip()
 
 
 def _number_notes(published: PublishedTable) -> list[str]:
@@ -356,9 +254,20 @@ def _number_notes(published: PublishedTable) -> list[str]:
     return [f"{', '.join(where) if len(where) <= 4 else f'{len(where)} numbers'}: {n}." for n, where in said.items()]
 
 
+def _holes_note(scores: Mapping[str, Array]) -> list[str]:
+    """Which contenders' numbers are made from fewer runs than seeds x tasks."""
+    holes = {name: int(np.isnan(matrix).sum()) for name, matrix in scores.items() if _complete(matrix)}
+    told = [f"{name} {count} of {scores[name].size}" for name, count in holes.items() if count]
+    return [f"Runs without a score, which no number here counts: {', '.join(told)}."] if told else []
+
+
+def _complete(matrix: Array) -> bool:
+    """Whether every task has a score."""
+    return matrix.size > 0 and bool((~np.isnan(matrix)).any(axis=0).all())
+
+
 def _aggregates(matrix: Array, first: Array | None) -> list[Cell]:
-    complete = matrix.size > 0 and bool((~np.isnan(matrix)).any(axis=0).all())
-    if not complete:
+    if not _complete(matrix):
         return [Cell("not run on every task", kind="hole")] + [hole()] * len(_AGGREGATES)
     cells = [_aggregate_cell(statistic, matrix, decimals=1) for statistic in _AGGREGATES.values()]
     if first is matrix or first is None or np.isnan(first).all(axis=0).any():
@@ -382,27 +291,3 @@ def _over_all(own: pd.DataFrame, measure: str, tasks: Sequence[str]) -> Cell:
     matrix = own.pivot_table(index="seed", columns="task", values=measure).reindex(columns=list(tasks)).to_numpy(float)
     missing = matrix.size == 0 or bool(np.isnan(matrix).all(axis=0).any())
     return hole() if missing else _aggregate_cell(statistics.mean, matrix, decimals=1)
-
-
-def _html_text(cell: Cell) -> Markup:
-    return Markup("<strong>{}</strong>").format(cell.text) if cell.strong else escape(cell.text)
-
-
-def _css(kinds: str) -> Markup:
-    return Markup(' class="{}"').format(kinds) if kinds else Markup("")
-
-
-def _markdown_cell(cell: Cell) -> str:
-    text = escape_markdown(cell.text)
-    return f"**{text}**" if cell.strong else text
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = escape_latex(cell.text)
-    return rf"\textbf{{{text}}}" if cell.strong else text
-
-
-def _csv_cell(cell: Cell) -> str:
-    if cell.value is not None:
-        return f"{cell.value:.10g}"
-    return cell.text.removeprefix(DASH)  # programs read nothing where people read a dash

@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dtbench.analysis import statistics
-from dtbench.analysis.statistics import Array, Interval
-from dtbench.analysis.tables import Cell, Column, Table, hole, number, number_cell, with_interval
+from dtbench.analysis.statistics import Array, Estimate, Interval
+from dtbench.analysis.table import Cell, Column, Table, hole, number, number_cell, with_interval
 from dtbench.ledger import TrialRecord
 
 BULK = 0.99  # of the data's episodes
@@ -54,7 +54,7 @@ class TaskTargets:
 
     task: str
     achieved: tuple[Achieved, ...]  # contenders that were asked for two targets and more
-    levels: Mapping[str, float]  # contenders that take no target: their mean return
+    levels: Mapping[str, Estimate]  # contenders that take no target: their returns, a value a seed
     data: Interval | None  # lowest and highest episode return of the data, as far as it was recorded
     fixed: tuple[float, ...]  # targets that were set beforehand, the headline first
     bulk: Interval | None = None  # from the lowest to what 99 % of the data's episodes do not exceed
@@ -79,14 +79,15 @@ class Obedience:
 def task_targets(records: Iterable[TrialRecord], task: str, contenders: Sequence[str]) -> TaskTargets | None:
     """Everything asked and achieved on a task at the last checkpoints; None where nobody was asked for two targets."""
     own = [record for record in records if record.spec.task == task]
-    achieved, levels = [], {}
+    achieved: list[Achieved] = []
+    levels: dict[str, Estimate] = {}
     for name in contenders:
         last = {record.spec.seed: _last(record) for record in own if record.spec.contender == name}
         found = _achieved(name, last)
         if found:
             achieved.append(found)
-        elif last:
-            levels[name] = float(np.mean([episodes[_measure(episodes)].mean() for episodes in last.values()]))
+        elif means := [mean for mean in map(_mean_return, last.values()) if np.isfinite(mean)]:
+            levels[name] = statistics.estimate(means)
     if not achieved:
         return None
     conditioned = {found.contender for found in achieved}
@@ -159,6 +160,7 @@ def _last(record: TrialRecord) -> pd.DataFrame:
 def _achieved(name: str, last: Mapping[int, pd.DataFrame]) -> Achieved | None:
     """None where fewer than two targets were asked of every seed."""
     frames = {seed: _by_target(episodes) for seed, episodes in sorted(last.items())}
+    frames = {seed: frame for seed, frame in frames.items() if len(frame)}
     if not frames:
         return None
     targets = sorted(set.intersection(*(set(frame.columns) for frame in frames.values())))
@@ -173,6 +175,10 @@ def _by_target(episodes: pd.DataFrame) -> pd.DataFrame:
     """Episodes x targets: returns in the targets' units."""
     asked = episodes.dropna(subset=["target"])
     return asked.pivot_table(index="episode", columns="target", values=_measure(episodes)).dropna()
+
+
+def _mean_return(episodes: pd.DataFrame) -> float:
+    return float(episodes[_measure(episodes)].mean())
 
 
 def _measure(episodes: pd.DataFrame) -> str:

@@ -1,0 +1,332 @@
+"""Before and after: what changed from one set of results to another, with intervals and a verdict for each pair."""
+
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dtbench.analysis.sides import Side, SideScores, asked_alike
+from dtbench.analysis.statistics import (
+    Array,
+    Estimate,
+    Interval,
+    bootstrap_interval,
+    estimate,
+    mean,
+    probability_of_improvement,
+)
+from dtbench.analysis.table import Cell, Column, Table, hole, number_cell, with_interval
+from dtbench.errors import NothingToReport, UnknownName
+from dtbench.spec import TrialSpec
+
+BETTER, WORSE, SAME, UNCLEAR = "better", "worse", "identical", "no difference seen"
+FEW, LOST, ONLY_A, ONLY_B = "too few seeds", "no number in B", "only in A", "only in B"
+REGRESSION = "regression"
+
+_NAMED = 3  # cells that a remark lists before it counts the rest
+_COLUMNS = {  # of a score file -> what a reader calls it
+    "algorithm": "algorithm",
+    "dataset_source": "source of the data",
+    "dataset_digest": "data",
+    "step": "steps of training",
+    "action_mode": "action mode",
+    "episodes": "evaluation episodes",
+    "target": "target return",
+}
+_LABELS = ("suite", "contender", "task", "seed", "resources", "open_from", "key")  # what decides no outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When a comparison fails."""
+
+    max_drop: float = 0.0
+    fail_below: float | None = None
+
+    def __str__(self) -> str:
+        """The rule in words."""
+        drop = f"below {-self.max_drop:g}" if self.max_drop else "below 0"
+        text = f"a regression is where the 95 % interval of the difference B - A lies wholly {drop}"
+        if self.fail_below is not None:
+            text += f", or where the probability that B improves on A is below {self.fail_below:g}"
+        return text + ", or where every score of B is nan; what is identical or on one side only is none"
+
+    def broken_by(self, pair: "Pair") -> bool:
+        """Whether the pair is a regression."""
+        if pair.verdict == SAME or pair.change is None:
+            return pair.verdict == LOST
+        dropped = pair.interval is not None and pair.interval.high < -self.max_drop
+        unlikely = self.fail_below is not None and pair.improvement is not None and pair.improvement < self.fail_below
+        return dropped or unlikely
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One contender on one task, in A and in B; None where a side or its spread is missing."""
+
+    suite: str
+    task: str
+    contender: str
+    before: Estimate | None
+    after: Estimate | None
+    verdict: str
+    change: float | None = None  # mean in B - mean in A
+    interval: Interval | None = None
+    improvement: float | None = None  # probability that a run of B beats one of A, ties counting half
+    improvement_interval: Interval | None = None
+    remarks: tuple[str, ...] = ()  # what else differs, so that the difference says less
+
+
+def compare(before: Side, after: Side, suites: Sequence[str] = ()) -> list[Pair]:
+    """A pair for each suite, task and contender of either side, in the order of A.
+
+    Raises UnknownName for a suite that neither has and NothingToReport where the sides have no cell in common.
+    """
+    known = list(dict.fromkeys([*before.suites, *after.suites]))
+    for name in suites:
+        if name not in known:
+            raise UnknownName(f"suite in {before.name} and {after.name}", name, known)
+    chosen = [name for name in known if not suites or name in suites]
+    pairs = [pair for name in chosen for pair in _pairs(name, before.suites.get(name), after.suites.get(name))]
+    if all(pair.verdict in (ONLY_A, ONLY_B) for pair in pairs):
+        raise NothingToReport(_nothing_in_common(before, after, chosen))
+    return pairs
+
+
+def table_of(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Table:
+    """The comparison as a table; remarks are its notes."""
+    numbers = [
+        Column("n in A", number=True),
+        Column("A", number=True),
+        Column("n in B", number=True),
+        Column("B", number=True),
+        Column("difference", number=True),
+        Column("P(B improves on A)", number=True),
+    ]
+    ends = ["difference_low", "difference_high", "improvement_low", "improvement_high"]
+    return Table(
+        name="comparison",
+        caption=f"A: {before.name}; B: {after.name}. Mean final score over n training seeds, 95 % intervals",
+        columns=(
+            Column("suite"), Column("task"), Column("contender"), *numbers, Column("verdict"),
+            *(Column(end, number=True, shown=False) for end in ends), Column("remarks", shown=False),
+        ),
+        rows=tuple(_row(pair, rule) for pair in pairs),
+        notes=tuple(notes(pairs, before, after, rule)),
+    )  # fmt: skip
+
+
+def notes(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Iterator[str]:
+    """What a reader must know besides the numbers: remarks first, then the rule, then the outcome."""
+    yield from (side.remark for side in (before, after) if side.remark)
+    for remark, cells in _by_remark(pairs).items():
+        more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
+        yield f"{remark} ({'; '.join(cells[:_NAMED])}{more})."
+    yield f"Rule: {rule}. Intervals over two or three seeds reach about from the lowest to the highest: too narrow."
+    counts = pd.Series([pair.verdict for pair in pairs]).value_counts(sort=False)
+    yield "Of " + f"{len(pairs)}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
+    broken = [_cell_name(pair) for pair in pairs if rule.broken_by(pair)]
+    yield f"REGRESSIONS: {'; '.join(broken)}." if broken else "No regression."
+
+
+def text(table: Table) -> str:
+    """The table for a terminal: columns aligned, notes below."""
+    shown = [place for place, column in enumerate(table.columns) if column.shown]
+    rows = [[table.columns[place].name for place in shown]]
+    rows += [[row[place].text for place in shown] for row in table.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    numeric = [table.columns[place].number for place in shown]
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, numeric, strict=True)
+        lines.append("  ".join(c.rjust(w) if number else c.ljust(w) for c, w, number in cells).rstrip())
+    return "\n".join([table.caption, "", *lines, "", *table.notes]) + "\n"
+
+
+def document(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> str:
+    """The comparison as JSON, nan as null."""
+    rows = [{**asdict(pair), REGRESSION: rule.broken_by(pair)} for pair in pairs]
+    about = {"A": before.name, "B": after.name, "rule": str(rule), "notes": list(notes(pairs, before, after, rule))}
+    return json.dumps({**about, "pairs": rows}, indent=2, allow_nan=False) + "\n"
+
+
+def _nothing_in_common(before: Side, after: Side, chosen: Sequence[str]) -> str:
+    common = [name for name in chosen if name in before.suites and name in after.suites]
+    if common:
+        return f"A and B both have {', '.join(common)}, but no task and contender in common: nothing to compare."
+    held = [f"{side} has {', '.join(own.suites)}" for side, own in (("A", before), ("B", after))]
+    return f"no suite in common: {'; '.join(held)}. Run the same suite for both."
+
+
+def _pairs(suite: str, before: SideScores | None, after: SideScores | None) -> Iterator[Pair]:
+    if before and after:
+        before, after = asked_alike(before, after), asked_alike(after, before)
+    groups = [_groups(side) for side in (before, after)]
+    for task, contender in dict.fromkeys([*groups[0], *groups[1]]):
+        ours, theirs = (group.get((task, contender)) for group in groups)
+        if ours is None or theirs is None:
+            left, right = (None if own is None else _estimate(own) for own in (ours, theirs))
+            yield Pair(suite, task, contender, left, right, ONLY_B if ours is None else ONLY_A)
+        else:
+            assert before is not None
+            assert after is not None
+            remarks = (*_differences(ours, theirs, before.specs, after.specs), *_without_number(ours, theirs))
+            yield _pair((suite, task, contender), ours, theirs, remarks)
+
+
+def _groups(side: SideScores | None) -> dict[tuple[str, str], pd.DataFrame]:
+    if side is None:
+        return {}
+    return {(str(t), str(c)): own for (t, c), own in side.finals.groupby(["task", "contender"], sort=False)}
+
+
+def _pair(names: tuple[str, str, str], a: pd.DataFrame, b: pd.DataFrame, remarks: Iterable[str]) -> Pair:
+    before, after = _estimate(a), _estimate(b)
+    if before is None or after is None:
+        return Pair(*names, before, after, LOST if before else FEW, remarks=tuple(remarks))
+    old, new = (np.asarray(one.values, np.float64)[:, None] for one in (before, after))
+    alike = _outcomes(a) == _outcomes(b)
+    resampled = min(len(old), len(new)) > 1 and not alike
+    interval = bootstrap_interval(_change, new, old) if resampled else None
+    return Pair(
+        *names,
+        before,
+        after,
+        verdict=SAME if alike else _verdict(interval),
+        change=after.mean - before.mean,
+        interval=interval,
+        improvement=float(probability_of_improvement(new, old)),
+        improvement_interval=bootstrap_interval(probability_of_improvement, new, old) if resampled else None,
+        remarks=tuple(remarks),
+    )
+
+
+def _change(after: Array, before: Array) -> Array:
+    return np.asarray(mean(after) - mean(before))
+
+
+def _verdict(interval: Interval | None) -> str:
+    if interval is None:
+        return FEW
+    return BETTER if interval.low > 0 else WORSE if interval.high < 0 else UNCLEAR
+
+
+def _estimate(finals: pd.DataFrame) -> Estimate | None:
+    scores = finals["score"].dropna().tolist()
+    return estimate(scores) if scores else None
+
+
+def _outcomes(finals: pd.DataFrame) -> set[tuple[str, str]]:
+    """Keys and scores, to the ten digits that score files have."""
+    return {(key, f"{score:.10g}") for key, score in zip(finals["trial"], finals["score"], strict=True)}
+
+
+def _without_number(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
+    for side, own in (("A", a), ("B", b)):
+        if lost := int(own["score"].isna().sum()):
+            yield f"in {side} the score of {lost} of {len(own)} seeds is not a number: left out"
+
+
+def _differences(
+    a: pd.DataFrame, b: pd.DataFrame, before: Mapping[str, TrialSpec], after: Mapping[str, TrialSpec]
+) -> Iterator[str]:
+    """What besides the seeds was not the same: of the specs where both are known, else of the tables' columns."""
+    specs = [[known[key] for key in own["trial"] if key in known] for own, known in ((a, before), (b, after))]
+    if not all(specs):
+        found = list(_told(_column_values(a), _column_values(b)))
+        yield from found or _keys_differ(a, b)
+    elif {spec.cell for spec in specs[0]} != {spec.cell for spec in specs[1]}:
+        found = list(_told(_spec_values(specs[0]), _spec_values(specs[1])))
+        yield from found or ["the specs differ in the order or the rounding of their values"]
+
+
+def _keys_differ(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
+    both = set(a["seed"]) & set(b["seed"])
+    keys = [set(own.loc[own["seed"].isin(both), "trial"]) for own in (a, b)]
+    if keys[0] != keys[1]:
+        yield "the specs differ in something that a score file does not tell: hyperparameters, targets or versions"
+
+
+def _column_values(finals: pd.DataFrame) -> dict[str, list[str]]:
+    return {told: sorted({_said(told, value) for value in finals[name]}) for name, told in _COLUMNS.items()}
+
+
+def _spec_values(specs: Iterable[TrialSpec]) -> dict[str, list[str]]:
+    values: dict[str, set[str]] = {}
+    for spec in specs:
+        for name, value in _flat(spec.to_json()):
+            values.setdefault(name, set()).add(_said(name, value))
+    return {name: sorted(found) for name, found in values.items()}
+
+
+def _flat(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values of a spec, those of its parts included: `evaluation.episodes`, `hyperparameters.width`, ..."""
+    for name, value in document.items():
+        if name in ("evaluation", "hyperparameters", "task_options"):
+            yield from ((f"{name}.{inner}", one) for inner, one in value.items())
+        elif name not in _LABELS:
+            yield _COLUMNS.get(name, name), value
+
+
+def _said(name: str, value: Any) -> str:
+    if name == "data":
+        return f"digest {str(value)[:12]}"
+    if isinstance(value, float):
+        return "none" if np.isnan(value) else f"{value:.10g}"
+    return str(value)
+
+
+def _told(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> Iterator[str]:
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name, ["none"]), after.get(name, ["none"])
+        if old != new:
+            kind = "B ran on other data" if name == "data" else f"B ran with another {name}"
+            yield f"{kind}: {_short(new)}, A's was {_short(old)}"
+
+
+def _short(values: Sequence[str]) -> str:
+    return textwrap.shorten(" or ".join(values), 80, placeholder=" ...")
+
+
+def _by_remark(pairs: Iterable[Pair]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        for remark in pair.remarks:
+            found.setdefault(remark, []).append(_cell_name(pair))
+    return found
+
+
+def _cell_name(pair: Pair) -> str:
+    return f"{pair.suite}: {pair.contender} on {pair.task}"
+
+
+def _row(pair: Pair, rule: Rule) -> tuple[Cell, ...]:
+    verdict = f"{pair.verdict}: {REGRESSION.upper()}" if rule.broken_by(pair) else pair.verdict
+    ends = [end for one in (pair.interval, pair.improvement_interval) for end in _ends(one)]
+    return (
+        *map(Cell, (pair.suite, pair.task, pair.contender)),
+        *(cell for side in (pair.before, pair.after) for cell in _mean_cells(side)),
+        _change_cell(pair.change, pair.interval, 1),
+        _change_cell(pair.improvement, pair.improvement_interval, 2),
+        Cell(verdict),
+        *(number_cell(end, 2) for end in ends),
+        Cell("; ".join(pair.remarks)),
+    )
+
+
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (interval.low, interval.high) if interval else (None, None)
+
+
+def _mean_cells(side: Estimate | None) -> tuple[Cell, Cell]:
+    if side is None:
+        return Cell("0", 0), hole()
+    return Cell(str(len(side.values)), len(side.values)), number_cell(side.mean)
+
+
+def _change_cell(value: float | None, interval: Interval | None, decimals: int) -> Cell:
+    return hole() if value is None else Cell(with_interval(value, interval, decimals), value)

@@ -1,0 +1,184 @@
+"""The one look of all figures, and the way from a figure to SVG, PNG and PDF: equal results, equal bytes."""
+
+import io
+import math
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from dtbench import shipped
+from dtbench.analysis.figures.looks import INK, PALETTE, WALKS, colours, markers
+from dtbench.analysis.figures.marks import Marks, collect_marks
+from dtbench.analysis.figures.scene import Scene
+
+__all__ = [
+    "INK",
+    "PALETTE",
+    "WALKS",
+    "Drawing",
+    "Marks",
+    "colours",
+    "drawing",
+    "figure",
+    "legend_below",
+    "legend_name",
+    "markers",
+    "panels",
+    "shortened",
+    "style",
+    "thousands",
+    "wrapped",
+]
+
+PANEL_TITLE = 40  # characters that fit in one line above one panel of a grid
+_LETTER, _HANDLE = 0.068, 0.5  # inches that a legend's letter and its handle take
+_LONGEST_NAME = 40  # characters of a name in a legend or beside an axis
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One figure, drawn."""
+
+    name: str  # of its files
+    caption: str
+    alt: str  # what it shows, for those who cannot see it
+    svg: bytes = field(repr=False)
+    png: bytes = field(repr=False)
+    _pdf: bytes = field(repr=False)
+    wide: bool = False  # takes the whole width of the page
+    marks: tuple[Marks, ...] = field(default=(), repr=False)  # what a page can explain in the SVG
+
+    def pdf(self) -> bytes:
+        """The same as a vector file for LaTeX, its fonts embedded."""
+        return self._pdf
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The project's style, whatever the user's matplotlibrc says."""
+    found = mpl.rc_params_from_file(shipped.find("report", "dtbench.mplstyle"), use_default_template=False)
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(found)
+        yield
+
+
+@contextmanager
+def figure(smoke: bool, width: float, height: float) -> Iterator[Figure]:
+    """An empty figure of so many inches; draw it and hand it to drawing() inside the context."""
+    with style():
+        sheet = Figure(figsize=(width, height))
+        if smoke:
+            mark: dict[str, Any] = {"fontsize": 26, "color": "#c8102e", "alpha": 0.35, "weight": "bold"}
+            sheet.text(0.45, 0.5, "SMOKE: numbers\nmean nothing", ha="center", va="center", rotation=20, **mark)
+        yield sheet
+
+
+@contextmanager
+def panels(scene: Scene, tasks: Sequence[str], *, below: str) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure with a titled panel for each task, and a label below the last panel of each column."""
+    columns = min(len(tasks), 4 if len(tasks) in (4, 7, 8) or len(tasks) > 10 else 3)
+    rows = math.ceil(len(tasks) / columns)
+    with figure(scene.smoke, 0.4 + 3.3 * columns, 1.0 + 2.4 * rows) as sheet:
+        grid = sheet.subplots(rows, columns, squeeze=False).flat
+        found = [next(grid) for _ in tasks]
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, task in zip(found, tasks, strict=True):
+            source = scene.source(task)
+            axes.set_title(wrapped(f"{task} ({source})" if source else task, PANEL_TITLE), fontsize=8)
+        for axes in found[-columns:]:
+            axes.set_xlabel(below)
+        yield sheet, found
+
+
+def drawing(sheet: Figure, name: str, caption: str, alt: str, *, wide: bool = False) -> Drawing:
+    """The figure as SVG, PNG and PDF, laid out once."""
+    plain = re.sub(r"[^\w.-]+", "-", name)  # tasks such as atari:pong; a file or an id may be without their marks
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name in letters that the font has not
+        sheet.draw_without_rendering()
+        sheet.set_layout_engine("none")
+        marks = collect_marks(sheet, plain)
+        return Drawing(plain, caption, alt, *_saved(sheet), wide, marks)
+
+
+def legend_below(sheet: Figure, *, columns: int = 8, first: Sequence[str] = ()) -> None:
+    """One legend below all axes, each label once; those of `first` lead, in their order; fewer columns if few fit."""
+    found: dict[str, Artist] = {}
+    for axes in sheet.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        found.update(zip(labels, handles, strict=True))
+    if not found:
+        return
+    leading = [label for label in map(legend_name, first) if label in found]
+    labels = [*leading, *(label for label in found if label not in leading)]
+    fit = int(sheet.get_figwidth() / (_HANDLE + _LETTER * max(map(len, labels))))
+    rows = math.ceil(len(labels) / max(1, min(fit, columns)))
+    even = math.ceil(len(labels) / rows)
+    sheet.legend([found[label] for label in labels], labels, loc="outside lower center", ncols=even)
+
+
+def legend_name(name: str, width: int = _LONGEST_NAME) -> str:
+    """A name as a label of a legend: short enough, and not one that matplotlib would hide."""
+    text = shortened(name, width)
+    return f" {text}" if text.startswith("_") else text
+
+
+def shortened(text: str, width: int) -> str:
+    """The text in one line of at most `width` characters; of a longer one both ends stay."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if len(line) <= width:
+        return line
+    tail = (width - 1) // 3
+    return f"{line[: width - 1 - tail]}…{line[len(line) - tail :]}"
+
+
+def wrapped(text: str, width: int, *, lines: int = 2) -> str:
+    """The text in at most so many lines of `width` characters."""
+    return "\n".join(textwrap.wrap(shortened(text, int(0.8 * width * lines)), width)[:lines])
+
+
+def thousands(*axes: Axis) -> None:
+    """Write ticks as 20k or 3M where an axis goes beyond 10 000."""
+    for axis in axes:
+        axis.set_major_formatter(FuncFormatter(_ThousandsOf(axis)))
+
+
+@dataclass(frozen=True)
+class _ThousandsOf:
+    axis: Axis
+
+    def __call__(self, value: float, _: int | None = None) -> str:
+        ends = self.axis.get_view_interval()
+        largest = max(abs(float(end)) for end in ends)
+        unit, sign = (1e6, "M") if largest >= 1e7 else (1e3, "k") if largest >= 1e4 else (1.0, "")
+        text = f"{round(value / unit, 9):g}"
+        return f"{text}{sign if value else ''}".replace("-", "\N{MINUS SIGN}")
+
+
+def _saved(sheet: Figure) -> tuple[bytes, bytes, bytes]:
+    """SVG, PNG and PDF. Figure.savefig would draw each twice, to lay out what is laid out."""
+    svg, png, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    dpi = sheet.dpi  # the vector formats leave 72 behind
+    # Dates and versions would change the bytes.
+    FigureCanvasSVG(sheet).print_svg(svg, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))  # type: ignore[no-untyped-call]
+    FigureCanvasPdf(sheet).print_pdf(pdf, metadata=dict.fromkeys(("CreationDate", "Creator", "Producer")))  # type: ignore[no-untyped-call]
+    sheet.dpi = dpi
+    sheet.set_facecolor("white")
+    FigureCanvasAgg(sheet).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    return svg.getvalue(), png.getvalue(), pdf.getvalue()

@@ -1,0 +1,321 @@
+"""The sections of a suite's page, in the order in which they are read."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+
+from dtbench.analysis import delayed, figures, page, pairs, rules, scales, tables, targets
+from dtbench.analysis.figures import Drawing, credit, paths
+from dtbench.analysis.html import SuitePage
+from dtbench.analysis.material import Material, all_targets, final_episodes
+from dtbench.analysis.methods import methods_text
+from dtbench.analysis.page import Section
+from dtbench.analysis.paper_tables import ran
+from dtbench.analysis.published import read_rows
+from dtbench.analysis.scores import SuiteResults
+from dtbench.analysis.table import DASH, Table
+from dtbench.analysis.trial_data import trial_data
+
+_PATH_MEASURES = {
+    "score": "Shortest (%)",
+    "reached": "Goal reached (%)",
+    "novel": "Novel (% of all paths)",
+    "novel_reached": "Novel (% of paths that reach the goal)",
+}
+
+
+CREDIT = (
+    "The pair of figures that the paper's Figure 5 shows: a transformer that also predicts returns is shown random "
+    "walks that it never learned from. Its running prediction is the probability of success; attention is what the "
+    "last prediction of an episode looks back at."
+)
+
+
+def suite_page(material: Material) -> SuitePage:
+    """Everything that the page says of one suite."""
+    results, suite = material.results, material.results.suite
+    makers = (_results, _beside_papers, _over_tasks, _pairs, _rules, _targets, _delayed, _progress, _paths, _credit)
+    sections = [section for make in makers for section in make(material)]
+    return SuitePage(
+        name=results.name,
+        title=str(suite.get("title") or results.name or "dtbench"),
+        description=str(suite.get("description") or "").strip(),
+        facts=tuple(_facts(results)),
+        warning=page.SMOKE if material.scene.smoke else "",
+        sections=(*sections, *_record(material)),
+        trials=trial_data(material),
+    )
+
+
+def _facts(results: SuiteResults) -> Iterator[tuple[str, str]]:
+    suite, done = results.suite, len(results.records)
+    yield "Suite", str(suite.get("name") or DASH)
+    yield "Preset", str(suite.get("preset") or DASH)
+    yield "Overrides", ", ".join(map(str, suite.get("overrides") or [])) or "none"
+    yield "Training seeds", ", ".join(map(str, suite.get("seeds") or [])) or DASH
+    yield "Data", ", ".join(sorted({record.spec.dataset_source for record in results.records}))
+    yield "Trials finished", f"{done} of {done + len(results.not_run)}"
+
+
+def _results(material: Material) -> Iterator[Section]:
+    many = len(material.tasks) > tables.MANY_TASKS
+    shown = [*material.tasks, *material.shown_averages] if many else material.tasks
+    scores = tables.score_table(
+        material.estimates,
+        tasks=shown,
+        contenders=material.scene.contenders,
+        headings=page.headings(material.results, material.averages, material.told_scores),
+        missing=material.missing,
+        links=links_of(material),
+        broken=broken_of(material),
+    )
+    told = [scales.MIXED_RULE.format(len(material.scales))] if len(material.scales) > 1 else []
+    told += [f"No number: {len(material.broken)} finished trials scored NaN and count as missing."] * bool(
+        material.broken
+    )
+    shown_tables = (page.task_table(material.results), scores)
+    yield Section("Results", (*_remarks(material), *told), shown_tables, draw_finals(material))
+
+
+def links_of(material: Material) -> dict[tuple[str, str], str]:
+    """What the numbers of a task and contender are linked to."""
+    return {place: f"cell-{cell}" for place, cell in material.links.items()}
+
+
+def broken_of(material: Material) -> tables.Counts:
+    """How many finished trials of a task and contender, or of an average and contender, scored NaN."""
+    return ran(material).broken
+
+
+def draw_finals(material: Material) -> tuple[Drawing, ...]:
+    """A figure for each task, or one for all where there are many of one scale."""
+    scene, numbers, published = material.scene, material.estimates, material.published
+    if len(material.tasks) > tables.MANY_TASKS and len(material.scales) == 1:
+        shown = [*material.tasks, *material.shown_averages]
+        return _present([figures.draw_grouped_bars(scene, shown, estimates=numbers, published=published)])
+    return _present([figures.draw_bars(scene, t, estimates=numbers, published=published) for t in material.tasks])
+
+
+def _beside_papers(material: Material) -> Iterator[Section]:
+    groups = material.scene.finals.groupby(["task", "contender"])["episodes"].sum()
+    episodes = {(str(task), str(contender)): int(count) for (task, contender), count in groups.items()}
+    for name, over in material.averages.items():
+        for contender in material.scene.contenders:
+            episodes[name, contender] = sum(episodes.get((task, contender), 0) for task in over)
+    shown = [
+        tables.comparison_table(
+            table,
+            material.estimates,
+            name=f"published-{place}",
+            episodes=episodes,
+            missing=material.missing,
+            circumstances=material.scene.circumstances,
+            links=links_of(material),
+            broken=broken_of(material),
+        )
+        for place, table in enumerate(material.published, start=1)
+    ]
+    if shown:
+        text = "Episodes are those of all seeds together. The rule behind the verdicts is in the protocol below."
+        yield Section("Beside published numbers", (text,), tables=tuple(shown))
+
+
+def _over_tasks(material: Material) -> Iterator[Section]:
+    made = []
+    for place, name in enumerate(material.shown_averages, start=1):
+        over = material.averages[name]
+        whole = set(over) == set(material.tasks)
+        told = "" if whole else f"{len(over)} tasks ({name})"
+        if not whole and over in material.scales:
+            told = f"{len(over)} tasks, {material.scene.score_names[over[0]]}"
+        kind = "aggregate" if whole else f"aggregate-{place}"
+        matrices = material.matrices(over)
+        made.append(tables.aggregate_table(matrices, first=material.scene.contenders[0], name=kind, over=told))
+    if made:
+        yield Section("Over all tasks", tables=tuple(made), drawings=_present(_spread(material)))
+
+
+def _spread(material: Material) -> Iterator[Drawing | None]:
+    """Profiles and chances of improvement over the tasks of the first scale that has several."""
+    over = next((scale for scale in material.scales if len(scale) > 1), ())
+    if over:
+        matrices, first = material.matrices(over), material.scene.contenders[0]
+        yield figures.draw_profiles(material.scene, matrices, tasks=over)
+        yield figures.draw_improvement(material.scene, matrices, first, tasks=over)
+
+
+def _pairs(material: Material) -> Iterator[Section]:
+    """The first contender against each other one, on the episodes that both played."""
+    table = pairs.pair_table(
+        material.results.records,
+        material.scene.finals,
+        tasks=material.tasks,
+        contenders=material.scene.contenders,
+        averages={name: material.averages[name] for name in material.shown_averages},
+        links=links_of(material),
+    )
+    if table:
+        yield Section("Pair by pair", tables=(table,))
+
+
+def _rules(material: Material) -> Iterator[Section]:
+    fixed = {record.spec.key: record.spec.evaluation.targets for record in material.results.records}
+    rows = rules.rule_rows(material.results.scores, material.scene.finals, fixed)
+    several = len(material.scales) > 1
+    found = [
+        rules.rule_table(
+            rows[rows["task"].isin(scale)],
+            tasks=scale,
+            contenders=material.scene.contenders,
+            name=f"rules-{place}" if several else "rules",
+            note="" if several else rules.RULES_NOTE,
+        )
+        for place, scale in enumerate(material.scales, start=1)
+    ]
+    if any(found):
+        shown = tuple(table for table in found if table)
+        yield Section("Scoring rules", (rules.RULES_NOTE,) if several else (), tables=shown)
+
+
+def _targets(material: Material) -> Iterator[Section]:
+    found = all_targets(material)
+    drawings = [figures.draw_targets(material.scene, one) for one in found]
+    grid = figures.draw_target_grid(material.scene, found) if len(found) > 2 else None
+    table = targets.target_table(found)
+    without = [task for task in material.tasks if task not in {one.task for one in found}]
+    text = f"No contender was asked for more than one target return on {', '.join(without)}: nothing to draw."
+    told = (text,) if without else ()
+    shown = (table,) if table else ()
+    yield Section("Achieved against target return", told, shown, _present([grid, *drawings]))
+
+
+def _delayed(material: Material) -> Iterator[Section]:
+    table = delayed.delayed_table(
+        material.scene.finals,
+        material.estimates,
+        tasks=material.tasks,
+        contenders=material.scene.contenders,
+        published=material.published,
+        circumstances=material.scene.circumstances,
+        broken=broken_of(material),
+        links=links_of(material),
+    )
+    if table:
+        yield Section("Delayed rewards", tables=(table,))
+
+
+def _progress(material: Material) -> Iterator[Section]:
+    if len(material.tasks) > tables.MANY_TASKS:
+        drawings = [figures.draw_progress_grid(material.scene, material.tasks)]
+    else:
+        drawings = [figures.draw_progress(material.scene, task) for task in material.tasks]
+    yield Section("Score over training", drawings=_present(drawings))
+
+
+def _paths(material: Material) -> Iterator[Section]:
+    """Steps to the goal and novel paths, for tasks on graphs."""
+    finals = material.scene.finals.dropna(subset=["reached"])
+    graphs = [task for task in material.tasks if task in set(finals["task"])]
+    if not graphs:
+        return
+    drawings = [_steps_figure(material, task) for task in graphs]
+    text = (
+        "A path is novel when no walk of the training data contains it as a stretch. The paper says of its model's "
+        f"generated paths that {_published_novelty()} % are not sub-paths of its data; it publishes neither its graph "
+        "nor its walks, so the number is no verdict on ours."
+    )
+    table = tables.path_table(finals, tasks=graphs, contenders=material.scene.contenders, measures=_PATH_MEASURES)
+    drawings += [_paths_figure(material, task) for task in graphs]
+    yield Section("Paths to the goal", (text,), tables=(table,), drawings=_present(drawings))
+
+
+def _paths_figure(material: Material, task: str) -> Drawing | None:
+    info = (material.provenance[task].get("dataset") or {}).get("info") or {}
+    walked: dict[str, list[pd.DataFrame]] = {}
+    for name in material.scene.contenders:
+        for record in material.results.records:
+            if (record.spec.task, record.spec.contender) == (task, name):
+                walked.setdefault(name, []).append(record.episodes())
+    episodes = {name: pd.concat(parts) for name, parts in walked.items()}
+    return paths.draw_graph_paths(material.scene, task, info.get("edges") or [], episodes)
+
+
+def _credit(material: Material) -> Iterator[Section]:
+    """Where a transformer that predicts returns sees them coming: the paper's Figure 5."""
+    drawings: list[Drawing | None] = []
+    for task in material.tasks:
+        own = [record.inspection() for record in material.results.records if record.spec.task == task]
+        found = [inspection for inspection in own if inspection]
+        drawings += [credit.draw_return_predictions(material.scene, task, found)]
+        drawings += [credit.draw_attention(material.scene, task, found)]
+    if shown := _present(drawings):
+        yield Section("Who sees the reward coming", (CREDIT,), drawings=shown)
+
+
+def _record(material: Material) -> Iterator[Section]:
+    """What ran, on what, how, and what did not."""
+    results, finals = material.results, material.scene.finals
+    cards = {task: (facts.get("dataset") or {}).get("card") or {} for task, facts in material.provenance.items()}
+    asked = {record.spec.task: record.spec.evaluation.targets for record in results.records}
+    drawn = figures.draw_data_cards(material.scene, {task: c for task, c in cards.items() if c}, targets=asked)
+    yield Section("Protocol", page.protocol(results, finals))
+    yield Section("Methods", methods_text(results))
+    yield Section("Data", tables=(page.data_table(results),), drawings=_present([drawn]))
+    yield Section("Contenders", tables=(page.contender_table(results),))
+    yield Section("Hyperparameters", tables=(page.hyperparameter_table(results),), folded=True)
+    seeds = page.seed_table(finals, material.told_scores)
+    yield Section("Every trial", tables=(seeds,), folded=True, in_page=False)
+    yield Section("What was not run", tuple(_not_run_text(material)), tuple(_not_run_tables(material)))
+    yield Section("Software", tables=(page.software_table(results.records),), folded=True)
+
+
+def _not_run_text(material: Material) -> Iterator[str]:
+    states = Counter(trial.state for trial in material.results.unfinished)
+    states["nan"] = len(material.broken)
+    told = {
+        "missing": "never began",
+        "partial": "began and did not end",
+        "failed": "failed",
+        "nan": "ended with a score that is no number",
+    }
+    said = [f"{states[state]} {words}" for state, words in told.items() if states[state]]
+    yield f"Of the planned trials {', '.join(said)}." if said else "Every planned trial has finished."
+    absent = [task for task in material.tasks if task not in set(material.scene.finals["task"])]
+    if absent:
+        yield f"The suite's other tasks have no finished trial: {', '.join(absent)}."
+
+
+def _not_run_tables(material: Material) -> Iterator[Table]:
+    if material.results.unfinished or material.broken:
+        yield page.not_run_table(material.results, material.broken)
+
+
+def _remarks(material: Material) -> tuple[str, ...]:
+    """What people wrote beside the scores, e.g. why a number disappoints."""
+    text = str(material.results.suite.get("remarks") or "")
+    return tuple(" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph.strip())
+
+
+def _steps_figure(material: Material, task: str) -> Drawing | None:
+    finals = material.scene.finals.set_index(["task", "contender", "trial"])
+    generated: dict[str, Counter[str]] = {}
+    for name in material.scene.contenders:
+        for record in material.results.records:
+            if (record.spec.task, record.spec.contender) == (task, name):
+                row = finals.loc[(task, name, record.spec.key)]
+                episodes = final_episodes(record, row["step"], row["target"])
+                steps = episodes["length"].astype(int).astype(str).where(episodes["reached"].astype(bool), "inf")
+                generated.setdefault(name, Counter()).update(steps)
+    info = (material.provenance[task].get("dataset") or {}).get("info") or {}
+    walks, shortest = info.get("walk_steps_to_goal") or {}, info.get("shortest_steps") or {}
+    return figures.draw_steps_to_goal(material.scene, task, generated=generated, walks=walks, shortest=shortest)
+
+
+def _published_novelty() -> str:
+    rows = [row for row in read_rows("decision_transformer.csv") if row["table"] == "Appendix graph"]
+    return next(row["mean"] for row in rows if row["metric"].startswith("pct_generated_paths_not_in_data"))
+
+
+def _present(drawings: Iterable[Drawing | None]) -> tuple[Drawing, ...]:
+    return tuple(drawing for drawing in drawings if drawing is not None)
