@@ -61,7 +61,7 @@ def plot(
         str | None,
         typer.Option("--task", "-t", help="Name, its beginning, or a pattern. Default: all tasks together."),
     ] = None,
-    kind: Annotated[str, typer.Option(help="targets, progress or bars")] = "targets",
+    kind: Annotated[str, typer.Option(help="targets, progress, bars, profiles, improvement or data")] = "targets",
     out: Annotated[Path | None, typer.Option(help="A .png, .svg or .pdf. Default: <kind>-<task>.png here.")] = None,
     results: ResultsOption = Path("results"),
 ) -> None:

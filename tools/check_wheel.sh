@@ -15,7 +15,7 @@ export DTBENCH_DATA=$scratch/data
 DTBENCH_OFFLINE=1 "$scratch/venv/bin/dtbench" run --suite d4rl --preset smoke --local -t hopper-medium-v2 -t reacher2d-medium
 DTBENCH_OFFLINE=1 "$scratch/venv/bin/dtbench" run --suite atari --preset smoke --local -t atari:pong task_options.steps=600
 "$scratch/venv/bin/dtbench" report
-test -s report/key-to-door/index.html
+test -s report/index.html
 test -s results/scores/key-to-door.csv
 grep -q "71.8" report/key-to-door/report.md # the paper's number travelled along
 grep -q "generated" report/d4rl/report.md # the behaviour policies too

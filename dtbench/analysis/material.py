@@ -50,6 +50,12 @@ class Material:
         return {(record.spec.task, record.spec.contender): record.spec.cell for record in self.results.records}
 
     @property
+    def ran(self) -> list[str]:
+        """The tasks with at least one number."""
+        finished = set(self.scene.finals["task"])
+        return [task for task in self.tasks if task in finished]
+
+    @property
     def shown_averages(self) -> list[str]:
         """One name for each set of tasks, a paper's before our own, and only where all its tasks are the suite's."""
         names = {over: name for name, over in self.averages.items() if set(over) <= set(self.tasks)}
@@ -71,7 +77,7 @@ def gather(results: SuiteResults) -> Material:
     published = published_tables(suite)
     score_names = {task: str(facts.get("score_name") or "score") for task, facts in about.items()}
     groups = scales.scales_of(tasks, score_names)
-    averages = scales.averages_of(groups, score_names)
+    averages = scales.averages_of(groups, score_names, set(finals["task"]))
     for table in published:
         averages |= table.averages
     scene = Scene(

@@ -17,11 +17,11 @@ _SOURCES = {
 
 
 def methods_text(results: SuiteResults) -> tuple[str, ...]:
-    """Data, contenders, evaluation, statistics, software and compute: a paragraph each, nothing that did not run."""
+    """Data, each contender, evaluation, statistics, software and compute: a paragraph each, only of what ran."""
     records = results.records
     return (
         f"Data. {' '.join(_data(records))}",
-        f"Contenders. {' '.join(_contenders(results))}",
+        *_contenders(results),
         f"Evaluation. {' '.join(_evaluation(records))}",
         f"Statistics. {_statistics(records)}",
         f"Software and compute. {' '.join(_compute(records))}",

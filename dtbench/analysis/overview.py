@@ -89,7 +89,7 @@ def _verdict_rows(material: Material) -> Iterator[tuple[Cell, ...]]:
 
 def _averages(material: Material) -> Iterator[SuiteAverage]:
     """The panel of a suite whose tasks share a scale: its mean over those that somebody finished."""
-    over = [task for task in material.tasks if task in set(material.scene.finals["task"])]
+    over = material.ran
     if len(material.scales) != 1 or not over:
         return
     whole = len(over) == len(material.tasks)
@@ -118,7 +118,7 @@ def _not_run(materials: Sequence[Material]) -> Iterator[str]:
     if absent:
         yield f"Suites that nobody ran here: {', '.join(absent)}."
     for material in materials:
-        tasks = [task for task in material.tasks if task not in set(material.scene.finals["task"])]
+        tasks = [task for task in material.tasks if task not in material.ran]
         took_part = set(material.scene.finals["contender"])
         names = [name for name in material.scene.contenders if name not in took_part]
         said = [f"tasks {', '.join(tasks)}" if tasks else "", f"contenders {', '.join(names)}" if names else ""]

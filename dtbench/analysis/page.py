@@ -72,7 +72,8 @@ def data_table(results: SuiteResults) -> Table:
     records = sorted(results.records, key=lambda record: (order(record.spec.task), record.spec.dataset_digest))
     rows = {(record.spec.task, record.spec.dataset_digest): _data_row(record) for record in records}
     names = ("Task", "Source", "Digest", "Episodes", "Steps", "Mean return", "Best return", "Mean length")
-    columns = (*(Column(name, number=name in names[3:]) for name in names), Column("Options"), Column("Recipe"))
+    told = (Column("Options"), Column("Recipe", shown=False))
+    columns = (*(Column(name, number=name in names[3:]) for name in names), *told)
     return Table("data", "Data that the contenders learned from", columns, tuple(rows.values()))
 
 

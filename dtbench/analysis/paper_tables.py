@@ -194,7 +194,7 @@ def _best(printed: Sequence[Printed], found: Ran) -> set[tuple[str, str]]:
     """Which of our cells in a row are bold: the best of each task where several of the paper's methods ran."""
     best = set()
     for task in {place.task for _, place in printed if place.contender}:
-        names = {place.contender for _, place in printed if place.task == task and place.contender}
+        names = sorted({place.contender for _, place in printed if place.task == task and place.contender})
         ours = {name: found.estimates[task, name] for name in names if (task, name) in found.estimates}
         barred = {name for name in names if found.broken.get((task, name))}
         if len(ours) > 1:

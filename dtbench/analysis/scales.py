@@ -1,6 +1,6 @@
 """Scales: which tasks' scores mean the same, so that they may be averaged and share an axis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 RAW = "raw return"  # how the name of a score without references begins: no two tasks' returns have a scale in common
 
@@ -23,9 +23,16 @@ def scales_of(tasks: Sequence[str], score_names: Mapping[str, str]) -> tuple[tup
     return (*map(tuple, groups.values()), *((task,) for task in tasks if task not in score_names))
 
 
-def averages_of(scales: Sequence[tuple[str, ...]], score_names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """The averages over the tasks of each scale that has two and more, by name."""
-    shared = [scale for scale in scales if len(scale) > 1]
-    if len(scales) == 1:
-        return {f"average over {len(scale)} tasks": scale for scale in shared}
-    return {f"average over {len(scale)} tasks, {score_names[scale[0]]}": scale for scale in shared}
+def averages_of(
+    scales: Sequence[tuple[str, ...]], score_names: Mapping[str, str], ran: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """The averages over the tasks of each scale, by name: over all of them and over those that `ran`, if two or more."""
+    found = {}
+    for scale in scales:
+        told = "" if len(scales) == 1 else f", {score_names[scale[0]]}"
+        finished = tuple(task for task in scale if task in ran)
+        if len(scale) > 1:
+            found[f"average over {len(scale)} tasks{told}"] = scale
+        if 1 < len(finished) < len(scale):
+            found[f"average over the {len(finished)} tasks that ran{told}"] = finished
+    return found

@@ -17,6 +17,7 @@ from dtbench.analysis.scores import SuiteResults
 from dtbench.analysis.table import DASH, Table
 from dtbench.analysis.trial_data import trial_data
 
+LONG_TABLE = 30  # rows; longer ones are folded, as the overview has the same numbers in the papers' own shape
 _PATH_MEASURES = {
     "score": "Shortest (%)",
     "reached": "Goal reached (%)",
@@ -117,28 +118,38 @@ def _beside_papers(material: Material) -> Iterator[Section]:
         for place, table in enumerate(material.published, start=1)
     ]
     if shown:
-        text = "Episodes are those of all seeds together. The rule behind the verdicts is in the protocol below."
-        yield Section("Beside published numbers", (text,), tables=tuple(shown))
+        text = (
+            "Episodes are those of all seeds together. The rule behind the verdicts is in the protocol below; "
+            "the overview has the same numbers in the papers' own shape."
+        )
+        long = any(len(table.rows) > LONG_TABLE for table in shown)
+        yield Section("Beside published numbers", (text,), tables=tuple(shown), folded=long)
 
 
 def _over_tasks(material: Material) -> Iterator[Section]:
-    made = []
+    """Aggregates over every set of tasks that some contender finished; the others are named."""
+    made, absent = [], []
     for place, name in enumerate(material.shown_averages, start=1):
         over = material.averages[name]
+        matrices = material.matrices(over)
+        if not set(over) <= set(material.ran):
+            absent.append(name)
+            continue
         whole = set(over) == set(material.tasks)
         told = "" if whole else f"{len(over)} tasks ({name})"
         if not whole and over in material.scales:
             told = f"{len(over)} tasks, {material.scene.score_names[over[0]]}"
         kind = "aggregate" if whole else f"aggregate-{place}"
-        matrices = material.matrices(over)
         made.append(tables.aggregate_table(matrices, first=material.scene.contenders[0], name=kind, over=told))
     if made:
-        yield Section("Over all tasks", tables=tuple(made), drawings=_present(_spread(material)))
+        text = f"Not run on every task, so without numbers: {', '.join(absent)}."
+        yield Section("Over all tasks", (text,) if absent else (), tuple(made), _present(_spread(material)))
 
 
 def _spread(material: Material) -> Iterator[Drawing | None]:
     """Profiles and chances of improvement over the tasks of the first scale that has several."""
-    over = next((scale for scale in material.scales if len(scale) > 1), ())
+    sets = [[task for task in scale if task in material.ran] for scale in material.scales]
+    over = next((tasks for tasks in sets if len(tasks) > 1), [])
     if over:
         matrices, first = material.matrices(over), material.scene.contenders[0]
         yield figures.draw_profiles(material.scene, matrices, tasks=over)
@@ -150,7 +161,7 @@ def _pairs(material: Material) -> Iterator[Section]:
     table = pairs.pair_table(
         material.results.records,
         material.scene.finals,
-        tasks=material.tasks,
+        tasks=material.ran,
         contenders=material.scene.contenders,
         averages={name: material.averages[name] for name in material.shown_averages},
         links=links_of(material),
@@ -281,7 +292,7 @@ def _not_run_text(material: Material) -> Iterator[str]:
     }
     said = [f"{states[state]} {words}" for state, words in told.items() if states[state]]
     yield f"Of the planned trials {', '.join(said)}." if said else "Every planned trial has finished."
-    absent = [task for task in material.tasks if task not in set(material.scene.finals["task"])]
+    absent = [task for task in material.tasks if task not in material.ran]
     if absent:
         yield f"The suite's other tasks have no finished trial: {', '.join(absent)}."
 

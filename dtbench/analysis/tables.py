@@ -96,7 +96,8 @@ def best_contenders(estimates: Mapping[str, Estimate], *, barred: Collection[str
     able = {name: ours for name, ours in estimates.items() if name not in barred and math.isfinite(ours.mean)}
     if not able:
         return set()
-    highest = max(able.values(), key=lambda ours: ours.mean).interval
+    # Among equal means one without an interval decides, whatever the order: then nothing is bold.
+    highest = max(able.values(), key=lambda ours: (ours.mean, ours.interval is None)).interval
     if highest is None:
         return set()
     return {name for name, ours in able.items() if ours.interval and ours.interval.overlaps(highest)}
