@@ -19,20 +19,24 @@ SOURCES = {task: "d4rl" for task in TASKS if task.startswith("hopper")} | {"half
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> SuiteResults:
-    missing = [(REACHER, "CQL")]
-    return results_of(tmp_path_factory.mktemp("results") / "runs", sources=SOURCES, missing=missing)
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
 
 
-def dtbench_plot(whole: SuiteResults, *arguments: str) -> subprocess.CompletedProcess[str]:
-    results = whole.records[0].folder.parents[2]
+@pytest.fixture(scope="module")
+def whole(results: Path) -> SuiteResults:
+    return results_of(results / "runs", sources=SOURCES, missing=[(REACHER, "CQL")])
+
+
+def dtbench_plot(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from dtbench.cli import main; main()", "plot", "--results", str(results)]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def report(whole: SuiteResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(whole, tmp_path_factory.mktemp("report")).parent
+    """The suite's own folder."""
+    return write_report([whole], tmp_path_factory.mktemp("report")).parent / "d4rl"
 
 
 def table(report: Path, name: str) -> pd.DataFrame:
@@ -87,13 +91,13 @@ def test_every_score_says_which_data_and_physics_it_comes_from(report: Path) -> 
 
 def test_many_tasks_share_figures_and_the_page_stays_small(report: Path) -> None:
     names = {path.stem for path in (report / "figures").iterdir()}
-    assert names == {"final", "progress", "targets", *(f"targets-{task}" for task in TASKS)}
-    assert (report / "index.html").stat().st_size < 5_000_000
-    assert not re.search(r"https?:|<script|<img", (report / "index.html").read_text())
+    assert names == {"final", "profiles", "improvement", "progress", "targets", *(f"targets-{task}" for task in TASKS)}
+    assert (report.parent / "index.html").stat().st_size < 5_000_000
+    assert not re.search(r"https?:|<script[^>]*src|<img", (report.parent / "index.html").read_text())
 
 
 def test_ids_on_the_page_are_unique(report: Path) -> None:
-    ids = re.findall(r'\bid="([^"]*)"', (report / "index.html").read_text())
+    ids = re.findall(r'\bid="([^"]*)"', (report.parent / "index.html").read_text())
     assert len(ids) == len(set(ids))
 
 
@@ -167,12 +171,13 @@ def test_nothing_to_draw_says_why(tmp_path: Path) -> None:
         draw(results, "targets", HOPPER)
     with pytest.raises(NothingToReport, match="no trial of walker2d-medium-v2 has finished"):
         draw(results, "bars", "walker2d")
-    with pytest.raises(UnknownName, match="Known: bars, progress, targets"):
+    with pytest.raises(UnknownName, match=r"Known: bars, data, improvement, profiles, progress, targets\."):
         draw(results, "target", HOPPER)
 
 
-def test_the_command_draws_into_the_file_it_names(whole: SuiteResults, tmp_path: Path) -> None:
-    done = dtbench_plot(whole, "--suite", "d4rl", "--task", "hopper-medium")
+@pytest.mark.usefixtures("whole")
+def test_the_command_draws_into_the_file_it_names(results: Path, tmp_path: Path) -> None:
+    done = dtbench_plot(results, "--suite", "d4rl", "--task", "hopper-medium")
     assert (done.returncode, done.stderr) == (0, "")
     assert Path(done.stdout.strip()) == (tmp_path / "targets-hopper-medium-v2.png").resolve()
     assert (tmp_path / "targets-hopper-medium-v2.png").exists()
@@ -186,8 +191,9 @@ def test_the_command_draws_into_the_file_it_names(whole: SuiteResults, tmp_path:
         (["--suite", "d4rl", "--out", "figure.gif"], "a figure is written as"),
     ],
 )
-def test_a_mistake_is_one_line(whole: SuiteResults, arguments: list[str], said: str) -> None:
-    done = dtbench_plot(whole, *arguments)
+@pytest.mark.usefixtures("whole")
+def test_a_mistake_is_one_line(results: Path, arguments: list[str], said: str) -> None:
+    done = dtbench_plot(results, *arguments)
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1

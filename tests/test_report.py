@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dtbench.analysis.report import final_rows, write_report
+from dtbench.analysis.html import unpacked
+from dtbench.analysis.material import final_rows
+from dtbench.analysis.report import write_report
 from dtbench.analysis.scores import SuiteResults, score_table
+from dtbench.analysis.trial_table import joined
 from dtbench.errors import NothingToReport
-from dtbench.ledger import Ledger, write_frame, write_json, write_lines
+from dtbench.ledger import Ledger, TrialRecord, Unfinished, write_frame, write_json, write_lines
 from dtbench.spec import EvaluationSpec, TrialSpec
 
 KEY_TO_DOOR = "key-to-door-1k"
@@ -123,7 +126,14 @@ def results_of(root: Path, suite: Mapping[str, Any], *, missing: Sequence[tuple[
     for spec in specs:
         finish(ledger, spec, provenance_of(spec))
     records = tuple(record for record in map(ledger.record, specs) if record)
-    return SuiteResults(suite, records, tuple(spec_of(*cell) for cell in missing), score_table(records))
+    return results_with(suite, records, tuple(Unfinished(spec_of(*cell), "missing") for cell in missing))
+
+
+def results_with(
+    suite: Mapping[str, Any], records: tuple[TrialRecord, ...], unfinished: tuple[Unfinished, ...] = ()
+) -> SuiteResults:
+    episodes = joined({record.spec.key: record.episodes() for record in records})
+    return SuiteResults(suite, records, unfinished, score_table(records), episodes)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
@@ -136,72 +146,106 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> SuiteResults:
 
 
 @pytest.fixture(scope="module")
-def report(whole: SuiteResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(whole, tmp_path_factory.mktemp("report")).parent
+def folder(whole: SuiteResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report([whole], tmp_path_factory.mktemp("report")).parent
 
 
-def test_equal_ledgers_give_reports_identical_to_the_byte(report: Path, tmp_path: Path) -> None:
-    write_report(results_of(tmp_path / "ledger", SUITE), tmp_path / "again")
-    assert files_below(tmp_path / "again") == files_below(report)
+@pytest.fixture(scope="module")
+def report(folder: Path) -> Path:
+    """The suite's own folder."""
+    return folder / "made-up"
 
 
-def test_the_report_has_all_its_files(report: Path) -> None:
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return (folder / "index.html").read_text()
+
+
+def shown(page: str) -> str:
+    """The page without its scripts and packed data."""
+    return re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_equal_ledgers_give_reports_identical_to_the_byte(folder: Path, tmp_path: Path) -> None:
+    write_report([results_of(tmp_path / "ledger", SUITE)], tmp_path / "again")
+    assert files_below(tmp_path / "again") == files_below(folder)
+
+
+def test_the_report_has_all_its_files(folder: Path, report: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {"index.html", "made-up", "overview"}
+    assert {"report.md", "tables/suites.csv", "tables/verdicts.tex"} <= set(files_below(folder / "overview"))
     names = set(files_below(report))
-    assert {"index.html", "report.md"} <= names
+    assert "report.md" in names
+    assert "index.html" not in names
     for table in ("scores", "published-1", "aggregate", "paths", "seeds", "data", "hyperparameters", "software"):
         assert {f"tables/{table}.csv", f"tables/{table}.tex"} <= names
     for figure in (f"final-{GRAPH}", f"progress-{KEY_TO_DOOR}", f"targets-{KEY_TO_DOOR}", f"steps-{GRAPH}"):
-        assert {f"figures/{figure}.svg", f"figures/{figure}.png"} <= names
+        assert {f"figures/{figure}.{kind}" for kind in ("svg", "png", "pdf")} <= names
 
 
-def test_the_page_refers_to_nothing_outside_itself(report: Path) -> None:
-    text = (report / "index.html").read_text()
-    assert not re.search(r"https?:|//[a-z]|<script|<link|<img|@import", text)
-    addresses = re.findall(r'(?:href|src)="([^"]*)"', text)
+def test_one_page_holds_every_suite_and_each_has_a_folder_of_its_own(whole: SuiteResults, tmp_path: Path) -> None:
+    other = results_of(tmp_path / "ledger", {**SUITE, "name": "other", "title": "The other", "tasks": [GRAPH]})
+    page = write_report([whole, other], tmp_path / "report").read_text()
+    assert 'href="#suite-made-up"' in page
+    assert 'href="#suite-other"' in page
+    assert '<h2 id="other--title" tabindex="-1">The other</h2>' in page
+    for name in ("made-up", "other"):
+        assert (tmp_path / "report" / name / "tables/scores.csv").exists()
+        assert rf"\label{{tab:{name}-scores}}" in (tmp_path / "report" / name / "tables/scores.tex").read_text()
+
+
+def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
+    assert not re.search(r"https?:|<link|<img|@import", page)
+    assert not re.search(r"//[a-z]", shown(page))
+    assert "<script src" not in page
+    assert "default-src &#39;none&#39;; " in page
+    addresses = re.findall(r'(?:href|src)="([^"]*)"', shown(page))
     assert addresses
     assert all(address.startswith("#") for address in addresses)
 
 
-def test_every_id_on_the_page_is_unique_and_every_reference_has_one(report: Path) -> None:
-    text = (report / "index.html").read_text()
-    ids = re.findall(r'\bid="([^"]*)"', text)
+def test_every_id_on_the_page_is_unique_and_every_reference_has_one(page: str, whole: SuiteResults) -> None:
+    ids = re.findall(r'\bid="([^"]*)"', page)
     assert len(ids) == len(set(ids))
-    assert set(re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]*)', text)) <= set(ids)
+    opened = {f"cell-{record.spec.cell}" for record in whole.records}  # by the page's script, in a dialog
+    references = set(re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]*)', shown(page)))
+    assert references - set(ids) == opened | {"details--title"}
 
 
-def test_the_suites_words_cannot_become_markup(report: Path) -> None:
-    text = (report / "index.html").read_text()
-    assert "Made up &lt;b&gt;&amp; small&lt;/b&gt;" in text
-    assert "<b>" not in text
-    assert "<b>" not in (report / "report.md").read_text().replace(r"\<b>", "")
+def test_the_suites_words_cannot_become_markup(page: str, report: Path) -> None:
+    assert "Made up &lt;b&gt;&amp; small&lt;/b&gt;" in page
+    assert "<b>" not in shown(page)
+    for path in (report / "report.md", report.parent / "overview" / "report.md"):
+        assert "Made up" in path.read_text()
+        assert "<b>" not in path.read_text().replace(r"\<b>", "")
 
 
-def test_figures_follow_the_page_into_the_dark(report: Path) -> None:
-    text = (report / "index.html").read_text()
-    assert "prefers-color-scheme: dark" in text
-    assert "currentColor" in text
-    assert text.count('<svg role="img" aria-label="') == text.count("<figcaption>") == 6
+def test_figures_follow_the_page_into_the_dark(page: str, folder: Path) -> None:
+    assert "prefers-color-scheme: dark" in page
+    assert "currentColor" in page
+    drawn = len(list(folder.glob("*/figures/*.svg")))
+    assert page.count('<svg role="img" aria-label="') == page.count("<figcaption>") == drawn
 
 
-def test_the_page_says_which_checkpoint_and_target_count(report: Path) -> None:
-    for name in ("index.html", "report.md"):
-        text = (report / name).read_text()
+def test_the_figures_are_those_that_the_results_give(folder: Path) -> None:
+    names = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/figures/*.svg")}
+    by_task = {f"{kind}-{task}" for kind in ("final", "progress") for task in SUITE["tasks"]}
+    others = {f"targets-{KEY_TO_DOOR}", f"steps-{GRAPH}", "profiles", "improvement"}
+    assert names == {f"made-up/figures/{name}" for name in by_task | others} | {"overview/figures/suites"}
+
+
+def test_the_page_says_which_checkpoint_and_target_count(page: str, report: Path) -> None:
+    for text in (page, (report / "report.md").read_text()):
         assert "The last checkpoint of each trial counts." in text
         assert f"{KEY_TO_DOOR}: 1 (all asked: 1, 0.5, 0)" in text
         assert "20 episodes for each target return, every 50 gradient steps" in text
 
 
-def test_the_page_says_what_ran_on_what(report: Path) -> None:
-    text = (report / "index.html").read_text()
-    for said in (
-        "abc1234",
-        "2.9.0",
-        "0123456789abcdef",
-        "walks_at_random",
-        "model.layers",
-        "contenders.DT.budget=100",
-    ):
-        assert said in text
+def test_the_page_says_what_ran_on_what(page: str) -> None:
+    for said in ("abc1234", "2.9.0", "0123456789abcdef", "model.layers", "contenders.DT.budget=100"):
+        assert said in shown(page)
+    assert "walks_at_random" in unpacked(page)
+    assert "walks_at_random" not in page
 
 
 def test_the_final_score_is_that_of_the_last_checkpoint_at_the_first_target(whole: SuiteResults) -> None:
@@ -234,36 +278,37 @@ def test_paths_are_counted_from_the_last_checkpoint(report: Path) -> None:
     assert rows.loc["DT", "Novel (% of paths that reach the goal)"] == pytest.approx(
         (200 / 14 + 200 / 15 + 200 / 16) / 3
     )
-    assert "15.8 % are not sub-paths" in (report / "index.html").read_text()
+    assert "15.8 % are not sub-paths" in (report / "report.md").read_text()
 
 
 def test_a_report_with_holes_shows_them(tmp_path: Path) -> None:
     missing = [(GRAPH, "CQL", seed) for seed in (0, 1, 2)] + [(KEY_TO_DOOR, "DT", 2)]
     results = results_of(tmp_path / "ledger", SUITE, missing=missing)
-    text = write_report(results, tmp_path / "report").read_text()
-    scores = pd.read_csv(tmp_path / "report/tables/scores.csv").set_index("Contender")
+    text = write_report([results], tmp_path / "report").read_text()
+    scores = pd.read_csv(tmp_path / "report/made-up/tables/scores.csv").set_index("Contender")
     assert scores.loc["CQL", f"{GRAPH} (data: generated)"] == "not run"
     assert scores.loc["DT", f"{KEY_TO_DOOR} (data: generated)"].endswith("(n = 2 of 3)")
     assert "14 of 18" in text
-    assert all(spec.key in text for spec in results.not_run)
+    assert "4 never began" in text
+    assert all(spec.key in shown(text) for spec in results.not_run)
 
 
-def test_a_complete_report_says_so(report: Path) -> None:
-    assert "Every trial of the suite has finished." in (report / "index.html").read_text()
+def test_a_complete_report_says_so(page: str) -> None:
+    assert "Every planned trial has finished." in page
 
 
 def test_smoke_is_loud_on_the_page_and_on_every_figure(tmp_path: Path) -> None:
-    write_report(results_of(tmp_path / "ledger", {**SUITE, "preset": "smoke"}), tmp_path / "report")
-    assert 'role="alert">SMOKE: numbers mean nothing' in (tmp_path / "report/index.html").read_text()
-    assert "**SMOKE: numbers mean nothing" in (tmp_path / "report/report.md").read_text()
-    drawings = list((tmp_path / "report/figures").glob("*.svg"))
+    write_report([results_of(tmp_path / "ledger", {**SUITE, "preset": "smoke"})], tmp_path / "report")
+    assert 'role="note">SMOKE: numbers mean nothing' in (tmp_path / "report/index.html").read_text()
+    assert "**SMOKE: numbers mean nothing" in (tmp_path / "report/made-up/report.md").read_text()
+    drawings = list((tmp_path / "report").glob("*/figures/*.svg"))
     assert drawings
     assert all("SMOKE: numbers" in drawing.read_text() for drawing in drawings)
 
 
-def test_no_smoke_without_the_smoke_preset(report: Path) -> None:
-    assert not any("SMOKE" in path.read_text() for path in report.rglob("*.svg"))
-    assert "SMOKE" not in (report / "index.html").read_text()
+def test_no_smoke_without_the_smoke_preset(folder: Path, page: str) -> None:
+    assert not any("SMOKE" in path.read_text() for path in folder.rglob("*.svg"))
+    assert "SMOKE" not in unpacked(page)
 
 
 def test_a_suite_that_says_little_and_a_ledger_that_recorded_little_still_give_a_report(tmp_path: Path) -> None:
@@ -271,31 +316,41 @@ def test_a_suite_that_says_little_and_a_ledger_that_recorded_little_still_give_a
     finish(ledger, spec, provenance={})
     write_json(ledger.folder(spec) / "result.json", {"status": "done", "action_mode": ""})
     records = tuple(ledger.records())
-    results = SuiteResults({"name": "little"}, records, (), score_table(records))
-    text = write_report(results, tmp_path / "report").read_text()
+    text = write_report([results_with({"name": "little"}, records)], tmp_path / "report").read_text()
     assert "not recorded" in text
-    assert not (tmp_path / "report/tables/published-1.csv").exists()
+    assert (tmp_path / "report/little/tables/scores.csv").exists()
+    assert not (tmp_path / "report/little/tables/published-1.csv").exists()
 
 
 def test_nothing_finished_is_nothing_to_report(tmp_path: Path) -> None:
     results = results_of(tmp_path / "ledger", {**SUITE, "tasks": []})
     with pytest.raises(NothingToReport, match="no trial of made-up has finished"):
-        write_report(results, tmp_path / "report")
+        write_report([results], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
 
 
-def test_the_users_matplotlib_settings_change_nothing(whole: SuiteResults, report: Path, tmp_path: Path) -> None:
+def test_the_users_matplotlib_settings_change_nothing(whole: SuiteResults, folder: Path, tmp_path: Path) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "svg.fonttype": "path"}):
-        write_report(whole, tmp_path / "again")
-    assert files_below(tmp_path / "again") == files_below(report)
+        write_report([whole], tmp_path / "again")
+    assert files_below(tmp_path / "again") == files_below(folder)
 
 
 def test_a_later_report_leaves_nothing_of_an_earlier_one_and_spares_what_is_not_its_own(
     whole: SuiteResults, tmp_path: Path
 ) -> None:
-    write_report(results_of(tmp_path / "runs", SUITE, missing=[(GRAPH, "CQL", 2)]), tmp_path / "report")
-    assert (tmp_path / "report" / "tables" / "not-run.csv").exists()
-    (tmp_path / "report" / "tables" / "notes.txt").write_text("mine")
-    write_report(whole, tmp_path / "report")
-    assert not (tmp_path / "report" / "tables" / "not-run.csv").exists()
-    assert (tmp_path / "report" / "tables" / "notes.txt").read_text() == "mine"
+    write_report([results_of(tmp_path / "runs", SUITE, missing=[(GRAPH, "CQL", 2)])], tmp_path / "report")
+    tables = tmp_path / "report" / "made-up" / "tables"
+    assert (tables / "not-run.csv").exists()
+    (tables / "notes.txt").write_text("mine")
+    write_report([whole], tmp_path / "report")
+    assert not (tables / "not-run.csv").exists()
+    assert (tables / "notes.txt").read_text() == "mine"
+
+
+def test_a_suite_that_is_no_longer_reported_takes_its_files_with_it(whole: SuiteResults, tmp_path: Path) -> None:
+    other = results_of(tmp_path / "runs", {**SUITE, "name": "other", "tasks": [GRAPH]})
+    write_report([whole, other], tmp_path / "report")
+    write_report([whole], tmp_path / "report")
+    assert (tmp_path / "report/made-up/report.md").exists()
+    assert not [path for path in (tmp_path / "report/other").rglob("*") if path.is_file()]

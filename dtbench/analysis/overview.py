@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dtbench.analysis import figures, pairs, statistics
 from dtbench.analysis.figures import SuiteAverage
 from dtbench.analysis.material import Material
-from dtbench.analysis.page import Section
+from dtbench.analysis.page import SMOKE, Section
 from dtbench.analysis.paper_tables import all_paper_tables
 from dtbench.analysis.table import DASH, Cell, Column, Table
 from dtbench.suite_document import suite_names
@@ -27,9 +27,10 @@ PAPER = (
 
 def overview(materials: Sequence[Material]) -> Iterator[Section]:
     """The sections of the overview, from the suites that have results."""
-    yield Section("Suites", tables=(suite_table(materials),))
+    yield Section("Suites", tuple(_warning(materials)), (suite_table(materials),))
     yield Section("Who is ahead", (QUESTION,), (verdict_table(materials),))
-    drawn = figures.draw_suite_bars([average for material in materials for average in _averages(material)])
+    averages = [average for material in materials for average in _averages(material)]
+    drawn = figures.draw_suite_bars(averages, smoke=all(material.scene.smoke for material in materials))
     if drawn:
         yield Section("Averages by suite", (AVERAGES,), drawings=(drawn,))
     ran = {material.results.name: material for material in materials}
@@ -94,18 +95,24 @@ def _averages(material: Material) -> Iterator[SuiteAverage]:
         return
     whole = len(over) == len(material.tasks)
     name = next((name for name, tasks in material.averages.items() if whole and set(tasks) == set(over)), over[0])
-    estimates = material.estimates
+    estimates, some = material.estimates, "" if whole else f"{len(over)} of {len(material.tasks)}"
     if not whole:
         found = {who: statistics.matrix_estimate(scores) for who, scores in material.matrices(over).items()}
         estimates = {(name, who): average for who, average in found.items() if average}
     yield figures.suite_average(
         material.scene,
         name,
-        title=material.results.name if whole else f"{material.results.name}, {len(over)} of {len(material.tasks)}",
+        title=", ".join(filter(None, (material.results.name, some, "SMOKE" if material.scene.smoke else ""))),
         tasks=len(over),
         estimates=estimates,
         published=material.published if whole else (),
     )
+
+
+def _warning(materials: Sequence[Material]) -> Iterator[str]:
+    smoke = [material.results.name for material in materials if material.scene.smoke]
+    if smoke:
+        yield f"Of {', '.join(smoke)}: {SMOKE}"
 
 
 def _share(done: int, planned: int) -> Cell:

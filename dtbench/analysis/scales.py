@@ -26,7 +26,7 @@ def scales_of(tasks: Sequence[str], score_names: Mapping[str, str]) -> tuple[tup
 def averages_of(
     scales: Sequence[tuple[str, ...]], score_names: Mapping[str, str], ran: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The averages over the tasks of each scale, by name: over all of them and over those that `ran`, if two or more."""
+    """By name, the averages over the tasks of each scale: over all and over those that `ran`, if two or more."""
     found = {}
     for scale in scales:
         told = "" if len(scales) == 1 else f", {score_names[scale[0]]}"

@@ -181,12 +181,7 @@ _COMPARISON = (
     Column("Difference", number=True),
     Column("Verdict"),
 )
-_AGGREGATES: dict[str, Statistic] = {
-    "Mean": statistics.mean,
-    "Median": statistics.median,
-    "IQM": statistics.iqm,
-    "Optimality gap": statistics.optimality_gap,
-}
+_AGGREGATES = ("Mean", "Median", "IQM", "Optimality gap")  # as statistics.AGGREGATES has them
 
 
 def _on(task: str, estimates: Estimates, contenders: Sequence[str]) -> dict[str, Estimate]:
@@ -270,7 +265,9 @@ def _complete(matrix: Array) -> bool:
 def _aggregates(matrix: Array, first: Array | None) -> list[Cell]:
     if not _complete(matrix):
         return [Cell("not run on every task", kind="hole")] + [hole()] * len(_AGGREGATES)
-    cells = [_aggregate_cell(statistic, matrix, decimals=1) for statistic in _AGGREGATES.values()]
+    intervals = statistics.aggregate_intervals(matrix)
+    values = {name: float(statistic(matrix)) for name, statistic in statistics.AGGREGATES.items()}
+    cells = [Cell(with_interval(value, intervals[name], 1), value) for name, value in values.items()]
     if first is matrix or first is None or np.isnan(first).all(axis=0).any():
         return [*cells, hole()]
     return [*cells, _aggregate_cell(statistics.probability_of_improvement, first, matrix, decimals=2)]

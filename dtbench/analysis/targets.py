@@ -159,22 +159,27 @@ def _last(record: TrialRecord) -> pd.DataFrame:
 
 def _achieved(name: str, last: Mapping[int, pd.DataFrame]) -> Achieved | None:
     """None where fewer than two targets were asked of every seed."""
-    frames = {seed: _by_target(episodes) for seed, episodes in sorted(last.items())}
-    frames = {seed: frame for seed, frame in frames.items() if len(frame)}
-    if not frames:
+    tables = {seed: _by_target(episodes) for seed, episodes in sorted(last.items())}
+    asked = {seed: returns for seed, returns in tables.items() if returns and len(next(iter(returns.values())))}
+    if not asked:
         return None
-    targets = sorted(set.intersection(*(set(frame.columns) for frame in frames.values())))
+    targets = sorted(set.intersection(*map(set, asked.values())))
     if len(targets) < 2:
         return None
-    fewest = min(len(frame) for frame in frames.values())
-    returns = np.stack([frame[targets].to_numpy(np.float64)[:fewest] for frame in frames.values()])
-    return Achieved(name, tuple(frames), np.asarray(targets, np.float64), returns)
+    fewest = min(len(returns[targets[0]]) for returns in asked.values())
+    kept = [[returns[target][:fewest] for target in targets] for returns in asked.values()]
+    return Achieved(name, tuple(asked), np.asarray(targets, np.float64), np.asarray(kept).transpose(0, 2, 1))
 
 
-def _by_target(episodes: pd.DataFrame) -> pd.DataFrame:
-    """Episodes x targets: returns in the targets' units."""
-    asked = episodes.dropna(subset=["target"])
-    return asked.pivot_table(index="episode", columns="target", values=_measure(episodes)).dropna()
+def _by_target(episodes: pd.DataFrame) -> dict[float, Array]:
+    """Returns in the targets' units for each target, of the episodes that have one for all of them."""
+    own = episodes[episodes["target"].notna()]
+    targets, columns = np.unique(own["target"].to_numpy(np.float64), return_inverse=True)
+    numbers, rows = np.unique(own["episode"].to_numpy(), return_inverse=True)
+    table = np.full((len(numbers), len(targets)), np.nan)
+    table[rows, columns] = own[_measure(episodes)].to_numpy(np.float64)
+    whole = table[~np.isnan(table).any(axis=1)]
+    return dict(zip(targets.tolist(), whole.T, strict=True))
 
 
 def _mean_return(episodes: pd.DataFrame) -> float:

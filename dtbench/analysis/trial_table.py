@@ -26,6 +26,12 @@ class TrialTable:
         names = self.rows[TRIAL].cat.categories[codes[ends - 1]] if len(ends) else []
         starts = np.append(0, ends[:-1]) if len(ends) else ends
         self._places = {str(name): slice(a, b) for name, a, b in zip(names, starts, ends, strict=True)}
+        self._shared = [place for place, name in enumerate(self.rows) if name in ALWAYS]
+        others = [place for place, name in enumerate(self.rows) if name not in (*ALWAYS, TRIAL)]
+        filled = self.rows.iloc[:, others].notna().to_numpy()
+        counts = np.vstack([np.zeros((1, len(others)), int), filled.cumsum(axis=0)])
+        has = counts[ends] > counts[starts]  # [trials, other columns]
+        self._own = {str(name): [others[i] for i in np.flatnonzero(row)] for name, row in zip(names, has, strict=True)}
 
     def __contains__(self, trial: object) -> bool:
         return trial in self._places
@@ -34,8 +40,8 @@ class TrialTable:
         """One trial's rows, without the columns that only other trials have; without rows where it has none."""
         if trial not in self._places:
             return pd.DataFrame()
-        own = self.rows.iloc[self._places[trial]].drop(columns=TRIAL).reset_index(drop=True)
-        return own[[name for name in own if name in ALWAYS or not own[name].isna().all()]]
+        columns = sorted([*self._shared, *self._own[trial]])
+        return self.rows.iloc[self._places[trial], columns].reset_index(drop=True)
 
 
 def joined(parts: Mapping[str, pd.DataFrame]) -> TrialTable:
