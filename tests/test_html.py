@@ -113,7 +113,7 @@ def test_the_points_of_every_figure_are_in_its_suite(read: Read) -> None:
 def test_the_texts_to_copy_are_those_of_the_files(read: Read) -> None:
     copies = read.packed("texts-toy")["copies"]["scores"]  # type: ignore[index]
     table = page_document.scores()
-    assert copies == [table.latex(), table.csv(), table.markdown()]
+    assert copies == [table.latex("toy"), table.csv(), table.markdown()]
 
 
 def test_headings_are_in_order_below_one_title(read: Read) -> None:

@@ -110,7 +110,7 @@ def latex(results: SuiteResults) -> Exported:
 
     made = suite_page(gather(results))
     shown = [table for section in made.sections for table in section.tables]
-    tables = {f"{table.name}.tex": table.latex().encode() for table in shown}
+    tables = {f"{table.name}.tex": table.latex(results.name).encode() for table in shown}
     if not tables:
         raise NothingToReport(f"the report of {results.name} has no table.")
     inputs = "".join(f"\\input{{{name.removesuffix('.tex')}}}\n\\clearpage\n" for name in sorted(tables))
