@@ -24,6 +24,7 @@ def test_two_tasks_and_more_that_ran_are_averaged_too_where_others_did_not() -> 
 def test_a_task_that_has_not_run_belongs_to_nobody_among_several_scales() -> None:
     names = {"a": "success rate (%)", "b": "normalised score"}
     assert scales_of(["a", "b", "c"], names) == (("a",), ("b",), ("c",))
+    assert averages_of((("a",), ("b",), ("c",)), names, ran="ab") == {}
 
 
 def test_raw_returns_share_no_scale() -> None:

@@ -117,7 +117,8 @@ def _compute(records: Sequence[TrialRecord]) -> Iterator[str]:
     unique = {record.spec.key: record for record in records}
     hours = sum(float(record.result.get("seconds") or 0) for record in unique.values()) / 3600
     devices = sorted({str(record.provenance.get("device") or "unknown") for record in records})
-    yield f"{len(unique):,} trial{'s' if len(unique) > 1 else ''} took {hours:.2g} hours of one worker in all, on {_listed(devices)}."
+    trials = f"{len(unique):,} trial{'s' if len(unique) > 1 else ''}"
+    yield f"{trials} took {hours:.2g} hours of one worker in all, on {_listed(devices)}."
 
 
 def _cells(records: Iterable[TrialRecord]) -> Mapping[tuple[str, str], list[TrialRecord]]:

@@ -28,11 +28,10 @@ def averages_of(
 ) -> dict[str, tuple[str, ...]]:
     """By name, the averages over the tasks of each scale: over all and over those that `ran`, if two or more."""
     found = {}
-    for scale in scales:
+    for scale in (scale for scale in scales if len(scale) > 1):
         told = "" if len(scales) == 1 else f", {score_names[scale[0]]}"
         finished = tuple(task for task in scale if task in ran)
-        if len(scale) > 1:
-            found[f"average over {len(scale)} tasks{told}"] = scale
+        found[f"average over {len(scale)} tasks{told}"] = scale
         if 1 < len(finished) < len(scale):
             found[f"average over the {len(finished)} tasks that ran{told}"] = finished
     return found
