@@ -10,8 +10,8 @@ import pytest
 
 from dtbench import registry
 from dtbench.data import store
-from dtbench.domains.files.games import Games
 from dtbench.domains.files.tasks import task_from_id
+from dtbench.domains.gymnasium_games import Games
 from dtbench.errors import InvalidDataset, InvalidSuite, InvalidValue, MissingDataset, UnknownName
 from dtbench.execution import run_locally
 from dtbench.ledger import Ledger

@@ -20,9 +20,11 @@ from dtbench.data.minari_sets import (  # noqa: E402
     load_minari,
     load_minari_frames,
     local_sets,
+    make_environment,
 )
 from dtbench.domains.d4rl.robots import ROBOTS  # noqa: E402
-from dtbench.domains.minari.tasks import MinariGames, load_minari_for, local_names, task_from_id  # noqa: E402
+from dtbench.domains.gymnasium_games import Games  # noqa: E402
+from dtbench.domains.minari.tasks import load_minari_for, local_names, task_from_id  # noqa: E402
 from dtbench.errors import InvalidDataset, MissingDataset  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
@@ -198,7 +200,7 @@ def test_its_games_are_gymnasiums_and_stand_still_after_their_end() -> None:
     import gymnasium as gym
 
     create_hopper()
-    games = MinariGames(HOPPER, 2)
+    games = Games(partial(make_environment, HOPPER), 2)
     observations, _ = games.reset(seed=[7, 8])
     own = gym.make("Hopper-v5")
     first, _ = own.reset(seed=8)

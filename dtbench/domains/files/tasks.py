@@ -16,7 +16,7 @@ from dtbench.data.download import sha256_of
 from dtbench.data.hdf5 import exported_source, read_d4rl
 from dtbench.data.minari_sets import single_precision
 from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.files.games import Games
+from dtbench.domains.gymnasium_games import Games
 from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset
 from dtbench.evaluation import Episodes
 from dtbench.task import TargetReturns, Task, normalize

@@ -1,13 +1,8 @@
 """Tasks of the form minari:mujoco/hopper/medium-v0: Minari's data in Minari's environment, on Minari's scale."""
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from dtbench.data.minari_sets import (
@@ -17,10 +12,10 @@ from dtbench.data.minari_sets import (
     load_minari,
     local_sets,
     make_environment,
-    single_precision,
 )
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.d4rl.robots import Robot
+from dtbench.domains.gymnasium_games import Games
 from dtbench.errors import InvalidDataset
 from dtbench.evaluation import Episodes
 from dtbench.task import DataSource, Task, normalize
@@ -51,7 +46,7 @@ def task_from_id(name: str) -> Task:
         name=f"{SCHEME}{dataset_id}",
         domain="minari",
         load_dataset=load,
-        make_env=partial(MinariGames, dataset_id),
+        make_env=partial(Games, partial(make_environment, dataset_id)),
         score=partial(score, reference=said.reference),
         score_name="raw return" if said.reference is None else own,
         target_returns=(float(load().returns.max()),),
@@ -96,53 +91,3 @@ def score(episodes: Episodes, *, reference: tuple[float, float] | None) -> NDArr
     if reference is None:
         return episodes.returns
     return normalize(episodes.returns, low=reference[0], high=reference[1])
-
-
-class MinariGames(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
-    """Play games of a dataset's environment; a finished game stands still until the next reset.
-
-    gymnasium's SyncVectorEnv without autoreset refuses to step while any of its games has ended.
-    """
-
-    metadata = {"autoreset_mode": AutoresetMode.DISABLED}
-
-    def __init__(self, dataset_id: str, num_envs: int) -> None:
-        self.num_envs = num_envs
-        self._games: list[gym.Env[Any, Any]] = []  # first, as gymnasium closes what could not be built
-        self._games += [make_environment(dataset_id) for _ in range(num_envs)]
-        self.single_observation_space = single_precision(self._games[0].observation_space)
-        self.single_action_space = self._games[0].action_space
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._observations: NDArray[Any] = np.zeros(0)
-        self._terminated = np.zeros(num_envs, bool)
-        self._truncated = np.zeros(num_envs, bool)
-
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Begin every game; an int seeds game i with seed + i."""
-        seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if _one(seed) else list(seed)  # type: ignore[operator,arg-type]  # what _one tells apart
-        first = [game.reset(seed=own)[0] for game, own in zip(self._games, seeds, strict=True)]
-        self._observations = np.array(first, self.single_observation_space.dtype)
-        self._terminated[:], self._truncated[:] = False, False
-        return self._observations.copy(), {}
-
-    def step(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Step the games that still run; the others give no reward and stay ended."""
-        rewards = np.zeros(self.num_envs)
-        for i in np.flatnonzero(~(self._terminated | self._truncated)):
-            outcome = self._games[i].step(actions[i])
-            self._observations[i], rewards[i], self._terminated[i], self._truncated[i], _ = outcome
-        return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy(), {}
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Close every game."""
-        for game in self._games:
-            game.close()  # type: ignore[no-untyped-call]  # gymnasium leaves it untyped
-
-
-def _one(seed: int | Sequence[int | None] | None) -> bool:
-    return seed is None or isinstance(seed, int | np.integer)
