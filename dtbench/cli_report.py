@@ -1,5 +1,6 @@
 """The commands that read results: report, plot, compare, export; and how `run` keeps its scores."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: 
     from dtbench.analysis.scores import SuiteResults
     from dtbench.analysis.sides import Side
     from dtbench.ledger import Ledger
+
+_WORKERS = os.cpu_count() or 1  # processes that draw suites at the same time
 
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the ledger (runs/) and the score tables (scores/).")]
 SuitesOption = Annotated[
@@ -204,7 +207,7 @@ def _build(names: Sequence[str], results: Path, out: Path) -> Path:
     for path in sorted(scores.glob("*.csv")):
         if path.stem not in known:
             typer.echo(f"{path} has no archive {path.with_suffix('')} beside it: not in the report.", err=True)
-    return write_report([read_archive(scores, name) for name in names or known], out)
+    return write_report([read_archive(scores, name) for name in names or known], out, workers=_WORKERS)
 
 
 def _is_current(names: Sequence[str], results: Path, out: Path) -> bool:
@@ -222,7 +225,7 @@ def _is_current(names: Sequence[str], results: Path, out: Path) -> bool:
             found.append(read_archive(scores, name))
         except LedgerError as error:
             wrong.append(str(error))
-    for line in wrong or check_report(found, out):
+    for line in wrong or check_report(found, out, workers=_WORKERS):
         typer.echo(line)
         wrong = wrong or [line]
     if not wrong:

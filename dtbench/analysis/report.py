@@ -3,13 +3,15 @@
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from dtbench.analysis import html
 from dtbench.analysis.html import Document, SuitePage
 from dtbench.analysis.markdown import markdown
-from dtbench.analysis.material import gather
+from dtbench.analysis.material import Material, gather
 from dtbench.analysis.overview import overview
 from dtbench.analysis.scores import SuiteResults
 from dtbench.analysis.sections import suite_page
@@ -21,12 +23,12 @@ OVERVIEW = "overview"  # the folder of what is said of all suites together
 _OURS = {"tables": (".csv", ".tex"), "figures": (".svg", ".png", ".pdf")}  # what a report may leave behind
 
 
-def write_report(found: Sequence[SuiteResults], folder: Path) -> Path:
+def write_report(found: Sequence[SuiteResults], folder: Path, *, workers: int = 1) -> Path:
     """Write the whole report and give the path of its index.html; equal results give equal bytes.
 
-    Raises NothingToReport where no trial has finished.
+    Raises NothingToReport where no trial has finished. `workers` as in `build_report`.
     """
-    files = build_report(found)
+    files = build_report(found, workers=workers)
     for name, content in files.items():
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,16 +38,17 @@ def write_report(found: Sequence[SuiteResults], folder: Path) -> Path:
     return Path(folder) / "index.html"
 
 
-def build_report(found: Sequence[SuiteResults]) -> dict[str, bytes]:
+def build_report(found: Sequence[SuiteResults], *, workers: int = 1) -> dict[str, bytes]:
     """Every file of the report by its place in the folder.
 
-    Raises NothingToReport where no trial has finished.
+    Raises NothingToReport where no trial has finished. With several `workers` suites are drawn in processes of their
+    own, which import the calling script anew: it must have its `if __name__ == "__main__":`.
     """
     materials = [gather(results) for results in found if results.records]
     if not materials:
         names = ", ".join(results.name for results in found) or "any suite"
         raise NothingToReport(f"no trial of {names} has finished. Run `dtbench run` first.")
-    suites = tuple(suite_page(material) for material in materials)
+    suites = _suite_pages(materials, min(workers, len(materials)))
     sections = tuple(overview(materials))
     files = {"index.html": html.render(Document(TITLE, sections, suites)).encode()}
     whole = SuitePage(OVERVIEW, TITLE, description="", facts=(), warning="", sections=sections, trials={})
@@ -54,13 +57,20 @@ def build_report(found: Sequence[SuiteResults]) -> dict[str, bytes]:
     return files
 
 
-def check_report(found: Sequence[SuiteResults], folder: Path) -> list[str]:
+def check_report(found: Sequence[SuiteResults], folder: Path, *, workers: int = 1) -> list[str]:
     """How a report on disk differs from what the results give: a sentence a file, none where all is equal."""
-    files = build_report(found)
+    files = build_report(found, workers=workers)
     return [
         *(difference for name, content in files.items() for difference in _difference(Path(folder) / name, content)),
         *(f"{path} is left over: these results do not make it." for path in _left_over(Path(folder), files)),
     ]
+
+
+def _suite_pages(materials: Sequence[Material], workers: int) -> tuple[SuitePage, ...]:
+    if workers < 2:
+        return tuple(map(suite_page, materials))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return tuple(pool.map(suite_page, materials))
 
 
 def _files(suite: SuitePage) -> dict[str, bytes]:
