@@ -35,6 +35,9 @@ def write_report(found: Sequence[SuiteResults], folder: Path, *, workers: int = 
         write_bytes(path, content)
     for path in _left_over(Path(folder), files):
         path.unlink()
+        for above in (path.parent, path.parent.parent):
+            if above != Path(folder) and not any(above.iterdir()):
+                above.rmdir()
     return Path(folder) / "index.html"
 
 
