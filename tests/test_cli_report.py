@@ -229,13 +229,20 @@ def test_the_help_of_compare_says_the_rule(dtbench: DTBENCH) -> None:
     assert "wholly below" in " ".join(out.split())
 
 
+def _hear_ctrl_c() -> None:
+    """A shell that runs the tests in the background has its children ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def served(here: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`dtbench report --open` on a machine without a browser, and its address."""
     command = [sys.executable, "-c", "from dtbench.cli import main; main()", "report", "--suite", "small", "--open"]
     # BROWSER names a program that does nothing: webbrowser takes it before any that is installed.
     environment = {**os.environ, "BROWSER": "true"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=_hear_ctrl_c
+    ) as process:
         assert process.stderr
         line = next(line for line in process.stderr if "serving" in line)
         yield process, line.split(" at ")[1].split()[0]

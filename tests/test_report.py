@@ -11,7 +11,7 @@ import pytest
 
 from dtbench.analysis.html import unpacked
 from dtbench.analysis.material import final_rows
-from dtbench.analysis.report import write_report
+from dtbench.analysis.report import build_report, write_report
 from dtbench.analysis.scores import SuiteResults, score_table
 from dtbench.analysis.trial_table import joined
 from dtbench.errors import NothingToReport
@@ -192,6 +192,11 @@ def test_one_page_holds_every_suite_and_each_has_a_folder_of_its_own(whole: Suit
     for name in ("made-up", "other"):
         assert (tmp_path / "report" / name / "tables/scores.csv").exists()
         assert rf"\label{{tab:{name}-scores}}" in (tmp_path / "report" / name / "tables/scores.tex").read_text()
+
+
+def test_suites_drawn_in_processes_of_their_own_give_equal_bytes(whole: SuiteResults, tmp_path: Path) -> None:
+    found = [whole, results_of(tmp_path / "ledger", {**SUITE, "name": "other", "tasks": [GRAPH]})]
+    assert build_report(found, workers=2) == build_report(found)
 
 
 def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
