@@ -8,7 +8,8 @@ import pytest
 
 from dtbench.analysis.delayed import delayed_pairs, delayed_table, loss
 from dtbench.analysis.published import Circumstances, published_tables
-from dtbench.analysis.tables import Table, estimates_of
+from dtbench.analysis.table import Table
+from dtbench.analysis.tables import estimates_of
 
 DENSE, LATE = "hopper-medium-v2", "hopper-medium-delayed-v2"
 

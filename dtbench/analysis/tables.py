@@ -22,10 +22,6 @@ from dtbench.analysis.table import (
     number_cell,
     with_interval,
 )
-from dtbench.analysis.table import MINUS as MINUS
-from dtbench.analysis.table import escape_latex as escape_latex
-from dtbench.analysis.table import escape_markdown as escape_markdown
-from dtbench.analysis.table import number as number
 
 BOLD_RULE = (
     "Bold: the highest mean of a task and every mean whose 95 % interval overlaps its interval; "

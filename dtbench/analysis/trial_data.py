@@ -47,11 +47,6 @@ def trial_data(material: Material) -> Json:
     return {"cells": cells, "trials": trials, "provenance": [json.loads(text) for text in provenances]}
 
 
-def cell_link(spec: TrialSpec) -> str:
-    """What a table's number is linked to."""
-    return f"cell-{spec.cell}"
-
-
 def _cell(spec: TrialSpec, result: Mapping[str, Any]) -> Json:
     told = {
         name: result[name] for name in ("action_mode", "context", "parameters") if result.get(name) not in (None, "")
