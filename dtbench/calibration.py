@@ -3,7 +3,6 @@
 import heapq
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.errors import DtbenchError, InvalidValue
 from dtbench.evaluation import Evaluator, action_mode
 from dtbench.ledger import Ledger
+from dtbench.processes import processors
 from dtbench.spec import TrialSpec
 from dtbench.task import Task
 
@@ -155,8 +155,7 @@ def evaluation_games(spec: TrialSpec, *, return_conditioned: bool) -> int:
 
 def parallel_trials(resources: Mapping[str, float]) -> int:
     """How many such trials Ray would run at once on this machine; 0 where not even one fits."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    fit = cores // max(1.0, resources.get("cpu", 1.0))
+    fit = processors() // (max(1.0, resources.get("cpu", 1.0)) + resources.get("extra_cpu", 0.0))
     if resources.get("gpu", 0.0) > 0:
         fit = min(fit, torch.cuda.device_count() / resources["gpu"])
     return int(fit)

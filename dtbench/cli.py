@@ -1,18 +1,25 @@
-"""The command line. Exit codes: 0 all is well, 1 trials failed, 2 a mistake in what was asked, 130 interrupted."""
+"""The command line. Exit codes: 0 all is well, 1 some trials have no result, 2 a mistake, 130 interrupted."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from dtbench.cli_data import data_app
+from dtbench.cli_ledger import COMMANDS as LEDGER_COMMANDS
 from dtbench.cli_report import COMMANDS, ResultsOption, keep_scores
+from dtbench.cli_tune import COMMANDS as TUNE_COMMANDS
 from dtbench.errors import DtbenchError, UnknownName
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
+    from dtbench.ledger import Ledger
     from dtbench.spec import TrialSpec
+    from dtbench.suite import Suite
 
 app = typer.Typer(
     help="Does return-conditioned sequence modelling match TD learning for offline RL?",
@@ -20,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 all is well, 1 some trials failed, 2 a mistake in what was asked, 130 interrupted.",
+    epilog="Exit codes: 0 all is well, 1 some trials have no result, 2 a mistake in what was asked, 130 interrupted.",
 )
 
 app.add_typer(data_app, name="data", help="Datasets: list, fetch, generate, look into, verify, export.")
@@ -49,39 +56,47 @@ def run(
     task: TaskOption = None,
     local: Annotated[bool, typer.Option("--local", help="In this process, without Ray.")] = False,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto or ray://host:10001.")] = None,
+    resources: Annotated[
+        str | None,
+        typer.Option(help="Of each trial: cpu=2,gpu=0.25; gpu=auto measures how many fit on one GPU."),
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0.0, help="At most so much learning is lost with a killed worker.")
+    ] = 1.0,
+    again: Annotated[bool, typer.Option("--again", help="Also trials that diverged or failed three times.")] = False,
     source: SourceOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Run what is missing of a suite; what is done stays done, what was interrupted continues."""
+    """Run what is missing of a suite; what is done stays done, what was interrupted continues.
+
+    Ctrl-C once: trials write their checkpoints and end. Twice: at once. The same command goes on either way.
+    """
     from dtbench import progress
-    from dtbench.analysis.material import final_rows
     from dtbench.calibration import check_room
-    from dtbench.execution import check_address
-    from dtbench.ledger import Ledger
-    from dtbench.suite import check_fit, load_suite, narrow, resolved_document, trial_specs
+    from dtbench.cluster import check_address
+    from dtbench.resources import as_overrides, sized
+    from dtbench.suite import check_fit, load_suite, narrow, trial_specs
 
     if local and address:
         raise DtbenchError("--local and --address exclude each other.")
     if address:
         check_address(address)
-    whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
+    given = [*as_overrides(resources), *(overrides or ())]
+    whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=given)
     chosen = narrow(whole, tasks=task or (), contenders=contender or ())
-    ledger = Ledger(results / "runs")
-    with progress.preparing() as on_dataset:
-        specs = trial_specs(chosen, on_dataset)
-    missing = list({spec.key: spec for spec in specs if ledger.state(spec) != "done"}.values())
-    if not local and not address:
-        check_room(missing)
-    check_fit(missing)
-    progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))
-    document = ledger.remember_suite(resolved_document(whole, specs))
-    states = _execute(missing, ledger.root, local=local, address=address)
-    found = keep_scores(document, ledger, results)
-    if found.records:
-        progress.say_scores(final_rows(found), list(document["contenders"]), document["tasks"])
-    failed = [spec for spec in missing if states[spec.key] != "done"]
-    progress.say_what_failed(failed, ledger)
-    raise typer.Exit(1 if failed else 0)
+    where = _Where(local, address, 60 * checkpoint_minutes)
+    with _ledger_at(results) as ledger:
+        with progress.preparing() as on_dataset:
+            specs = sized(trial_specs(chosen, on_dataset), resources)
+        missing = [spec for spec in {spec.key: spec for spec in specs}.values() if ledger.waiting(spec, again=again)]
+        if not local and not address:
+            check_room(missing)
+        check_fit(missing)
+        progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))
+        progress.say_what_is_left_alone(specs, missing, ledger)
+        stopped = _run(whole, specs, missing, ledger, where)
+        progress.say_what_failed([spec for spec in missing if not stopped], ledger)
+    raise typer.Exit(130 if stopped else 0 if all(ledger.state(spec) == "done" for spec in specs) else 1)
 
 
 @app.command()
@@ -111,8 +126,9 @@ def plan(
     ledger = Ledger(results / "runs")
     with progress.preparing() as on_dataset:
         specs = trial_specs(chosen, on_dataset)
-    missing = [spec for spec in specs if ledger.state(spec) != "done"]
+    missing = [spec for spec in specs if ledger.waiting(spec)]
     progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))
+    progress.say_what_is_left_alone(specs, missing, ledger)
     progress.say_plan(chosen, specs, ledger, try_learners=calibrate)
 
 
@@ -135,7 +151,7 @@ def list_(
     listings[what]()
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, *LEDGER_COMMANDS, *TUNE_COMMANDS):
     app.command()(_command)
 
 
@@ -169,19 +185,70 @@ def doctor() -> None:
     raise typer.Exit(0 if examine() else 1)
 
 
-def _execute(missing: "list[TrialSpec]", root: Path, *, local: bool, address: str | None) -> dict[str, str]:
-    """Run the trials under a live table; Ctrl-C ends with exit code 130 and loses nothing that is done."""
+@dataclass(frozen=True)
+class _Where:
+    """Where trials run, and how often they write their checkpoints."""
+
+    local: bool
+    address: str | None
+    checkpoint_seconds: float
+
+
+@contextmanager
+def _ledger_at(results: Path) -> "Iterator[Ledger]":
+    """The ledger of a results folder, held against other runs."""
+    from dtbench import lock
+    from dtbench.ledger import Ledger, check_disk
+    from dtbench.storage import hold_remote, remote_of
+
+    check_disk(results)
+    with lock.hold(results / "runs"):
+        remote = remote_of(results)
+        with hold_remote(remote) if remote else nullcontext():
+            yield Ledger(results / "runs")
+
+
+def _run(
+    whole: "Suite", specs: "list[TrialSpec]", missing: "list[TrialSpec]", ledger: "Ledger", where: _Where
+) -> bool:
+    """Run the trials, then bring the suite's scores up to date; True where it was told to stop before all ended."""
+    from dtbench import progress
+    from dtbench.analysis.material import final_rows
+    from dtbench.storage import published
+    from dtbench.suite import resolved_document
+
+    results = ledger.root.parent
+    with published(results, fresh=False):
+        document = ledger.remember_suite(resolved_document(whole, specs))
+    stopped = _executed(missing, results, where)
+    with published(results):
+        found = None if stopped else keep_scores(document, ledger, results)
+    if found and found.records:
+        progress.say_scores(final_rows(found), list(document["contenders"]), document["tasks"])
+    return stopped
+
+
+def _executed(missing: "list[TrialSpec]", results: Path, where: _Where) -> bool:
+    """Run the trials under a live table; True where Ctrl-C ended that, which loses nothing that is done."""
     from dtbench import progress
     from dtbench.execution import run_locally, run_with_ray
+    from dtbench.stopping import hear_signals
+    from dtbench.storage import remote_of
 
+    def on_first() -> None:
+        typer.echo("stopping: trials write their checkpoints ... (once more to stop at once)", err=True)
+
+    run = run_locally if where.local else partial(run_with_ray, address=where.address)
+    root, remote, seconds = results / "runs", remote_of(results), where.checkpoint_seconds
     try:
-        with progress.display(missing) as on_progress:
-            if local:
-                return run_locally(missing, root, on_progress)
-            return run_with_ray(missing, root, on_progress, address=address)
+        with progress.display(missing) as on_progress, hear_signals(on_first) as stop:
+            states = run(missing, root, on_progress, stop=stop, remote=remote, checkpoint_seconds=seconds)
     except KeyboardInterrupt:
-        typer.echo("interrupted: what is done is kept, the same command continues the rest.", err=True)
-        raise typer.Exit(130) from None
+        states = dict.fromkeys((spec.key for spec in missing), "stopped")
+    if "stopped" not in states.values():
+        return False
+    typer.echo("interrupted: what is done is kept, the same command continues the rest.", err=True)
+    return True
 
 
 def main() -> NoReturn:

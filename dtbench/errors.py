@@ -1,11 +1,31 @@
 """Every mistake a user can make, as an exception that says what to do next."""
 
 import difflib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+LONGEST = 560  # characters of an error's text
+_SHOWN = 280  # characters of a list of names in it
 
 
 class DtbenchError(Exception):
     """A mistake with a remedy: the CLI prints its text without a traceback and exits with 2."""
+
+    def __str__(self) -> str:
+        """The text on one line, whatever a library's message that it quotes looks like."""
+        return one_line(super().__str__())
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """Words with single spaces between them; of a text that is too long, the beginning and the end."""
+    words = " ".join(text.split())
+    if not words.isprintable():
+        words = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+    if len(words) <= longest:
+        return words
+    end = longest // 3  # where the remedy is
+    return f"{words[: longest - end - 5]} ... {words[-end:]}"
 
 
 class UnknownName(DtbenchError):
@@ -14,12 +34,28 @@ class UnknownName(DtbenchError):
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         """Say what was asked, which names come nearest, and what exists."""
         names = sorted(map(str, known))
-        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
+        name = one_line(str(name), 100)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         text = f"unknown {kind} {name!r}."
         if near:
             text += f" Did you mean {' or '.join(repr(n) for n in near)}?"
-        text += f" Known: {', '.join(names) if names else 'none'}."
-        super().__init__(f"{text} {hint}".rstrip())
+        super().__init__(f"{text} Known: {_listed(names)}. {hint}".rstrip())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Worker processes hand errors back: made anew of its text, not of what the text was made of."""
+        return _remade, (type(self), self.args)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """As many of the names as a line has room for."""
+    room = itertools.accumulate(len(name) + 2 for name in names)
+    shown = names[: max(1, sum(used <= _SHOWN for used in room))]
+    more = len(names) - len(shown)
+    return f"{', '.join(shown) or 'none'}{f' and {more} more' if more else ''}"
+
+
+def _remade(kind: type[Exception], args: tuple[str, ...]) -> Exception:
+    return kind.__new__(kind, *args)
 
 
 class InvalidSuite(DtbenchError):
@@ -48,6 +84,10 @@ class IncompatibleTask(DtbenchError):
 
 class LedgerError(DtbenchError):
     """A ledger that cannot be read, written or locked."""
+
+
+class LedgerUnwritable(LedgerError):
+    """A ledger that can no longer be written to: no trial can go on. What it holds is whole."""
 
 
 class NothingToReport(DtbenchError):

@@ -1,114 +1,266 @@
-"""Run trials with Ray Tune or in this process; the only file that imports ray."""
+"""Run trials with Ray Tune or in this process, and what becomes of those that their worker did not survive."""
 
 import json
-import logging
 import os
 import platform
-import re
 import shutil
-import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dtbench import cluster, lock, processes
 from dtbench.data import store
-from dtbench.errors import DtbenchError
+from dtbench.errors import LedgerUnwritable
+from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
 from dtbench.trial import run_trial
 
+if TYPE_CHECKING:  # pyarrow's file systems are for results on a URI
+    from dtbench.remote import Remote
+
 REPORT_SECONDS = 1.0  # between a trial's signs of life
-RETRIES = 2  # after a worker died: killed, out of memory, or its node was lost
+WORKER_DEATHS = 2  # a worker that dies more often under one trial is replaced no more
+NODE_LOSSES = 20  # no fault of the trial's, unless it takes its node down
 
 OnProgress = Callable[[TrialSpec, str, int, float | None], None]
-"""(trial, "running" | "done" | "failed", steps done, latest score)"""
+"""(trial, "running" | "done" | "failed" | "diverged" | "stopped" | "lost", steps done, latest score)"""
+Stop = Callable[[], bool]
 
 
-def run_locally(specs: Sequence[TrialSpec], root: Path, on_progress: OnProgress) -> dict[str, str]:
-    """Run the trials one after another in this process; give each key's final state."""
+def go_on() -> bool:
+    """Never ask trials to stop."""
+    return False
+
+
+def run_locally(
+    specs: Sequence[TrialSpec],
+    root: Path,
+    on_progress: OnProgress,
+    *,
+    stop: Stop = go_on,
+    remote: "Remote | None" = None,
+    checkpoint_seconds: float | None = None,
+) -> dict[str, str]:
+    """Run the trials one after another in this process; give each key's final state.
+
+    Where `stop` says so, the trial at work writes its checkpoint, and no further one begins.
+    """
     states = {}
     for spec in specs:
+        if stop():
+            states[spec.key] = "stopped"
+            continue
         on_progress(spec, "running", 0, None)
 
         def report(step: int, score: float | None, spec: TrialSpec = spec) -> None:
             on_progress(spec, "running", step, score)
 
-        states[spec.key] = run_trial(spec, root, report)
-        on_progress(spec, states[spec.key], spec.budget, None)
+        with _ledger_of(spec, str(root), remote) as (folder, keep):
+            states[spec.key] = run_trial(
+                spec, folder, report, keep=keep, stop=stop, checkpoint_seconds=checkpoint_seconds
+            )
+        on_progress(spec, states[spec.key], spec.budget if states[spec.key] == "done" else 0, None)
     return states
 
 
 def run_with_ray(
-    specs: Sequence[TrialSpec], root: Path, on_progress: OnProgress, *, address: str | None = None
+    specs: Sequence[TrialSpec],
+    root: Path,
+    on_progress: OnProgress,
+    *,
+    address: str | None = None,
+    stop: Stop = go_on,
+    remote: "Remote | None" = None,
+    checkpoint_seconds: float | None = None,
 ) -> dict[str, str]:
     """Run the trials with Ray Tune, each on the resources that its spec names; give each key's final state.
 
-    Starts a Ray of its own on this machine, or joins the cluster at `address`, whose nodes must all reach `root`.
-    A trial whose worker died is tried again from its checkpoint. Raises DtbenchError where Ray cannot start.
+    Starts a Ray of its own on this machine, or joins the cluster at `address`, whose nodes must all reach `root`, or
+    `remote` where there is one. A trial whose worker or node died is tried again from its checkpoint, one that ran out
+    of memory once more on twice the resources, after all others. Raises DtbenchError where Ray cannot start or a node
+    cannot run the trials, LedgerUnwritable where results cannot be written.
     """
     if not specs:
         return {}
-    with _ray(address):
-        return _fit(specs, root, on_progress)
+    with cluster.ray_started(address), _job(specs, root, address, remote) as job:
+        job["checkpoint_seconds"] = checkpoint_seconds
+        if address:
+            cluster.check_nodes(job)
+        sweep = _Sweep(specs, Ledger(root), on_progress, stop, remote, job)
+        sweep.run(specs, factor=1.0)
+        if sweep.waiting_for_memory and not stop():
+            sweep.run(sweep.waiting_for_memory, factor=2.0)
+        return sweep.final_states()
 
 
-def _fit(specs: Sequence[TrialSpec], root: Path, on_progress: OnProgress) -> dict[str, str]:
+def after_deaths(deaths: Sequence[Mapping[str, Any]], *, roomy: bool) -> str:
+    """What becomes of a trial under which these workers died in this run: "again", "later" or "give up".
+
+    Out of memory: once more, later, with fewer neighbours (`roomy`). A lost node is no fault of the trial's.
+    """
+    causes = [death.get("cause") for death in deaths]
+    memory, nodes = causes.count("out of memory"), causes.count("node lost")
+    others = len(causes) - memory - nodes
+    if others > WORKER_DEATHS or nodes > NODE_LOSSES or memory > (2 if roomy else 1):
+        return "give up"
+    return "later" if memory and not roomy else "again"
+
+
+def cause_of(error: object) -> str:
+    """Why a worker died, by what Ray says of it."""
+    text = f"{type(error).__name__}: {error}"
+    if "OutOfMemoryError" in text or "low on memory" in text:
+        return "out of memory"
+    lost = ("NodeDied", "node has died", "node was terminated", "node which", "NodeDeath", "ActorUnavailable")
+    return "node lost" if any(part in text for part in lost) else "worker died"
+
+
+@dataclass
+class _Sweep:
+    """The driver's side of a run with Ray: what trials said last, which are at work, who died under them."""
+
+    specs: Sequence[TrialSpec]
+    ledger: Ledger
+    on_progress: OnProgress
+    stop: Stop
+    remote: "Remote | None"
+    job: dict[str, Any]
+    states: dict[str, str] = field(default_factory=dict)
+    running: set[str] = field(default_factory=set)
+    outstanding: set[str] | None = None  # those at work when it was asked to stop
+    unwritable: str = ""
+
+    def run(self, specs: Sequence[TrialSpec], *, factor: float) -> None:
+        """Run these trials on `factor` times the resources that they name."""
+        from ray import tune
+
+        scratch, filesystem = _scratch(self.ledger.root.resolve(), self.remote)
+        job = {**self.job, "roomy": factor > 1}
+        try:
+            tune.Tuner(
+                tune.with_resources(_trainable, _resources(specs[0], factor)),
+                param_space={"job": job, "spec": tune.grid_search([json.dumps(spec.to_json()) for spec in specs])},
+                tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
+                run_config=tune.RunConfig(
+                    name="trials",
+                    storage_path=scratch,
+                    storage_filesystem=filesystem,
+                    callbacks=[_callback(self, {spec.key: spec for spec in specs})],
+                    stop=_stopper(self),
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=-1),  # `after_deaths` decides, in the worker
+                ),
+            ).fit()
+        finally:
+            _remove_scratch(scratch, self.remote)
+        if self.unwritable:
+            raise LedgerUnwritable(self.unwritable)
+
+    def began(self, spec: TrialSpec) -> None:
+        """A worker was told to run the trial."""
+        self.running.add(spec.key)
+        self.on_progress(spec, "running", 0, None)
+
+    def heard(self, spec: TrialSpec, said: Mapping[str, Any]) -> None:
+        """A trial reported."""
+        state = str(said.get("state", "running"))
+        self.states[spec.key] = state
+        if state == "unwritable":
+            self.unwritable = str(said.get("message"))
+        if state != "running":
+            self.running.discard(spec.key)
+        self.on_progress(spec, "lost" if state == "later" else state, said.get("step", 0), said.get("score"))
+
+    def died(self, spec: TrialSpec, error: object) -> None:
+        """A trial's worker died: say so in its folder, where the next worker looks."""
+        cause = cause_of(error)
+        detail = " ".join(str(error).split())[:1000]
+        death = {"cause": cause, "detail": detail, "run": self.job["run"], "when": processes.this_process()["began"]}
+        folder = self.ledger.add_death(spec, death)
+        if self.remote:
+            self.remote.push(folder, folder.relative_to(self.ledger.root.parent).as_posix(), only=("deaths.jsonl",))
+        self.running.discard(spec.key)
+        self.states[spec.key] = "lost"
+        self.on_progress(spec, "lost", 0, None)
+
+    def ended(self) -> bool:
+        """Whether there is nothing more to wait for; asked by Tune all the time. Rings the bell when told to stop."""
+        if self.unwritable:
+            return True
+        if not self.stop():
+            return False
+        if self.outstanding is None:
+            self.outstanding = set(self.running)
+            _ring(self.job["bell"])
+        self.outstanding &= self.running
+        return not self.outstanding
+
+    @property
+    def waiting_for_memory(self) -> list[TrialSpec]:
+        """Trials that ran out of memory beside their neighbours."""
+        return [spec for spec in self.specs if self.states.get(spec.key) == "later"]
+
+    def final_states(self) -> dict[str, str]:
+        """What counts is what the trials themselves said: Tune's fit() returns normally however many failed."""
+        final = {}
+        for spec in self.specs:
+            said = self.states.get(spec.key, "stopped" if self.stop() else "failed")
+            unfinished = "stopped" if self.stop() else "failed"
+            final[spec.key] = said if said in ("done", "diverged", "failed", "stopped") else unfinished
+        return final
+
+
+def _callback(sweep: _Sweep, by_key: Mapping[str, TrialSpec]) -> Any:
     from ray import tune
 
-    by_key = {spec.key: spec for spec in specs}
-    states = dict.fromkeys(by_key, "failed")
+    def spec_of(trial: Any) -> TrialSpec:
+        return by_key[json.loads(trial.config["spec"])["key"]]
 
     class Watch(tune.Callback):  # type: ignore[misc]  # ray is not followed by the type checker
-        """Passes on what trials report; a trial that says nothing more has died."""
+        """Passes on what happens to trials."""
+
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            sweep.began(spec_of(trial))
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-            spec = by_key[json.loads(trial.config["spec"])["key"]]
-            states[spec.key] = result.get("state", "running")
-            on_progress(spec, states[spec.key], result.get("step", 0), result.get("score"))
+            sweep.heard(spec_of(trial), result)
+
+        def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            sweep.died(spec_of(trial), trial.get_pickled_error() or trial.get_error())
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            spec = by_key[json.loads(trial.config["spec"])["key"]]
-            states[spec.key] = "failed"
-            on_progress(spec, "failed", 0, None)
+            sweep.died(spec_of(trial), trial.get_pickled_error() or trial.get_error())
 
-    storage = _scratch(root.resolve())
-    environment = _worker_environment()
-    resources = specs[0].resources
-    trainable = tune.with_resources(_trainable, {"cpu": resources["cpu"], "gpu": resources["gpu"]})
-    space = {
-        "spec": tune.grid_search([json.dumps(spec.to_json()) for spec in specs]),
-        "root": str(root.resolve()),
-        "environment": environment,
-    }
-    try:
-        tuner = tune.Tuner(
-            trainable,
-            param_space=space,
-            tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
-            run_config=tune.RunConfig(
-                name="trials",
-                storage_path=str(storage),
-                callbacks=[Watch()],
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-            ),
-        )
-        tuner.fit()
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
-    # fit() returns normally however many trials failed: what counts is what the trials themselves said.
-    return {key: "done" if state == "done" else "failed" for key, state in states.items()}
+    return Watch()
+
+
+def _stopper(sweep: _Sweep) -> Any:
+    from ray import tune
+
+    class End(tune.Stopper):  # type: ignore[misc]
+        """Ends the run, not its trials."""
+
+        def __call__(self, trial_id: str, result: Any) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return sweep.ended()
+
+    return End()
 
 
 def _trainable(config: Mapping[str, Any]) -> None:
     """What a Ray worker runs: one trial."""
     from ray import tune
 
-    os.environ.update(config["environment"])
-    os.chdir(config["environment"]["PWD"])
+    job = config["job"]
     spec = TrialSpec.from_json(json.loads(config["spec"]))
+    cluster.settle(job)
     last = time.monotonic()
 
     def report(step: int, score: float | None) -> None:
@@ -117,103 +269,165 @@ def _trainable(config: Mapping[str, Any]) -> None:
             tune.report({"state": "running", "step": step, "score": score})
             last = time.monotonic()
 
-    state = run_trial(spec, Path(config["root"]), report)
-    tune.report({"state": state, "step": spec.budget, "score": None})
+    try:
+        state = _attempt(spec, job, report)
+    except LedgerUnwritable as error:
+        tune.report({"state": "unwritable", "message": str(error), "step": 0, "score": None})
+        return
+    tune.report({"state": state, "step": spec.budget if state == "done" else 0, "score": None})
 
 
-def _worker_environment() -> dict[str, str]:
-    """What workers must know of this process: its home and data, its folder and import path for plug-ins."""
-    return {
-        "HOME": os.environ.get("HOME", str(Path.home())),
-        "DTBENCH_DATA": str(store.root()),
-        "PWD": str(Path.cwd()),
-    }
+def _attempt(spec: TrialSpec, job: Mapping[str, Any], report: Callable[[int, float | None], None]) -> str:
+    bell = _Bell(job["bell"])
+    if bell():
+        return "stopped"
+    with _ledger_of(spec, job["root"], job["remote"]) as (root, keep):
+        ledger = Ledger(root)
+        deaths = [death for death in ledger.deaths(spec) if death.get("run") == job["run"]]
+        verdict = after_deaths(deaths, roomy=job["roomy"])
+        if verdict == "again":
+            if different := "" if job["alone"] else cluster.differences(job["versions"]):
+                keep(ledger.fail(spec, cause="crash", text=f"node {platform.node()}: other versions: {different}"))
+                return "failed"
+            state = run_trial(spec, root, report, keep=keep, stop=bell, checkpoint_seconds=job["checkpoint_seconds"])
+            out_of_memory = state == "failed" and ledger.failure(spec).get("cause") == "out of memory"
+            return "later" if out_of_memory and not job["roomy"] else state
+        if verdict == "give up" and ledger.state(spec) != "done":
+            text = f"given up after {len(deaths)} workers died under it, the last one so:\n{deaths[-1]['detail']}"
+            keep(ledger.fail(spec, cause=str(deaths[-1]["cause"]), text=text))
+            return "failed"
+    return "later" if verdict == "later" else "done"
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    """A running Ray that says nothing, on the terminal or to the network."""
+def _ledger_of(spec: TrialSpec, root: str, remote: "Remote | None") -> Iterator[tuple[Path, Callable[[Path], None]]]:
+    """The ledger that a trial is run in, and what to call when its folder was written to."""
+    if remote is None:
+        yield Path(root), _nothing
+    else:
+        from dtbench.storage import working_copy
+
+        with working_copy(remote, spec) as (folder, keep):
+            yield folder, keep
+
+
+def _nothing(folder: Path) -> None:
+    """The ledger's folder is all there is."""
+
+
+@contextmanager
+def _job(
+    specs: Sequence[TrialSpec], root: Path, address: str | None, remote: "Remote | None"
+) -> Iterator[dict[str, Any]]:
+    """What workers must know of this run, as plain values, while a bell stands ready to stop them."""
+    run = uuid.uuid4().hex[:12]
+    environment = {"DTBENCH_DATA": str(store.root())} if address is None or "DTBENCH_DATA" in os.environ else {}
+    if address is None:
+        environment["HOME"] = os.environ.get("HOME", str(Path.home()))  # Ray was started with one of its own
+    if offline := os.environ.get("DTBENCH_OFFLINE"):
+        environment["DTBENCH_OFFLINE"] = offline
+    bell = _hang_bell(f"dtbench-{run}")
+    yield {
+        "run": run,
+        "root": str(root.resolve()),
+        "remote": remote,
+        "alone": address is None,
+        "held": None if remote else lock.described(root),
+        "environment": environment,
+        "folder": str(Path.cwd()),
+        "files": cluster.plugin_files(specs),
+        "versions": cluster.versions(),
+        "data": cluster.node_data(specs),
+        "bell": f"dtbench-{run}",
+        "roomy": False,
+    }
+    del bell
+
+
+def _hang_bell(name: str) -> Any:
+    """An actor on this node that workers ask whether to stop; it goes when its handle does."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    class Bell:
+        """Whether it was rung."""
+
+        rung = False
+
+        def ring(self) -> None:
+            self.rung = True
+
+        def was_rung(self) -> bool:
+            return self.rung
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(Bell).options(name=name, namespace="dtbench", num_cpus=0, scheduling_strategy=here).remote()
+
+
+def _ring(name: str) -> None:
     import ray
 
-    ray_home = store.root() / ".ray-home"
-    _made(ray_home)
-    # Ray's dashboard process asks the cloud's metadata address where it runs, whatever the usage-statistics
-    # switch says, unless it finds this file in its HOME.
-    (ray_home / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
-    os.environ.update(QUIET)
-    home = os.environ.get("HOME")
-    if address is None:
-        os.environ["HOME"] = str(ray_home)
-    try:
-        ray.init(
-            address=address or "local",  # whatever RAY_ADDRESS says
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if address else {"num_cpus": _processors()}),
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise DtbenchError(f"Ray did not start: {error}. Run without it: --local.") from error
-    finally:
-        if home is not None:
-            os.environ["HOME"] = home
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    ray.get(ray.get_actor(name, namespace="dtbench").ring.remote(), timeout=10)
 
 
-def check_address(address: str) -> None:
-    """Raise DtbenchError at once where nobody listens at host:port; Ray itself would wait for minutes."""
-    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
-    if address in ("auto", "local"):
-        return
-    if not match:
-        raise DtbenchError(f"--address {address!r}: write auto, host:6379 or ray://host:10001.")
-    try:
-        socket.create_connection((match[1], int(match[2])), timeout=5).close()
-    except OSError as error:
-        raise DtbenchError(f"no Ray at {address}: {error}. Start one: ray start --head --port {match[2]}.") from None
+class _Bell:
+    """A worker's ear: asks now and then, and never waits for the answer."""
+
+    def __init__(self, name: str) -> None:
+        import ray
+
+        self.ray, self.rung, self.asked = ray, False, 0.0
+        self.answer: Any = None
+        try:
+            self.actor = ray.get_actor(name, namespace="dtbench")
+            self.rung = bool(ray.get(self.actor.was_rung.remote(), timeout=30))
+        except (ValueError, ray.exceptions.RayError):
+            self.actor = None  # its node is lost, and the driver with it
+
+    def __call__(self) -> bool:
+        """Whether the driver asked trials to stop."""
+        if self.rung or self.actor is None:
+            return self.rung
+        try:
+            if self.answer is None:
+                if time.monotonic() - self.asked > REPORT_SECONDS:
+                    self.asked, self.answer = time.monotonic(), self.actor.was_rung.remote()
+            elif self.ray.wait([self.answer], timeout=0)[0]:
+                self.rung, self.answer = bool(self.ray.get(self.answer)), None
+        except self.ray.exceptions.RayError:
+            self.actor = None
+        return self.rung
 
 
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would swallow Ctrl-C and return as if all were well
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "PYTHONWARNINGS": "ignore",
-}
+def _resources(spec: TrialSpec, factor: float) -> Any:
+    """What Ray sets aside for a trial, `factor` times what it names, as far as a node has it."""
+    from ray import tune
+
+    cpu = float(spec.resources.get("cpu", 1))
+    gpu = float(spec.resources.get("gpu", 0))
+    extra = int(spec.resources.get("extra_cpu", 0))
+    bundle = {
+        "CPU": max(cpu, min(factor * cpu, cluster.most_cores() - extra)),
+        "GPU": min(factor * gpu, max(gpu, 1.0)),
+    }
+    return tune.PlacementGroupFactory([bundle, *[{"CPU": 1.0}] * extra])
 
 
-def _scratch(root: Path) -> Path:
-    """A folder for Tune's own files; those of drivers that were killed on this machine are removed."""
+def _scratch(root: Path, remote: "Remote | None") -> tuple[str, Any]:
+    """A place for Tune's own files that all nodes reach; those of drivers that were killed here are removed."""
+    if remote is not None:
+        return remote.scratch()
     host = platform.node()
     for left in root.glob(f".tune-{host}-*"):
         process = left.name.removeprefix(f".tune-{host}-").split("-")[0]
-        if not _alive(int(process)):
+        if process.isdigit() and not processes.is_running(int(process)):
             shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f".tune-{host}-{os.getpid()}-", dir=_made(root)))
+    root.mkdir(parents=True, exist_ok=True)
+    return tempfile.mkdtemp(prefix=f".tune-{host}-{os.getpid()}-", dir=root), None
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _processors() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _remove_scratch(scratch: str, remote: "Remote | None") -> None:
+    if remote is not None:
+        remote.remove_scratch(scratch)
+    else:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,21 +1,52 @@
 """The ledger: one folder a trial, raw returns, atomic writes; `result.json` alone means done."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dtbench.errors import LedgerError
+from dtbench.errors import LedgerError, LedgerUnwritable
 from dtbench.spec import TrialSpec
 
 EPISODES = "episodes.parquet"
-STATES = ("done", "partial", "failed", "missing")
+STATES = ("done", "diverged", "failed", "partial", "missing")
+ROOM = 32 * 2**20  # bytes that must be free before anything runs
+MOST_FAILURES = 3  # a trial that failed so often is left alone, unless it is asked for again
+
+# What json, pandas and pyarrow say of damaged files.
+BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+    NotImplementedError,
+)
+
+
+def check_disk(results: Path) -> None:
+    """Raise LedgerError where a results folder has no room left for what trials write."""
+    existing = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < ROOM:
+        raise LedgerError(
+            f"{results} has {free / 2**20:.1f} MiB left of which trials need {ROOM / 2**20:.0f}. "
+            "Make room, or say --results FOLDER."
+        )
 
 
 def no_frame() -> pd.DataFrame:
@@ -48,7 +79,8 @@ class Unfinished:
 
     spec: TrialSpec
     state: str  # one of STATES, not done
-    error: str = ""  # the traceback of one that failed
+    error: str = ""  # the traceback of one that failed or diverged
+    cause: str = ""  # of its failure, where that is known
 
 
 class Ledger:
@@ -69,7 +101,7 @@ class Ledger:
         return {path.name.rpartition("-")[2]: path for path in sorted(self.root.glob("*/*-*"))}
 
     def state(self, spec: TrialSpec, folder: Path | None = None) -> str:
-        """One of STATES: done, partial (a checkpoint waits), failed (it left a traceback), missing.
+        """One of STATES: done, diverged (its loss was no number), failed, partial (a checkpoint waits), missing.
 
         `folder` is the trial's, where it has been looked up already.
         """
@@ -77,8 +109,30 @@ class Ledger:
         if (folder / "result.json").exists():
             return "done"
         if (folder / "error.txt").exists():
-            return "failed"
+            return "diverged" if self.failure(spec, folder).get("cause") == "diverged" else "failed"
         return "partial" if (folder / "checkpoint.pt").exists() else "missing"
+
+    def failure(self, spec: TrialSpec, folder: Path | None = None) -> Mapping[str, Any]:
+        """How a trial failed last: cause, message, step, and how many times by now; {} where nothing is known."""
+        path = (folder or self.folder(spec)) / "failure.json"
+        found = _read_mapping(path) if path.exists() else {}
+        if not isinstance(found.get("times", 1), int):
+            raise LedgerError(_unreadable(path, "it does not say how many times"))
+        return found
+
+    def waiting(self, spec: TrialSpec, *, again: bool = False) -> bool:
+        """Whether a run should run the trial.
+
+        One that diverged or failed MOST_FAILURES times is left alone, unless it is asked for `again`.
+        """
+        state = self.state(spec)
+        if state == "done" or again:
+            return state != "done"
+        return state != "diverged" and (state != "failed" or int(self.failure(spec).get("times", 1)) < MOST_FAILURES)
+
+    def spec(self, folder: Path) -> TrialSpec:
+        """What a trial's folder says that it is; raise LedgerError where that cannot be read."""
+        return _read_spec(folder)
 
     def record(self, spec: TrialSpec) -> TrialRecord | None:
         """The finished trial, or None; labels (suite, contender) are those of `spec`."""
@@ -103,16 +157,49 @@ class Ledger:
         """How far a trial without a result has come; `folder` as in `state`."""
         folder = folder or self.folder(spec)
         state = self.state(spec, folder)
-        return Unfinished(spec, state, (folder / "error.txt").read_text(errors="replace") if state == "failed" else "")
+        if state not in ("failed", "diverged"):
+            return Unfinished(spec, state)
+        error = (folder / "error.txt").read_text(errors="replace")
+        return Unfinished(spec, state, error, str(self.failure(spec, folder).get("cause", "")))
 
     def begin(self, spec: TrialSpec) -> Path:
         """Make the trial's folder and write its spec; raise LedgerError where that cannot be done."""
         folder = self.folder(spec)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "spec.json", spec.to_json())
+            for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+                left.unlink(missing_ok=True)
         except OSError as error:
-            raise LedgerError(f"cannot write to the ledger {self.root}: {error}. Say --results FOLDER.") from error
+            raise LedgerUnwritable(
+                f"cannot write to the ledger {self.root}: {error}. Say --results FOLDER."
+            ) from error
+        write_json(folder / "spec.json", spec.to_json())
+        return folder
+
+    def fail(self, spec: TrialSpec, *, cause: str, text: str, step: int = 0) -> Path:
+        """Record why a trial has no result, `text` being a traceback or what else is known; give its folder."""
+        folder = self.begin(spec)
+        times = int(self.failure(spec, folder).get("times", 0)) + 1
+        message = next((line for line in reversed(text.splitlines()) if line.strip()), cause)
+        failure = {"cause": cause, "message": message[:500], "step": step, "times": times}
+        write_json(folder / "failure.json", failure)
+        write_bytes(folder / "error.txt", text.encode(errors="replace"))
+        return folder
+
+    def deaths(self, spec: TrialSpec) -> list[Mapping[str, Any]]:
+        """The workers that died under a trial, the latest last: cause, detail, when, run; a torn line is left out."""
+        path = self.folder(spec) / "deaths.jsonl"
+        found = []
+        for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return [death for death in found if isinstance(death, dict)]
+
+    def add_death(self, spec: TrialSpec, death: Mapping[str, Any]) -> Path:
+        """Record that a worker died under a trial; give its folder."""
+        deaths = self.deaths(spec)
+        folder = self.begin(spec)
+        write_lines(folder / "deaths.jsonl", [*deaths, death])
         return folder
 
     def remember_suite(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -122,29 +209,38 @@ class Ledger:
         running a single contender or task does not narrow the report.
         """
         path = self.root / "suites" / f"{_slug(document['name'])}.json"
-        earlier = _read(path) if path.exists() else {}
+        earlier = read_suite(path) if path.exists() else {}
         trials = {trial["key"]: trial for trial in document["trials"]}
         if all(earlier.get(key) == document[key] for key in ("preset", "overrides", "contenders", "evaluation")):
             kept = [trial for trial in earlier["trials"] if trial["seed"] in document["seeds"]]
             trials = {trial["key"]: trial for trial in kept} | trials
         whole = {**document, "trials": list(trials.values())}
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, whole, sort_keys=False)  # contenders keep the order of their table
         return whole
 
     def remembered_suites(self) -> dict[str, Mapping[str, Any]]:
         """The definitions kept by `remember_suite`, by name."""
-        return {path.stem: _read(path) for path in sorted((self.root / "suites").glob("*.json"))}
+        return {path.stem: read_suite(path) for path in sorted((self.root / "suites").glob("*.json"))}
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that after a crash it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a file so that after a crash it is there whole or not at all; LedgerUnwritable where it cannot be."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise LedgerUnwritable(f"cannot write {path}: {reason}. {_MEND}") from error
+
+
+_MEND = "What was there before is kept: make room, or mend the folder, and say the same command again."
 
 
 def write_json(path: Path, value: Any, *, sort_keys: bool = True) -> None:
@@ -154,9 +250,9 @@ def write_json(path: Path, value: Any, *, sort_keys: bool = True) -> None:
 
 def write_frame(path: Path, rows: pd.DataFrame) -> None:
     """Write a table as Parquet atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    rows.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    buffer = BytesIO()
+    rows.to_parquet(buffer, index=False)
+    write_bytes(path, buffer.getvalue())
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -164,44 +260,104 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_bytes(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
 
 
+def read_suite(path: Path) -> Mapping[str, Any]:
+    """The definition of a suite as `remember_suite` kept it; raise LedgerError, naming the file, for anything else."""
+    found = _read_mapping(path)
+    try:
+        check_suite(found)
+        for trial in found["trials"]:
+            TrialSpec.from_json(trial)
+    except BROKEN as error:
+        why = f"{type(error).__name__} {error}"
+        raise LedgerError(f"cannot read {path}: {why}. Delete it and run the suite again: its trials stay.") from error
+    return found
+
+
+def check_suite(suite: Mapping[str, Any]) -> None:
+    """Raise TypeError or KeyError where what a report reads of a suite is of another kind than a suite's."""
+    kinds = {"tasks": list, "contenders": dict, "seeds": list, "evaluation": dict, "published": list}
+    for key, kind in kinds.items():
+        if not isinstance(suite.get(key, kind()), kind):
+            raise TypeError(f"{key} is {suite[key]!r:.60}, not a {kind.__name__}")
+    texts = {key: suite.get(key) or "" for key in ("name", "title", "description", "preset")}
+    tasks = {f"tasks.{number}": task for number, task in enumerate(suite.get("tasks", ()))}
+    for key, text in {**texts, **tasks}.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{key} is {text!r:.60}, not text")
+    for label, settings in suite["contenders"].items():
+        if not isinstance(settings, dict):
+            raise TypeError(f"contenders.{label} is {settings!r:.60}, not a mapping")
+
+
 def _record(folder: Path) -> TrialRecord:
     return TrialRecord(
-        TrialSpec.from_json(_read(folder / "spec.json")),
-        _read(folder / "result.json"),
-        _read(folder / "provenance.json"),
-        partial(_read_episodes, folder / EPISODES),
+        _read_spec(folder),
+        _read_result(folder / "result.json"),
+        _read_mapping(folder / "provenance.json"),
+        partial(read_episodes, folder / EPISODES),
         partial(_read_metrics, folder / "metrics.jsonl"),
         partial(_read_inspection, folder / "inspection.json"),
     )
 
 
-def _read_episodes(path: Path) -> pd.DataFrame:
+def read_episodes(path: Path) -> pd.DataFrame:
+    """The table of a trial's episodes; raise LedgerError where it cannot be read, or lacks what all of them have."""
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        rows = pd.read_parquet(path)
+    except BROKEN as error:
         raise LedgerError(_unreadable(path, error)) from error
+    lacking = sorted({"step", "target", "episode", "return", "length", "score"} - {*rows.columns})
+    if lacking:
+        raise LedgerError(_unreadable(path, f"it has no column {', '.join(lacking)}"))
+    return rows
 
 
 def _read_metrics(path: Path) -> pd.DataFrame:
     try:
-        return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
-    except (OSError, ValueError) as error:
+        return pd.DataFrame([{**json.loads(line)} for line in path.read_text().splitlines()])
+    except BROKEN as error:
         raise LedgerError(_unreadable(path, error)) from error
 
 
 def _read_inspection(path: Path) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = _read(path) if path.exists() else {}
+    return _read_mapping(path) if path.exists() else {}
+
+
+def _read_spec(folder: Path) -> TrialSpec:
+    """The spec in a trial's folder; LedgerError where it is not the one that the folder is named after."""
+    path = folder / "spec.json"
+    try:
+        spec = TrialSpec.from_json(_read_mapping(path))
+        key = spec.key
+    except BROKEN as error:
+        raise LedgerError(_unreadable(path, error)) from error
+    if folder.name.rpartition("-")[2] != key:
+        raise LedgerError(_unreadable(path, f"it has the key {key}, and lies in a folder of another"))
+    labels = (spec.suite, spec.contender, spec.dataset_source, spec.open_from)
+    if not all(isinstance(label, str) for label in labels) or not isinstance(spec.resources, dict):
+        raise LedgerError(_unreadable(path, "its labels are no text"))
+    return spec
+
+
+def _read_result(path: Path) -> Mapping[str, Any]:
+    found = _read_mapping(path)
+    numbers = (found.get(name) or 0 for name in ("seconds", "steps", "parameters"))
+    if not isinstance(found.get("action_mode"), str) or not all(isinstance(n, int | float) for n in numbers):
+        raise LedgerError(_unreadable(path, "it is not what a finished trial writes"))
     return found
 
 
-def _read(path: Path) -> Any:
+def _read_mapping(path: Path) -> Mapping[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except BROKEN as error:
         raise LedgerError(_unreadable(path, error)) from error
+    if not isinstance(found, dict):
+        raise LedgerError(_unreadable(path, f"it holds {found!r:.40}, not a mapping"))
+    return found
 
 
-def _unreadable(path: Path, error: Exception) -> str:
+def _unreadable(path: Path, error: Exception | str) -> str:
     return f"cannot read {path}: {error}. Delete that trial's folder and run the suite again."
 
 

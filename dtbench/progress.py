@@ -1,9 +1,9 @@
 """What the terminal shows: plans, a live table while trials run, listings."""
 
-import json
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,12 +32,14 @@ from dtbench.calibration import (
 )
 from dtbench.data.download import OnBytes
 from dtbench.errors import UnknownName
-from dtbench.ledger import Ledger
+from dtbench.ledger import EPISODES, MOST_FAILURES, Ledger, read_episodes
 from dtbench.spec import TrialSpec
 from dtbench.suite import Suite, load_suite
 from dtbench.suite_document import suite_names
 
 OnProgress = Callable[[TrialSpec, str, int, float | None], None]
+
+ENDED = ("done", "failed", "diverged")  # states after which a trial has no more steps to go
 
 PLAIN_SECONDS = 30.0  # between lines where there is no terminal
 ROWS = 20  # trials a live table shows at most
@@ -189,14 +191,23 @@ def say_scores(finals: pd.DataFrame, contenders: Sequence[str], tasks: Sequence[
     _show(table)
 
 
-def say_what_failed(failed: Sequence[TrialSpec], ledger: Ledger) -> None:
-    """Name every failed trial and the last line of its traceback."""
-    for spec in failed:
-        path = ledger.folder(spec) / "error.txt"
-        reason = path.read_text().strip().splitlines()[-1] if path.exists() else "its worker died"
-        Console(stderr=True, highlight=False).print(
-            f"failed: {_name(spec)}: {reason}\n        see {path}", markup=False
-        )
+def say_what_failed(specs: Sequence[TrialSpec], ledger: Ledger) -> None:
+    """Name every trial of these that failed or diverged, and the last line of its traceback."""
+    for spec in specs:
+        state, path = ledger.state(spec), ledger.folder(spec) / "error.txt"
+        if state in ("failed", "diverged"):
+            reason = ledger.failure(spec).get("message") or "no reason is recorded"
+            _complain(f"{state}: {_name(spec)}: {reason}\n        see {path}")
+
+
+def say_what_is_left_alone(specs: Sequence[TrialSpec], missing: Sequence[TrialSpec], ledger: Ledger) -> None:
+    """Count the trials without a result that are not run again by themselves, and say what would run them."""
+    run = {spec.key for spec in missing}
+    states = Counter(ledger.state(spec) for spec in specs if spec.key not in run)
+    said = {"diverged": "diverged before", "failed": f"failed {MOST_FAILURES} times"}
+    left = [f"{states[state]} {what}" for state, what in said.items() if states[state]]
+    if left:
+        _complain(f"not run: {', '.join(left)}. `dtbench status` has the reasons, --again tries them once more.")
 
 
 def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, *, try_learners: bool) -> None:
@@ -206,7 +217,7 @@ def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, *, try_le
     algorithm, where there are any.
     """
     known = measured(specs, ledger)
-    missing = list({spec.key: spec for spec in specs if ledger.state(spec) != "done"}.values())
+    missing = list({spec.key: spec for spec in specs if ledger.waiting(spec)}.values())
     new = [spec for spec in missing if spec.cell not in known]
     calibration = _calibration(new) if try_learners else Calibration(scaled(new, ledger))
     estimates = {**calibration.estimates, **known}
@@ -254,25 +265,22 @@ def list_runs(results: Path) -> None:
     """Finished trials of a ledger."""
     records = list(Ledger(results / "runs").records())
     for record in records:
-        print(f"{record.spec.key}  {_name(record.spec):<48} {record.result['seconds']:>8.1f} s")
+        print(f"{record.spec.key}  {_name(record.spec):<48} {record.result.get('seconds', 0.0):>8.1f} s")
     print(f"{len(records)} finished trials in {results / 'runs'}")
 
 
 def show_trial(key: str, results: Path) -> None:
     """One trial in full."""
-    root = results / "runs"
-    found = [
-        path for path in sorted(root.glob("*/*/spec.json")) if json.loads(path.read_text())["key"].startswith(key)
-    ]
+    folders = Ledger(results / "runs").folders()
+    found = [own for own in folders if own.startswith(key)]
     if len(found) != 1:
-        keys = [json.loads(path.read_text())["key"] for path in sorted(root.glob("*/*/spec.json"))]
-        raise UnknownName("trial" if not found else "trial, ambiguous:", key, keys)
-    folder = found[0].parent
+        raise UnknownName("trial" if not found else "trial, ambiguous:", key, folders)
+    folder = folders[found[0]]
     for name in ("spec.json", "result.json", "provenance.json", "error.txt"):
         if (folder / name).exists():
-            print(f"== {folder / name}\n{(folder / name).read_text().rstrip()}")
-    if (folder / "episodes.parquet").exists():
-        episodes = pd.read_parquet(folder / "episodes.parquet")
+            print(f"== {folder / name}\n{(folder / name).read_text(errors='replace').rstrip()}")
+    if (folder / EPISODES).exists():
+        episodes = read_episodes(folder / EPISODES)
         grouped = episodes.groupby(["step", "target"], dropna=False)[["return", "length", "score"]].mean()
         print(f"== means over evaluation episodes\n{grouped.to_string()}")
 
@@ -290,8 +298,8 @@ def _table(rows: Mapping[str, _Row], started: float) -> Table:
     table = Table(title=_summary(rows, started), title_justify="left")
     for column in ("task", "contender", "seed", "state", "step", "score", "left"):
         table.add_column(column)
-    order = {"running": 0, "failed": 1, "waiting": 2, "done": 3}
-    shown = sorted(rows.values(), key=lambda row: order.get(row.state, 4))[:ROWS]
+    order = {"running": 0, "failed": 1, "diverged": 1, "lost": 2, "waiting": 3, "stopped": 4, "done": 5}
+    shown = sorted(rows.values(), key=lambda row: order.get(row.state, 6))[:ROWS]
     for row in shown:
         score = "" if row.score is None else f"{row.score:.1f}"
         left = _left(row)
@@ -310,11 +318,11 @@ def _left(row: _Row) -> str:
 
 def _summary(rows: Mapping[str, _Row], started: float) -> str:
     total = sum(max(row.spec.budget, 1) for row in rows.values())
-    spent = sum(max(row.spec.budget, 1) if row.state in ("done", "failed") else row.step for row in rows.values())
+    spent = sum(max(row.spec.budget, 1) if row.state in ENDED else row.step for row in rows.values())
     elapsed = time.monotonic() - started
     states = [row.state for row in rows.values()]
     left = f", about {_duration(elapsed / spent * (total - spent))} left" if spent and spent < total else ""
-    failed = f", {states.count('failed')} failed" if "failed" in states else ""
+    failed = "".join(f", {states.count(state)} {state}" for state in ("failed", "diverged") if state in states)
     return f"{states.count('done')}/{len(rows)} done{failed}, {_duration(elapsed)}{left}"
 
 
@@ -341,8 +349,9 @@ def _plan_table(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, estima
     for cell in dict.fromkeys(spec.cell for spec in specs):
         trials = [spec for spec in specs if spec.cell == cell]
         states = [ledger.state(spec) for spec in trials]
-        numbers = (trials[0].budget, evaluations(trials[0]), len(trials), states.count("done"), states.count("failed"))
-        to_go = _to_go(len(trials) - states.count("done"), estimates.get(cell))
+        failed = states.count("failed") + states.count("diverged")
+        numbers = (trials[0].budget, evaluations(trials[0]), len(trials), states.count("done"), failed)
+        to_go = _to_go(sum(ledger.waiting(spec) for spec in trials), estimates.get(cell))
         table.add_row(trials[0].task, trials[0].contender, *map(str, numbers), to_go)
     return table
 
@@ -431,6 +440,10 @@ def _by_source(specs: Sequence[TrialSpec]) -> dict[tuple[str, str], list[str]]:
         stood_in_for = "" if spec.dataset_source in REAL else " or ".join(real)
         found.setdefault((spec.dataset_source, stood_in_for), []).append(spec.task)
     return found
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
 def _say(text: str, style: str | None = None) -> None:

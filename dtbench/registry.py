@@ -6,7 +6,9 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
+import traceback
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from dtbench.errors import InvalidAlgorithm, InvalidValue, UnknownName
+from dtbench.errors import DtbenchError, InvalidAlgorithm, InvalidValue, UnknownName, one_line
 
 if TYPE_CHECKING:  # a listing of names must not load torch
     from dtbench.algorithm import Algorithm
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # a listing of names must not load torch
 ALGORITHMS = "dtbench.algorithms"
 DOMAINS = "dtbench.domains"
 SCHEMES = "dtbench.task_schemes"
+LARGEST = 100_000_000  # of a hyperparameter that is a whole number: sizes, and steps of a schedule
 
 
 def algorithm_names() -> list[str]:
@@ -61,7 +64,13 @@ def make_algorithm(name: str, hyperparameters: Mapping[str, Any]) -> "Algorithm"
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or name
-        raise InvalidValue(f"{name}: {where} = {first['input']!r}: {first['msg']}.") from None
+        raise InvalidValue(f"{name}: {where} = {first['input']!r:.100}: {first['msg']}.") from None
+    except DtbenchError:
+        raise
+    except Exception as error:  # of a __post_init__ of somebody's own
+        raise InvalidValue(f"{name} cannot be made with {dict(hyperparameters)!r:.200}: {told(error)}.") from error
+    for key in hyperparameters:
+        _check_number(name, key, getattr(made, key))
     return made
 
 
@@ -88,6 +97,11 @@ def algorithm_version(name: str) -> str:
     if ":" in name and (path := _file_of(target)):
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return str(getattr(found, "version", 1))
+
+
+def file_of(name: str) -> Path | None:
+    """The file that a name such as "my_file:MyAlgorithm" points at; None for a registered name or a module."""
+    return _file_of(name.partition(":")[0]) if ":" in name else None
 
 
 def task_names() -> list[str]:
@@ -122,13 +136,36 @@ def make_task(name: str, options: Mapping[str, Any] | None = None) -> "Task":
 
 def _made(name: str, make: Any, options: Mapping[str, Any] | None) -> Any:
     """Call the function that makes a task; raise UnknownName for an option that it has no parameter for."""
-    if not options:
-        return make()
     taken = inspect.signature(make).parameters if callable(make) else {}
-    for option in options:
+    for option in options or ():
         if option not in taken:
             raise UnknownName(f"option of task {name}", option, taken)
-    return make(**options)
+    try:
+        return make(**(options or {}))
+    except DtbenchError:
+        raise
+    except Exception as error:
+        given = f" with the options {dict(options)!r:.200}" if options else ""
+        raise InvalidValue(f"task {name} cannot be made{given}: {told(error)}. Mend it there.") from error
+
+
+def told(error: BaseException) -> str:
+    """An exception of somebody's own code in one line: what it says, and where it was raised."""
+    where = ""
+    for frame in traceback.extract_tb(error.__traceback__)[-1:]:
+        where = f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return one_line(f"{type(error).__name__}: {error}", 250) + where
+
+
+def _check_number(name: str, key: str, value: Any) -> None:
+    """Raise InvalidValue for what pydantic takes for a number, and no learner can begin with."""
+    if isinstance(value, tuple | list):
+        for item in value:
+            _check_number(name, key, item)
+    if isinstance(value, float) and math.isnan(value):
+        raise InvalidValue(f"{name}: {key} is nan. Write a number.")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise InvalidValue(f"{name}: {key} = {value:.3g} is more than {LARGEST}, too large to be meant.")
 
 
 def _adapter(name: str) -> TypeAdapter[Any]:
@@ -175,25 +212,34 @@ def _named_object(name: str, kind: str, group: str) -> Any:
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except (ImportError, AttributeError) as error:
-        raise InvalidAlgorithm(f"the plug-in {point.name} = {point.value} cannot be loaded: {error}") from error
+    except Exception as error:
+        found = f"the plug-in {point.name} = {point.value}"
+        raise InvalidAlgorithm(f"{found} cannot be loaded: {told(error)}. Mend or uninstall it.") from error
 
 
 def _module(target: str, kind: str) -> ModuleType:
     path = _file_of(target)
+    nowhere = InvalidAlgorithm(
+        f"no {kind} module {target!r:.100}: neither a file {target:.100}.py in {Path.cwd()} nor an installed module."
+    )
+    if path is None and not all(part.isidentifier() for part in target.split(".")):
+        raise nowhere
     try:
         return _module_from_file(path) if path else importlib.import_module(target)
     except ModuleNotFoundError as error:
         if error.name and target.split(".")[0] == error.name:
-            raise InvalidAlgorithm(
-                f"no {kind} module {target!r}: neither a file {target}.py in {Path.cwd()} nor an installed module."
-            ) from None
-        raise
+            raise nowhere from None
+        raise InvalidAlgorithm(f"{target} cannot be imported: {told(error)}. Install it.") from error
+    except Exception as error:
+        raise InvalidAlgorithm(f"{target} cannot be imported: {told(error)}. Mend it there.") from error
 
 
 def _file_of(target: str) -> Path | None:
     path = Path(target if target.endswith(".py") else f"{target}.py")
-    return path.resolve() if path.is_file() else None
+    try:
+        return path.resolve() if path.is_file() else None
+    except OSError:  # a name too long for any file
+        return None
 
 
 def _module_from_file(path: Path) -> ModuleType:

@@ -21,6 +21,7 @@ class EvaluationSpec:
     targets: tuple[float, ...]  # target returns; ignored by learners that take none
     action_mode: str  # an ActionMode; not checked, so that every record can be read
     sweep: tuple[float, ...] = ()  # further targets, asked of the last checkpoint alone
+    purpose: str = "report"  # or "tuning": other episodes, so that nothing is chosen on what it is reported on
 
     @property
     def last_targets(self) -> tuple[float, ...]:
@@ -64,7 +65,7 @@ class TrialSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, with the key for the reader's convenience."""
-        return {**dataclasses.asdict(self), "key": self.key}
+        return {**self._plain(), "key": self.key}
 
     @staticmethod
     def from_json(text: Mapping[str, Any]) -> "TrialSpec":
@@ -75,9 +76,15 @@ class TrialSpec:
         evaluation = EvaluationSpec(**{**evaluation, **lists})
         return TrialSpec(**values, evaluation=evaluation)
 
+    def _plain(self) -> dict[str, Any]:
+        plain = dataclasses.asdict(self)
+        if self.evaluation.purpose == "report":
+            del plain["evaluation"]["purpose"]
+        return plain
+
     def _identity(self) -> dict[str, Any]:
         labels = ("suite", "contender", "resources", "seed", "dataset_source", "open_from")
-        identity = {name: value for name, value in dataclasses.asdict(self).items() if name not in labels}
+        identity = {name: value for name, value in self._plain().items() if name not in labels}
         # What a trial does without is left out, so that trials of before it existed keep their keys.
         if not self.evaluation.sweep:
             del identity["evaluation"]["sweep"]

@@ -3,22 +3,34 @@
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from dtbench import registry
 from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName
+from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName, one_line
+from dtbench.overrides import override
+from dtbench.plain_yaml import NOT_TEXT
 from dtbench.spec import ActionMode, EvaluationSpec, TrialSpec
 from dtbench.suite_document import merge, read_document, select
 from dtbench.task import Task
 
 T = TypeVar("T")
 SWEEP_REACH = 1.5  # the sweep of targets goes so far from the data's lowest return (or 0) towards its best
+
+# What is beyond these is a slip of the finger, and is refused before it fills memory or a week.
+LARGEST_SEED = 2**31 - 1
+MOST_TRIALS = 100_000
+MOST_STEPS = 1_000_000_000
+MOST_EPISODES = 1_000_000
+MOST_TARGETS = 1000
+LONGEST_NAME = 80  # as the ledger cuts the names of its folders
+
+_TAKEN = ("overview", "templates")  # folders of the report that belong to no suite
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class _Strict(BaseModel):
@@ -28,21 +40,23 @@ class _Strict(BaseModel):
 class Evaluation(_Strict):
     """How every contender of the suite is judged."""
 
-    episodes: int = Field(default=100, ge=1)
-    every: int = Field(default=1000, ge=1)
+    episodes: int = Field(default=100, ge=1, le=MOST_EPISODES)
+    every: int = Field(default=1000, ge=1, le=MOST_STEPS)
     action_mode: ActionMode = "argmax"
-    targets: list[float] | None = None  # None: the task's own
-    sweep: int = Field(default=0, ge=0)  # further targets of the last checkpoint: 0 to 1.5 x the data's best return
+    targets: list[FiniteFloat] | None = Field(default=None, max_length=MOST_TARGETS)  # None: the task's own
+    sweep: int = Field(
+        default=0, ge=0, le=MOST_TARGETS
+    )  # further targets of the last checkpoint: 0 to 1.5 x the data's best return
 
 
 class ContenderSettings(_Strict):
     """What a contender says of itself, and may say otherwise for some tasks."""
 
     algorithm: str = ""
-    budget: int = Field(default=0, ge=0)
+    budget: int = Field(default=0, ge=0, le=MOST_STEPS)
     description: str = ""
     action_mode: ActionMode | None = None  # None: the suite's
-    evaluate_every: int | None = Field(default=None, ge=1)  # gradient steps; None: the suite's
+    evaluate_every: int | None = Field(default=None, ge=1, le=MOST_STEPS)  # gradient steps; None: the suite's
     hyperparameter_preset: str = ""  # a named set of the algorithm's own `presets`, on which the differences are laid
     hyperparameters: dict[str, Any] = {}
 
@@ -51,7 +65,7 @@ class Contender(ContenderSettings):
     """One row of the table: an algorithm and its differences from the defaults."""
 
     algorithm: str
-    budget: int = Field(ge=0)
+    budget: int = Field(ge=0, le=MOST_STEPS)
     hyperparameters_by_task: dict[str, dict[str, Any]] = {}  # task name or pattern -> further differences
     by_task: dict[str, ContenderSettings] = {}  # task name or pattern -> what is otherwise there; the last one counts
 
@@ -61,6 +75,7 @@ class Resources(_Strict):
 
     cpu: int = Field(default=1, ge=1)
     gpu: float = Field(default=0.0, ge=0)
+    extra_cpu: int = Field(default=0, ge=0)  # cores beside its own, for Ray tasks that its learner starts (RLlib's)
 
 
 class TaskSettings(_Strict):
@@ -78,7 +93,7 @@ class Suite(_Strict):
     description: str = ""
     tasks: list[str] = Field(min_length=1)
     contenders: dict[str, Contender] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1, max_length=MOST_TRIALS)
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
     source: str = "auto"  # of the data: auto, or a name from the tasks' own sources
@@ -101,6 +116,9 @@ class Suite(_Strict):
         return found
 
 
+_OVERRIDDEN = [name for name in Suite.model_fields if name not in ("preset", "overrides")]
+
+
 def load_suite(
     name: str,
     *,
@@ -120,11 +138,11 @@ def load_suite(
     chosen = preset or _default_preset(document) or next(iter(presets), "")
     document.pop("default_preset", None)
     if chosen:
-        if chosen not in presets:
-            raise UnknownName(f"preset of {document.get('name', name)}", chosen, presets)
-        merge(document, presets[chosen] or {})
-    for override in overrides:
-        _override(document, override)
+        if not isinstance(chosen, str) or chosen not in presets:
+            raise UnknownName(f"preset of {document.get('name', name)}", str(chosen), presets)
+        merge(document, presets[chosen])
+    for text in overrides:
+        override(document, text, suite=_OVERRIDDEN, contender=Contender.model_fields)
     if seeds is not None:
         document["seeds"] = parse_seeds(seeds)
     if source is not None:
@@ -146,7 +164,12 @@ def narrow(suite: Suite, *, tasks: Sequence[str] = (), contenders: Sequence[str]
 
 
 def check(suite: Suite) -> None:
-    """Raise UnknownName or InvalidValue for a task, algorithm or hyperparameter that cannot be."""
+    """Raise UnknownName, InvalidSuite or InvalidValue for a name, a number or a hyperparameter that cannot be."""
+    _check_names(suite)
+    if (trials := len(suite.tasks) * len(suite.contenders) * len(suite.seeds)) > MOST_TRIALS:
+        raise InvalidValue(
+            f"suite {suite.name} has {trials} trials, at most {MOST_TRIALS} are meant: say fewer seeds, or cut it up."
+        )
     for task in suite.tasks:
         if ":" not in task and task not in registry.task_names():
             raise UnknownName("task", task, registry.task_names())
@@ -198,7 +221,7 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
                     seed=seed,
                     budget=contender.budget,
                     evaluation=evaluations[name, label],
-                    resources={"cpu": float(suite.resources.cpu), "gpu": suite.resources.gpu},
+                    resources=_resources(suite.resources),
                 )
             )
     return specs
@@ -219,9 +242,29 @@ def check_fit(specs: Iterable[TrialSpec]) -> None:
             try:
                 algorithm.learner(best, seed=spec.seed, device=torch.device("cpu"))
             except DtbenchError as error:
-                raise type(error)(f"{spec.contender} on {task}: {error}") from None
-            except Exception:
+                error.args = (f"{spec.contender} on {task}: {error}",)
+                raise error from None
+            except Exception as error:
+                if _begins_with_defaults(spec, best):
+                    raise InvalidValue(_cannot_begin(spec, error)) from error
                 continue  # a failure that is no mistake of the user's belongs to the trial's record
+
+
+def _begins_with_defaults(spec: TrialSpec, dataset: TrajectoryDataset) -> bool:
+    """Whether it is for the hyperparameters that a contender cannot begin."""
+    try:
+        registry.make_algorithm(spec.algorithm, {}).learner(dataset, seed=spec.seed, device=torch.device("cpu"))
+    except Exception:
+        return False
+    return True
+
+
+def _cannot_begin(spec: TrialSpec, error: Exception) -> str:
+    usual = registry.all_hyperparameters(spec.algorithm, {})
+    own = {name: value for name, value in spec.hyperparameters.items() if value != usual.get(name)}
+    reason = one_line(f"{type(error).__name__}: {error}", 160)
+    where = f"{spec.contender} on {spec.task}"
+    return f"{where} cannot begin ({reason}). With its defaults it can: look at {one_line(str(own), 200)}."
 
 
 def contender_on(contender: Contender, task: str) -> Contender:
@@ -267,6 +310,27 @@ def _said(settings: BaseModel) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.model_fields_set}
 
 
+def _check_names(suite: Suite) -> None:
+    """Raise InvalidSuite for a suite's name that is none for a file, or a contender's that no table can show."""
+    name = suite.name
+    if not _is_label(name) or name[0] in ".-" or set(name) & set('/\\:*?"<>|') or not re.search("[A-Za-z0-9]", name):
+        raise InvalidSuite(
+            f"{name!r:.100} is no name for a suite, whose files are called so: write letters, digits and - . _ alone, "
+            f"at most {LONGEST_NAME}."
+        )
+    if name in _TAKEN:
+        raise InvalidSuite(f"a suite cannot be called {name!r}: the report has a folder of that name. Choose another.")
+    for label in suite.contenders:
+        if not _is_label(label):
+            raise InvalidSuite(
+                f"{label!r:.100} is no name for a contender: write 1 to {LONGEST_NAME} characters on one line."
+            )
+
+
+def _is_label(name: str) -> bool:
+    return 0 < len(name) <= LONGEST_NAME and name == name.strip() and not NOT_TEXT.search(name) and "\n" not in name
+
+
 def _check_patterns(suite: Suite) -> None:
     """Raise UnknownName for a pattern that fits no task at all.
 
@@ -300,12 +364,16 @@ def parse_seeds(text: str) -> list[int]:
     """Read "0..4" as 0, 1, 2, 3, 4 and "1,3" as 1, 3; commas join both. Raises InvalidValue otherwise."""
     seeds: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*([0-9]{1,10})(?:\.\.([0-9]{1,10}))?\s*", part)
         if not match:
-            raise InvalidValue(f"seeds {text!r}: write 0..4, or 0,2,5.")
+            raise InvalidValue(f"seeds {text!r:.60}: write 0..4, or 0,2,5, of numbers up to {LARGEST_SEED}.")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last > LARGEST_SEED:
+            raise InvalidValue(f"seeds {text!r:.60}: {last} is too large. Write numbers up to {LARGEST_SEED}.")
         if last < first:
-            raise InvalidValue(f"seeds {text!r}: {first}..{last} counts downwards. Write {last}..{first}.")
+            raise InvalidValue(f"seeds {text!r:.60}: {first}..{last} counts downwards. Write {last}..{first}.")
+        if len(seeds) + last - first >= MOST_TRIALS:
+            raise InvalidValue(f"seeds {text!r:.60} are more than {MOST_TRIALS}. Write fewer, e.g. 0..4.")
         seeds.extend(range(first, last + 1))
     return list(dict.fromkeys(seeds))
 
@@ -327,6 +395,11 @@ def _evaluation_spec(
     )
 
 
+def _resources(asked: Resources) -> dict[str, float]:
+    extra = {"extra_cpu": float(asked.extra_cpu)} if asked.extra_cpu else {}
+    return {"cpu": float(asked.cpu), "gpu": asked.gpu, **extra}
+
+
 def _sweep(dataset: TrajectoryDataset, size: int) -> tuple[float, ...]:
     """So many targets from nothing, or the lowest return below it, to half as far again as the data's best."""
     low, best = min(0.0, float(dataset.returns.min())), float(dataset.returns.max())
@@ -341,59 +414,16 @@ def _default_preset(document: Mapping[str, Any]) -> str | None:
     return found
 
 
-def _override(document: dict[str, Any], text: str) -> None:
-    path, equals, value = text.partition("=")
-    if not equals or not path:
-        raise InvalidValue(f"{text!r} is no override: write path=value, e.g. evaluation.episodes=50 or DT.budget=100.")
-    parsed = yaml.safe_load(value) if value else None
-    head, *rest = path.split(".")
-    labels = fnmatch.filter(document.get("contenders", {}), head)
-    if head == "budget" and not rest:
-        labels, rest = list(document.get("contenders", {})), ["budget"]
-    if labels and rest:
-        for label in labels:
-            _override_contender(document["contenders"][label], rest, parsed)
-        return
-    known_paths = [*(n for n in Suite.model_fields if n not in ("preset", "overrides")), *document["contenders"]]
-    if head not in known_paths:
-        raise UnknownName("override", head, [*known_paths, "budget"])
-    _put(document, [head, *rest], parsed)
-    _put_where_said(document.get("by_task"), [head, *rest], parsed)
-
-
-def _override_contender(settings: dict[str, Any], path: list[str], value: Any) -> None:
-    if path[0] not in Contender.model_fields or path[0] == "hyperparameters":
-        path = ["hyperparameters", path[-1]]
-        _put_where_said(settings.get("hyperparameters_by_task"), path[1:], value)
-    _put(settings, path, value)
-    _put_where_said(settings.get("by_task"), path, value)
-
-
-def _put(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for part in path[:-1]:
-        target = target.setdefault(part, {})
-    target[path[-1]] = value
-
-
-def _put_where_said(by_task: Any, path: Sequence[str], value: Any) -> None:
-    """Replace what is said otherwise for some tasks: what the command line asks for goes last."""
-    for settings in (by_task or {}).values():
-        for part in path[:-1]:
-            settings = settings.get(part) or {}
-        if path[-1] in settings:
-            settings[path[-1]] = value
-
-
 def _validated(document: dict[str, Any]) -> Suite:
     try:
         return Suite.model_validate(document)
     except ValidationError as error:
         # A mistyped key is missing under its right name too: what is there but unknown tells more.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        place = ".".join(map(str, first["loc"]))
+        place = one_line(".".join(map(str, first["loc"])), 120)
         if first["type"] == "extra_forbidden":
             raise UnknownName("key", place, _model_at(first["loc"][:-1]).model_fields) from None
-        raise InvalidSuite(f"suite {document.get('name')}: {place}: {first['msg']}.") from None
+        raise InvalidSuite(f"suite {document.get('name')!s:.80}: {place}: {first['msg']}.") from None
 
 
 def _model_at(place: Sequence[str | int]) -> type[BaseModel]:

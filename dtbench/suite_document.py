@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dtbench import shipped
 from dtbench.errors import InvalidSuite, UnknownName
+from dtbench.plain_yaml import read_yaml
+
+LARGEST_FILE = 2**20  # bytes: the largest shipped suite has some ten thousand
 
 
 def suite_names() -> list[str]:
@@ -17,38 +18,58 @@ def suite_names() -> list[str]:
     return sorted(Path(name).stem for name in shipped.names("sweeps") if name.endswith((".yaml", ".yml")))
 
 
-def read_document(name: str) -> dict[str, Any]:
+def read_document(name: str, *, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
     """The file of a suite's name, or at a path, with what its `base` says where it says nothing.
 
-    Raises UnknownName where there is none, InvalidSuite for what is no mapping in YAML.
+    `heirs` are the suites whose base it is. Raises UnknownName where there is none, InvalidSuite for what is no
+    mapping in YAML.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if name not in suite_names():
             raise UnknownName("suite", name, suite_names(), hint="Your own: --suite path/to/suite.yaml.")
         path = shipped.find("sweeps", f"{name}.yaml")
-    try:
-        document = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UnknownName("suite file", name, suite_names()) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidSuite(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidSuite(f"{path} must be a mapping with name, tasks, contenders, seeds; it is {document!r:.60}.")
-    document = _unshared(document)
+    document = _mapping_in(path, name)
+    for part in ("contenders", "presets"):
+        document = _with_mappings(path, document, part)
+    for preset, settings in document.get("presets", {}).items():
+        document["presets"][preset] = _with_mappings(path, settings, "contenders", f"presets.{preset}.")
     document.setdefault("name", path.stem)
     document.setdefault("title", document["name"])
-    return _inherited(document, document.pop("base"), path) if "base" in document else document
+    return _inherited(document, document.pop("base"), path, heirs) if "base" in document else document
 
 
-def _unshared(value: Any) -> Any:
-    """Copy plain values, so that what YAML's aliases make one object can be changed in one place alone."""
-    if isinstance(value, dict):
-        return {key: _unshared(item) for key, item in value.items()}
-    return [_unshared(item) for item in value] if isinstance(value, list) else value
+def _mapping_in(path: Path, name: str) -> dict[str, Any]:
+    """The document of a file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise ValueError(f"it has more than {LARGEST_FILE} bytes, which no suite needs")
+        document = read_yaml(content.decode("utf-8"))
+    except FileNotFoundError:
+        raise UnknownName("suite file", name, suite_names()) from None
+    except (OSError, ValueError) as error:
+        raise InvalidSuite(f"{path} cannot be read as YAML: {error}. Mend it, or name another suite.") from error
+    if not isinstance(document, dict):
+        raise InvalidSuite(f"{path} must be a mapping with name, tasks, contenders, seeds; it is {document!r:.60}.")
+    return document
 
 
-def _inherited(document: dict[str, Any], base: str, path: Path) -> dict[str, Any]:
+def _with_mappings(path: Path, document: dict[str, Any], part: str, above: str = "") -> dict[str, Any]:
+    """The document, in which `part` is a mapping of names to mappings where it is there; empty ones for null."""
+    if part not in document:
+        return document
+    found = document[part] or {}
+    if not isinstance(found, dict):
+        raise InvalidSuite(f"{path}: {above}{part} must be a mapping of names to settings; it is {found!r:.60}.")
+    for name, settings in found.items():
+        if not isinstance(settings, dict | None):
+            raise InvalidSuite(f"{path}: {above}{part}.{name} must be a mapping of settings; it is {settings!r:.60}.")
+    return {**document, part: {name: settings or {} for name, settings in found.items()}}
+
+
+def _inherited(document: dict[str, Any], base: Any, path: Path, heirs: tuple[str, ...]) -> dict[str, Any]:
     """What `base` names is taken from that suite where this one says nothing.
 
     Of the contenders only those listed here remain, each with its settings of there and the differences of here;
@@ -56,21 +77,23 @@ def _inherited(document: dict[str, Any], base: str, path: Path) -> dict[str, Any
     """
     if base == path.stem or not isinstance(base, str):
         raise InvalidSuite(f"{path}: base {base!r} must be another suite.")
-    found = read_document(base)
+    if base in heirs:
+        raise InvalidSuite(f"{path}: base {base!r} has this suite for its own base: {' -> '.join((*heirs, base))}.")
+    found = read_document(base, heirs=(*heirs, base))
     mine = document.pop("contenders", found.get("contenders", {}))
     theirs = found.pop("contenders", {})
     contenders: dict[str, Any] = {}
     for label, differences in mine.items():
         contenders[label] = copy.deepcopy(theirs.get(label, {}))
-        merge(contenders[label], differences or {})
+        merge(contenders[label], differences)
     presets = found.pop("presets", {})
     for preset in presets.values():
-        settings = (preset or {}).get("contenders", {})
+        settings = preset.get("contenders", {})
         for pattern in [pattern for pattern in settings if not fnmatch.filter(contenders, pattern)]:
             del settings[pattern]
     for name, preset in document.pop("presets", {}).items():
         presets.setdefault(name, {})
-        _lay_over(presets[name], preset or {})
+        _lay_over(presets[name], preset)
     found.pop("published", None)
     return {**found, **document, "contenders": contenders, "presets": presets}
 
@@ -90,11 +113,18 @@ def merge(document: dict[str, Any], changes: Mapping[str, Any]) -> None:
             if key == "contenders":
                 for pattern, settings in value.items():
                     for label in select("contender", document[key], [pattern]):
-                        merge(document[key][label], settings)
+                        _merge_one(document[key], label, settings)
             else:
                 merge(document[key], value)
         else:
             document[key] = copy.deepcopy(value)
+
+
+def _merge_one(settings: dict[str, Any], label: str, changes: Any) -> None:
+    if isinstance(settings[label], dict) and isinstance(changes, Mapping):
+        merge(settings[label], changes)
+    else:
+        settings[label] = copy.deepcopy(changes)
 
 
 def select(kind: str, known: Iterable[str], patterns: Sequence[str]) -> list[str]:

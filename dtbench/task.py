@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from dtbench.algorithm import Learner
 from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.errors import MissingDataset, UnknownName
+from dtbench.errors import IncompatibleTask, InvalidValue, MissingDataset, UnknownName
 from dtbench.evaluation import Episodes, TargetUnits
 
 TargetReturns = tuple[float, ...]
 AUTO = "auto"
+MOST_STEPS = 100_000_000  # of data made here
+TUNING_SHIFT = 10_000_000  # from the evaluation seeds that are reported on to those that searches play
 
 
 def no_columns(episodes: Episodes, dataset: TrajectoryDataset) -> Mapping[str, NDArray[Any]]:
@@ -52,6 +54,7 @@ class Task:
     description: str = ""
     version: int = 1  # part of a trial's identity: raise it when the environment or the scoring changes
     evaluation_seeds: Callable[[int], list[int]] = consecutive_seeds  # number of episodes -> their seeds
+    tune_on: str = ""  # where all that there is to play is reported on: what to tune on instead
     info_keys: tuple[str, ...] = ()  # what to keep of the environment's info at an episode's end
     columns: Callable[[Episodes, TrajectoryDataset], Mapping[str, NDArray[Any]]] = no_columns
     sources: tuple[DataSource, ...] = ()  # where its data may come from, the best first; (): `load_dataset` alone
@@ -69,6 +72,17 @@ class Task:
     def targets(self, dataset: TrajectoryDataset) -> TargetReturns:
         """What a return-conditioned policy that learned from this data is asked for, in `target_units`."""
         return self.target_returns if self.targets_of is None else self.targets_of(dataset)
+
+    def tuning_seeds(self, episodes: int) -> list[int]:
+        """Seeds of the episodes that a search for hyperparameters plays: none of those that are reported on.
+
+        Raises IncompatibleTask, with what to tune on instead, where a report plays all that there is.
+        """
+        if self.tune_on:
+            raise IncompatibleTask(
+                f"{self.name} is reported on all of its starts: none is left to tune on. {self.tune_on}"
+            )
+        return [seed + TUNING_SHIFT for seed in self.evaluation_seeds(episodes)]
 
     def open(self, source: str = AUTO) -> TrajectoryDataset:
         """The task's data from the named source; "auto": see `resolve`. Raises UnknownName for other names.
@@ -102,6 +116,12 @@ class Task:
             if fetch and found.fetch is not None and _fetched(found):
                 return found.name
         return last.name
+
+
+def check_seed(seed: Any) -> None:
+    """Raise InvalidValue for a seed that numpy's generators do not take."""
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        raise InvalidValue(f"seed {seed!r:.40} must be a whole number from 0 to {2**31 - 1}.")
 
 
 def _fetched(source: DataSource) -> bool:

@@ -17,20 +17,26 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dtbench import registry
+from dtbench import processes, registry
 from dtbench.algorithm import Learner
 from dtbench.data.trajectories import TrajectoryDataset, statistics_card
-from dtbench.errors import InvalidAlgorithm, InvalidDataset, LedgerError
+from dtbench.errors import InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
 from dtbench.evaluation import Episodes, Evaluator, action_mode
 from dtbench.ledger import Ledger, write_bytes, write_frame, write_json, write_lines
 from dtbench.spec import TrialSpec
 from dtbench.task import Task
 
 LOG_POINTS = 200  # lines of metrics a trial keeps
-CHECKPOINT_SECONDS = 60.0  # at most this much work is lost with a killed process
+CHECKPOINT_SECONDS = 60.0  # at most this much learning is lost with a killed process, and one evaluation
 PACKAGES = ("dtbench", "torch", "numpy", "gymnasium", "ray", "pandas", "pyarrow")
 
 Report = Callable[[int, float | None], None]  # (steps done, latest score)
+Keep = Callable[[Path], None]  # hears a trial's folder whenever something in it was written to last
+Stop = Callable[[], bool]  # whether the trial should write its checkpoint and end
+
+
+class Diverged(FloatingPointError):
+    """A loss that is no number: the same steps would end there again."""
 
 
 @dataclass
@@ -43,32 +49,92 @@ class _Progress:
     seconds: float = 0.0
 
 
-def run_trial(spec: TrialSpec, root: Path, report: Report | None = None) -> str:
-    """Run or continue a trial until it is recorded in the ledger at `root`; give its state, done or failed.
+def run_trial(
+    spec: TrialSpec,
+    root: Path,
+    report: Report | None = None,
+    *,
+    keep: Keep | None = None,
+    stop: Stop | None = None,
+    checkpoint_seconds: float | None = None,
+) -> str:
+    """Run or continue a trial until it is recorded in the ledger at `root`; give done, failed, diverged or stopped.
 
     Equal specs give equal records on one kind of machine, however often the trial was interrupted: everything
     random is seeded, and a checkpoint holds every random stream. A failure is recorded with its traceback in
-    error.txt and not raised; KeyboardInterrupt and SystemExit are raised, and the last checkpoint stays.
+    error.txt and not raised; KeyboardInterrupt and SystemExit are raised, and the last checkpoint stays. Where `stop`
+    says so between two steps, the checkpoint is written and the trial is "stopped". Raises LedgerUnwritable where the
+    ledger cannot be written to, which is no fault of the trial's.
     """
     ledger = Ledger(root)
     if ledger.state(spec) == "done":
         return "done"
     folder = ledger.begin(spec)
+    keep = keep or _keep_nothing_else
     torch.set_num_threads(max(1, int(spec.resources.get("cpu", 1))))
+    attempt = _Attempt(folder)
     try:
-        _Trial(spec, folder, report or _silent).run()
-    except Exception:
-        write_bytes(folder / "error.txt", traceback.format_exc().encode())
-        return "failed"
-    (folder / "error.txt").unlink(missing_ok=True)
+        seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
+        trial = _Trial(spec, folder, report or _silent, attempt=attempt, keep=keep, checkpoint_seconds=seconds)
+        if not trial.run(stop or _go_on):
+            attempt.end()
+            keep(folder)
+            return "stopped"
+    except LedgerUnwritable:
+        raise
+    except Exception as error:
+        cause = _cause(error)
+        ledger.fail(spec, cause=cause, text=traceback.format_exc(), step=attempt.step)
+        attempt.end()
+        keep(folder)
+        return "diverged" if cause == "diverged" else "failed"
+    for left in ("error.txt", "failure.json"):
+        (folder / left).unlink(missing_ok=True)
+    attempt.end()
+    keep(folder)
     return "done"
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, Diverged):
+        return "diverged"
+    return "out of memory" if isinstance(error, MemoryError | torch.OutOfMemoryError) else "crash"
+
+
+class _Attempt:
+    """The file that tells others who is at work on a trial, and how far it has come."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.step = folder / "running.json", 0
+        self.facts: dict[str, Any] = processes.this_process()
+
+    def begin(self, step: int) -> None:
+        self.facts["from_step"] = step
+        self.at(step, None)
+
+    def at(self, step: int, score: float | None) -> None:
+        self.step = step
+        write_json(self.path, {**self.facts, "step": step, "score": score})
+
+    def end(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 class _Trial:
     """One trial at work in its folder."""
 
-    def __init__(self, spec: TrialSpec, folder: Path, report: Report) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        folder: Path,
+        report: Report,
+        *,
+        attempt: _Attempt,
+        keep: Keep,
+        checkpoint_seconds: float,
+    ) -> None:
         self.spec, self.folder, self.report = spec, folder, report
+        self.attempt, self.keep, self.checkpoint_seconds = attempt, keep, checkpoint_seconds
         self.task = registry.make_task(spec.task, spec.task_options)
         self.dataset = self.task.open(spec.open_from or spec.dataset_source)
         if self.dataset.digest != spec.dataset_digest:
@@ -80,9 +146,10 @@ class _Trial:
         algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)
         self.learner = algorithm.learner(self.dataset, seed=spec.seed, device=self.device)
         check_learner(self.learner, spec.algorithm)
+        self.resumable = bool(getattr(self.learner, "resumable", True))
         self.evaluator = Evaluator(
             make_env=self.task.make_env,
-            seeds=self.task.evaluation_seeds(spec.evaluation.episodes),
+            seeds=evaluation_seeds(self.task, spec),
             action_mode=action_mode(spec.evaluation.action_mode),
             action_seed=spec.seed,
             device=self.device,
@@ -92,9 +159,10 @@ class _Trial:
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.progress = self._restored()
 
-    def run(self) -> None:
-        """Learn, evaluate and log until the budget is spent, then record."""
+    def run(self, stop: Stop) -> bool:
+        """Learn, evaluate and log until the budget is spent, then record; False where `stop` said so before."""
         spec, progress = self.spec, self.progress
+        self.attempt.begin(progress.step)
         log_every = max(1, math.ceil(spec.budget / LOG_POINTS))
         clock = saved = time.monotonic()
         if spec.budget == 0 and not progress.episodes:
@@ -110,17 +178,21 @@ class _Trial:
                 self._evaluate()
             now = time.monotonic()
             progress.seconds, clock = progress.seconds + now - clock, now
-            if evaluated or now - saved > CHECKPOINT_SECONDS:
+            stopping = not last and stop()
+            if self.resumable and (evaluated or stopping or now - saved > self.checkpoint_seconds):
                 self._save()
                 saved = now
+            if stopping:
+                return False
             self.report(progress.step, self._latest_score())
         self._record()
+        return True
 
     def _log(self, metrics: Mapping[str, Any]) -> None:
         values = {name: float(value) for name, value in metrics.items()}
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
-            raise FloatingPointError(f"diverged: {', '.join(broken)} is not finite at step {self.progress.step}.")
+            raise Diverged(f"diverged: {', '.join(broken)} is not finite at step {self.progress.step}.")
         self.progress.metrics.append({"step": self.progress.step, **values})
 
     def _evaluate(self) -> None:
@@ -144,10 +216,12 @@ class _Trial:
         buffer = BytesIO()
         torch.save(state, buffer)
         write_bytes(self.folder / "checkpoint.pt", buffer.getvalue())
+        self.attempt.at(self.progress.step, self._latest_score())
+        self.keep(self.folder)
 
     def _restored(self) -> _Progress:
         path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        if not self.resumable or not path.exists():
             return _Progress()
         try:
             # Random streams live on the processor whatever the device; learners move their own tensors.
@@ -163,7 +237,7 @@ class _Trial:
         parts = [pd.DataFrame(columns) for columns in progress.episodes]
         write_frame(self.folder / "episodes.parquet", pd.concat(parts, ignore_index=True))
         write_lines(self.folder / "metrics.jsonl", progress.metrics)
-        if not (self.folder / "checkpoint.pt").exists():
+        if not self.resumable or not (self.folder / "checkpoint.pt").exists():
             self._save()
         write_json(self.folder / "provenance.json", provenance(self.task, self.dataset, self.device, self.started))
         if inspection := self.task.inspect(self.learner, self.dataset) if self.task.inspect else None:
@@ -180,6 +254,13 @@ class _Trial:
             "episodes": sum(len(columns["score"]) for columns in progress.episodes),
         }
         write_json(self.folder / "result.json", result)
+
+
+def evaluation_seeds(task: Task, spec: TrialSpec) -> list[int]:
+    """What the trial's episodes are seeded with: those of a search are others than those that are reported on."""
+    if spec.evaluation.purpose == "tuning":
+        return task.tuning_seeds(spec.evaluation.episodes)
+    return task.evaluation_seeds(spec.evaluation.episodes)
 
 
 def check_learner(learner: Learner, name: str) -> None:
@@ -269,3 +350,11 @@ def _commit() -> str | None:
 
 def _silent(step: int, score: float | None) -> None:
     """Report to nobody."""
+
+
+def _keep_nothing_else(folder: Path) -> None:
+    """The ledger's folder is all there is."""
+
+
+def _go_on() -> bool:
+    return False

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dtbench import execution
+from dtbench import cluster
 
 pytestmark = pytest.mark.ray
 
@@ -94,7 +94,7 @@ def test_rays_dashboard_finds_the_file_that_keeps_it_off_the_network(monkeypatch
     """Without ray_bootstrap_config.yaml in its HOME it asks the cloud's metadata address at every start."""
     home = os.environ["HOME"]
     monkeypatch.setenv("DTBENCH_TEST", str(os.getpid()))  # inherited by what Ray starts
-    with execution._ray(None):
+    with cluster.ray_started():
         assert os.environ["HOME"] == home
         homes = {environment.get("HOME") for environment in dashboards()}
     assert len(homes) == 1
@@ -149,18 +149,18 @@ def test_a_running_cluster_of_two_nodes_gives_the_same_table(tmp_path: Path, mon
     contenders = {"Random": SUITE["contenders"]["Random"], "DT": DT | {"budget": 3}}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"contenders": contenders}, sort_keys=False))
     finished(start("--local", "--results", "here"))
-    environment = os.environ | execution.QUIET | {"HOME": str(home)}
-    cluster = subprocess.Popen(
+    environment = os.environ | cluster.QUIET | {"HOME": str(home)}
+    nodes = subprocess.Popen(
         [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
-    assert cluster.stdin is not None
-    assert cluster.stdout is not None
+    assert nodes.stdin is not None
+    assert nodes.stdout is not None
     try:
-        address = next(line.strip() for line in cluster.stdout if ":" in line)
+        address = next(line.strip() for line in nodes.stdout if ":" in line)
         finished(start("--address", address, "--results", "there"))
     finally:
-        cluster.stdin.close()
-        cluster.wait(timeout=60)
+        nodes.stdin.close()
+        nodes.wait(timeout=60)
     assert table("there") == table("here")
 
 

@@ -136,19 +136,27 @@ class FailingLearner(UniformRandomLearner):
 """
 
 
-@pytest.mark.parametrize(("how", "reason"), [("crash", "lost my mind"), ("diverge", "loss is not finite at step 1")])
-def test_a_failure_is_recorded_with_its_reason_and_tried_again_by_the_next_command(
-    tmp_path: Path, how: str, reason: str
-) -> None:
+@pytest.mark.parametrize(
+    ("how", "state", "reason"),
+    [("crash", "failed", "lost my mind"), ("diverge", "diverged", "loss is not finite at step 1")],
+)
+def test_a_failure_is_recorded_with_its_reason(tmp_path: Path, how: str, state: str, reason: str) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
     contender = {"algorithm": "failing:Failing", "budget": 3, "hyperparameters": {"how": how}}
     spec = specs(tmp_path, contenders={"Failing": contender})[0]
     ledger = Ledger(tmp_path / "runs")
-    assert run_trial(spec, ledger.root) == "failed"
-    assert ledger.state(spec) == "failed"
+    assert run_trial(spec, ledger.root) == state
+    assert ledger.state(spec) == state
     assert reason in (ledger.folder(spec) / "error.txt").read_text()
+    assert reason in ledger.failure(spec)["message"]
     assert ledger.record(spec) is None
-    assert run_trial(spec, ledger.root) == "failed"
+    assert ledger.waiting(spec) is (state == "failed")
+    assert ledger.waiting(spec, again=True)
+    assert run_trial(spec, ledger.root) == state
+    assert ledger.failure(spec)["times"] == 2
+    run_trial(spec, ledger.root)
+    assert not ledger.waiting(spec)
+    assert not (ledger.folder(spec) / "running.json").exists()
 
 
 def test_a_checkpoint_that_cannot_be_continued_says_what_to_delete(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data.trajectories import TrajectoryDataset, make_dataset
-from dtbench.errors import InvalidDataset, MissingDataset
+from dtbench.errors import InvalidDataset, MissingDataset, one_line
 
 Array = NDArray[Any]
 KEYS = ("observations", "actions", "rewards", "terminals")
 WRITER = "dtbench"
 ACTION_ROUNDING = 1e-5  # how far an action may lie outside of its bounds, relative to them: float32 and tanh round
 
-_BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError)  # what h5py says of damaged files
+_MOST_PACKED = 1100  # to one: DEFLATE gets no further than 1032
+_UNWRITTEN = 2**26  # bytes that may be declared and left at their fill value, as of flags that are all False
+
+# What h5py says of damaged files.
+_BROKEN = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
 def read_d4rl(
@@ -106,36 +112,80 @@ def exported_source(path: Path) -> str | None:
     """Where the data of a file that `write_d4rl` wrote came from; None for any other file."""
     try:
         with h5py.File(path, "r") as file:
-            told = {key: file[f"metadata/{key}"].asstr()[()] for key in ("written_by", "source")}
-    except (*_BROKEN, AttributeError):
+            told = {key: _own(path, file, f"metadata/{key}").asstr()[()] for key in ("written_by", "source")}
+    except (*_BROKEN, InvalidDataset):
         return None
-    return str(told["source"]) if told["written_by"] == WRITER else None
+    source = told["source"]
+    named = told["written_by"] == WRITER and isinstance(source, str) and re.fullmatch(r"[\w .:/+-]{1,80}", source)
+    return str(source) if named else None
 
 
 def _read(path: Path) -> dict[str, Array]:
     try:
         with h5py.File(path, "r") as file:
             present = [*KEYS, "timeouts"] if "timeouts" in file else KEYS
-            return {key: _column(path, file, key) for key in present}
+            columns = {key: _column(path, file, key) for key in present}
+            _check_room(path, list(columns.values()))
+            return {key: _values(path, key, column) for key, column in columns.items()}
     except _BROKEN as error:
-        reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
+        reason = one_line(str(error), 200).strip("'\"") or type(error).__name__
         raise InvalidDataset(
             f"{path} cannot be read as HDF5: {reason}. Delete it and fetch it again: it may be cut short."
         ) from error
 
 
-def _column(path: Path, file: Any, key: str) -> Array:
-    if key not in file:
-        raise InvalidDataset(f"{path}: no key {key!r}. It holds: {', '.join(sorted(file)) or 'nothing'}.")
-    found = file[key]
+def _column(path: Path, file: Any, key: str) -> Any:
+    """The array of this key, not read yet."""
+    if file.get(key, getlink=True) is None:
+        raise InvalidDataset(
+            f"{path}: no key {key!r}. It holds: {one_line(', '.join(sorted(file)), 200) or 'nothing'}."
+        )
+    found = _own(path, file, key)
     if not isinstance(found, h5py.Dataset):
         raise InvalidDataset(f"{path}: {key!r} is a group of {len(found)} entries, not an array.")
     if found.dtype.kind not in "biuf":
         raise InvalidDataset(f"{path}: {key!r} holds {found.dtype}, not numbers.")
     if not found.shape:
         raise InvalidDataset(f"{path}: {key!r} is one value, not an array with a row for each step.")
+    if found.nbytes > found.id.get_storage_size() * _MOST_PACKED + _UNWRITTEN:
+        raise InvalidDataset(
+            f"{path}: {key!r} declares {found.nbytes} bytes and holds {found.id.get_storage_size()}. "
+            "Delete the file and fetch it again."
+        )
+    return found
+
+
+def _own(path: Path, file: Any, key: str) -> Any:
+    """What the file itself holds under a key: a link may lead to any file of this machine, and is not followed."""
+    place = file
+    for part in key.split("/"):
+        if isinstance(place.get(part, getlink=True), h5py.ExternalLink | h5py.SoftLink):
+            raise InvalidDataset(f"{path}: {key!r} is a link. Put the array itself into the file.")
+        place = place[part]
+    if isinstance(place, h5py.Dataset) and (place.is_virtual or place.external):
+        raise InvalidDataset(f"{path}: {key!r} lies in other files. Put the array itself into the file.")
+    return place
+
+
+def _check_room(path: Path, columns: Sequence[Any]) -> None:
+    """Raise InvalidDataset for more than this machine's memory, which would take the process down."""
+    needed, there = sum(column.nbytes for column in columns), _memory()
+    if needed > there:
+        raise InvalidDataset(f"{path} needs {needed} bytes of memory, and {there} are free. Use a larger machine.")
+
+
+def _memory() -> int:
+    """Bytes that are free, or could be; without limit where the system does not tell."""
     try:
-        array: Array = found[()]
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return sys.maxsize
+
+
+def _values(path: Path, key: str, column: Any) -> Array:
+    try:
+        array: Array = column[()]
     except _BROKEN as error:
         raise InvalidDataset(
             f"{path}: {key!r} cannot be read: {error}. Delete the file and fetch it again."

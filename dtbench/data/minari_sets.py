@@ -1,7 +1,9 @@
 """Minari's datasets as trajectories; the only module that imports minari."""
 
 import hashlib
+import json
 import os
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from dtbench.data import store
 from dtbench.data.download import check_reachable
 from dtbench.data.trajectories import TrajectoryDataset, make_dataset
-from dtbench.errors import InvalidDataset, MissingDataset
+from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_line
 
 HUB = "https://huggingface.co"  # where Minari keeps its datasets
 FRAME = (84, 84)  # what an agent sees of a game
@@ -26,6 +28,8 @@ FRAME = (84, 84)  # what an agent sees of a game
 Array = NDArray[Any]
 ToFrame = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
+# Packages whose environments may be made because a dataset names them.
+_MAKERS = ("gymnasium", "gymnasium_robotics", "minigrid", "ale_py", "shimmy")
 _BATCH = 256  # frames turned into ours at a time
 _READER = 1  # part of an import's identity: raise it when the reader gives other arrays for the same files
 
@@ -50,16 +54,36 @@ def local_sets() -> list[str]:
         return sorted(_minari().list_local_datasets())
     except MissingDataset:
         return []
+    except Exception as error:  # one broken set is enough for Minari to list none
+        raise InvalidDataset(f"{_folder('')} cannot be listed: {error}. Move what is broken out of it.") from error
 
 
 def is_local(dataset_id: str) -> bool:
     """Whether this dataset lies on this machine."""
-    return (_folder(dataset_id) / "data").is_dir()
+    return (_folder(check_id(dataset_id)) / "data").is_dir()
+
+
+def check_id(dataset_id: str) -> str:
+    """The id of a dataset, as in mujoco/hopper/medium-v0; InvalidValue for one that would lead out of their folder."""
+    if len(dataset_id) > 200 or not re.fullmatch(
+        r"(?:[A-Za-z0-9_-][\w.-]*/)*[A-Za-z0-9_-][\w.-]*", dataset_id, re.ASCII
+    ):
+        raise InvalidValue(
+            f"minari:{dataset_id:.100} is no id of a dataset: write one as in minari:mujoco/hopper/medium-v0."
+        )
+    return dataset_id
 
 
 def describe(dataset_id: str) -> MinariSet:
     """What a local dataset says of itself; MissingDataset where it is not here, InvalidDataset where it is broken."""
     found = _opened(dataset_id)
+    try:
+        return _described(dataset_id, found)
+    except _BROKEN as error:
+        raise InvalidDataset(_unreadable(dataset_id, error)) from error
+
+
+def _described(dataset_id: str, found: Any) -> MinariSet:
     metadata = found.storage.metadata
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     spec = found.env_spec
@@ -68,8 +92,15 @@ def describe(dataset_id: str) -> MinariSet:
         observation_space=single_precision(found.observation_space),
         action_space=single_precision(found.action_space),
         reference=None if low is None or high is None or low == high else (float(low), float(high)),
-        algorithm=str(metadata.get("algorithm_name") or "unknown"),
+        algorithm=one_line(str(metadata.get("algorithm_name") or "unknown"), 100),
         environment=spec.id if spec is not None else "",
+    )
+
+
+def _unreadable(dataset_id: str, error: Exception) -> str:
+    why = str(error) or type(error).__name__
+    return (
+        f"minari:{dataset_id} in {_folder(dataset_id)} cannot be read: {why}. Delete that folder and fetch it again."
     )
 
 
@@ -77,10 +108,33 @@ def make_environment(dataset_id: str) -> gym.Env[Any, Any]:
     """The environment that the dataset is to be evaluated in; InvalidDataset where it names none that can be made."""
     found = _opened(dataset_id)
     try:
+        _check_code(dataset_id, found.storage.metadata)
         made: gym.Env[Any, Any] = found.recover_environment(eval_env=True)
-    except (ValueError, ImportError, gym.error.Error) as error:
-        raise InvalidDataset(f"minari:{dataset_id}: its environment cannot be made: {error}.") from error
+    except InvalidDataset:
+        raise
+    except Exception as error:  # what other packages' environments raise shares no base class
+        raise InvalidDataset(
+            f"minari:{dataset_id}: its environment cannot be made: {type(error).__name__}: {error}. "
+            "Install the package that it is from."
+        ) from error
     return made
+
+
+def _check_code(dataset_id: str, metadata: Mapping[str, Any]) -> None:
+    """Raise InvalidDataset where the environment would be made by code of packages that are not known to make some.
+
+    The file names a function and what to call it with, be it os.system.
+    """
+    spec = json.loads(metadata.get("eval_env_spec") or metadata.get("env_spec") or "{}")
+    for part in (spec, *spec.get("additional_wrappers", ())):
+        entry = part.get("entry_point")
+        registered = gym.registry.get(str(part.get("id")))
+        known = registered is not None and registered.entry_point == entry
+        if entry is not None and not known and str(entry).partition(":")[0].partition(".")[0] not in _MAKERS:
+            raise InvalidDataset(
+                f"minari:{dataset_id}: its environment is made by {entry!r:.100}, which dtbench does not run because "
+                "a file says so. Import the module that registers it in gymnasium, or evaluate on a task of your own."
+            )
 
 
 def load_minari(dataset_id: str, *, spaces: tuple[gym.Space[Any], gym.Space[Any]] | None = None) -> TrajectoryDataset:
@@ -170,8 +224,8 @@ def _opened(dataset_id: str) -> Any:
         )
     try:
         return minari.load_dataset(dataset_id)
-    except (OSError, ValueError, KeyError, AssertionError, ImportError) as error:
-        raise InvalidDataset(f"minari:{dataset_id} in {_folder(dataset_id)} cannot be read: {error}.") from error
+    except (*_BROKEN, ImportError) as error:
+        raise InvalidDataset(_unreadable(dataset_id, error)) from error
 
 
 def _folder(dataset_id: str) -> Path:
@@ -248,7 +302,19 @@ def _read_frames(
         raise InvalidDataset(f"minari:{said.dataset_id}: {error}") from error
 
 
-_BROKEN = (OSError, ValueError, KeyError, RuntimeError, TypeError, AssertionError, InvalidDataset)
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    InvalidDataset,
+)
 
 
 def _frame_reader(said: MinariSet, to_frame: ToFrame | None) -> Callable[[Array], Array]:

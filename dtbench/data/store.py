@@ -1,5 +1,6 @@
 """The store: datasets as plain .npy files and a meta.json, opened memory-mapped."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -16,15 +18,22 @@ from dtbench.data.trajectories import (
     ARRAYS,
     Array,
     TrajectoryDataset,
+    check_shapes,
     digest_of,
     space_from_json,
     space_to_json,
     statistics_card,
     validate,
 )
-from dtbench.errors import InvalidDataset, MissingDataset
+from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset
+
+try:
+    import fcntl
+except ImportError:  # not POSIX
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1  # of meta.json; another number is refused
+MOST_FRAMES = 1000  # of a stack
 
 _READING_ONLY: ContextVar[bool] = ContextVar("_READING_ONLY", default=False)
 
@@ -33,9 +42,17 @@ def root() -> Path:
     """Where datasets are kept: $DTBENCH_DATA, else the user's cache folder."""
     configured = os.environ.get("DTBENCH_DATA")
     if configured:
-        return Path(configured).expanduser().absolute()
+        return folder_of(configured)
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "dtbench" / "data"
+
+
+def folder_of(text: str) -> Path:
+    """The folder that an environment variable names; InvalidValue where its ~user does not exist."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidValue(f"{text!r} is no folder: {error}. Set the variable to one that exists.") from error
 
 
 def open_or_make(name: str, make: Callable[[], TrajectoryDataset]) -> TrajectoryDataset:
@@ -44,8 +61,26 @@ def open_or_make(name: str, make: Callable[[], TrajectoryDataset]) -> Trajectory
     if not (folder / "meta.json").exists():
         if _READING_ONLY.get():
             raise MissingDataset(f"no dataset in {folder}, and none is made while datasets are only listed.")
-        save(make(), folder)
+        with _one_maker(folder):
+            if not (folder / "meta.json").exists():
+                save(make(), folder)
     return load(folder)
+
+
+@contextmanager
+def _one_maker(folder: Path) -> Iterator[None]:
+    """Let the trials of a node wait for the one that makes a dataset; the lock goes with its process."""
+    locks = root() / ".locks"
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        opened = (locks / f"{folder.name}.lock").open("w")
+    except OSError as error:
+        raise _unwritable(root(), error) from error
+    with opened as file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system that knows no locks: `save` lets one of them win
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -59,7 +94,18 @@ def reading_only() -> Iterator[None]:
 
 
 def save(dataset: TrajectoryDataset, folder: Path) -> None:
-    """Write a dataset; an existing one of that name stays as it is."""
+    """Write a dataset; an existing one of that name stays as it is. InvalidValue where the store cannot be written."""
+    try:
+        _save(dataset, folder)
+    except OSError as error:
+        raise _unwritable(folder.parent, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> InvalidValue:
+    return InvalidValue(f"cannot keep datasets in {folder}: {error.strerror or error}. Make room, or set DTBENCH_DATA.")
+
+
+def _save(dataset: TrajectoryDataset, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -91,21 +137,10 @@ def load(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
     if not (folder / "meta.json").exists():
         raise MissingDataset(f"no dataset in {folder}: meta.json is missing.")
     try:
-        meta = json.loads((folder / "meta.json").read_text())
-        arrays = {name: _mapped(folder / f"{name}.npy") for name in ARRAYS}
-        if meta["format"] != FORMAT:
-            raise InvalidDataset(f"{folder} has format {meta['format']}, this dtbench reads {FORMAT}. {_REMEDY}")
-        dataset = TrajectoryDataset(
-            **arrays,
-            observation_space=space_from_json(meta["observation_space"]),
-            action_space=space_from_json(meta["action_space"]),
-            digest=meta["digest"],
-            info=meta["info"],
-            frame_stack=int(meta.get("frame_stack", 1)),
-            extras={name: _mapped(folder / f"extra-{_safe(name)}.npy") for name in meta.get("extras", ())},
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidDataset(f"{folder} cannot be read: {error}. {_REMEDY}") from error
+        dataset = _opened(folder)
+        check_shapes(dataset)
+    except (*_BROKEN, InvalidDataset) as error:
+        raise InvalidDataset(f"{folder} cannot be read: {str(error) or type(error).__name__}. {_REMEDY}") from error
     if verify:
         validate(dataset)
         if digest_of(dataset) != dataset.digest:
@@ -113,10 +148,48 @@ def load(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
     return dataset
 
 
+def _opened(folder: Path) -> TrajectoryDataset:
+    meta = json.loads((folder / "meta.json").read_text())
+    if meta["format"] != FORMAT:
+        raise InvalidDataset(f"it has format {meta['format']!r:.40}, this dtbench reads {FORMAT}")
+    digest, info, frame_stack = meta["digest"], meta["info"], meta.get("frame_stack", 1)
+    if not isinstance(info, dict) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise InvalidDataset("meta.json has no digest, or tells nothing of the data")
+    if type(frame_stack) is not int or not 1 <= frame_stack <= MOST_FRAMES:
+        raise InvalidDataset(f"stacks of {frame_stack!r:.40} frames cannot be")
+    return TrajectoryDataset(
+        **{name: _mapped(folder / f"{name}.npy") for name in ARRAYS},
+        observation_space=space_from_json(meta["observation_space"]),
+        action_space=space_from_json(meta["action_space"]),
+        digest=digest,
+        info=info,
+        frame_stack=frame_stack,
+        extras={name: _mapped(folder / f"extra-{_safe(name)}.npy") for name in meta.get("extras", ())},
+    )
+
+
 def _mapped(path: Path) -> Array:
-    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    # Not np.load: that opens zip files too, whatever their name.
+    array: Array = np.lib.format.open_memmap(path, mode="r")
     return array
 
+
+# What json, numpy's parser of headers, and gymnasium's spaces say of damaged files.
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    RecursionError,
+    NotImplementedError,
+    SyntaxError,
+    TokenError,
+)
 
 _REMEDY = "Delete that folder: generated data will be made again, files read again."
 

@@ -16,6 +16,7 @@ from dtbench.errors import InvalidDataset, InvalidValue
 Array = NDArray[Any]
 ARRAYS = ("observations", "actions", "rewards", "terminals", "offsets")
 HASHED_BYTES = 2**26  # at a time
+LARGEST_SPREAD = 1e300  # of returns: what lies further apart has no histogram
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,13 +185,8 @@ def make_dataset(
 
 def validate(dataset: TrajectoryDataset) -> None:
     """Raise InvalidDataset unless the arrays are whole, finite episodes of the declared spaces."""
-    steps = dataset.num_steps
-    offsets = dataset.offsets
-    if steps == 0 or len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != steps or (np.diff(offsets) < 1).any():
-        raise InvalidDataset(f"offsets do not divide {steps} steps into non-empty episodes.")
-    for name in ("observations", "actions", "terminals"):
-        if len(getattr(dataset, name)) != steps:
-            raise InvalidDataset(f"{name} has {len(getattr(dataset, name))} rows where rewards has {steps}.")
+    check_shapes(dataset)
+    steps, offsets = dataset.num_steps, dataset.offsets
     inner = np.ones(steps, bool)
     inner[offsets[1:] - 1] = False
     if (np.asarray(dataset.terminals) & inner).any():
@@ -199,9 +195,26 @@ def validate(dataset: TrajectoryDataset) -> None:
         values = getattr(dataset, name)
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise InvalidDataset(f"{name} holds values that are not finite.")
-    for name, values in dataset.extras.items():
-        if len(values) != steps:
-            raise InvalidDataset(f"{name} has {len(values)} rows where rewards has {steps}.")
+    if dataset.frame_stack == 1:
+        _check_indices("observations", dataset.observations, dataset.observation_space)
+    _check_indices("actions", dataset.actions, dataset.action_space)
+
+
+def check_shapes(dataset: TrajectoryDataset) -> None:
+    """Raise InvalidDataset unless the arrays have a row a step and fit the declared spaces; reads offsets alone."""
+    if dataset.rewards.ndim != 1 or dataset.terminals.ndim != 1 or dataset.offsets.ndim != 1:
+        raise InvalidDataset("rewards, terminals and offsets must have one dimension each.")
+    steps, offsets = dataset.num_steps, dataset.offsets
+    ordered = len(offsets) > 1 and offsets.dtype.kind in "iu" and bool((offsets[1:] > offsets[:-1]).all())
+    if steps == 0 or not ordered or offsets[0] != 0 or offsets[-1] != steps:
+        raise InvalidDataset(f"offsets do not divide {steps} steps into non-empty episodes.")
+    arrays = {name: getattr(dataset, name) for name in ("observations", "actions", "terminals")}
+    for name, values in {**arrays, **dataset.extras}.items():
+        if values.shape[:1] != (steps,):
+            raise InvalidDataset(f"{name} has {len(values) if values.ndim else 0} rows where rewards has {steps}.")
+    for name, values in {"rewards": dataset.rewards, **arrays}.items():
+        if values.dtype.kind not in "biuf":
+            raise InvalidDataset(f"{name} holds {values.dtype}, not numbers.")
     if dataset.frame_stack > 1:
         _check_frames(dataset)
     else:
@@ -235,8 +248,13 @@ def give_back(array: Array) -> None:
 
 
 def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
-    """What a reader wants to know of a dataset before training on it, as plain JSON values."""
+    """What a reader wants to know of a dataset before training on it, as plain JSON values.
+
+    Raises InvalidDataset for returns that are not finite, as those of damaged files.
+    """
     returns, lengths = dataset.returns, dataset.lengths
+    if not np.isfinite(returns).all() or np.ptp(returns) > LARGEST_SPREAD:
+        raise InvalidDataset("its returns are not finite. Delete it from the store: it will be made or read again.")
     counts, edges = np.histogram(returns, bins=20)
     last = np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
     return {
@@ -291,9 +309,14 @@ def _check_frames(dataset: TrajectoryDataset) -> None:
 
 def _check_space(name: str, values: Array, space: gym.Space[Any]) -> None:
     if isinstance(space, gym.spaces.Discrete):
-        first, last = int(space.start), int(space.start) + int(space.n) - 1
-        whole = np.issubdtype(values.dtype, np.integer) and values.ndim == 1
-        if not whole or values.min() < first or values.max() > last:
+        if not np.issubdtype(values.dtype, np.integer) or values.ndim != 1:
             raise InvalidDataset(f"{name} are not integers of {space}.")
     elif values.shape[1:] != space.shape:
         raise InvalidDataset(f"{name} have shape {values.shape[1:]}, their space says {space.shape}.")
+
+
+def _check_indices(name: str, values: Array, space: gym.Space[Any]) -> None:
+    if isinstance(space, gym.spaces.Discrete):
+        first, last = int(space.start), int(space.start) + int(space.n) - 1
+        if values.min() < first or values.max() > last:
+            raise InvalidDataset(f"{name} are not integers of {space}.")
