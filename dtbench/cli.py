@@ -77,9 +77,9 @@ def run(
     from dtbench.resources import as_overrides, sized
     from dtbench.suite import check_fit, load_suite, narrow, trial_specs
 
-    if local and address:
+    if local and address is not None:
         raise DtbenchError("--local and --address exclude each other.")
-    if address:
+    if address is not None:
         check_address(address)
     given = [*as_overrides(resources), *(overrides or ())]
     whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=given)
@@ -89,7 +89,7 @@ def run(
         with progress.preparing() as on_dataset:
             specs = sized(trial_specs(chosen, on_dataset), resources)
         missing = [spec for spec in {spec.key: spec for spec in specs}.values() if ledger.waiting(spec, again=again)]
-        if not local and not address:
+        if not local and address is None:
             check_room(missing)
         check_fit(missing)
         progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))

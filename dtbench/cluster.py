@@ -81,7 +81,7 @@ def ray_started(address: str | None = None) -> Iterator[None]:
 
 def check_address(address: str) -> None:
     """Raise DtbenchError at once where nobody listens at host:port; Ray itself would wait for minutes."""
-    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d{1,5})", address)
+    match = re.fullmatch(r"(?:ray://)?([^:/\s]+):(\d{1,5})", address)
     if address == "auto":
         return
     if not match or int(match[2]) > 65535:
@@ -179,10 +179,8 @@ def examine_node(job: Mapping[str, Any]) -> str:
     """What keeps this node from running the job's trials, in one line; "" where nothing does."""
     if different := differences(job["versions"]):
         return f"another installation: {different}. Install the same on all nodes"
-    if job["probe"] and not Path(job["probe"]).exists():
-        return (
-            f"it does not see {Path(job['probe']).parent}. Use a folder that all nodes share, or a URI such as s3://"
-        )
+    if job["held"] and lock.described(Path(job["root"])) != job["held"]:
+        return f"it does not see the results in {job['root']}. Use a folder that all nodes share, or s3://bucket/path"
     try:
         settle(job)
         return prepare_data(job["data"])
