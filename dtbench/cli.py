@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -202,10 +202,9 @@ def _ledger_at(results: Path) -> "Iterator[Ledger]":
     from dtbench.storage import hold_remote, remote_of
 
     check_disk(results)
-    with lock.hold(results / "runs"):
-        remote = remote_of(results)
-        with hold_remote(remote) if remote else nullcontext():
-            yield Ledger(results / "runs")
+    remote = remote_of(results)
+    with hold_remote(remote) if remote else lock.hold(results / "runs"):
+        yield Ledger(results / "runs")
 
 
 def _run(

@@ -1,7 +1,9 @@
 """The commands that read results: report, plot, compare, export; and how `run` keeps its scores."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +16,28 @@ if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: 
     from dtbench.analysis.scores import SuiteResults
     from dtbench.analysis.sides import Side
     from dtbench.ledger import Ledger
+    from dtbench.search import SearchRecord
 
 _WORKERS = os.cpu_count() or 1  # processes that draw suites at the same time
 
-ResultsOption = Annotated[Path, typer.Option(help="Folder of the ledger (runs/) and the score tables (scores/).")]
+
+def results_folder(text: str | Path) -> Path:
+    """A folder as it is said; of an address such as s3://bucket/path the local mirror, brought up to date."""
+    if "://" not in str(text):
+        return Path(text)
+    from dtbench.storage import results_folder
+
+    return results_folder(text)
+
+
+ResultsOption = Annotated[
+    Path,
+    typer.Option(
+        parser=results_folder,
+        metavar="FOLDER",
+        help="Folder or address (s3://bucket/path) of the ledger (runs/) and the score tables (scores/).",
+    ),
+]
 SuitesOption = Annotated[
     list[str] | None, typer.Option("--suite", "-s", help="Default: every suite there. May be said several times.")
 ]
@@ -102,16 +122,15 @@ def compare(
 
     A regression is where the 95 % interval of the difference B - A of mean
     final scores lies wholly below -MAX_DROP, where P(B improves on A) is below
-    FAIL_BELOW if that is given, or where every score of B is nan. With one
-    seed on either side there is no interval. What is identical, or on one side
-    only, is no regression.
+    FAIL_BELOW if that is given, or where every trial of B scored nan or
+    diverged. With one seed on either side there is no interval. What is
+    identical, or on one side only, is no regression.
     """
     from dtbench.analysis.compare import Rule, compare
-    from dtbench.analysis.sides import open_side
 
     if format_ not in _PRINTED:
         raise UnknownName("format", format_, _PRINTED)
-    sides = open_side(before, results), open_side(after, results)
+    sides = _side(before, results), _side(after, results)
     pairs, rule = compare(*sides, suite or ()), Rule(max_drop, fail_below)
     _PRINTED[format_](pairs, *sides, rule)
     raise typer.Exit(1 if any(map(rule.broken_by, pairs)) else 0)
@@ -157,11 +176,15 @@ def export(
 COMMANDS: tuple[Callable[..., None], ...] = (report, plot, compare, export)
 
 
-def keep_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path) -> "SuiteResults":
-    """Bring results/scores up to date with the ledger's trials of a suite; say it loudly where its name is taken."""
+def keep_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path, *, fresh: bool = True) -> "SuiteResults":
+    """Bring results/scores up to date with the ledger's trials of a suite; say it loudly where its name is taken.
+
+    `fresh`: of a ledger at an address, what trials have written there since is fetched first.
+    """
     from dtbench.analysis import places
 
-    found = places.keep_scores(document, ledger, results / "scores")
+    with published(results, fresh=fresh):
+        found = places.keep_scores(document, ledger, results / "scores")
     name = str(document["name"])
     if found.name != name:
         taken = (
@@ -169,6 +192,15 @@ def keep_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path) ->
         )
         typer.secho(f"{name}: {taken}. These results are kept as {found.name}.", err=True, fg="yellow", bold=True)
     return found
+
+
+def published(results: Path, *, fresh: bool = True) -> AbstractContextManager[None]:
+    """Within, a results folder's suites and scores may be written; they reach the address that it is a mirror of."""
+    if not (results / ".mirror-of").exists():
+        return nullcontext()
+    from dtbench import storage
+
+    return storage.published(results, fresh=fresh)
 
 
 def _refresh(names: Sequence[str], preset: str | None, results: Path) -> None:
@@ -183,7 +215,7 @@ def _refresh(names: Sequence[str], preset: str | None, results: Path) -> None:
         placed = placed_suites(ledger, results / "scores")
         documents = [own for place, own in placed.items() if not names or {place, str(own["name"])} & set(names)]
     for document in documents:
-        if not keep_scores(document, ledger, results).records:
+        if not keep_scores(document, ledger, results, fresh=False).records:
             typer.echo(f"{document['name']}: no finished trial to report.", err=True)
 
 
@@ -207,7 +239,16 @@ def _build(names: Sequence[str], results: Path, out: Path) -> Path:
     for path in sorted(scores.glob("*.csv")):
         if path.stem not in known:
             typer.echo(f"{path} has no archive {path.with_suffix('')} beside it: not in the report.", err=True)
-    return write_report([read_archive(scores, name) for name in names or known], out, workers=_WORKERS)
+    found = [read_archive(scores, name) for name in names or known]
+    return write_report(found, out, workers=_WORKERS, searches=_searches(names, results))
+
+
+def _searches(names: Sequence[str], results: Path) -> "tuple[SearchRecord, ...]":
+    """The finished searches beside the scores: all, or those of the suites that are reported."""
+    from dtbench.search import read_records
+
+    found = read_records(results / "searches")
+    return tuple(record for record in found if not names or record.question.suite in names)
 
 
 def _is_current(names: Sequence[str], results: Path, out: Path) -> bool:
@@ -225,12 +266,20 @@ def _is_current(names: Sequence[str], results: Path, out: Path) -> bool:
             found.append(read_archive(scores, name))
         except LedgerError as error:
             wrong.append(str(error))
-    for line in wrong or check_report(found, out, workers=_WORKERS):
+    for line in wrong or check_report(found, out, workers=_WORKERS, searches=_searches(names, results)):
         typer.echo(line)
         wrong = wrong or [line]
     if not wrong:
         typer.echo(f"{out} is what {scores} gives: {', '.join(one.name for one in found)}")
     return not wrong
+
+
+def _side(text: str, results: Path) -> "Side":
+    from dtbench.analysis.sides import open_side
+
+    if "://" not in text:
+        return open_side(text, results)
+    return dataclasses.replace(open_side(str(results_folder(text))), name=text.partition("?")[0], remark="")
 
 
 def _only_one(found: "Sequence[SuiteResults]") -> "SuiteResults":

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -26,6 +27,7 @@ from dtbench.spec import TrialSpec
 
 PACKAGES = ("dtbench", "torch", "numpy", "gymnasium", "mujoco", "ale-py", "pandas", "pyarrow", "ray")
 CONNECT_SECONDS = 30.0
+ANSWER_SECONDS = 3.0  # that a node may live longer than a worker which died with it
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -66,6 +68,8 @@ def ray_started(address: str | None = None) -> Iterator[None]:
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            # Before a worker reads anything from an address: without credentials it would ask the cloud for some.
+            runtime_env={"env_vars": {name: os.environ.get(name, "true") for name in ("AWS_EC2_METADATA_DISABLED",)}},
             **({} if address else {"num_cpus": processors()}),
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -244,6 +248,40 @@ def check_nodes(job: Mapping[str, Any]) -> int:
             name = node.get("NodeManagerHostname") or node["NodeManagerAddress"]
             raise DtbenchError(f"node {name} ({node['NodeManagerAddress']}) cannot run trials: {wrong.rstrip('.')}.")
     return len(nodes)
+
+
+def this_node() -> str:
+    """Ray's name of the node that this worker is on."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def answers(node: str) -> bool:
+    """Whether a node's own process still takes connections some seconds on; Ray itself may need half a minute to know.
+
+    A node that was never told is taken to answer.
+    """
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < deadline:
+        if not _listens(node):
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _listens(node: str) -> bool:
+    import ray
+
+    for found in ray.nodes():
+        if found["NodeID"] == node:
+            place = (found["NodeManagerAddress"], found["NodeManagerPort"])
+            try:
+                socket.create_connection(place, timeout=2).close()
+            except OSError:
+                return False
+            return bool(found["Alive"])
+    return not node
 
 
 def most_cores() -> float:

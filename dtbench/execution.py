@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # pyarrow's file systems are for results on a URI
 
 REPORT_SECONDS = 1.0  # between a trial's signs of life
 WORKER_DEATHS = 2  # a worker that dies more often under one trial is replaced no more
+ROUNDS = 5  # of Tune over trials that it left without a word
+FINAL = ("done", "diverged", "failed", "stopped")
 NODE_LOSSES = 20  # no fault of the trial's, unless it takes its node down
 
 OnProgress = Callable[[TrialSpec, str, int, float | None], None]
@@ -92,7 +94,10 @@ def run_with_ray(
         if address:
             cluster.check_nodes(job)
         sweep = _Sweep(specs, Ledger(root), on_progress, stop, remote, job)
-        sweep.run(specs, factor=1.0)
+        for _ in range(ROUNDS):
+            sweep.run(sweep.unsettled, factor=1.0)
+            if stop() or not sweep.unsettled:
+                break
         if sweep.waiting_for_memory and not stop():
             sweep.run(sweep.waiting_for_memory, factor=2.0)
         return sweep.final_states()
@@ -111,13 +116,12 @@ def after_deaths(deaths: Sequence[Mapping[str, Any]], *, roomy: bool) -> str:
     return "later" if memory and not roomy else "again"
 
 
-def cause_of(error: object) -> str:
-    """Why a worker died, by what Ray says of it."""
-    text = f"{type(error).__name__}: {error}"
-    if "OutOfMemoryError" in text or "low on memory" in text:
+def cause_of(error: str, *, node_answers: bool = True) -> str:
+    """Why a worker died, by what Ray says of it, and by whether its node still answers."""
+    if "OutOfMemoryError" in error or "low on memory" in error:
         return "out of memory"
-    lost = ("NodeDied", "node has died", "node was terminated", "node which", "NodeDeath", "ActorUnavailable")
-    return "node lost" if any(part in text for part in lost) else "worker died"
+    lost = ("NodeDied", "node has died", "node was terminated", "NodeDeath")
+    return "node lost" if not node_answers or any(part in error for part in lost) else "worker died"
 
 
 @dataclass
@@ -132,6 +136,7 @@ class _Sweep:
     job: dict[str, Any]
     states: dict[str, str] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
+    nodes: dict[str, str] = field(default_factory=dict)  # trial -> the node that it runs on
     outstanding: set[str] | None = None  # those at work when it was asked to stop
     unwritable: str = ""
 
@@ -170,16 +175,20 @@ class _Sweep:
         """A trial reported."""
         state = str(said.get("state", "running"))
         self.states[spec.key] = state
+        self.nodes[spec.key] = said.get("node") or self.nodes.get(spec.key, "")
         if state == "unwritable":
             self.unwritable = str(said.get("message"))
         if state != "running":
             self.running.discard(spec.key)
         self.on_progress(spec, "lost" if state == "later" else state, said.get("step", 0), said.get("score"))
 
-    def died(self, spec: TrialSpec, error: object) -> None:
-        """A trial's worker died: say so in its folder, where the next worker looks."""
-        cause = cause_of(error)
-        detail = " ".join(str(error).split())[:1000]
+    def died(self, spec: TrialSpec, error: str) -> None:
+        """A trial's worker died: say so in its folder, where the next worker looks. Tune may tell it twice."""
+        if spec.key not in self.running:
+            return
+        node = self.nodes.get(spec.key, "")
+        cause = cause_of(error, node_answers=self.job["alone"] or cluster.answers(node))
+        detail = " ".join(error.split())[:1000]
         death = {"cause": cause, "detail": detail, "run": self.job["run"], "when": processes.this_process()["began"]}
         folder = self.ledger.add_death(spec, death)
         if self.remote:
@@ -201,6 +210,11 @@ class _Sweep:
         return not self.outstanding
 
     @property
+    def unsettled(self) -> list[TrialSpec]:
+        """Trials that said nothing final: not begun, or told twice of one death, at which Tune gives them up."""
+        return [spec for spec in self.specs if self.states.get(spec.key, "waiting") not in (*FINAL, "later")]
+
+    @property
     def waiting_for_memory(self) -> list[TrialSpec]:
         """Trials that ran out of memory beside their neighbours."""
         return [spec for spec in self.specs if self.states.get(spec.key) == "later"]
@@ -211,7 +225,7 @@ class _Sweep:
         for spec in self.specs:
             said = self.states.get(spec.key, "stopped" if self.stop() else "failed")
             unfinished = "stopped" if self.stop() else "failed"
-            final[spec.key] = said if said in ("done", "diverged", "failed", "stopped") else unfinished
+            final[spec.key] = said if said in FINAL else unfinished
         return final
 
 
@@ -231,12 +245,20 @@ def _callback(sweep: _Sweep, by_key: Mapping[str, TrialSpec]) -> Any:
             sweep.heard(spec_of(trial), result)
 
         def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            sweep.died(spec_of(trial), trial.get_pickled_error() or trial.get_error())
+            sweep.died(spec_of(trial), _last_error(trial))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            sweep.died(spec_of(trial), trial.get_pickled_error() or trial.get_error())
+            sweep.died(spec_of(trial), _last_error(trial))
 
     return Watch()
+
+
+def _last_error(trial: Any) -> str:
+    """What Ray said of a worker's end: Tune writes it at the end of a file of this process's own."""
+    try:
+        return Path(trial.error_file).read_text(errors="replace").rpartition("Failure #")[2]
+    except (OSError, TypeError):
+        return ""
 
 
 def _stopper(sweep: _Sweep) -> Any:
@@ -261,6 +283,7 @@ def _trainable(config: Mapping[str, Any]) -> None:
     job = config["job"]
     spec = TrialSpec.from_json(json.loads(config["spec"]))
     cluster.settle(job)
+    tune.report({"state": "running", "step": 0, "score": None, "node": cluster.this_node()})
     last = time.monotonic()
 
     def report(step: int, score: float | None) -> None:

@@ -284,9 +284,19 @@ def check_suite(suite: Mapping[str, Any]) -> None:
     for key, text in {**texts, **tasks}.items():
         if not isinstance(text, str):
             raise TypeError(f"{key} is {text!r:.60}, not text")
+    if "name" in suite:
+        check_file_name(suite["name"])
     for label, settings in suite["contenders"].items():
         if not isinstance(settings, dict):
             raise TypeError(f"contenders.{label} is {settings!r:.60}, not a mapping")
+
+
+def check_file_name(name: str) -> None:
+    """Raise LedgerError for a suite's name, after which files are called, that would lead to another folder."""
+    if not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
+        raise LedgerError(
+            f"{name!r:.100} is no name for a suite: its files would lie elsewhere. Rename it in the ledger."
+        )
 
 
 def _record(folder: Path) -> TrialRecord:
@@ -314,7 +324,11 @@ def read_episodes(path: Path) -> pd.DataFrame:
 
 def _read_metrics(path: Path) -> pd.DataFrame:
     try:
-        return pd.DataFrame([{**json.loads(line)} for line in path.read_text().splitlines()])
+        rows = [{**json.loads(line)} for line in path.read_text().splitlines()]
+        for value in (value for row in rows for value in row.values()):
+            if not isinstance(value, int | float | None):
+                raise TypeError(f"{value!r:.40} is no number")
+        return pd.DataFrame(rows)
     except BROKEN as error:
         raise LedgerError(_unreadable(path, error)) from error
 

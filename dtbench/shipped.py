@@ -1,13 +1,18 @@
-"""Files that travel with dtbench: suites, published numbers, report templates."""
+"""Files that travel with dtbench: suites, search spaces, published numbers, report templates."""
 
 from pathlib import Path
 from typing import Literal
 
 from dtbench.errors import UnknownName
 
-Kind = Literal["sweeps", "published", "report"]
+Kind = Literal["sweeps", "sweeps/spaces", "published", "report"]
 
-_IN_A_CHECKOUT = {"sweeps": Path("sweeps"), "published": Path("results/published"), "report": Path("report")}
+_IN_A_CHECKOUT = {
+    "sweeps": Path("sweeps"),
+    "sweeps/spaces": Path("sweeps/spaces"),
+    "published": Path("results/published"),
+    "report": Path("report"),
+}
 
 
 def find(kind: Kind, name: str) -> Path:
@@ -16,7 +21,7 @@ def find(kind: Kind, name: str) -> Path:
     Raises UnknownName, with the nearest names, where neither exists.
     """
     for folder in _folders(kind):
-        if (folder / name).is_file():
+        if _lies_below(name) and (folder / name).is_file():
             return folder / name
     raise UnknownName(f"{kind} file", name, names(kind))
 
@@ -24,6 +29,12 @@ def find(kind: Kind, name: str) -> Path:
 def names(kind: Kind) -> list[str]:
     """All files of this kind, the working directory's and the packaged ones."""
     return sorted({path.name for folder in _folders(kind) for path in folder.glob("*") if path.is_file()})
+
+
+def _lies_below(name: str) -> bool:
+    """Whether a name, which may come from a suite's file, stays inside of the folder that it is looked for in."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name and len(name) < 255
 
 
 def _folders(kind: Kind) -> list[Path]:

@@ -239,7 +239,7 @@ def _beating(remote: Remote, own: Mapping[str, Any]) -> Iterator[None]:
     ended = threading.Event()
 
     def ours() -> bool:
-        return (_lock_of(remote) or {}).get("token") == own["token"]
+        return bool((_lock_of(remote) or {}).get("token") == own["token"])
 
     def beat() -> None:
         count = 0

@@ -13,9 +13,8 @@ from dtbench import registry
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName, one_line
 from dtbench.overrides import override
-from dtbench.plain_yaml import NOT_TEXT
 from dtbench.spec import ActionMode, EvaluationSpec, TrialSpec
-from dtbench.suite_document import merge, read_document, select
+from dtbench.suite_document import check_names, merge, read_document, select
 from dtbench.task import Task
 
 T = TypeVar("T")
@@ -27,9 +26,6 @@ MOST_TRIALS = 100_000
 MOST_STEPS = 1_000_000_000
 MOST_EPISODES = 1_000_000
 MOST_TARGETS = 1000
-LONGEST_NAME = 80  # as the ledger cuts the names of its folders
-
-_TAKEN = ("overview", "templates")  # folders of the report that belong to no suite
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
@@ -44,9 +40,8 @@ class Evaluation(_Strict):
     every: int = Field(default=1000, ge=1, le=MOST_STEPS)
     action_mode: ActionMode = "argmax"
     targets: list[FiniteFloat] | None = Field(default=None, max_length=MOST_TARGETS)  # None: the task's own
-    sweep: int = Field(
-        default=0, ge=0, le=MOST_TARGETS
-    )  # further targets of the last checkpoint: 0 to 1.5 x the data's best return
+    # Further targets of the last checkpoint: 0 to 1.5 x the data's best return.
+    sweep: int = Field(default=0, ge=0, le=MOST_TARGETS)
 
 
 class ContenderSettings(_Strict):
@@ -165,7 +160,7 @@ def narrow(suite: Suite, *, tasks: Sequence[str] = (), contenders: Sequence[str]
 
 def check(suite: Suite) -> None:
     """Raise UnknownName, InvalidSuite or InvalidValue for a name, a number or a hyperparameter that cannot be."""
-    _check_names(suite)
+    check_names(suite.name, suite.contenders)
     if (trials := len(suite.tasks) * len(suite.contenders) * len(suite.seeds)) > MOST_TRIALS:
         raise InvalidValue(
             f"suite {suite.name} has {trials} trials, at most {MOST_TRIALS} are meant: say fewer seeds, or cut it up."
@@ -308,27 +303,6 @@ def _of_task(settings: Mapping[str, T], task: str) -> Iterator[T]:
 def _said(settings: BaseModel) -> dict[str, Any]:
     """What settings say, without what they leave open."""
     return {name: getattr(settings, name) for name in settings.model_fields_set}
-
-
-def _check_names(suite: Suite) -> None:
-    """Raise InvalidSuite for a suite's name that is none for a file, or a contender's that no table can show."""
-    name = suite.name
-    if not _is_label(name) or name[0] in ".-" or set(name) & set('/\\:*?"<>|') or not re.search("[A-Za-z0-9]", name):
-        raise InvalidSuite(
-            f"{name!r:.100} is no name for a suite, whose files are called so: write letters, digits and - . _ alone, "
-            f"at most {LONGEST_NAME}."
-        )
-    if name in _TAKEN:
-        raise InvalidSuite(f"a suite cannot be called {name!r}: the report has a folder of that name. Choose another.")
-    for label in suite.contenders:
-        if not _is_label(label):
-            raise InvalidSuite(
-                f"{label!r:.100} is no name for a contender: write 1 to {LONGEST_NAME} characters on one line."
-            )
-
-
-def _is_label(name: str) -> bool:
-    return 0 < len(name) <= LONGEST_NAME and name == name.strip() and not NOT_TEXT.search(name) and "\n" not in name
 
 
 def _check_patterns(suite: Suite) -> None:

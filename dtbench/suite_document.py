@@ -2,15 +2,19 @@
 
 import copy
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dtbench import shipped
 from dtbench.errors import InvalidSuite, UnknownName
-from dtbench.plain_yaml import read_yaml
+from dtbench.plain_yaml import NOT_TEXT, read_yaml
 
 LARGEST_FILE = 2**20  # bytes: the largest shipped suite has some ten thousand
+LONGEST_NAME = 80  # as the ledger cuts the names of its folders
+
+_TAKEN = ("overview", "templates")  # folders of the report that belong to no suite
 
 
 def suite_names() -> list[str]:
@@ -137,3 +141,23 @@ def select(kind: str, known: Iterable[str], patterns: Sequence[str]) -> list[str
             raise UnknownName(kind, pattern, names)
         chosen += matching
     return [name for name in names if name in chosen]
+
+
+def check_names(name: str, contenders: Iterable[str]) -> None:
+    """Raise InvalidSuite for a suite's name that is none for a file, or a contender's that no table can show."""
+    if not _is_label(name) or name[0] in ".-" or set(name) & set('/\\:*?"<>|') or not re.search("[A-Za-z0-9]", name):
+        raise InvalidSuite(
+            f"{name!r:.100} is no name for a suite, whose files are called so: write letters, digits and - . _ alone, "
+            f"at most {LONGEST_NAME}."
+        )
+    if name in _TAKEN:
+        raise InvalidSuite(f"a suite cannot be called {name!r}: the report has a folder of that name. Choose another.")
+    for label in contenders:
+        if not _is_label(label):
+            raise InvalidSuite(
+                f"{label!r:.100} is no name for a contender: write 1 to {LONGEST_NAME} characters on one line."
+            )
+
+
+def _is_label(name: str) -> bool:
+    return 0 < len(name) <= LONGEST_NAME and name == name.strip() and not NOT_TEXT.search(name) and "\n" not in name

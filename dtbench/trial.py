@@ -77,7 +77,7 @@ def run_trial(
         seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
         trial = _Trial(spec, folder, report or _silent, attempt=attempt, keep=keep, checkpoint_seconds=seconds)
         if not trial.run(stop or _go_on):
-            attempt.end()
+            attempt.stop()
             keep(folder)
             return "stopped"
     except LedgerUnwritable:
@@ -115,6 +115,9 @@ class _Attempt:
     def at(self, step: int, score: float | None) -> None:
         self.step = step
         write_json(self.path, {**self.facts, "step": step, "score": score})
+
+    def stop(self) -> None:
+        write_json(self.path, {**self.facts, "step": self.step, "ended": True})
 
     def end(self) -> None:
         self.path.unlink(missing_ok=True)

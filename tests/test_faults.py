@@ -132,8 +132,9 @@ def test_a_stopped_trial_keeps_its_checkpoint_and_goes_on_to_the_same_end(tmp_pa
     folder = Ledger(root).folder(one)
     assert Ledger(root).state(one) == "partial"
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 6
-    assert not (folder / "running.json").exists()
+    assert json.loads((folder / "running.json").read_text())["ended"]
     assert run_trial(one, root) == "done"
+    assert not (folder / "running.json").exists()
     pd.testing.assert_frame_equal(episodes(folder), expected)
 
 
@@ -204,17 +205,15 @@ def test_each_cause_of_a_death_has_its_own_remedy(deaths: list[Any], roomy: bool
     assert execution.after_deaths(deaths, roomy=roomy) == verdict
 
 
-def test_ray_tells_causes_apart() -> None:
+def test_causes_are_told_apart_by_what_ray_says_and_whether_the_node_answers() -> None:
     from ray import exceptions
 
-    assert execution.cause_of(
-        exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
-    ) == ("out of memory")
-    assert execution.cause_of(exceptions.NodeDiedError("node")) == "node lost"
-    died = exceptions.RayActorError("x", "The actor is dead because its node has died. Node Id: 1")
-    assert execution.cause_of(died) == "node lost"
-    assert execution.cause_of(exceptions.ActorDiedError()) == "worker died"
-    assert execution.cause_of("the text of an error") == "worker died"
+    low = str(exceptions.OutOfMemoryError("Task was killed due to the node running low on memory."))
+    assert execution.cause_of(low) == "out of memory"
+    assert execution.cause_of("The actor is dead because its node has died. Node Id: 1") == "node lost"
+    assert execution.cause_of("RpcError: Socket closed", node_answers=False) == "node lost"
+    assert execution.cause_of("RpcError: Socket closed") == "worker died"
+    assert execution.cause_of(str(exceptions.ActorDiedError())) == "worker died"
 
 
 def test_deaths_are_told_in_the_trials_folder_and_a_torn_line_is_left_out(tmp_path: Path) -> None:

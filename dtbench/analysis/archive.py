@@ -16,7 +16,16 @@ import pandas as pd
 from dtbench.analysis.scores import SuiteResults, score_table, scores_text, write_scores
 from dtbench.analysis.trial_table import TrialTable, joined
 from dtbench.errors import LedgerError, UnknownName
-from dtbench.ledger import TrialRecord, Unfinished, write_bytes, write_frame, write_json
+from dtbench.ledger import (
+    BROKEN,
+    TrialRecord,
+    Unfinished,
+    check_file_name,
+    check_suite,
+    write_bytes,
+    write_frame,
+    write_json,
+)
 from dtbench.spec import TrialSpec
 
 REMARKS = "remarks"  # `<suite>/remarks.md`: what people wrote about the results, shown with them
@@ -30,11 +39,12 @@ def archived(folder: Path) -> list[str]:
 
 def write_archive(results: SuiteResults, folder: Path) -> None:
     """Write the tidy table and the archive of a suite, under the suite's name."""
+    check_file_name(results.name)
     place = folder / results.name
     place.mkdir(parents=True, exist_ok=True)
     provenances: dict[str, int] = {}  # as JSON -> its place
     done = [_line_of(record, provenances) for record in results.records]
-    waiting = [{"spec": t.spec.to_json(), "state": t.state, "error": t.error} for t in results.unfinished]
+    waiting = [_line_of_unfinished(trial) for trial in results.unfinished]
     about = {key: value for key, value in results.suite.items() if key not in ("trials", REMARKS)}
     lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in (*done, *waiting))
     metrics = joined({record.spec.key: record.metrics() for record in results.records})
@@ -64,20 +74,26 @@ def read_archive(folder: Path, name: str) -> SuiteResults:
     metrics = _checked(place / "metrics.parquet", lambda path: TrialTable(pd.read_parquet(path)))
     remarks = place / f"{REMARKS}.md"
     try:
+        check_suite(about["suite"])
         records = tuple(_record(line, about["provenances"], episodes, metrics) for line in _done(lines))
         unfinished = tuple(
-            Unfinished(TrialSpec.from_json(line["spec"]), line["state"], line["error"])
+            Unfinished(TrialSpec.from_json(line["spec"]), line["state"], line["error"], str(line.get("cause", "")))
             for line in lines
             if line["state"] != "done"
         )
         suite = {**about["suite"], "name": name, "trials": [line["spec"] for line in lines]}
         if remarks.exists():
-            suite[REMARKS] = remarks.read_text(encoding="utf-8")
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+            suite[REMARKS] = _checked(remarks, lambda path: path.read_text(encoding="utf-8"))
+        results = SuiteResults(suite, records, unfinished, score_table(records, episodes), episodes)
+    except BROKEN as error:
         raise LedgerError(_damaged(place, f"{type(error).__name__} {error}")) from error
-    results = SuiteResults(suite, records, unfinished, score_table(records, episodes), episodes)
     _check_digits(results, folder / f"{name}.csv")
     return results
+
+
+def _line_of_unfinished(trial: Unfinished) -> dict[str, Any]:
+    line = {"spec": trial.spec.to_json(), "state": trial.state, "error": trial.error}
+    return {**line, "cause": trial.cause} if trial.cause else line
 
 
 def _line_of(record: TrialRecord, provenances: dict[str, int]) -> dict[str, Any]:
@@ -130,8 +146,8 @@ def _rows(results: SuiteResults) -> list[str]:
 def _checked(path: Path, read: Any) -> Any:
     try:
         return read(path)
-    except (OSError, ValueError) as error:
-        raise LedgerError(_damaged(path, str(error))) from error
+    except BROKEN as error:
+        raise LedgerError(_damaged(path, str(error) or type(error).__name__)) from error
 
 
 def _damaged(path: Path, why: str) -> str:

@@ -53,7 +53,9 @@ class Rule:
         text = f"a regression is where the 95 % interval of the difference B - A lies wholly {drop}"
         if self.fail_below is not None:
             text += f", or where the probability that B improves on A is below {self.fail_below:g}"
-        return text + ", or where every score of B is nan; what is identical or on one side only is none"
+        return (
+            text + ", or where every trial of B scored nan or diverged; what is identical or on one side only is none"
+        )
 
     def broken_by(self, pair: "Pair") -> bool:
         """Whether the pair is a regression."""
@@ -170,12 +172,15 @@ def _pairs(suite: str, before: SideScores | None, after: SideScores | None) -> I
         ours, theirs = (group.get((task, contender)) for group in groups)
         if ours is None or theirs is None:
             left, right = (None if own is None else _estimate(own) for own in (ours, theirs))
-            yield Pair(suite, task, contender, left, right, ONLY_B if ours is None else ONLY_A)
+            told = tuple(_diverged(task, contender, before, after))
+            gone = theirs is None and after is not None and (task, contender) in after.diverged
+            verdict = LOST if gone else ONLY_B if ours is None else ONLY_A
+            yield Pair(suite, task, contender, left, right, verdict, remarks=told)
         else:
             assert before is not None
             assert after is not None
             remarks = (*_differences(ours, theirs, before.specs, after.specs), *_without_number(ours, theirs))
-            yield _pair((suite, task, contender), ours, theirs, remarks)
+            yield _pair((suite, task, contender), ours, theirs, (*remarks, *_diverged(task, contender, before, after)))
 
 
 def _groups(side: SideScores | None) -> dict[tuple[str, str], pd.DataFrame]:
@@ -229,6 +234,12 @@ def _without_number(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
     for side, own in (("A", a), ("B", b)):
         if lost := int(own["score"].isna().sum()):
             yield f"in {side} the score of {lost} of {len(own)} seeds is not a number: left out"
+
+
+def _diverged(task: str, contender: str, before: SideScores | None, after: SideScores | None) -> Iterator[str]:
+    for side, own in (("A", before), ("B", after)):
+        if own and (lost := own.diverged.get((task, contender), 0)):
+            yield f"in {side} {lost} {'seed' if lost == 1 else 'seeds'} diverged: left out"
 
 
 def _differences(

@@ -40,23 +40,25 @@ def delayed_table(
     published: Sequence[PublishedTable],
     circumstances: Mapping[str, Circumstances],
     broken: Counts | None = None,
+    diverged: Counts | None = None,
     links: Links | None = None,
 ) -> Table | None:
     """Dense and delayed scores side by side, ours and the paper's; None where the suite has no such pair.
 
-    `broken` counts trials that finished without a number.
+    `broken` counts trials that ended without a number, `diverged` those of them that diverged.
     """
-    rows, broken, links = [], broken or {}, links or {}
+    rows, broken, diverged, links = [], broken or {}, diverged or {}, links or {}
     for late, dense in delayed_pairs(tasks).items():
         for name in contenders:
             cells = [(task, name) for task in (dense, late)]
             ours = [estimates.get(cell) for cell in cells]
             theirs = [_printed(published, *cell) for cell in cells]
-            shown = [_ours(estimates.get(cell), broken.get(cell, 0), links.get(cell, "")) for cell in cells]
+            lost = [(broken.get(cell, 0), diverged.get(cell, 0)) for cell in cells]
+            shown = [_ours(estimates.get(c), *lost[i], link=links.get(c, "")) for i, c in enumerate(cells)]
             if any(ours) or any(theirs) or any(map(broken.get, cells)):
                 here = _both(circumstances, dense, late)
                 labels = (Cell(dense), Cell(name), Cell(here.source or DASH))
-                said = _verdict(ours[1], published, cells[1], here, broken.get(cells[1], 0))
+                said = _verdict(ours[1], published, cells[1], here, lost[1])
                 rows.append((*labels, *shown, _loss_cell(finals, dense, late, name), *_theirs(theirs), said))
     if not rows:
         return None
@@ -82,9 +84,10 @@ def _joined(lists: Iterable[str]) -> str:
     return ", ".join(sorted({name for text in lists for name in text.split(", ") if name}))
 
 
-def _ours(ours: Estimate | None, broken: int, link: str) -> Cell:
+def _ours(ours: Estimate | None, broken: int, diverged: int, *, link: str) -> Cell:
     if ours is None:
-        return Cell(no_number(broken, broken), kind="hole", link=link) if broken else Cell(NOT_RUN, kind="hole")
+        said = no_number(broken, broken, diverged)
+        return Cell(said, kind="hole", link=link) if broken else Cell(NOT_RUN, kind="hole")
     return Cell(with_interval(ours.mean, ours.interval), ours.mean, link=link)
 
 
@@ -116,11 +119,16 @@ def _theirs(theirs: Sequence[Published | None]) -> tuple[Cell, ...]:
 
 
 def _verdict(
-    ours: Estimate | None, published: Sequence[PublishedTable], cell: tuple[str, str], here: Circumstances, broken: int
+    ours: Estimate | None,
+    published: Sequence[PublishedTable],
+    cell: tuple[str, str],
+    here: Circumstances,
+    lost: tuple[int, int],
 ) -> Cell:
+    broken, diverged = lost
     table = next((table for table in published if cell in table.numbers), None)
     if table is None:
         return Cell("no published number", kind="hole")
-    why_not = table.why_not(*cell, here, broken=broken)
+    why_not = table.why_not(*cell, here, broken=broken, diverged=diverged)
     said = verdict(ours, table.numbers[cell], why_not=why_not, broken=broken)
     return Cell(said, kind="hole" if ours is None else said.partition(":")[0].replace(" ", "-"))

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 
+from dtbench.analysis.diverged import DIVERGED
 from dtbench.analysis.material import final_rows, gather, headline_target, same
 from dtbench.analysis.scores import SuiteResults, scores_text
 from dtbench.analysis.trial_table import TRIAL
@@ -83,14 +84,14 @@ def check_place(kind: str, path: Path, *, force: bool = False) -> Path:
 
 def csv(results: SuiteResults) -> Exported:
     """The tidy table: what results/scores has."""
-    return Exported({"": scores_text(results.scores).encode()})
+    return Exported({"": scores_text(results.scores).encode()}, _diverged(results))
 
 
 def parquet(results: SuiteResults) -> Exported:
     """Every evaluation episode, labelled: `seed` is that of the training, `evaluation_seed` that of the episode."""
     content = io.BytesIO()
     episode_table(results).to_parquet(content, index=False)
-    return Exported({"": content.getvalue()})
+    return Exported({"": content.getvalue()}, _diverged(results))
 
 
 def episode_table(results: SuiteResults) -> pd.DataFrame:
@@ -136,7 +137,15 @@ def rliable(results: SuiteResults) -> Exported:
         raise InvalidValue(f"a contender is called {TASKS!r}, which is the name of the tasks' array: rename it.")
     names = next(iter(matrices.values())).columns
     arrays = {name: own.to_numpy(np.float64) for name, own in matrices.items()}
-    return Exported({"": npz_bytes({**arrays, TASKS: np.array(list(map(str, names)))})}, tuple(left_out))
+    return Exported(
+        {"": npz_bytes({**arrays, TASKS: np.array(list(map(str, names)))})}, (*left_out, *_diverged(results))
+    )
+
+
+def _diverged(results: SuiteResults) -> tuple[str, ...]:
+    """A sentence for each trial that has no score because it diverged."""
+    lost = [trial.spec for trial in results.unfinished if trial.state == DIVERGED]
+    return tuple(f"contender {spec.contender}, seed {spec.seed}: diverged on {spec.task}" for spec in lost)
 
 
 def score_matrices(results: SuiteResults) -> tuple[dict[str, pd.DataFrame], list[str]]:
@@ -178,7 +187,7 @@ def npz(results: SuiteResults) -> Exported:
     for (contender, task), records in cells.items():
         for name, array in cell_arrays(records).items():
             arrays[f"{contender}/{task}/{name}"] = array
-    return Exported({"": npz_bytes(arrays)})
+    return Exported({"": npz_bytes(arrays)}, _diverged(results))
 
 
 def cell_arrays(records: list[TrialRecord]) -> dict[str, NDArray[Any]]:

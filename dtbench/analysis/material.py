@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dtbench.analysis import scales, statistics, tables, targets
+from dtbench.analysis.diverged import DIVERGED, diverged_of, diverged_text
 from dtbench.analysis.figures import Scene
 from dtbench.analysis.page import contenders, order_of
 from dtbench.analysis.published import Circumstances, PublishedTable, published_tables
@@ -45,9 +46,23 @@ class Material:
         return Counter((spec.task, spec.contender) for spec in specs)
 
     @property
+    def diverged(self) -> tables.Counts:
+        """Trials without a number because they diverged, by task and contender."""
+        return self.scene.diverged
+
+    @property
+    def diverged_told(self) -> tuple[str, ...]:
+        """A sentence that names the cells where trials diverged; none where none did."""
+        finals = self.scene.finals
+        finished = Counter(zip(finals["task"], finals["contender"], strict=True))
+        return diverged_text(self.diverged, self.missing, finished)
+
+    @property
     def links(self) -> Mapping[tuple[str, str], str]:
         """By task and contender, the cell that a number belongs to; several where hyperparameters were changed."""
-        return {(record.spec.task, record.spec.contender): record.spec.cell for record in self.results.records}
+        lost = [trial.spec for trial in self.results.unfinished if trial.state == DIVERGED]
+        specs = [*lost, *(record.spec for record in self.results.records)]
+        return {(spec.task, spec.contender): spec.cell for spec in specs}
 
     @property
     def ran(self) -> list[str]:
@@ -87,6 +102,7 @@ def gather(results: SuiteResults) -> Material:
         score_names=score_names,
         circumstances=circumstances_of(results, averages),
         smoke=suite.get("preset") == "smoke",
+        diverged=diverged_of(results.unfinished),
     )
     estimates = dict(tables.estimates_of(finals))
     for name, over in averages.items():

@@ -131,3 +131,4 @@ def _not_run(materials: Sequence[Material]) -> Iterator[str]:
         said = [f"tasks {', '.join(tasks)}" if tasks else "", f"contenders {', '.join(names)}" if names else ""]
         if any(said):
             yield f"Of {material.results.name}: {'; '.join(filter(None, said))}."
+        yield from (f"{material.results.name}: {text}" for text in material.diverged_told)

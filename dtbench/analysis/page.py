@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from dtbench.analysis.diverged import DIVERGED
 from dtbench.analysis.figures import Drawing
 from dtbench.analysis.published import VERDICT_RULE
 from dtbench.analysis.scores import SuiteResults
@@ -116,7 +117,9 @@ def contender_table(results: SuiteResults) -> Table:
             _listed({record.result.get("parameters") for record in own} - {None}),
             _listed({record.result.get("action_mode") or DASH for record in own}),
         )
-        finished = Cell(str(len(own)), len(own)) if own else Cell("0, not run", 0, kind="hole")
+        lost = sum(trial.state == DIVERGED for trial in results.unfinished if trial.spec.contender == name)
+        told = f"{len(own)}, {lost} {DIVERGED}" if lost else str(len(own)) if own else "0, not run"
+        finished = Cell(told, len(own), kind="" if own else "hole")
         rows.append((Cell(name), *(map(_text, ran)), finished, _text(asked.get("description"))))
     names = ("Contender", "Algorithm", "Gradient steps", "Parameters", "Actions", "Trials finished", "Description")
     columns = tuple(Column(name, number=name in ("Gradient steps", "Parameters")) for name in names)
@@ -188,8 +191,9 @@ def not_run_table(results: SuiteResults, broken: Sequence[TrialRecord] = ()) -> 
 
 def _why_not_run(trial: Unfinished) -> str:
     told = {"missing": "never began", "partial": "began and did not end"}
-    last = trial.error.strip().splitlines()[-1:]
-    return told.get(trial.state) or ": ".join([trial.state, *last])
+    last = [line.rpartition(f"{DIVERGED}: ")[2] for line in trial.error.strip().splitlines()[-1:]]
+    cause = f" ({trial.cause})" if trial.cause not in ("", "crash", trial.state) else ""
+    return told.get(trial.state) or ": ".join([trial.state + cause, *last])
 
 
 def software_table(records: Sequence[TrialRecord]) -> Table:

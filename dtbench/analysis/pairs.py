@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from statistics import NormalDist
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from dtbench.analysis import statistics
+from dtbench.analysis.diverged import DIVERGED, Counts
 from dtbench.analysis.published import NOT_RUN
 from dtbench.analysis.statistics import LEVEL, RESAMPLES, Array, Interval
 from dtbench.analysis.table import Cell, Column, Table, hole, number_cell, with_interval
@@ -118,11 +120,13 @@ def pair_table(
     contenders: Sequence[str],
     averages: Mapping[str, Sequence[str]] | None = None,
     links: Links | None = None,
+    diverged: Counts = MappingProxyType({}),
 ) -> Table | None:
     """The first contender against each other one on each task; None where nobody can be compared.
 
     A row of `finals` says which step and target of a trial count. `averages` are names of sets of tasks on one scale:
-    rows of the mean difference over them. `links` are the ids that numbers of a (task, contender) lead to.
+    rows of the mean difference over them. `links` are the ids that numbers of a (task, contender) lead to; `diverged`
+    counts its trials that have no number for that reason.
     """
     first, *rivals = contenders
     played = _played(records, finals)
@@ -132,7 +136,7 @@ def pair_table(
     rows = [
         _row(first, task, rival, [pairs[task, rival]], links or {})
         if (task, rival) in pairs
-        else _empty_row(task, rival, _why_not(task, (first, rival), played))
+        else _empty_row(task, rival, _why_not(task, (first, rival), played, diverged))
         for task, rival in itertools.product(tasks, rivals)
     ]
     for name, over in (averages or {}).items():
@@ -366,9 +370,14 @@ def _plan_cell(found: Difference, pairs: Sequence[_Pair]) -> Cell:
     return Cell("more episodes first" if _hidden_by_episodes(spreads) else f"over {MOST}")
 
 
-def _why_not(task: str, sides: Sequence[str], played: Mapping[tuple[str, str], Sequence[_Played]]) -> str:
+def _why_not(
+    task: str, sides: Sequence[str], played: Mapping[tuple[str, str], Sequence[_Played]], diverged: Counts
+) -> str:
     absent = [name for name in sides if (task, name) not in played]
-    return f"{' and '.join(absent)} {NOT_RUN}" if absent else "no common episodes"
+    told = {DIVERGED: [n for n in absent if diverged.get((task, n))], NOT_RUN: []}
+    told[NOT_RUN] = [name for name in absent if name not in told[DIVERGED]]
+    said = [f"{' and '.join(names)} {why}" for why, names in told.items() if names]
+    return ", ".join(said) or "no common episodes"
 
 
 def _empty_row(task: str, rival: str, why_not: str) -> tuple[Cell, ...]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from dtbench.analysis.diverged import DIVERGED
 from dtbench.analysis.material import Material
 from dtbench.analysis.published import (
     NOT_RUN,
@@ -37,7 +38,8 @@ class Ran:
     estimates: Estimates = field(default_factory=dict)
     circumstances: Mapping[str, Circumstances] = field(default_factory=dict)  # by task
     missing: Counts = field(default_factory=dict)  # trials without a number
-    broken: Counts = field(default_factory=dict)  # those of them that finished
+    broken: Counts = field(default_factory=dict)  # those of them that finished or diverged
+    diverged: Counts = field(default_factory=dict)  # those of them that diverged
     links: Links = field(default_factory=dict)
 
 
@@ -65,15 +67,17 @@ def all_paper_tables(suites: Mapping[str, Material]) -> list[Table]:
 def ran(material: Material, value: str = "score") -> Ran:
     """What a suite's material holds of this value, one of VALUES."""
     returns = value == "return"
-    broken = Counter((record.spec.task, record.spec.contender) for record in material.broken)
+    diverged = Counter(material.diverged)
+    broken = diverged + Counter((record.spec.task, record.spec.contender) for record in material.broken)
     for name, over in material.averages.items():
-        for contender in material.scene.contenders:
-            broken[name, contender] = sum(broken[task, contender] for task in over)
+        for contender, counts in itertools.product(material.scene.contenders, (broken, diverged)):
+            counts[name, contender] = sum(counts[task, contender] for task in over)
     return Ran(
         estimates=estimates_of(material.scene.finals, "return_mean") if returns else material.estimates,
         circumstances=material.scene.circumstances,
         missing=material.missing,
         broken=broken,
+        diverged=diverged,
         links={cell: f"cell-{key}" for cell, key in material.links.items()},
     )
 
@@ -208,14 +212,17 @@ def _cell(printed: Printed | None, found: Ran, best: set[tuple[str, str]], lette
     table, place = printed
     cell, theirs = (place.task, place.contender), place.number
     ours = found.estimates.get(cell) if all(cell) else None
-    broken = found.broken.get(cell, 0)
+    broken, diverged = found.broken.get(cell, 0), found.diverged.get(cell, 0)
     if ours is None and not broken:
         return Cell(f"{DASH} / {theirs.printed} / {DASH} / {NOT_RUN}", kind="hole")
-    why_not = table.why_not(place.task, place.contender, _here(found, place.task), broken=broken)
+    here = _here(found, place.task)
+    why_not = table.why_not(place.task, place.contender, here, broken=broken, diverged=diverged)
     said = verdict(ours, theirs, why_not=why_not, broken=broken)
     word, _, reasons = said.partition(": ")
     gap = DASH if ours is None or reasons else _difference(ours.mean - theirs.mean, theirs.decimals)
-    mean = _mean(ours, theirs.decimals, found.missing.get(cell, 0))
+    mean = (
+        DIVERGED if ours is None and diverged == broken else _mean(ours, theirs.decimals, found.missing.get(cell, 0))
+    )
     told = f"{word} {letters.of(reasons.split('; '))}" if reasons else word
     return Cell(
         f"{mean} / {theirs.printed} / {gap} / {told}",

@@ -27,6 +27,19 @@ _SOURCES = {
     "dqn-replay": "DQN-replay data",
 }
 
+_COLUMNS = (
+    "table",
+    "dataset",
+    "env",
+    "algorithm",
+    "metric",
+    "mean",
+    "std",
+    "n_seeds",
+    "source",
+    "note",
+)
+
 VALUES = ("score", "return")  # of ours; the return is undiscounted and in the task's own points
 
 Row = Mapping[str, str]
@@ -98,10 +111,11 @@ class PublishedTable:
     value: str = "score"  # what of ours is held against it: one of VALUES
     places: tuple[Place, ...] = ()  # every number that the paper prints there, of methods that nobody ran too
 
-    def why_not(self, task: str, contender: str, here: Circumstances, *, broken: int = 0) -> str:
+    def why_not(self, task: str, contender: str, here: Circumstances, *, broken: int = 0, diverged: int = 0) -> str:
         """Why the number of a task and contender cannot be held against ours; empty where it can.
 
-        `broken` counts seeds of ours that returned no number: a mean over the others is not what a paper prints.
+        `broken` counts seeds of ours that ended without a number, `diverged` those of them that diverged: a mean over
+        the others is not what a paper prints.
         """
         if here.smoke:
             return "smoke preset"
@@ -113,8 +127,8 @@ class PublishedTable:
             _other("physics", here.physics, self.physics),
             _other("protocol", here.protocol, self.protocols.get(contender, "")),
         )
-        nans = f"{broken} {'seed' if broken == 1 else 'seeds'} returned NaN" if broken else ""
-        reasons = (*apart, *stated, theirs, nans)
+        nans = f"{_seeds(broken - diverged)} returned NaN" if broken > diverged else ""
+        reasons = (*apart, *stated, theirs, nans, f"{_seeds(diverged)} diverged" if diverged else "")
         return "; ".join(reason for reason in dict.fromkeys(reasons) if reason)
 
     def _other_data(self, source: str) -> str:
@@ -123,14 +137,25 @@ class PublishedTable:
 
 
 def read_rows(file: str) -> list[Row]:
-    """The rows of results/published/`file`, every value as printed; raise UnknownName where there is no such file."""
-    with shipped.find("published", file).open(newline="", encoding="utf-8") as text:
-        return list(csv.DictReader(text))
+    """The rows of results/published/`file`, every value as printed.
+
+    Raises UnknownName where there is no such file, InvalidSuite for one that is no such table.
+    """
+    path = shipped.find("published", file)
+    try:
+        with path.open(newline="", encoding="utf-8") as text:
+            rows: list[Any] = list(csv.DictReader(text, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InvalidSuite(f"{path} cannot be read as CSV: {error}. Mend it.") from error
+    for line, row in enumerate(rows, start=2):
+        if any(not isinstance(row.get(column), str) for column in _COLUMNS) or None in row:
+            raise InvalidSuite(f"{path}, line {line}: it needs a value for each of {', '.join(_COLUMNS)}. Mend it.")
+    return rows
 
 
 def published_tables(suite: Mapping[str, Any], *, value: str = "score") -> tuple[PublishedTable, ...]:
     """The tables that a suite holds this value of ours against; raise UnknownName for a name that a file lacks."""
-    tables = tuple(_table(reference) for reference in suite.get("published") or ())
+    tables = tuple(_readable_table(reference) for reference in suite.get("published") or ())
     return tuple(table for table in tables if table.value == value)
 
 
@@ -149,7 +174,7 @@ def spread_note(numbers: Collection[Published]) -> str:
 def verdict(ours: Estimate | None, published: Published | None, *, why_not: str = "", broken: int = 0) -> str:
     """What VERDICT_RULE says of one cell; empty where nothing was published.
 
-    `broken` counts trials of ours that finished without a number; where all did, nothing can be compared.
+    `broken` counts trials of ours that ended without a number; where all did, nothing can be compared.
     """
     if ours is None and not broken:
         return NOT_RUN
@@ -166,8 +191,21 @@ def verdict(ours: Estimate | None, published: Published | None, *, why_not: str 
     return AGREES if ours.interval.holds(published.mean, slack=slack) else DIFFERS
 
 
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
 def _other(kind: str, ours: str, theirs: str) -> str:
     return f"{kind} {ours}" if ours and theirs and ours != theirs else ""
+
+
+def _readable_table(reference: Mapping[str, Any]) -> PublishedTable:
+    """The table; raise InvalidSuite for a reference that is put together otherwise than references are."""
+    try:
+        return _table(reference)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        why = f"{type(error).__name__} {error}"
+        raise InvalidSuite(f"published: {reference!r:.200} cannot be read ({why}). See the shipped suites.") from error
 
 
 def _table(reference: Mapping[str, Any]) -> PublishedTable:

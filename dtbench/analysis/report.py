@@ -14,21 +14,25 @@ from dtbench.analysis.markdown import markdown
 from dtbench.analysis.material import Material, gather
 from dtbench.analysis.overview import overview
 from dtbench.analysis.scores import SuiteResults
+from dtbench.analysis.searches import searches_section
 from dtbench.analysis.sections import suite_page
 from dtbench.errors import NothingToReport
 from dtbench.ledger import write_bytes
+from dtbench.search import SearchRecord
 
 TITLE = "Does return-conditioned sequence modelling match TD learning?"
 OVERVIEW = "overview"  # the folder of what is said of all suites together
 _OURS = {"tables": (".csv", ".tex"), "figures": (".svg", ".png", ".pdf")}  # what a report may leave behind
 
 
-def write_report(found: Sequence[SuiteResults], folder: Path, *, workers: int = 1) -> Path:
+def write_report(
+    found: Sequence[SuiteResults], folder: Path, *, workers: int = 1, searches: Sequence[SearchRecord] = ()
+) -> Path:
     """Write the whole report and give the path of its index.html; equal results give equal bytes.
 
     Raises NothingToReport where no trial has finished. `workers` as in `build_report`.
     """
-    files = build_report(found, workers=workers)
+    files = build_report(found, workers=workers, searches=searches)
     for name, content in files.items():
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +45,9 @@ def write_report(found: Sequence[SuiteResults], folder: Path, *, workers: int = 
     return Path(folder) / "index.html"
 
 
-def build_report(found: Sequence[SuiteResults], *, workers: int = 1) -> dict[str, bytes]:
+def build_report(
+    found: Sequence[SuiteResults], *, workers: int = 1, searches: Sequence[SearchRecord] = ()
+) -> dict[str, bytes]:
     """Every file of the report by its place in the folder.
 
     Raises NothingToReport where no trial has finished. With several `workers` suites are drawn in processes of their
@@ -52,7 +58,7 @@ def build_report(found: Sequence[SuiteResults], *, workers: int = 1) -> dict[str
         names = ", ".join(results.name for results in found) or "any suite"
         raise NothingToReport(f"no trial of {names} has finished. Run `dtbench run` first.")
     suites = _suite_pages(materials, min(workers, len(materials)))
-    sections = tuple(overview(materials))
+    sections = (*overview(materials), *searches_section(searches))
     files = {"index.html": html.render(Document(TITLE, sections, suites)).encode()}
     whole = SuitePage(OVERVIEW, TITLE, description="", facts=(), warning="", sections=sections, trials={})
     for suite in (whole, *suites):
@@ -60,9 +66,11 @@ def build_report(found: Sequence[SuiteResults], *, workers: int = 1) -> dict[str
     return files
 
 
-def check_report(found: Sequence[SuiteResults], folder: Path, *, workers: int = 1) -> list[str]:
+def check_report(
+    found: Sequence[SuiteResults], folder: Path, *, workers: int = 1, searches: Sequence[SearchRecord] = ()
+) -> list[str]:
     """How a report on disk differs from what the results give: a sentence a file, none where all is equal."""
-    files = build_report(found, workers=workers)
+    files = build_report(found, workers=workers, searches=searches)
     return [
         *(difference for name, content in files.items() for difference in _difference(Path(folder) / name, content)),
         *(f"{path} is left over: these results do not make it." for path in _left_over(Path(folder), files)),

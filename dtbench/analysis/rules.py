@@ -1,13 +1,14 @@
 """Rules by which one number is made of a trial's evaluations, read from the same episodes; the first one counts."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dtbench.analysis import statistics
+from dtbench.analysis.diverged import not_on_every_task
 from dtbench.analysis.scores import headline_rows
 from dtbench.analysis.statistics import Estimate
 from dtbench.analysis.table import DASH, Cell, Column, Table, hole, with_interval
@@ -56,14 +57,18 @@ def rule_table(
     contenders: Sequence[str],
     name: str = "rules",
     note: str = RULES_NOTE,
+    diverged: Collection[str] = (),
 ) -> Table | None:
-    """Each contender's average over tasks of one scale and rank under each rule; None with fewer than two to rank."""
+    """Each contender's average over tasks of one scale and rank under each rule; None with fewer than two to rank.
+
+    `diverged` are contenders that may miss a task for that reason.
+    """
     averages = {rule: _averages(rows, rule, tasks, contenders) for rule in RULES}
     if len(averages["last"]) < 2:
         return None
     ranks = {rule: _ranks(found) for rule, found in averages.items()}
     body = [
-        (Cell(who), *(cell for rule in RULES for cell in _cells(averages[rule].get(who), ranks[rule].get(who))))
+        (Cell(who), *(cell for rule in RULES for cell in _cells(averages[rule], ranks[rule], who, diverged)))
         for who in contenders
     ]
     columns = [Column("Contender")]
@@ -102,9 +107,12 @@ def _ranks(averages: Mapping[str, Estimate]) -> dict[str, int]:
     return {name: 1 + sum(other > ours.mean for other in means) for name, ours in averages.items()}
 
 
-def _cells(average: Estimate | None, rank: int | None) -> tuple[Cell, Cell]:
-    if average is None or rank is None:
-        return Cell("not run on every task", kind="hole"), hole()
+def _cells(
+    averages: Mapping[str, Estimate], ranks: Mapping[str, int], who: str, diverged: Collection[str]
+) -> tuple[Cell, Cell]:
+    if who not in averages:
+        return Cell(not_on_every_task(diverged=who in diverged), kind="hole"), hole()
+    average, rank = averages[who], ranks[who]
     return Cell(with_interval(average.mean, average.interval), average.mean), Cell(str(rank), rank)
 
 

@@ -1,7 +1,7 @@
 """The tidy table that every table and figure is made from: one row a trial, checkpoint and target return."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from dtbench.analysis.diverged import DIVERGED
 from dtbench.analysis.trial_table import TRIAL, TrialTable, joined, read_all
 from dtbench.ledger import EPISODES, Ledger, TrialRecord, Unfinished, write_bytes
 from dtbench.spec import TrialSpec
@@ -73,8 +74,24 @@ def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
     episodes = read_all({key: folders[key] / EPISODES for _, key in records})
     found = tuple(replace(r, episodes=partial(episodes.of, r.spec.key)) for r in records.values())
     nowhere = ledger.root / "nowhere"
-    unfinished = tuple(ledger.unfinished(spec, folders.get(spec.key, nowhere)) for spec in missing)
-    return SuiteResults(suite, found, unfinished, score_table(found, episodes), episodes)
+    unfinished = [ledger.unfinished(spec, folders.get(spec.key, nowhere)) for spec in missing]
+    unfinished += _diverged_beyond(planned, ledger, folders)
+    return SuiteResults(suite, found, tuple(unfinished), score_table(found, episodes), episodes)
+
+
+def _diverged_beyond(
+    planned: Sequence[TrialSpec], ledger: Ledger, folders: Mapping[str, Path]
+) -> Iterator[Unfinished]:
+    """Trials of further seeds that diverged: finished ones count, so a mean without these would look better."""
+    known, cells = {spec.key for spec in planned}, {(spec.contender, spec.cell): spec for spec in planned}
+    for key, folder in folders.items():
+        if key in known or not (folder / "failure.json").exists():
+            continue
+        spec = ledger.spec(folder)
+        if ledger.state(spec, folder) == DIVERGED:
+            own = [found for found in cells.values() if found.cell == spec.cell]
+            labelled = [spec.labelled(suite=found.suite, contender=found.contender) for found in own]
+            yield from (ledger.unfinished(one, folder) for one in labelled)
 
 
 def score_table(records: Sequence[TrialRecord], episodes: TrialTable | None = None) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from dtbench.analysis import delayed, figures, page, pairs, rules, scales, tables, targets
+from dtbench.analysis.diverged import DIVERGED, diverged_over, of_cell, of_contender, of_pair, with_diverged
 from dtbench.analysis.figures import Drawing, credit, paths
 from dtbench.analysis.html import SuitePage
 from dtbench.analysis.material import Material, all_targets, final_episodes
@@ -70,11 +71,13 @@ def _results(material: Material) -> Iterator[Section]:
         missing=material.missing,
         links=links_of(material),
         broken=broken_of(material),
+        diverged=ran(material).diverged,
     )
     told = [scales.MIXED_RULE.format(len(material.scales))] if len(material.scales) > 1 else []
     told += [f"No number: {len(material.broken)} finished trials scored NaN and count as missing."] * bool(
         material.broken
     )
+    told += material.diverged_told
     shown_tables = (page.task_table(material.results), scores)
     yield Section("Results", (*_remarks(material), *told), shown_tables, draw_finals(material))
 
@@ -114,6 +117,7 @@ def _beside_papers(material: Material) -> Iterator[Section]:
             circumstances=material.scene.circumstances,
             links=links_of(material),
             broken=broken_of(material),
+            diverged=ran(material).diverged,
         )
         for place, table in enumerate(material.published, start=1)
     ]
@@ -140,7 +144,9 @@ def _over_tasks(material: Material) -> Iterator[Section]:
         if not whole and over in material.scales:
             told = f"{len(over)} tasks, {material.scene.score_names[over[0]]}"
         kind = "aggregate" if whole else f"aggregate-{place}"
-        made.append(tables.aggregate_table(matrices, first=material.scene.contenders[0], name=kind, over=told))
+        first, lost = material.scene.contenders[0], diverged_over(material.diverged, over)
+        table = tables.aggregate_table(matrices, first=first, name=kind, over=told, diverged=lost)
+        made.append(with_diverged(table, of_contender(material.diverged, over)))
     if made:
         text = f"Not run on every task, so without numbers: {', '.join(absent)}."
         yield Section("Over all tasks", (text,) if absent else (), tuple(made), _present(_spread(material)))
@@ -165,28 +171,31 @@ def _pairs(material: Material) -> Iterator[Section]:
         contenders=material.scene.contenders,
         averages={name: material.averages[name] for name in material.shown_averages},
         links=links_of(material),
+        diverged=material.diverged,
     )
     if table:
-        yield Section("Pair by pair", tables=(table,))
+        told = of_pair(ran(material).diverged, material.scene.contenders[0])
+        yield Section("Pair by pair", tables=(with_diverged(table, told),))
 
 
 def _rules(material: Material) -> Iterator[Section]:
     fixed = {record.spec.key: record.spec.evaluation.targets for record in material.results.records}
     rows = rules.rule_rows(material.results.scores, material.scene.finals, fixed)
     several = len(material.scales) > 1
-    found = [
-        rules.rule_table(
+    shown = []
+    for place, scale in enumerate(material.scales, start=1):
+        table = rules.rule_table(
             rows[rows["task"].isin(scale)],
             tasks=scale,
             contenders=material.scene.contenders,
             name=f"rules-{place}" if several else "rules",
             note="" if several else rules.RULES_NOTE,
+            diverged=diverged_over(material.diverged, scale),
         )
-        for place, scale in enumerate(material.scales, start=1)
-    ]
-    if any(found):
-        shown = tuple(table for table in found if table)
-        yield Section("Scoring rules", (rules.RULES_NOTE,) if several else (), tables=shown)
+        if table:
+            shown.append(with_diverged(table, of_contender(material.diverged, scale)))
+    if shown:
+        yield Section("Scoring rules", (rules.RULES_NOTE,) if several else (), tables=tuple(shown))
 
 
 def _targets(material: Material) -> Iterator[Section]:
@@ -197,7 +206,7 @@ def _targets(material: Material) -> Iterator[Section]:
     without = [task for task in material.tasks if task not in {one.task for one in found}]
     text = f"No contender was asked for more than one target return on {', '.join(without)}: nothing to draw."
     told = (text,) if without else ()
-    shown = (table,) if table else ()
+    shown = (with_diverged(table, of_cell(material.diverged)),) if table else ()
     yield Section("Achieved against target return", told, shown, _present([grid, *drawings]))
 
 
@@ -210,10 +219,12 @@ def _delayed(material: Material) -> Iterator[Section]:
         published=material.published,
         circumstances=material.scene.circumstances,
         broken=broken_of(material),
+        diverged=material.diverged,
         links=links_of(material),
     )
     if table:
-        yield Section("Delayed rewards", tables=(table,))
+        late_of = {dense: late for late, dense in delayed.delayed_pairs(material.tasks).items()}
+        yield Section("Delayed rewards", tables=(with_diverged(table, of_cell(material.diverged, beside=late_of)),))
 
 
 def _progress(material: Material) -> Iterator[Section]:
@@ -221,7 +232,7 @@ def _progress(material: Material) -> Iterator[Section]:
         drawings = [figures.draw_progress_grid(material.scene, material.tasks)]
     else:
         drawings = [figures.draw_progress(material.scene, task) for task in material.tasks]
-    yield Section("Score over training", drawings=_present(drawings))
+    yield Section("Score over training", material.diverged_told, drawings=_present(drawings))
 
 
 def _paths(material: Material) -> Iterator[Section]:
@@ -236,7 +247,9 @@ def _paths(material: Material) -> Iterator[Section]:
         f"generated paths that {_published_novelty()} % are not sub-paths of its data; it publishes neither its graph "
         "nor its walks, so the number is no verdict on ours."
     )
-    table = tables.path_table(finals, tasks=graphs, contenders=material.scene.contenders, measures=_PATH_MEASURES)
+    names, lost = material.scene.contenders, material.diverged
+    table = tables.path_table(finals, tasks=graphs, contenders=names, measures=_PATH_MEASURES, diverged=lost)
+    table = with_diverged(table, of_cell(lost, over=graphs))
     drawings += [_paths_figure(material, task) for task in graphs]
     yield Section("Paths to the goal", (text,), tables=(table,), drawings=_present(drawings))
 
@@ -287,6 +300,7 @@ def _not_run_text(material: Material) -> Iterator[str]:
     told = {
         "missing": "never began",
         "partial": "began and did not end",
+        DIVERGED: "diverged (a loss became NaN)",
         "failed": "failed",
         "nan": "ended with a score that is no number",
     }

@@ -5,12 +5,13 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from dtbench.analysis.archive import archived, read_archive
+from dtbench.analysis.diverged import Counts, diverged_of
 from dtbench.analysis.material import final_rows, same
 from dtbench.analysis.places import load_results
 from dtbench.analysis.scores import SuiteResults
@@ -29,6 +30,7 @@ class SideScores:
     table: pd.DataFrame  # the tidy table
     finals: pd.DataFrame  # a row a trial: its last checkpoint at its headline target
     specs: Mapping[str, TrialSpec]  # by key; empty where there is a score file and nothing else
+    diverged: Counts = field(default_factory=dict)  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def read_scores(path: Path) -> pd.DataFrame:
 def scores_of(results: SuiteResults) -> SideScores:
     """A suite whose specs are known."""
     specs = {record.spec.key: record.spec for record in results.records}
-    return SideScores(results.scores, final_rows(results), specs)
+    return SideScores(results.scores, final_rows(results), specs, diverged_of(results.unfinished))
 
 
 def bare_scores(table: pd.DataFrame, asked: Mapping[tuple[str, str], float] | None = None) -> SideScores:

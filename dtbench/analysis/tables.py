@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dtbench.analysis import statistics
+from dtbench.analysis.diverged import DIVERGED, not_on_every_task
 from dtbench.analysis.published import NOT_RUN, Circumstances, Published, PublishedTable, spread_note, verdict
 from dtbench.analysis.statistics import Array, Estimate, Statistic, estimate
 from dtbench.analysis.table import (
@@ -58,18 +59,19 @@ def score_table(
     headings: Mapping[str, str],
     missing: Counts,
     broken: Counts = _NONE,
+    diverged: Counts = _NONE,
     links: Links = _NONE,
 ) -> Table:
     """Mean and interval of contenders x tasks, turned round for more than MANY_TASKS; the best in bold by BOLD_RULE.
 
     `headings` name the tasks, means over tasks among them. `missing` counts trials without a number, `broken` those of
-    them that finished.
+    them that ended, as NaN or because they diverged, and `diverged` the latter.
     """
     best = {task: best_contenders(_on(task, estimates, contenders), barred=_broken_on(task, broken)) for task in tasks}
 
     def shown(task: str, contender: str) -> Cell:
         cell, strong = (task, contender), contender in best[task]
-        text = score_text(estimates.get(cell), missing.get(cell, 0), broken.get(cell, 0))
+        text = score_text(estimates.get(cell), missing.get(cell, 0), broken.get(cell, 0), diverged.get(cell, 0))
         if cell not in estimates:
             return Cell(text, kind="hole", link=links.get(cell, "") if broken.get(cell) else "")
         return Cell(text, strong=strong, link=links.get(cell, ""), rank=estimates[cell].mean)
@@ -108,6 +110,7 @@ def comparison_table(
     missing: Counts,
     circumstances: Mapping[str, Circumstances],
     broken: Counts = _NONE,
+    diverged: Counts = _NONE,
     links: Links = _NONE,
 ) -> Table:
     """Ours beside one table of a paper, a row for each task and contender; `circumstances` are those of each task."""
@@ -116,11 +119,12 @@ def comparison_table(
         cell = (task, contender)
         ours, theirs = estimates.get(cell), published.numbers.get(cell)
         here = circumstances.get(task, Circumstances())
-        why_not = published.why_not(task, contender, here, broken=broken.get(cell, 0))
+        nans, lost = broken.get(cell, 0), diverged.get(cell, 0)
+        why_not = published.why_not(task, contender, here, broken=nans, diverged=lost)
         labels = (Cell(task), Cell(contender), Cell(here.source or DASH))
-        ran = _ours(ours, missing.get(cell, 0), broken.get(cell, 0), links.get(cell, ""))
+        ran = _ours(ours, missing.get(cell, 0), nans, lost, link=links.get(cell, ""))
         compared = None if why_not else ours  # a difference would say that there is something to compare
-        said = _verdict_cell(ours, theirs, why_not, broken.get(cell, 0))
+        said = _verdict_cell(ours, theirs, why_not, nans)
         rows.append((*labels, *ran, number_cell(episodes.get(cell), 0), *_theirs(theirs, compared), said))
     notes = tuple(
         note for note in (published.note, spread_note(published.numbers.values()), *_number_notes(published)) if note
@@ -128,12 +132,23 @@ def comparison_table(
     return Table(name, f"Ours beside the published numbers: {published.title}", _COMPARISON, tuple(rows), notes)
 
 
-def aggregate_table(scores: Mapping[str, Array], *, first: str, name: str = "aggregate", over: str = "") -> Table:
+def aggregate_table(
+    scores: Mapping[str, Array],
+    *,
+    first: str,
+    name: str = "aggregate",
+    over: str = "",
+    diverged: Collection[str] = (),
+) -> Table:
     """Contenders over all tasks, or those that `over` names, from seeds x tasks; those that miss a task are holes.
 
-    The last column is the probability that `first` improves on the row's contender.
+    The last column is the probability that `first` improves on the row's contender. `diverged` are contenders that
+    may miss a task for that reason.
     """
-    rows = [(Cell(contender), *_aggregates(matrix, scores.get(first))) for contender, matrix in scores.items()]
+    rows = [
+        (Cell(contender), *_aggregates(matrix, scores.get(first), diverged=contender in diverged))
+        for contender, matrix in scores.items()
+    ]
     columns = [Column("Contender"), *(Column(statistic, number=True) for statistic in _AGGREGATES)]
     columns.append(Column(f"P({first} improves on it)", number=True))
     caption = f"Over {over or 'all tasks of the suite'}, with 95 % intervals"
@@ -141,7 +156,12 @@ def aggregate_table(scores: Mapping[str, Array], *, first: str, name: str = "agg
 
 
 def path_table(
-    finals: pd.DataFrame, *, tasks: Sequence[str], contenders: Sequence[str], measures: Mapping[str, str]
+    finals: pd.DataFrame,
+    *,
+    tasks: Sequence[str],
+    contenders: Sequence[str],
+    measures: Mapping[str, str],
+    diverged: Counts = _NONE,
 ) -> Table:
     """Measures of paths (columns of `finals`, in per cent) for each task and contender, then over all tasks."""
     ran = set(zip(finals["task"], finals["contender"], strict=True))
@@ -149,7 +169,12 @@ def path_table(
     rows = [
         (Cell(task), Cell(contender), *(_path_cell(found[name].get((task, contender))) for name in measures))
         if (task, contender) in ran
-        else (Cell(task), Cell(contender), Cell(NOT_RUN, kind="hole"), *[hole()] * (len(measures) - 1))
+        else (
+            Cell(task),
+            Cell(contender),
+            _absent(diverged.get((task, contender), 0)),
+            *[hole()] * (len(measures) - 1),
+        )
         for task in tasks
         for contender in contenders
     ]
@@ -188,20 +213,27 @@ def _broken_on(task: str, broken: Counts) -> set[str]:
     return {contender for (where, contender), count in broken.items() if where == task and count}
 
 
-def score_text(ours: Estimate | None, missing: int, broken: int) -> str:
-    """Like "61.2 [50.1, 70.3] (n = 3)"; says where seeds are missing, are no number or are but one."""
+def score_text(ours: Estimate | None, missing: int, broken: int, diverged: int = 0) -> str:
+    """Like "61.2 [50.1, 70.3] (n = 3)"; says where seeds are missing, diverged, are no number or are but one."""
     if ours is None:
-        return no_number(broken, missing) if broken else NOT_RUN
+        return no_number(broken, missing, diverged) if broken else NOT_RUN
     alone = "no interval" if ours.interval is None else ""
-    nans = f"{broken} without a number" if broken else ""
-    told = ", ".join(filter(None, (nans, alone)))
+    nans = f"{broken - diverged} without a number" if broken > diverged else ""
+    told = ", ".join(filter(None, (f"{diverged} {DIVERGED}" if diverged else "", nans, alone)))
     seeds = f"n = {_seeds(ours, missing)}" if len(ours.values) > 1 or missing else "1 seed"
     return f"{with_interval(ours.mean, ours.interval)} ({seeds}{': ' if told else ''}{told})"
 
 
-def no_number(broken: int, seeds: int) -> str:
-    """What is said of a cell whose trials all finished without a number, or failed to finish."""
-    return f"no number: {broken} of {max(seeds, broken)} seeds returned NaN"
+def no_number(broken: int, seeds: int, diverged: int = 0) -> str:
+    """What is said of a cell whose trials all finished without a number, diverged, or failed to finish."""
+    if diverged and diverged == broken:
+        return f"{DIVERGED}: {diverged} of {max(seeds, diverged)} seeds"
+    also = f", {diverged} {DIVERGED}" if diverged else ""
+    return f"no number: {broken - diverged} of {max(seeds, broken)} seeds returned NaN{also}"
+
+
+def _absent(diverged: int) -> Cell:
+    return Cell(no_number(diverged, diverged, diverged) if diverged else NOT_RUN, kind="hole")
 
 
 def _seeds(ours: Estimate, missing: int) -> str:
@@ -210,9 +242,10 @@ def _seeds(ours: Estimate, missing: int) -> str:
     return f"{done} of {done + missing}" if missing else str(done)
 
 
-def _ours(ours: Estimate | None, missing: int, broken: int, link: str) -> tuple[Cell, ...]:
+def _ours(ours: Estimate | None, missing: int, broken: int, diverged: int, *, link: str) -> tuple[Cell, ...]:
     if ours is None:
-        said = Cell(no_number(broken, missing), kind="hole", link=link) if broken else Cell(NOT_RUN, kind="hole")
+        text = no_number(broken, missing, diverged)
+        said = Cell(text, kind="hole", link=link) if broken else Cell(NOT_RUN, kind="hole")
         return said, hole(), hole(), Cell("0", 0)
     low, high = (ours.interval.low, ours.interval.high) if ours.interval else (None, None)
     mean = replace(number_cell(ours.mean), link=link)
@@ -258,9 +291,9 @@ def _complete(matrix: Array) -> bool:
     return matrix.size > 0 and bool((~np.isnan(matrix)).any(axis=0).all())
 
 
-def _aggregates(matrix: Array, first: Array | None) -> list[Cell]:
+def _aggregates(matrix: Array, first: Array | None, *, diverged: bool = False) -> list[Cell]:
     if not _complete(matrix):
-        return [Cell("not run on every task", kind="hole")] + [hole()] * len(_AGGREGATES)
+        return [Cell(not_on_every_task(diverged=diverged), kind="hole")] + [hole()] * len(_AGGREGATES)
     intervals = statistics.aggregate_intervals(matrix)
     values = {name: float(statistic(matrix)) for name, statistic in statistics.AGGREGATES.items()}
     cells = [Cell(with_interval(value, intervals[name], 1), value) for name, value in values.items()]

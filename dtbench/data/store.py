@@ -102,7 +102,7 @@ def save(dataset: TrajectoryDataset, folder: Path) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> InvalidValue:
-    return InvalidValue(f"cannot keep datasets in {folder}: {error.strerror or error}. Make room, or set DTBENCH_DATA.")
+    return InvalidValue(f"cannot keep datasets in {folder}: {error.strerror or error}. Set DTBENCH_DATA.")
 
 
 def _save(dataset: TrajectoryDataset, folder: Path) -> None:

@@ -90,13 +90,14 @@ def draw_bars(scene: Scene, task: str, *, estimates: Estimates, published: Seque
             if (task, name) in estimates:
                 _draw_bar(axes, place, estimates[task, name], palette[name], _label(scene, task, name, estimates))
             else:
-                axes.text(0, place, " not run", va="center", fontstyle="italic")
+                absent = "diverged" if scene.diverged.get((task, name)) else "not run"
+                axes.text(0, place, f" {absent}", va="center", fontstyle="italic")
         for table, marker in zip(published, _PUBLISHED_MARKERS, strict=False):
             numbers = dict(_printed(scene, table, task))
             points = [(numbers[name], place) for place, name in enumerate(scene.contenders) if name in numbers]
             labels = [_printed_label(table.title, task, name, mean) for name, mean in numbers.items()]
             _draw_published(axes, points, labels, table.title, marker)
-        names = [shortened(name, _BESIDE_AXIS) for name in scene.contenders]
+        names = [_beside_axis(name, scene.diverged.get((task, name), 0)) for name in scene.contenders]
         axes.set_yticks(range(len(scene.contenders)), names)
         title, below = scene.title(task), len(scene.contenders) - 0.4
         score = wrapped(scene.score_names.get(task, "score"), 60)
@@ -160,6 +161,10 @@ class _Bar:
 def _bar(scene: Scene, task: str, name: str, at: float, estimates: Estimates) -> _Bar:
     found = estimates.get((task, name))
     return _Bar(at, found, _label(scene, task, name, estimates) if found else "")
+
+
+def _beside_axis(name: str, diverged: int) -> str:
+    return shortened(name, _BESIDE_AXIS) + (f"\n({diverged} diverged)" if diverged else "")
 
 
 def _label(scene: Scene, task: str, name: str, estimates: Estimates) -> str:

@@ -1,7 +1,7 @@
 """What the figures of a suite are drawn from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ class Scene:
     score_names: Mapping[str, str]  # by task
     circumstances: Mapping[str, Circumstances]  # by task
     smoke: bool = False
+    diverged: Mapping[tuple[str, str], int] = field(default_factory=dict)  # trials, by (task, contender)
 
     def title(self, task: str) -> str:
         """The task, with where its data came from."""

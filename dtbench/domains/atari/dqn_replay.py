@@ -43,7 +43,20 @@ FRAME = (84, 84)
 _READER = 1  # part of an import's identity: raise it when the reader gives other arrays for the same files
 _ROWS = 1024  # frames held in memory at once: 7 MB
 # What gzip, zlib and numpy's parser of headers say of damaged files.
-_BROKEN = (OSError, EOFError, ValueError, TypeError, SyntaxError, TokenError, MemoryError, RecursionError, zlib.error)
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    TokenError,
+    MemoryError,
+    RecursionError,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +79,14 @@ def find_shards(game: str) -> Path | None:
     $DQN_REPLAY_DIR, by default ~/.dqn_replay, holds a folder of the game's name (in any capitalisation) with
     1/replay_logs or with the shards themselves; or it lies itself in, or is, a folder of that name.
     """
-    root = Path(os.environ.get("DQN_REPLAY_DIR") or "~/.dqn_replay").expanduser().absolute()
+    root = store.folder_of(os.environ.get("DQN_REPLAY_DIR") or "~/.dqn_replay")
     own = [root] if any(_plain(part) == _plain(game) for part in root.parts) else []
-    inside = sorted(root.iterdir()) if root.is_dir() else []
+    try:
+        inside = sorted(root.iterdir()) if root.is_dir() else []
+    except OSError as error:
+        raise MissingDataset(
+            f"{root} cannot be read: {error.strerror}. Set DQN_REPLAY_DIR to another folder."
+        ) from error
     named = [*own, *(folder for folder in inside if _plain(folder.name) == _plain(game))]
     folders = [folder / below for folder in named for below in ("1/replay_logs", "")]
     return next((folder for folder in folders if _complete(folder, range(BUFFERS))), None)

@@ -17,7 +17,7 @@ from dtbench.domains.atari.frames import grey_frames
 from dtbench.domains.atari.games import AtariGames
 from dtbench.errors import InvalidValue, MissingDataset, UnknownName
 from dtbench.evaluation import Episodes, TargetUnits
-from dtbench.task import DataSource, TargetReturns, Task, normalize
+from dtbench.task import MOST_STEPS, DataSource, TargetReturns, Task, check_seed, normalize
 
 SCHEME = "atari:"
 REWARD_UNITS = ("clipped", "official")
@@ -62,8 +62,10 @@ def atari_task(
     if reward_units not in REWARD_UNITS:
         raise UnknownName("reward_units", reward_units, REWARD_UNITS)
     for name, value in (("steps", steps), ("max_frames", max_frames)):
-        if not isinstance(value, int) or value < 1:
-            raise InvalidValue(f"{name} {value!r} must be a whole number of 1 or more.")
+        if type(value) is not int or not 1 <= value <= MOST_STEPS:
+            raise InvalidValue(f"{name} {value!r:.40} must be a whole number from 1 to {MOST_STEPS}.")
+    if seed is not None:
+        check_seed(seed)
     how = protocol_of(protocol)
     sources = _sources(game, how, steps=steps, seed=seed, max_frames=max_frames)
     known = GAMES.get(game)

@@ -51,7 +51,7 @@ def url(name: str) -> str:
 def folders() -> list[Path]:
     """Where files are looked for: $D4RL_DATASET_DIR, d4rl's own folder, and dtbench's downloads."""
     configured = os.environ.get("D4RL_DATASET_DIR")
-    own = [Path(configured).expanduser()] if configured else []
+    own = [store.folder_of(configured)] if configured else []
     return [*own, Path.home() / ".d4rl" / "datasets", store.root() / "downloads"]
 
 

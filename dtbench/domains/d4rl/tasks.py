@@ -16,7 +16,7 @@ from dtbench.domains.d4rl.robots import KINDS, PHYSICS, REACHER, ROBOTS, Physics
 from dtbench.domains.minari.tasks import source as minari_source
 from dtbench.errors import InvalidValue, UnknownName
 from dtbench.evaluation import Episodes
-from dtbench.task import DataSource, Task, normalize
+from dtbench.task import MOST_STEPS, DataSource, Task, check_seed, normalize
 
 GOALS = {
     "halfcheetah": "Run forward with half a cheetah",
@@ -52,8 +52,14 @@ def gym_task(
     """
     if physics not in PHYSICS:
         raise UnknownName("physics", physics, PHYSICS)
-    if not isinstance(steps, int) or steps < robot.horizon:
-        raise InvalidValue(f"steps {steps!r}: generated data needs a whole number of at least {robot.horizon} steps.")
+    if type(steps) is not int or not robot.horizon <= steps <= MOST_STEPS:
+        raise InvalidValue(
+            f"steps {steps!r:.40}: generated data needs a whole number of at least {robot.horizon} steps, "
+            f"and of at most {MOST_STEPS}."
+        )
+    check_seed(seed)
+    if not isinstance(file, str):
+        raise InvalidValue(f"file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     name = task_name(robot, kind, delayed=delayed)
     late = _delayed if delayed else _as_it_is
     generate = partial(generated.load_generated, robot, kind, steps=steps, seed=seed, physics=physics)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,12 @@ from dtbench.data.hdf5 import exported_source, read_d4rl
 from dtbench.data.minari_sets import single_precision
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.gymnasium_games import Games
-from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset
+from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_line
 from dtbench.evaluation import Episodes
 from dtbench.task import TargetReturns, Task, normalize
 
 SCHEME = "gym:"
+LONGEST_GAME = 10_000_000  # steps
 SOURCE = "file"  # of data that does not say where it comes from
 
 _READER = 1  # part of an import's identity: raise it when the reader gives other arrays for the same file
@@ -45,6 +47,10 @@ def task_from_id(
     there is no file; opening the data raises InvalidDataset where it is not of the environment's spaces.
     """
     env_id = name.removeprefix(SCHEME)
+    if horizon is not None and (type(horizon) is not int or not 1 <= horizon <= LONGEST_GAME):
+        raise InvalidValue(f"{name}: horizon {horizon!r:.40} must be a whole number from 1 to {LONGEST_GAME}.")
+    if not isinstance(file, str):
+        raise InvalidValue(f"{name}: file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     if not file:
         raise InvalidValue(f"{name} needs data: say task_options.file=my.hdf5, a file in D4RL's layout.")
     path = Path(file).expanduser().absolute()
@@ -79,9 +85,9 @@ def _made(name: str, env_id: str, horizon: int | None) -> gym.Env[Any, Any]:
         if colon:
             _import(module)
         made: gym.Env[Any, Any] = gym.make(env_id, max_episode_steps=horizon, disable_env_checker=True)
-    except (gym.error.Error, ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # what the module of an environment raises shares no base class
         raise InvalidValue(
-            f"{name}: gymnasium cannot make this environment: {error}. "
+            f"{name:.100}: gymnasium cannot make this environment: {one_line(str(error), 200)}. "
             "One of your own is my_module:MyEnv-v0, which my_module registers."
         ) from error
     if made.spec is None or made.spec.max_episode_steps is None:
@@ -135,7 +141,7 @@ def _reference(name: str, low: float | None, high: float | None) -> tuple[float,
         return None
     if low is None or high is None:
         raise InvalidValue(f"{name}: reference_min and reference_max go together: the returns that score 0 and 100.")
-    if not float(low) < float(high):
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InvalidValue(f"{name}: reference_min {low} must be less than reference_max {high}.")
     return float(low), float(high)
 

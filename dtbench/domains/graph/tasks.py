@@ -16,6 +16,10 @@ from dtbench.task import Task
 
 WALKS = 1000
 GRAPHS = 5
+TUNE_ON = (
+    "Tune on a graph that no suite reports on: "
+    "'tasks=[dtbench.domains.graph.tasks:graph_task]' task_options.number=100"
+)
 
 
 def graph_task(number: int) -> Task:
@@ -32,6 +36,7 @@ def graph_task(number: int) -> Task:
         target_returns=(-1.0,),
         description=f"Walk to a goal on a random graph by a shortest path; {WALKS} random walks as data.",
         evaluation_seeds=partial(_seeds_of_every_start, len(graph.starts)),
+        tune_on=TUNE_ON if number < GRAPHS else "",
         info_keys=("path",),
         columns=partial(path_columns, graph),
     )

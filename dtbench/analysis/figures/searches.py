@@ -1,0 +1,57 @@
+"""The best to be expected of so many settings tried."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from dtbench.analysis.expected_best import ExpectedBest
+from dtbench.analysis.figures.looks import MARKERS, PALETTE
+from dtbench.analysis.figures.marks import draw_points, told
+from dtbench.analysis.figures.style import Drawing, drawing, figure, legend_below, legend_name, wrapped
+from dtbench.search import SearchRecord
+
+_MOST_MARKERS = 16  # on one curve
+_CAPTION = (
+    "Best score to be expected of n settings, over tuning episodes, which no report uses (Dodge et al. 2019). Where "
+    "target returns were chosen too, each pair of a setting and a target counts as one tried."
+)
+
+
+def draw_expected_best(record: SearchRecord, curves: Sequence[ExpectedBest]) -> Drawing | None:
+    """A panel for each task of the search, a curve for each way to count settings; None where nothing has a score."""
+    tasks = [task for task in record.question.tasks if any(curve.task == task for curve in curves)]
+    if not tasks:
+        return None
+    with figure(record.question.preset == "smoke", 1.2 + 4.4 * len(tasks), 3.8) as sheet:
+        panels = sheet.subplots(1, len(tasks), squeeze=False)[0]
+        for axes, task in zip(panels, tasks, strict=True):
+            own = [curve for curve in curves if curve.task == task]
+            for place, curve in enumerate(own):
+                _draw_curve(axes, record, curve, place)
+            score = record.question.score_names.get(task, "score")
+            title = f"{task} (data: {record.question.data.get(task, 'unknown')})"
+            axes.set(xlabel="settings tried, n", ylabel=wrapped(score, 44), title=wrapped(title, 60))
+            axes.margins(x=0.03)
+        legend_below(sheet, columns=1)
+        who = f"{record.question.contender} on {', '.join(tasks)}"
+        alt = f"Best score to be expected of n settings of {who}, rising with n."
+        caption = f"{record.name}: {who}. {_CAPTION}"
+        return drawing(sheet, f"expected-best-{record.name}", caption, alt, wide=len(tasks) > 1)
+
+
+def _draw_curve(axes: Axes, record: SearchRecord, curve: ExpectedBest, place: int) -> None:
+    scores = curve.curve
+    n = np.arange(1, len(scores) + 1)
+    look: dict[str, Any] = {"color": PALETTE[place % len(PALETTE)], "zorder": 3 - 0.01 * place}
+    shape = MARKERS[place % len(MARKERS)]
+    label = legend_name(f"{record.question.contender}: {curve.tried}", 70)
+    axes.plot(n, scores, label=label, marker=shape, markevery=[], **look)
+    gap = -(-len(n) // _MOST_MARKERS)
+    every = slice((len(n) - 1) % gap, None, gap)
+    labels = [
+        f"the best of {count} {curve.tried}: {told(float(score))} expected"
+        for count, score in zip(n, scores, strict=True)
+    ]
+    draw_points(axes, n[every], scores[every], labels[every], marker=shape, **look)
