@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := .venv-peers
 RLIABLE := .venv-rliable
+S3 := .venv-s3
 
-.PHONY: install demo test check lint format wheel peers rliable d4rl docs system report clean
+.PHONY: install demo test check lint format wheel peers rliable s3 chaos d4rl docs system report clean
 
 ## Train DT, BC and CQL on Key-to-Door, Hopper and Pong through Ray Tune, on data made here: asks no server for anything
 ## but the packages. Prints a table and the path of the report.
@@ -15,11 +16,12 @@ demo: $(INSTALLED)
 	$(DEMO) run --suite demo --source generated --results demo/results
 	$(DEMO) report --suite demo --results demo/results --out demo/report
 
-## The fast tests; they need no GPU and no network, and Ray only where marked `ray`. Those that need d3rlpy, rliable,
-## Chromium or LaTeX run where `make peers`, `make rliable` or `make system` has put it.
+## The tests; they need no GPU and no network, and Ray only where marked `ray`. Those that need d3rlpy, rliable, an S3
+## server, Chromium or LaTeX run where `make peers`, `make rliable`, `make s3` or `make system` has put it.
 test: $(INSTALLED)
 	$(if $(wildcard $(PEERS)/.installed),DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python) \
 	$(if $(wildcard $(RLIABLE)/.installed),DTBENCH_RLIABLE_PYTHON=$(CURDIR)/$(RLIABLE)/bin/python) \
+	$(if $(wildcard $(S3)/.installed),DTBENCH_MOTO_SERVER=$(CURDIR)/$(S3)/bin/moto_server) \
 	$(BIN)/python -m pytest
 
 install: $(INSTALLED)
@@ -60,6 +62,19 @@ $(RLIABLE)/.installed:
 	$(RLIABLE)/bin/python -m pip install --quiet --disable-pip-version-check rliable==1.2.0 pandas==2.3.3 arch==7.2.0
 	touch $@
 
+## An environment with moto's S3 server, for the tests of results at an address.
+s3: $(S3)/.installed
+
+$(S3)/.installed:
+	$(PYTHON) -m venv $(S3)
+	$(S3)/bin/python -m pip install --quiet --disable-pip-version-check 'moto[s3]==5.2.5' flask==3.1.3 flask-cors==6.0.5
+	touch $@
+
+## Drivers, workers and nodes killed at random moments, CHAOS of them; about a quarter of a minute each.
+CHAOS ?= 50
+chaos: $(INSTALLED)
+	$(BIN)/python tests/chaos/chaos.py --kills $(CHAOS)
+
 ## Debian's Chromium and LaTeX, for the tests of the page and of the LaTeX tables.
 system:
 	tools/debian_packages.sh
@@ -82,4 +97,4 @@ wheel: $(INSTALLED)
 	tools/check_wheel.sh $(BIN)/python
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(RLIABLE) demo build dist docs/_build
+	rm -rf $(VENV) $(PEERS) $(RLIABLE) $(S3) demo build dist docs/_build

@@ -37,11 +37,13 @@ _HOMES = {
     "Transitions": "data.sampling",
     "WindowSampler": "data.sampling",
     "Windows": "data.sampling",
+    "data_root": "data.store",
     "generator": "randomness",
     "image_scale": "data.images",
     "is_image": "data.images",
     "make_dataset": "data.trajectories",
     "normalize": "task",
+    "ray_started": "cluster",
 }
 
 __all__ = [
@@ -64,11 +66,13 @@ __all__ = [
     "Transitions",
     "WindowSampler",
     "Windows",
+    "data_root",
     "generator",
     "image_scale",
     "is_image",
     "make_dataset",
     "normalize",
+    "ray_started",
 ]
 
 

@@ -33,7 +33,10 @@ class History:
 
 
 class Learner(Protocol):
-    """An algorithm at work on one dataset with one seed."""
+    """An algorithm at work on one dataset with one seed.
+
+    One that cannot continue exactly where it stopped says `resumable = False`: an interrupted trial then begins anew.
+    """
 
     context: int
     """How many recent steps `act` looks at; 1 for a Markov policy."""

@@ -1,6 +1,7 @@
 """The command line. Exit codes: 0 all is well, 1 some trials have no result, 2 a mistake, 130 interrupted."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -223,7 +224,8 @@ def _run(
     with published(results):
         found = None if stopped else keep_scores(document, ledger, results)
     if found and found.records:
-        progress.say_scores(final_rows(found), list(document["contenders"]), document["tasks"])
+        diverged = Counter((u.spec.contender, u.spec.task) for u in found.unfinished if u.state == "diverged")
+        progress.say_scores(final_rows(found), list(document["contenders"]), document["tasks"], diverged)
     return stopped
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import os
@@ -243,6 +244,8 @@ def check_nodes(job: Mapping[str, Any]) -> int:
         try:
             wrong = ray.get(said[node["NodeID"]])
         except ray.exceptions.RayError as error:
+            if not answers(node["NodeID"]):  # lost between our asking which there are and asking it
+                continue
             wrong = f"dtbench does not start there: {_one_line(error)}"
         if wrong:
             name = node.get("NodeManagerHostname") or node["NodeManagerAddress"]
@@ -292,15 +295,14 @@ def most_cores() -> float:
 
 
 def _code() -> str:
-    """A hash of dtbench's and the baselines' own source files."""
-    import baselines
-    import dtbench
-
+    """A hash of the source files of dtbench and of every package that has an algorithm registered."""
+    packages = {"dtbench", *registry.algorithm_packages()}
     digest = hashlib.sha256()
-    for package in (dtbench, baselines):
-        folder = Path(str(package.__file__)).parent
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(json.dumps(str(path.relative_to(folder))).encode() + path.read_bytes())
+    for package in sorted(packages):
+        found = importlib.util.find_spec(package)
+        for folder in map(Path, (found and found.submodule_search_locations) or ()):
+            for path in sorted(folder.rglob("*.py")):
+                digest.update(json.dumps(f"{package}/{path.relative_to(folder)}").encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -5,7 +5,6 @@ import os
 import platform
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,15 +18,13 @@ from dtbench.errors import LedgerUnwritable
 from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
 from dtbench.trial import run_trial
+from dtbench.worker import ledger_of, trainable
 
 if TYPE_CHECKING:  # pyarrow's file systems are for results on a URI
     from dtbench.remote import Remote
 
-REPORT_SECONDS = 1.0  # between a trial's signs of life
-WORKER_DEATHS = 2  # a worker that dies more often under one trial is replaced no more
 ROUNDS = 5  # of Tune over trials that it left without a word
 FINAL = ("done", "diverged", "failed", "stopped")
-NODE_LOSSES = 20  # no fault of the trial's, unless it takes its node down
 
 OnProgress = Callable[[TrialSpec, str, int, float | None], None]
 """(trial, "running" | "done" | "failed" | "diverged" | "stopped" | "lost", steps done, latest score)"""
@@ -62,7 +59,7 @@ def run_locally(
         def report(step: int, score: float | None, spec: TrialSpec = spec) -> None:
             on_progress(spec, "running", step, score)
 
-        with _ledger_of(spec, str(root), remote) as (folder, keep):
+        with ledger_of(spec, str(root), remote) as (folder, keep):
             states[spec.key] = run_trial(
                 spec, folder, report, keep=keep, stop=stop, checkpoint_seconds=checkpoint_seconds
             )
@@ -89,7 +86,7 @@ def run_with_ray(
     """
     if not specs:
         return {}
-    with cluster.ray_started(address), _job(specs, root, address, remote) as job:
+    with cluster.ray_started(address), job_for(specs, root, address, remote) as job:
         job["checkpoint_seconds"] = checkpoint_seconds
         if address:
             cluster.check_nodes(job)
@@ -101,19 +98,6 @@ def run_with_ray(
         if sweep.waiting_for_memory and not stop():
             sweep.run(sweep.waiting_for_memory, factor=2.0)
         return sweep.final_states()
-
-
-def after_deaths(deaths: Sequence[Mapping[str, Any]], *, roomy: bool) -> str:
-    """What becomes of a trial under which these workers died in this run: "again", "later" or "give up".
-
-    Out of memory: once more, later, with fewer neighbours (`roomy`). A lost node is no fault of the trial's.
-    """
-    causes = [death.get("cause") for death in deaths]
-    memory, nodes = causes.count("out of memory"), causes.count("node lost")
-    others = len(causes) - memory - nodes
-    if others > WORKER_DEATHS or nodes > NODE_LOSSES or memory > (2 if roomy else 1):
-        return "give up"
-    return "later" if memory and not roomy else "again"
 
 
 def cause_of(error: str, *, node_answers: bool = True) -> str:
@@ -144,11 +128,11 @@ class _Sweep:
         """Run these trials on `factor` times the resources that they name."""
         from ray import tune
 
-        scratch, filesystem = _scratch(self.ledger.root.resolve(), self.remote)
+        scratch, filesystem = scratch_folder(self.ledger.root.resolve(), self.remote)
         job = {**self.job, "roomy": factor > 1}
         try:
             tune.Tuner(
-                tune.with_resources(_trainable, _resources(specs[0], factor)),
+                tune.with_resources(trainable, bundles_for(specs[0], factor)),
                 param_space={"job": job, "spec": tune.grid_search([json.dumps(spec.to_json()) for spec in specs])},
                 tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
                 run_config=tune.RunConfig(
@@ -158,11 +142,11 @@ class _Sweep:
                     callbacks=[_callback(self, {spec.key: spec for spec in specs})],
                     stop=_stopper(self),
                     verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=-1),  # `after_deaths` decides, in the worker
+                    failure_config=tune.FailureConfig(max_failures=-1),  # `worker.after_deaths` decides
                 ),
             ).fit()
         finally:
-            _remove_scratch(scratch, self.remote)
+            remove_scratch(scratch, self.remote)
         if self.unwritable:
             raise LedgerUnwritable(self.unwritable)
 
@@ -276,70 +260,8 @@ def _stopper(sweep: _Sweep) -> Any:
     return End()
 
 
-def _trainable(config: Mapping[str, Any]) -> None:
-    """What a Ray worker runs: one trial."""
-    from ray import tune
-
-    job = config["job"]
-    spec = TrialSpec.from_json(json.loads(config["spec"]))
-    cluster.settle(job)
-    tune.report({"state": "running", "step": 0, "score": None, "node": cluster.this_node()})
-    last = time.monotonic()
-
-    def report(step: int, score: float | None) -> None:
-        nonlocal last
-        if time.monotonic() - last > REPORT_SECONDS:
-            tune.report({"state": "running", "step": step, "score": score})
-            last = time.monotonic()
-
-    try:
-        state = _attempt(spec, job, report)
-    except LedgerUnwritable as error:
-        tune.report({"state": "unwritable", "message": str(error), "step": 0, "score": None})
-        return
-    tune.report({"state": state, "step": spec.budget if state == "done" else 0, "score": None})
-
-
-def _attempt(spec: TrialSpec, job: Mapping[str, Any], report: Callable[[int, float | None], None]) -> str:
-    bell = _Bell(job["bell"])
-    if bell():
-        return "stopped"
-    with _ledger_of(spec, job["root"], job["remote"]) as (root, keep):
-        ledger = Ledger(root)
-        deaths = [death for death in ledger.deaths(spec) if death.get("run") == job["run"]]
-        verdict = after_deaths(deaths, roomy=job["roomy"])
-        if verdict == "again":
-            if different := "" if job["alone"] else cluster.differences(job["versions"]):
-                keep(ledger.fail(spec, cause="crash", text=f"node {platform.node()}: other versions: {different}"))
-                return "failed"
-            state = run_trial(spec, root, report, keep=keep, stop=bell, checkpoint_seconds=job["checkpoint_seconds"])
-            out_of_memory = state == "failed" and ledger.failure(spec).get("cause") == "out of memory"
-            return "later" if out_of_memory and not job["roomy"] else state
-        if verdict == "give up" and ledger.state(spec) != "done":
-            text = f"given up after {len(deaths)} workers died under it, the last one so:\n{deaths[-1]['detail']}"
-            keep(ledger.fail(spec, cause=str(deaths[-1]["cause"]), text=text))
-            return "failed"
-    return "later" if verdict == "later" else "done"
-
-
 @contextmanager
-def _ledger_of(spec: TrialSpec, root: str, remote: "Remote | None") -> Iterator[tuple[Path, Callable[[Path], None]]]:
-    """The ledger that a trial is run in, and what to call when its folder was written to."""
-    if remote is None:
-        yield Path(root), _nothing
-    else:
-        from dtbench.storage import working_copy
-
-        with working_copy(remote, spec) as (folder, keep):
-            yield folder, keep
-
-
-def _nothing(folder: Path) -> None:
-    """The ledger's folder is all there is."""
-
-
-@contextmanager
-def _job(
+def job_for(
     specs: Sequence[TrialSpec], root: Path, address: str | None, remote: "Remote | None"
 ) -> Iterator[dict[str, Any]]:
     """What workers must know of this run, as plain values, while a bell stands ready to stop them."""
@@ -393,36 +315,7 @@ def _ring(name: str) -> None:
     ray.get(ray.get_actor(name, namespace="dtbench").ring.remote(), timeout=10)
 
 
-class _Bell:
-    """A worker's ear: asks now and then, and never waits for the answer."""
-
-    def __init__(self, name: str) -> None:
-        import ray
-
-        self.ray, self.rung, self.asked = ray, False, 0.0
-        self.answer: Any = None
-        try:
-            self.actor = ray.get_actor(name, namespace="dtbench")
-            self.rung = bool(ray.get(self.actor.was_rung.remote(), timeout=30))
-        except (ValueError, ray.exceptions.RayError):
-            self.actor = None  # its node is lost, and the driver with it
-
-    def __call__(self) -> bool:
-        """Whether the driver asked trials to stop."""
-        if self.rung or self.actor is None:
-            return self.rung
-        try:
-            if self.answer is None:
-                if time.monotonic() - self.asked > REPORT_SECONDS:
-                    self.asked, self.answer = time.monotonic(), self.actor.was_rung.remote()
-            elif self.ray.wait([self.answer], timeout=0)[0]:
-                self.rung, self.answer = bool(self.ray.get(self.answer)), None
-        except self.ray.exceptions.RayError:
-            self.actor = None
-        return self.rung
-
-
-def _resources(spec: TrialSpec, factor: float) -> Any:
+def bundles_for(spec: TrialSpec, factor: float) -> Any:
     """What Ray sets aside for a trial, `factor` times what it names, as far as a node has it."""
     from ray import tune
 
@@ -436,7 +329,7 @@ def _resources(spec: TrialSpec, factor: float) -> Any:
     return tune.PlacementGroupFactory([bundle, *[{"CPU": 1.0}] * extra])
 
 
-def _scratch(root: Path, remote: "Remote | None") -> tuple[str, Any]:
+def scratch_folder(root: Path, remote: "Remote | None") -> tuple[str, Any]:
     """A place for Tune's own files that all nodes reach; those of drivers that were killed here are removed."""
     if remote is not None:
         return remote.scratch()
@@ -449,7 +342,8 @@ def _scratch(root: Path, remote: "Remote | None") -> tuple[str, Any]:
     return tempfile.mkdtemp(prefix=f".tune-{host}-{os.getpid()}-", dir=root), None
 
 
-def _remove_scratch(scratch: str, remote: "Remote | None") -> None:
+def remove_scratch(scratch: str, remote: "Remote | None") -> None:
+    """Remove what `scratch_folder` gave."""
     if remote is not None:
         remote.remove_scratch(scratch)
     else:

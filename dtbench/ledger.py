@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from dtbench.errors import LedgerError, LedgerUnwritable
+from dtbench.ledger_shapes import check_file_name, check_labels, check_provenance, check_result, check_suite
 from dtbench.spec import TrialSpec
 
 EPISODES = "episodes.parquet"
@@ -265,6 +266,7 @@ def read_suite(path: Path) -> Mapping[str, Any]:
     found = _read_mapping(path)
     try:
         check_suite(found)
+        check_file_name(found["name"])
         for trial in found["trials"]:
             TrialSpec.from_json(trial)
     except BROKEN as error:
@@ -273,37 +275,11 @@ def read_suite(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def check_suite(suite: Mapping[str, Any]) -> None:
-    """Raise TypeError or KeyError where what a report reads of a suite is of another kind than a suite's."""
-    kinds = {"tasks": list, "contenders": dict, "seeds": list, "evaluation": dict, "published": list}
-    for key, kind in kinds.items():
-        if not isinstance(suite.get(key, kind()), kind):
-            raise TypeError(f"{key} is {suite[key]!r:.60}, not a {kind.__name__}")
-    texts = {key: suite.get(key) or "" for key in ("name", "title", "description", "preset")}
-    tasks = {f"tasks.{number}": task for number, task in enumerate(suite.get("tasks", ()))}
-    for key, text in {**texts, **tasks}.items():
-        if not isinstance(text, str):
-            raise TypeError(f"{key} is {text!r:.60}, not text")
-    if "name" in suite:
-        check_file_name(suite["name"])
-    for label, settings in suite["contenders"].items():
-        if not isinstance(settings, dict):
-            raise TypeError(f"contenders.{label} is {settings!r:.60}, not a mapping")
-
-
-def check_file_name(name: str) -> None:
-    """Raise LedgerError for a suite's name, after which files are called, that would lead to another folder."""
-    if not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
-        raise LedgerError(
-            f"{name!r:.100} is no name for a suite: its files would lie elsewhere. Rename it in the ledger."
-        )
-
-
 def _record(folder: Path) -> TrialRecord:
     return TrialRecord(
         _read_spec(folder),
-        _read_result(folder / "result.json"),
-        _read_mapping(folder / "provenance.json"),
+        _checked(folder / "result.json", check_result),
+        _checked(folder / "provenance.json", check_provenance),
         partial(read_episodes, folder / EPISODES),
         partial(_read_metrics, folder / "metrics.jsonl"),
         partial(_read_inspection, folder / "inspection.json"),
@@ -343,21 +319,20 @@ def _read_spec(folder: Path) -> TrialSpec:
     try:
         spec = TrialSpec.from_json(_read_mapping(path))
         key = spec.key
+        check_labels(spec)
     except BROKEN as error:
         raise LedgerError(_unreadable(path, error)) from error
     if folder.name.rpartition("-")[2] != key:
         raise LedgerError(_unreadable(path, f"it has the key {key}, and lies in a folder of another"))
-    labels = (spec.suite, spec.contender, spec.dataset_source, spec.open_from)
-    if not all(isinstance(label, str) for label in labels) or not isinstance(spec.resources, dict):
-        raise LedgerError(_unreadable(path, "its labels are no text"))
     return spec
 
 
-def _read_result(path: Path) -> Mapping[str, Any]:
+def _checked(path: Path, check: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
     found = _read_mapping(path)
-    numbers = (found.get(name) or 0 for name in ("seconds", "steps", "parameters"))
-    if not isinstance(found.get("action_mode"), str) or not all(isinstance(n, int | float) for n in numbers):
-        raise LedgerError(_unreadable(path, "it is not what a finished trial writes"))
+    try:
+        check(found)
+    except TypeError as error:
+        raise LedgerError(_unreadable(path, error)) from error
     return found
 
 

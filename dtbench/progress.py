@@ -34,6 +34,7 @@ from dtbench.data.download import OnBytes
 from dtbench.errors import UnknownName
 from dtbench.ledger import EPISODES, MOST_FAILURES, Ledger, read_episodes
 from dtbench.spec import TrialSpec
+from dtbench.storage import name_of
 from dtbench.suite import Suite, load_suite
 from dtbench.suite_document import suite_names
 
@@ -172,13 +173,19 @@ def download_bar(name: str) -> Iterator[OnBytes]:
         yield lambda done, total: bar.update(row, completed=done, total=total, visible=True)
 
 
-def say_scores(finals: pd.DataFrame, contenders: Sequence[str], tasks: Sequence[str]) -> None:
+def say_scores(
+    finals: pd.DataFrame, contenders: Sequence[str], tasks: Sequence[str], diverged: Mapping[tuple[str, str], int]
+) -> None:
     """The suite's scores so far: means over training seeds at the last checkpoint, n seeds; holes stay holes.
 
     A line for each contender, or for each task where those are more: a table that is too wide cannot be read.
+    `diverged` counts the seeds of a (contender, task) that did.
     """
     groups = finals.groupby(["contender", "task"]).score.agg(["mean", "count"])
-    cells = {key: f"{row['mean']:.1f} ({int(row['count'])})" for key, row in groups.iterrows()}
+    cells = {key: f"{count} diverged" for key, count in diverged.items()}
+    for key, row in groups.iterrows():
+        besides = f", {cells[key]}" if key in cells else ""
+        cells[key] = f"{row['mean']:.1f} ({int(row['count'])}{besides})"
     tall = len(tasks) > len(contenders)
     lines, columns = (tasks, contenders) if tall else (contenders, tasks)
     table = Table("task" if tall else "contender")
@@ -266,7 +273,7 @@ def list_runs(results: Path) -> None:
     records = list(Ledger(results / "runs").records())
     for record in records:
         print(f"{record.spec.key}  {_name(record.spec):<48} {record.result.get('seconds', 0.0):>8.1f} s")
-    print(f"{len(records)} finished trials in {results / 'runs'}")
+    print(f"{len(records)} finished trials in {name_of(results)}")
 
 
 def show_trial(key: str, results: Path) -> None:

@@ -34,6 +34,11 @@ def algorithm_names() -> list[str]:
     return sorted(_points(ALGORITHMS))
 
 
+def algorithm_packages() -> set[str]:
+    """The packages that the registered algorithms are in."""
+    return {point.module.partition(".")[0] for point in _points(ALGORITHMS).values()}
+
+
 def algorithm_class(name: str) -> "type[Algorithm]":
     """The class of a registered name, or of "file_or_module:Class".
 

@@ -165,6 +165,8 @@ def _check_resume(algorithm: Algorithm, dataset: TrajectoryDataset) -> None:
         state: dict[str, Any] = torch.load(buffer, weights_only=True)
     except Exception as error:
         raise InvalidAlgorithm(f"state_dict holds more than tensors and plain values: {error}") from error
+    if not getattr(whole, "resumable", True):
+        return
     resumed.load_state_dict(state)
     history = toy_history(dataset, batch=4, context=whole.context, steps=2)
     for _ in range(STEPS):

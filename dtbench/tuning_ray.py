@@ -25,17 +25,17 @@ def run_with_ray(plan: Plan, journal: Journal, proposals: Proposals, say: Say, *
     left = plan.asked - sum(sample.state in ENDED for sample in journal.record.samples)
     if left < 1:
         return
-    with cluster.ray_started(address), execution._job(plan.specs, plan.root, address, None) as job:
+    with cluster.ray_started(address), execution.job_for(plan.specs, plan.root, address, None) as job:
         if address:
             cluster.check_nodes(job)
-        scratch, filesystem = execution._scratch(plan.root.resolve(), None)
+        scratch, filesystem = execution.scratch_folder(plan.root.resolve(), None)
         search = _Search(plan, journal, proposals, say)
         scheduler = _scheduler(plan)
         search.replay(scheduler)
         try:
             tune.Tuner(
                 tune.with_resources(
-                    tune.with_parameters(_trainable, plan=plan, job=job), execution._resources(plan.specs[0], 1.0)
+                    tune.with_parameters(_trainable, plan=plan, job=job), execution.bundles_for(plan.specs[0], 1.0)
                 ),
                 tune_config=tune.TuneConfig(
                     search_alg=_searcher(search),
@@ -54,7 +54,7 @@ def run_with_ray(plan: Plan, journal: Journal, proposals: Proposals, say: Say, *
                 ),
             ).fit()
         finally:
-            execution._remove_scratch(scratch, None)
+            execution.remove_scratch(scratch, None)
 
 
 @dataclass(frozen=True, slots=True)

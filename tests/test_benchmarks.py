@@ -32,3 +32,14 @@ def test_stored_frames_take_a_byte_a_pixel_and_learners_say_what_they_hold(tmp_p
     for sizes in found["learners"].values():
         assert 0 < sizes["peak_anonymous_bytes"] < sizes["peak_resident_bytes"]
     assert json.loads((tmp_path / "memory.json").read_text()) == found
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_trials_with_ray_are_held_against_trials_without_it(tmp_path: Path) -> None:
+    sizes = ("--trials", "2", "--budget", "2", "--idle", "2", "--cores", "2")
+    found = printed("sweep_overhead.py", *sizes, "--out", str(tmp_path / "overhead.json"))
+    assert found["sizes"] == {"trials": 2, "budget": 2, "cores": 2, "idle": 2}
+    assert 0 < found["seconds"]["a_trial_alone"] < found["seconds"]["with_ray"]
+    assert {"ratio_to_alone", "ratio_to_processes_at_once", "overhead_seconds"} <= set(found)
+    assert json.loads((tmp_path / "overhead.json").read_text()) == found

@@ -328,7 +328,7 @@ def test_data_that_take_long_are_named(
 
 def test_a_table_of_many_tasks_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     finals = pd.DataFrame({"contender": ["DT", "DT"], "task": ["b", "b"], "score": [10.0, 20.0]})
-    progress.say_scores(finals, ["DT", "BC"], ["a", "b", "c"])
+    progress.say_scores(finals, ["DT", "BC"], ["a", "b", "c"], {("DT", "c"): 2})
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ b")]
     assert line.split() == ["│", "b", "│", "15.0", "(2)", "│", "not", "run", "│"]
 

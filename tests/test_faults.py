@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from dtbench import execution, ledger, processes, trial
+from dtbench import execution, ledger, processes, trial, worker
 from dtbench.errors import LedgerError, LedgerUnwritable
 from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
@@ -202,7 +202,7 @@ WORKER, NODE, MEMORY = ({"cause": cause} for cause in ("worker died", "node lost
     ],
 )
 def test_each_cause_of_a_death_has_its_own_remedy(deaths: list[Any], roomy: bool, verdict: str) -> None:
-    assert execution.after_deaths(deaths, roomy=roomy) == verdict
+    assert worker.after_deaths(deaths, roomy=roomy) == verdict
 
 
 def test_causes_are_told_apart_by_what_ray_says_and_whether_the_node_answers() -> None:

@@ -20,12 +20,11 @@ from dtbench.ledger import (
     BROKEN,
     TrialRecord,
     Unfinished,
-    check_file_name,
-    check_suite,
     write_bytes,
     write_frame,
     write_json,
 )
+from dtbench.ledger_shapes import check_file_name, check_labels, check_provenance, check_result, check_suite
 from dtbench.spec import TrialSpec
 
 REMARKS = "remarks"  # `<suite>/remarks.md`: what people wrote about the results, shown with them
@@ -77,7 +76,7 @@ def read_archive(folder: Path, name: str) -> SuiteResults:
         check_suite(about["suite"])
         records = tuple(_record(line, about["provenances"], episodes, metrics) for line in _done(lines))
         unfinished = tuple(
-            Unfinished(TrialSpec.from_json(line["spec"]), line["state"], line["error"], str(line.get("cause", "")))
+            Unfinished(_spec(line), line["state"], line["error"], str(line.get("cause", "")))
             for line in lines
             if line["state"] != "done"
         )
@@ -115,10 +114,12 @@ def _record(
     episodes: TrialTable,
     metrics: TrialTable,
 ) -> TrialRecord:
-    spec = TrialSpec.from_json(line["spec"])
+    spec = _spec(line)
     if spec.key not in episodes:
         raise KeyError(f"no episodes of trial {spec.key}")
     provenance = {**provenances[line["provenance"]], **{key: line[key] for key in _TIMES if key in line}}
+    check_result(line["result"])
+    check_provenance(provenance)
     return TrialRecord(
         spec,
         line["result"],
@@ -127,6 +128,14 @@ def _record(
         partial(metrics.of, spec.key),
         partial(dict, line.get("inspection") or {}),
     )
+
+
+def _spec(line: Mapping[str, Any]) -> TrialSpec:
+    spec = TrialSpec.from_json(line["spec"])
+    check_labels(spec)
+    if spec.key != line["spec"]["key"]:
+        raise KeyError(f"trial {line['spec']['key']!r:.40} has the key {spec.key}")
+    return spec
 
 
 def _check_digits(results: SuiteResults, path: Path) -> None:

@@ -55,6 +55,11 @@ def folder_of(text: str) -> Path:
         raise InvalidValue(f"{text!r} is no folder: {error}. Set the variable to one that exists.") from error
 
 
+def data_root() -> Path:
+    """Where datasets are kept, and what is made of them: `root` by its public name."""
+    return root()
+
+
 def open_or_make(name: str, make: Callable[[], TrajectoryDataset]) -> TrajectoryDataset:
     """Open the dataset `name`, or make it and keep it first. Concurrent makers agree on one winner."""
     folder = root() / _safe(name)

@@ -34,6 +34,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=int, default=600, help="gradient steps of a trial")
     parser.add_argument("--seeds", type=int, default=4, help="trials of each of three contenders")
+    parser.add_argument(
+        "--longest", type=float, default=20.0, help="seconds between two kills; on a busy machine more"
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="an end to it all, reached or not")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary one otherwise")
     asked = parser.parse_args()
@@ -124,7 +127,7 @@ class Campaign:
             if time.monotonic() > deadline:
                 driver.kill()
                 raise Broken(f"{results.name}: a command took more than ten minutes")
-            moment = self.rng.uniform(0.5, 12.0)
+            moment = self.rng.uniform(0.5, self.asked.longest)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 driver.wait(timeout=moment)
             self.look(results, seen)
