@@ -30,7 +30,7 @@ def export(dataset: TrajectoryDataset) -> Path:
     RLlib's modules expect them. `terminateds` is the environment's end, `truncateds` a cut-off, whose `new_obs`
     repeats `obs` because nobody knows it. Rows are shuffled once, since RLlib makes its batches of neighbours.
     """
-    folder = data_root() / f"rllib-{dataset.digest[:16]}-recipe{RECIPE}"
+    folder: Path = data_root() / f"rllib-{dataset.digest[:16]}-recipe{RECIPE}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))

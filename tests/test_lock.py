@@ -38,7 +38,7 @@ def written_by_another_machine(root: Path, **changes: Any) -> None:
 
 
 def test_a_second_run_is_told_who_holds_the_ledger(tmp_path: Path, other: subprocess.Popen[str]) -> None:
-    with pytest.raises(LedgerError, match=f"in use by a run on .*process {other.pid}.*--results") as caught:
+    with pytest.raises(LedgerError, match=rf"in use by a run on .*process {other.pid}.*--results") as caught:
         lock.hold(tmp_path).__enter__()
     assert "\n" not in str(caught.value)
     found = lock.holder(tmp_path)

@@ -19,7 +19,7 @@ def test_resources_are_overrides_of_the_suite() -> None:
     "text", ["", "cpu", "cpu=", "cpu=x", "tpu=1", "cpu=1,cpu=2", "gpu=-1", "cpu=auto", "cpu=1e3", ","]
 )
 def test_what_is_no_resource_is_told_in_one_line(text: str) -> None:
-    with pytest.raises(InvalidValue, match="write cpu=2,gpu=0.25") as caught:
+    with pytest.raises(InvalidValue, match=r"write cpu=2,gpu=0\.25") as caught:
         as_overrides(text)
     assert "\n" not in str(caught.value)
 
