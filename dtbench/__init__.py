@@ -7,8 +7,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dtbench.algorithm import Algorithm, DiscreteLearner, History, Learner, Metrics
+    from dtbench.cluster import ray_started
     from dtbench.data.images import ImageScale, image_scale, is_image
     from dtbench.data.sampling import Transitions, TransitionSampler, Windows, WindowSampler
+    from dtbench.data.store import data_root
     from dtbench.data.trajectories import TrajectoryDataset, make_dataset
     from dtbench.decision_transformer.model import CausalTransformer
     from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
