@@ -7,7 +7,7 @@ PEERS := .venv-peers
 RLIABLE := .venv-rliable
 S3 := .venv-s3
 
-.PHONY: install demo test check lint format wheel peers rliable s3 chaos d4rl docs system report clean
+.PHONY: install demo test check lint format wheel peers rliable s3 cluster chaos d4rl docs system report clean
 
 ## Train DT, BC and CQL on Key-to-Door, Hopper and Pong through Ray Tune, on data made here: asks no server for anything
 ## but the packages. Prints a table and the path of the report.
@@ -69,6 +69,10 @@ $(S3)/.installed:
 	$(PYTHON) -m venv $(S3)
 	$(S3)/bin/python -m pip install --quiet --disable-pip-version-check 'moto[s3]==5.2.5' flask==3.1.3 flask-cors==6.0.5
 	touch $@
+
+## The tests that start a Ray of several nodes, or RLlib: some minutes more.
+cluster: $(INSTALLED)
+	$(BIN)/python -m pytest -m cluster
 
 ## Drivers, workers and nodes killed at random moments, CHAOS of them; about a quarter of a minute each.
 CHAOS ?= 50

@@ -211,6 +211,8 @@ class Ledger:
         """
         path = self.root / "suites" / f"{_slug(document['name'])}.json"
         earlier = read_suite(path) if path.exists() else {}
+        if earlier and earlier.get("name") != document["name"]:
+            raise LedgerError(f"{path} is of suite {earlier.get('name')!r}: rename it or {document['name']!r}.")
         trials = {trial["key"]: trial for trial in document["trials"]}
         if all(earlier.get(key) == document[key] for key in ("preset", "overrides", "contenders", "evaluation")):
             kept = [trial for trial in earlier["trials"] if trial["seed"] in document["seeds"]]

@@ -13,7 +13,7 @@ from tests.chaos import sweep
 from tests.tiny_ledger import spec_of
 
 
-@pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.timeout(1500)
 def test_a_sweep_that_loses_a_node_ends_with_the_table_of_an_undisturbed_one(tmp_path: Path) -> None:
     file = sweep.write_suite(tmp_path, sweep.suite("lost", budget=400, seeds=8))

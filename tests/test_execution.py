@@ -140,6 +140,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_a_running_cluster_of_two_nodes_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else every node and driver needs the head's token file

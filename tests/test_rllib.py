@@ -215,7 +215,7 @@ def begin(data_folder: Path) -> Iterator[Begin]:
 
 
 @with_rllib
-@pytest.mark.ray
+@pytest.mark.cluster
 def test_bc_learns_an_action_for_each_observation(begin: Begin) -> None:
     dataset = toy_dataset(discrete_actions=True, discrete_observations=True)
     simple = make_dataset(
@@ -235,7 +235,7 @@ def test_bc_learns_an_action_for_each_observation(begin: Begin) -> None:
 
 
 @with_rllib
-@pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.parametrize("algorithm", [RLlibMARWIL(**SMALL), RLlibCQL(**SMALL), RLlibIQL(**SMALL)])
 def test_rllib_trains_the_steps_that_were_counted_and_acts_within_bounds(algorithm: Any, begin: Begin) -> None:
     learner = begin(algorithm, toy_dataset(discrete_actions=False))
@@ -258,7 +258,7 @@ def test_rllib_trains_the_steps_that_were_counted_and_acts_within_bounds(algorit
 
 
 @with_rllib
-@pytest.mark.ray
+@pytest.mark.cluster
 def test_a_suite_runs_rllib_in_a_trial_of_ray_tune(tmp_path: Path) -> None:
     main = "from dtbench.cli import main; main()"
     suite = ["--suite", "rllib-key-to-door", "--preset", "smoke", "-c", "RLlib BC"]
