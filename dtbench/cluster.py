@@ -60,6 +60,8 @@ def ray_started(address: str | None = None) -> Iterator[None]:
     os.environ.update(QUIET)
     home = os.environ.get("HOME")
     if address is None:
+        if os.environ.get("RAY_AUTH_MODE") == "token" and "RAY_AUTH_TOKEN" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(Path("~/.ray/auth_token").expanduser()))
         os.environ["HOME"] = str(ray_home)
     else:
         use_token()
