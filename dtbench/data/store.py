@@ -75,9 +75,13 @@ def open_or_make(name: str, make: Callable[[], TrajectoryDataset]) -> Trajectory
 @contextmanager
 def _one_maker(folder: Path) -> Iterator[None]:
     """Let the trials of a node wait for the one that makes a dataset; the lock goes with its process."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("w")
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    with opened as file:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system that knows no locks: `save` lets one of them win
                 fcntl.flock(file, fcntl.LOCK_EX)
