@@ -60,7 +60,8 @@ def ray_started(address: str | None = None) -> Iterator[None]:
     os.environ.update(QUIET)
     home = os.environ.get("HOME")
     if address is None:
-        if os.environ.get("RAY_AUTH_MODE") == "token" and "RAY_AUTH_TOKEN" not in os.environ:
+        # Ray's own default for a Ray of one's own, said aloud: a second start in one process would look for a token.
+        if os.environ.setdefault("RAY_AUTH_MODE", "disabled") == "token" and "RAY_AUTH_TOKEN" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(Path("~/.ray/auth_token").expanduser()))
         os.environ["HOME"] = str(ray_home)
     else:
