@@ -17,7 +17,7 @@ from dtbench.data import store
 from dtbench.errors import LedgerUnwritable
 from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
-from dtbench.trial import run_trial
+from dtbench.trial import Stop, go_on, run_trial
 from dtbench.worker import ledger_of, trainable
 
 if TYPE_CHECKING:  # pyarrow's file systems are for results on a URI
@@ -28,12 +28,6 @@ FINAL = ("done", "diverged", "failed", "stopped")
 
 OnProgress = Callable[[TrialSpec, str, int, float | None], None]
 """(trial, "running" | "done" | "failed" | "diverged" | "stopped" | "lost", steps done, latest score)"""
-Stop = Callable[[], bool]
-
-
-def go_on() -> bool:
-    """Never ask trials to stop."""
-    return False
 
 
 def run_locally(
@@ -188,8 +182,7 @@ class _Sweep:
         if not self.stop():
             return False
         if self.outstanding is None:
-            self.outstanding = set(self.running)
-            _ring(self.job["bell"])
+            self.outstanding = set(self.running) if _ring(self.job["bell"]) else set()
         self.outstanding &= self.running
         return not self.outstanding
 
@@ -309,10 +302,15 @@ def _hang_bell(name: str) -> Any:
     return ray.remote(Bell).options(name=name, namespace="dtbench", num_cpus=0, scheduling_strategy=here).remote()
 
 
-def _ring(name: str) -> None:
+def _ring(name: str) -> bool:
+    """Ring; False where the bell is gone, and with it all hope that trials hear of it."""
     import ray
 
-    ray.get(ray.get_actor(name, namespace="dtbench").ring.remote(), timeout=10)
+    try:
+        ray.get(ray.get_actor(name, namespace="dtbench").ring.remote(), timeout=10)
+    except (ValueError, ray.exceptions.RayError):
+        return False
+    return True
 
 
 def bundles_for(spec: TrialSpec, factor: float) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from dtbench.errors import LedgerError, LedgerUnwritable
+from dtbench.errors import DAMAGED, LedgerError, LedgerUnwritable
 from dtbench.ledger_shapes import check_file_name, check_labels, check_provenance, check_result, check_suite
 from dtbench.spec import TrialSpec
 
@@ -23,20 +23,6 @@ EPISODES = "episodes.parquet"
 STATES = ("done", "diverged", "failed", "partial", "missing")
 ROOM = 32 * 2**20  # bytes that must be free before anything runs
 MOST_FAILURES = 3  # a trial that failed so often is left alone, unless it is asked for again
-
-# What json, pandas and pyarrow say of damaged files.
-BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-    MemoryError,
-    NotImplementedError,
-)
 
 
 def check_disk(results: Path) -> None:
@@ -271,7 +257,7 @@ def read_suite(path: Path) -> Mapping[str, Any]:
         check_file_name(found["name"])
         for trial in found["trials"]:
             TrialSpec.from_json(trial)
-    except BROKEN as error:
+    except DAMAGED as error:
         why = f"{type(error).__name__} {error}"
         raise LedgerError(f"cannot read {path}: {why}. Delete it and run the suite again: its trials stay.") from error
     return found
@@ -292,7 +278,7 @@ def read_episodes(path: Path) -> pd.DataFrame:
     """The table of a trial's episodes; raise LedgerError where it cannot be read, or lacks what all of them have."""
     try:
         rows = pd.read_parquet(path)
-    except BROKEN as error:
+    except DAMAGED as error:
         raise LedgerError(_unreadable(path, error)) from error
     lacking = sorted({"step", "target", "episode", "return", "length", "score"} - {*rows.columns})
     if lacking:
@@ -307,7 +293,7 @@ def _read_metrics(path: Path) -> pd.DataFrame:
             if not isinstance(value, int | float | None):
                 raise TypeError(f"{value!r:.40} is no number")
         return pd.DataFrame(rows)
-    except BROKEN as error:
+    except DAMAGED as error:
         raise LedgerError(_unreadable(path, error)) from error
 
 
@@ -322,7 +308,7 @@ def _read_spec(folder: Path) -> TrialSpec:
         spec = TrialSpec.from_json(_read_mapping(path))
         key = spec.key
         check_labels(spec)
-    except BROKEN as error:
+    except DAMAGED as error:
         raise LedgerError(_unreadable(path, error)) from error
     if folder.name.rpartition("-")[2] != key:
         raise LedgerError(_unreadable(path, f"it has the key {key}, and lies in a folder of another"))
@@ -341,7 +327,7 @@ def _checked(path: Path, check: Callable[[Mapping[str, Any]], None]) -> Mapping[
 def _read_mapping(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except BROKEN as error:
+    except DAMAGED as error:
         raise LedgerError(_unreadable(path, error)) from error
     if not isinstance(found, dict):
         raise LedgerError(_unreadable(path, f"it holds {found!r:.40}, not a mapping"))

@@ -83,6 +83,35 @@ def beats(read: Callable[[], Beats | None], seconds: float = WATCH_SECONDS) -> b
     return False
 
 
+@contextmanager
+def beating(beat: Callable[[int], None]) -> Iterator[None]:
+    """Call `beat` with 1, 2, 3, ... every BEAT_SECONDS from a thread of its own."""
+    ended = threading.Event()
+
+    def count() -> None:
+        number = 0
+        while not ended.wait(BEAT_SECONDS):
+            number += 1
+            beat(number)
+
+    thread = threading.Thread(target=count, daemon=True, name="ledger-lock")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def understood(text: str | bytes) -> dict[str, Any] | None:
+    """What a holder wrote of itself; None for what is nobody's description."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and {"host", "process", "began"} <= found.keys() else None
+
+
 def description(beat: int) -> dict[str, Any]:
     """What a holder writes of itself."""
     return {**processes.this_process(), "command": " ".join(sys.argv[1:])[:500], "beat": beat}
@@ -111,23 +140,12 @@ def _locked(root: Path) -> IO[str]:
 @contextmanager
 def _beating(path: Path) -> Iterator[None]:
     """Keep this process's description in the lock's file, counting; remove the file at the end."""
-    ended = threading.Event()
     first = description(0)
-
-    def beat() -> None:
-        count = 0
-        while not ended.wait(BEAT_SECONDS):
-            count += 1
-            _write(path, {**first, "beat": count})
-
     _write(path, first)
-    thread = threading.Thread(target=beat, daemon=True, name="ledger-lock")
-    thread.start()
     try:
-        yield
+        with beating(lambda count: _write(path, {**first, "beat": count})):
+            yield
     finally:
-        ended.set()
-        thread.join()
         path.unlink(missing_ok=True)
 
 
@@ -140,8 +158,6 @@ def _write(path: Path, content: Beats) -> None:
 
 def _read(root: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads((root / NAME).read_text())
-    except (OSError, ValueError):
+        return understood((root / NAME).read_bytes())
+    except OSError:
         return None
-    whole = isinstance(found, dict) and {"host", "process", "began"} <= found.keys()
-    return found if whole else None

@@ -12,7 +12,6 @@ import platform
 import re
 import shutil
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -219,12 +218,7 @@ def _patiently(push: Callable[[], None]) -> None:
 
 
 def _lock_of(remote: Remote) -> dict[str, Any] | None:
-    try:
-        found = json.loads(remote.read(LOCK) or b"")
-    except ValueError:
-        return None
-    whole = isinstance(found, dict) and {"host", "process", "began"} <= found.keys()
-    return found if whole else None
+    return lock.understood(remote.read(LOCK) or b"")
 
 
 def _works(remote: Remote, found: Mapping[str, Any]) -> bool:
@@ -236,27 +230,19 @@ def _works(remote: Remote, found: Mapping[str, Any]) -> bool:
 @contextmanager
 def _beating(remote: Remote, own: Mapping[str, Any]) -> Iterator[None]:
     """Count in the lock while it is ours; remove it at the end."""
-    ended = threading.Event()
 
     def ours() -> bool:
         return bool((_lock_of(remote) or {}).get("token") == own["token"])
 
-    def beat() -> None:
-        count = 0
-        while not ended.wait(lock.BEAT_SECONDS):
-            count += 1
-            with contextlib.suppress(LedgerError):  # the trials' own writes tell of a server that is gone
-                if not ours():
-                    return
+    def beat(count: int) -> None:
+        with contextlib.suppress(LedgerError):  # the trials' own writes tell of a server that is gone
+            if ours():
                 _write_lock(remote, {**own, "beat": count})
 
-    thread = threading.Thread(target=beat, daemon=True, name="remote-lock")
-    thread.start()
     try:
-        yield
+        with lock.beating(beat):
+            yield
     finally:
-        ended.set()
-        thread.join()
         with contextlib.suppress(LedgerError):
             if ours():
                 remote.delete(LOCK)

@@ -70,13 +70,13 @@ def run_trial(
     if ledger.state(spec) == "done":
         return "done"
     folder = ledger.begin(spec)
-    keep = keep or _keep_nothing_else
+    keep = keep or keep_here
     torch.set_num_threads(max(1, int(spec.resources.get("cpu", 1))))
     attempt = _Attempt(folder)
     try:
         seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
         trial = _Trial(spec, folder, report or _silent, attempt=attempt, keep=keep, checkpoint_seconds=seconds)
-        if not trial.run(stop or _go_on):
+        if not trial.run(stop or go_on):
             attempt.stop()
             keep(folder)
             return "stopped"
@@ -355,9 +355,10 @@ def _silent(step: int, score: float | None) -> None:
     """Report to nobody."""
 
 
-def _keep_nothing_else(folder: Path) -> None:
+def keep_here(folder: Path) -> None:
     """The ledger's folder is all there is."""
 
 
-def _go_on() -> bool:
+def go_on() -> bool:
+    """Never ask trials to stop."""
     return False

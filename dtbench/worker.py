@@ -12,7 +12,7 @@ from dtbench import cluster
 from dtbench.errors import LedgerUnwritable
 from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
-from dtbench.trial import run_trial
+from dtbench.trial import Keep, keep_here, run_trial
 
 if TYPE_CHECKING:  # pyarrow's file systems are for results on a URI
     from dtbench.remote import Remote
@@ -60,19 +60,15 @@ def after_deaths(deaths: Sequence[Mapping[str, Any]], *, roomy: bool) -> str:
 
 
 @contextmanager
-def ledger_of(spec: TrialSpec, root: str, remote: "Remote | None") -> Iterator[tuple[Path, Callable[[Path], None]]]:
+def ledger_of(spec: TrialSpec, root: str, remote: "Remote | None") -> Iterator[tuple[Path, Keep]]:
     """The ledger that a trial is run in, and what to call when its folder was written to."""
     if remote is None:
-        yield Path(root), _nothing
+        yield Path(root), keep_here
     else:
         from dtbench.storage import working_copy
 
         with working_copy(remote, spec) as (folder, keep):
             yield folder, keep
-
-
-def _nothing(folder: Path) -> None:
-    """The ledger's folder is all there is."""
 
 
 def _attempt(spec: TrialSpec, job: Mapping[str, Any], report: Callable[[int, float | None], None]) -> str:

@@ -486,8 +486,8 @@ SUITE = {
     "name": "toy",
     "tasks": ["key-to-door-1k"],
     "seeds": [0, 1],
-    "evaluation": {"episodes": 4, "every": 200},
-    "contenders": {"DT": DT | {"budget": 600}, "Random": {"algorithm": "random", "budget": 0}},
+    "evaluation": {"episodes": 4, "every": 300},
+    "contenders": {"DT": DT | {"budget": 1500}, "Random": {"algorithm": "random", "budget": 0}},
 }
 MAIN = "from dtbench.cli import main; main()"
 
@@ -517,6 +517,19 @@ def until(true: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.timeout(900)
+def test_a_run_on_s3_is_seen_by_others_while_it_is_at_work(tmp_path: Path, server: str) -> None:
+    endless = SUITE | {"contenders": {"DT": DT | {"budget": 10**6}}}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(endless, sort_keys=False))
+    run = ["run", "--suite", "toy.yaml", "--local", "--results", address(server, "busy")]
+    process = start(*run)
+    until(lambda: any("checkpoint.pt" in name for name in files(server, "busy")), process)
+    assert "running  missing" in said("status", "--results", address(server, "busy"))
+    said(*run, code=2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.timeout(900)
 def test_a_run_on_s3_that_is_killed_ends_with_the_table_of_a_run_here(tmp_path: Path, server: str) -> None:
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE, sort_keys=False))
     uri = address(server, "killed")
@@ -525,8 +538,6 @@ def test_a_run_on_s3_that_is_killed_ends_with_the_table_of_a_run_here(tmp_path: 
 
     process = start(*run, "--results", uri)
     until(lambda: any("checkpoint.pt" in name for name in files(server, "killed")), process)
-    assert "running  missing" in said("status", "--results", uri)
-    said(*run, "--results", uri, code=2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = files(server, "killed")

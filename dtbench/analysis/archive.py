@@ -15,9 +15,8 @@ import pandas as pd
 
 from dtbench.analysis.scores import SuiteResults, score_table, scores_text, write_scores
 from dtbench.analysis.trial_table import TrialTable, joined
-from dtbench.errors import LedgerError, UnknownName
+from dtbench.errors import DAMAGED, LedgerError, UnknownName
 from dtbench.ledger import (
-    BROKEN,
     TrialRecord,
     Unfinished,
     write_bytes,
@@ -84,7 +83,7 @@ def read_archive(folder: Path, name: str) -> SuiteResults:
         if remarks.exists():
             suite[REMARKS] = _checked(remarks, lambda path: path.read_text(encoding="utf-8"))
         results = SuiteResults(suite, records, unfinished, score_table(records, episodes), episodes)
-    except BROKEN as error:
+    except DAMAGED as error:
         raise LedgerError(_damaged(place, f"{type(error).__name__} {error}")) from error
     _check_digits(results, folder / f"{name}.csv")
     return results
@@ -155,7 +154,7 @@ def _rows(results: SuiteResults) -> list[str]:
 def _checked(path: Path, read: Any) -> Any:
     try:
         return read(path)
-    except BROKEN as error:
+    except DAMAGED as error:
         raise LedgerError(_damaged(path, str(error) or type(error).__name__)) from error
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data.trajectories import TrajectoryDataset, make_dataset
-from dtbench.errors import InvalidDataset, MissingDataset, one_line
+from dtbench.errors import DAMAGED, InvalidDataset, MissingDataset, one_line
 
 Array = NDArray[Any]
 KEYS = ("observations", "actions", "rewards", "terminals")
@@ -24,9 +24,6 @@ ACTION_ROUNDING = 1e-5  # how far an action may lie outside of its bounds, relat
 
 _MOST_PACKED = 1100  # to one: DEFLATE gets no further than 1032
 _UNWRITTEN = 2**26  # bytes that may be declared and left at their fill value, as of flags that are all False
-
-# What h5py says of damaged files.
-_BROKEN = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
 def read_d4rl(
@@ -113,7 +110,7 @@ def exported_source(path: Path) -> str | None:
     try:
         with h5py.File(path, "r") as file:
             told = {key: _own(path, file, f"metadata/{key}").asstr()[()] for key in ("written_by", "source")}
-    except (*_BROKEN, InvalidDataset):
+    except (*DAMAGED, InvalidDataset):
         return None
     source = told["source"]
     named = told["written_by"] == WRITER and isinstance(source, str) and re.fullmatch(r"[\w .:/+-]{1,80}", source)
@@ -127,7 +124,7 @@ def _read(path: Path) -> dict[str, Array]:
             columns = {key: _column(path, file, key) for key in present}
             _check_room(path, list(columns.values()))
             return {key: _values(path, key, column) for key, column in columns.items()}
-    except _BROKEN as error:
+    except DAMAGED as error:
         reason = one_line(str(error), 200).strip("'\"") or type(error).__name__
         raise InvalidDataset(
             f"{path} cannot be read as HDF5: {reason}. Delete it and fetch it again: it may be cut short."
@@ -186,7 +183,7 @@ def _memory() -> int:
 def _values(path: Path, key: str, column: Any) -> Array:
     try:
         array: Array = column[()]
-    except _BROKEN as error:
+    except DAMAGED as error:
         raise InvalidDataset(
             f"{path}: {key!r} cannot be read: {error}. Delete the file and fetch it again."
         ) from error

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dtbench.data import store
 from dtbench.data.download import check_reachable
 from dtbench.data.trajectories import TrajectoryDataset, make_dataset
-from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_line
+from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, one_line
 
 HUB = "https://huggingface.co"  # where Minari keeps its datasets
 FRAME = (84, 84)  # what an agent sees of a game
@@ -79,7 +79,7 @@ def describe(dataset_id: str) -> MinariSet:
     found = _opened(dataset_id)
     try:
         return _described(dataset_id, found)
-    except _BROKEN as error:
+    except (*DAMAGED, InvalidDataset) as error:
         raise InvalidDataset(_unreadable(dataset_id, error)) from error
 
 
@@ -224,7 +224,7 @@ def _opened(dataset_id: str) -> Any:
         )
     try:
         return minari.load_dataset(dataset_id)
-    except (*_BROKEN, ImportError) as error:
+    except (*DAMAGED, ImportError) as error:
         raise InvalidDataset(_unreadable(dataset_id, error)) from error
 
 
@@ -268,7 +268,7 @@ def _read(said: MinariSet, observation_space: gym.Space[Any], action_space: gym.
             action_space=action_space,
             info=_info(said),
         )
-    except _BROKEN as error:
+    except (*DAMAGED, InvalidDataset) as error:
         raise InvalidDataset(f"minari:{said.dataset_id}: {error}") from error
 
 
@@ -298,23 +298,8 @@ def _read_frames(
             frame_stack=frame_stack,
             extras={"raw_rewards": raw} if clip_rewards else {},
         )
-    except _BROKEN as error:
+    except (*DAMAGED, InvalidDataset) as error:
         raise InvalidDataset(f"minari:{said.dataset_id}: {error}") from error
-
-
-_BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    MemoryError,
-    InvalidDataset,
-)
 
 
 def _frame_reader(said: MinariSet, to_frame: ToFrame | None) -> Callable[[Array], Array]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from dtbench.data.trajectories import (
     statistics_card,
     validate,
 )
-from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset
+from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset
 
 try:
     import fcntl
@@ -147,7 +146,7 @@ def load(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
     try:
         dataset = _opened(folder)
         check_shapes(dataset)
-    except (*_BROKEN, InvalidDataset) as error:
+    except (*DAMAGED, InvalidDataset) as error:
         raise InvalidDataset(f"{folder} cannot be read: {str(error) or type(error).__name__}. {_REMEDY}") from error
     if verify:
         validate(dataset)
@@ -181,23 +180,6 @@ def _mapped(path: Path) -> Array:
     array: Array = np.lib.format.open_memmap(path, mode="r")
     return array
 
-
-# What json, numpy's parser of headers, and gymnasium's spaces say of damaged files.
-_BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    RecursionError,
-    NotImplementedError,
-    SyntaxError,
-    TokenError,
-)
 
 _REMEDY = "Delete that folder: generated data will be made again, files read again."
 

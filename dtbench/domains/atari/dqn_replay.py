@@ -17,13 +17,11 @@ import gzip
 import hashlib
 import os
 import tempfile
-import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import gymnasium as gym
@@ -32,7 +30,7 @@ from numpy.typing import NDArray
 
 from dtbench.data import store
 from dtbench.data.trajectories import TrajectoryDataset, make_dataset
-from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset
+from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset
 
 Array = NDArray[Any]
 
@@ -42,21 +40,6 @@ FRAME = (84, 84)
 
 _READER = 1  # part of an import's identity: raise it when the reader gives other arrays for the same files
 _ROWS = 1024  # frames held in memory at once: 7 MB
-# What gzip, zlib and numpy's parser of headers say of damaged files.
-_BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-    AttributeError,
-    SyntaxError,
-    TokenError,
-    MemoryError,
-    RecursionError,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +274,7 @@ def _opened(folder: Path, column: _Column, buffer: int) -> Iterator[_Rows]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except _BROKEN as error:
+    except DAMAGED as error:
         raise InvalidDataset(
             f"{path} cannot be read as a gzipped .npy: {str(error) or type(error).__name__}. {_REMEDY}"
         ) from error
