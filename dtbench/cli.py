@@ -72,7 +72,7 @@ def run(
 
     Ctrl-C once: trials write their checkpoints and end. Twice: at once. The same command goes on either way.
     """
-    from dtbench import progress
+    from dtbench import outcomes, plans, progress
     from dtbench.calibration import check_room
     from dtbench.cluster import check_address
     from dtbench.resources import as_overrides, sized
@@ -93,10 +93,10 @@ def run(
         if not local and address is None:
             check_room(missing)
         check_fit(missing)
-        progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))
-        progress.say_what_is_left_alone(specs, missing, ledger)
+        plans.say_what_will_run(chosen, specs, missing, why=plans.preset_reason(whole, suite, preset))
+        plans.say_what_is_left_alone(specs, missing, ledger)
         stopped = _run(whole, specs, missing, ledger, where)
-        progress.say_what_failed([spec for spec in missing if not stopped], ledger)
+        outcomes.say_what_failed([spec for spec in missing if not stopped], ledger)
     raise typer.Exit(130 if stopped else 0 if all(ledger.state(spec) == "done" for spec in specs) else 1)
 
 
@@ -118,7 +118,7 @@ def plan(
 
     Opens the datasets, and so makes or fetches those that are missing, as `run` would. Writes nothing else.
     """
-    from dtbench import progress
+    from dtbench import plans, progress
     from dtbench.ledger import Ledger
     from dtbench.suite import load_suite, narrow, trial_specs
 
@@ -128,9 +128,9 @@ def plan(
     with progress.preparing() as on_dataset:
         specs = trial_specs(chosen, on_dataset)
     missing = [spec for spec in specs if ledger.waiting(spec)]
-    progress.say_what_will_run(chosen, specs, missing, why=progress.preset_reason(whole, suite, preset))
-    progress.say_what_is_left_alone(specs, missing, ledger)
-    progress.say_plan(chosen, specs, ledger, try_learners=calibrate)
+    plans.say_what_will_run(chosen, specs, missing, why=plans.preset_reason(whole, suite, preset))
+    plans.say_what_is_left_alone(specs, missing, ledger)
+    plans.say_plan(chosen, specs, ledger, try_learners=calibrate)
 
 
 @app.command("list")
@@ -139,17 +139,17 @@ def list_(
     results: ResultsOption = Path("results"),
 ) -> None:
     """List what exists."""
-    from dtbench import progress
+    from dtbench import listings
 
-    listings: dict[str, Callable[[], None]] = {
-        "suites": progress.list_suites,
-        "tasks": progress.list_tasks,
-        "algorithms": progress.list_algorithms,
-        "runs": lambda: progress.list_runs(results),
+    known: dict[str, Callable[[], None]] = {
+        "suites": listings.list_suites,
+        "tasks": listings.list_tasks,
+        "algorithms": listings.list_algorithms,
+        "runs": lambda: listings.list_runs(results),
     }
-    if what not in listings:
-        raise UnknownName("listing", what, listings)
-    listings[what]()
+    if what not in known:
+        raise UnknownName("listing", what, known)
+    known[what]()
 
 
 for _command in (*COMMANDS, *LEDGER_COMMANDS, *TUNE_COMMANDS):
@@ -162,9 +162,9 @@ def show(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Print one trial: its spec, its scores over training, where it comes from, and its traceback if it failed."""
-    from dtbench import progress
+    from dtbench import listings
 
-    progress.show_trial(trial, results)
+    listings.show_trial(trial, results)
 
 
 @app.command()
@@ -212,7 +212,7 @@ def _run(
     whole: "Suite", specs: "list[TrialSpec]", missing: "list[TrialSpec]", ledger: "Ledger", where: _Where
 ) -> bool:
     """Run the trials, then bring the suite's scores up to date; True where it was told to stop before all ended."""
-    from dtbench import progress
+    from dtbench import outcomes
     from dtbench.analysis.material import final_rows
     from dtbench.storage import published
     from dtbench.suite import resolved_document
@@ -225,7 +225,7 @@ def _run(
         found = None if stopped else keep_scores(document, ledger, results)
     if found and found.records:
         diverged = Counter((u.spec.contender, u.spec.task) for u in found.unfinished if u.state == "diverged")
-        progress.say_scores(final_rows(found), list(document["contenders"]), document["tasks"], diverged)
+        outcomes.say_scores(final_rows(found), list(document["contenders"]), document["tasks"], diverged)
     return stopped
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from dtbench import Evaluator, calibration, progress
+from dtbench import Evaluator, calibration, listings, outcomes, plans, progress
 from dtbench.calibration import (
     Estimate,
     Speed,
@@ -213,14 +213,14 @@ def test_a_plan_says_what_is_measured_estimated_and_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(calibration, "time_learner", at_equal_speed)
-    monkeypatch.setattr(progress, "parallel_trials", lambda _: 2)
+    monkeypatch.setattr(plans, "parallel_trials", lambda _: 2)
     suite = suite_of(tmp_path)
     specs = trial_specs(suite)
     ledger = Ledger(tmp_path / "runs")
     finish(ledger, specs[2], 30.0)  # Random, seed 0
-    monkeypatch.setattr(progress, "_disk", lambda specs, ledger: "")
+    monkeypatch.setattr(plans, "_disk", lambda specs, ledger: "")
 
-    progress.say_plan(suite, specs, ledger, try_learners=True)
+    plans.say_plan(suite, specs, ledger, try_learners=True)
     said = capsys.readouterr().out
     assert "up to 21 s" in said  # DT: three trials of 7 s
     assert "up to 3 min 30 s" in said  # DT longer
@@ -230,7 +230,7 @@ def test_a_plan_says_what_is_measured_estimated_and_unknown(
     assert "With Ray on this machine, 2 at a time: up to 2 min 41 s." in said
     assert "an estimate from a calibration of" in said
 
-    progress.say_plan(suite, specs, ledger, try_learners=False)
+    plans.say_plan(suite, specs, ledger, try_learners=False)
     said = capsys.readouterr().out
     assert "To go: 1 min 00 s of trial time, and 6 trials of unknown length." in said
     assert "up to" not in said
@@ -241,7 +241,7 @@ def test_a_plan_says_where_no_trial_fits(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     suite = suite_of(tmp_path, resources={"cpu": 1, "gpu": 0.25})
-    progress.say_plan(suite, trial_specs(suite), Ledger(tmp_path / "runs"), try_learners=False)
+    plans.say_plan(suite, trial_specs(suite), Ledger(tmp_path / "runs"), try_learners=False)
     assert "each trial asks for cpu 1 and gpu 0.25" in capsys.readouterr().out
 
 
@@ -252,7 +252,7 @@ def test_generated_data_in_place_of_real_ones_are_said_aloud(capsys: pytest.Capt
         spec(task="hopper-expert-v2", dataset_source="d4rl"),
         spec(task="key-to-door-1k"),
     ]
-    progress.say_what_will_run(suite, specs, specs[1:], why="no GPU here")
+    plans.say_what_will_run(suite, specs, specs[1:], why="no GPU here")
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "d4rl: 3 trials, 1 done, 2 to run"
     assert said[1] == "preset cpu (no GPU here)"
@@ -266,7 +266,7 @@ def test_generated_data_in_place_of_real_ones_are_said_aloud(capsys: pytest.Capt
 def test_generated_atari_data_are_said_aloud_too(capsys: pytest.CaptureFixture[str]) -> None:
     suite = load_suite("atari", preset="cpu")
     specs = [spec(task="atari:pong"), spec(task="atari:qbert", dataset_source="dqn-replay")]
-    progress.say_what_will_run(suite, specs, specs)
+    plans.say_what_will_run(suite, specs, specs)
     loud, plain = capsys.readouterr().out.splitlines()[-2:]
     assert loud.startswith("data: GENERATED HERE, not DQN-replay: atari:pong (")
     assert plain == "data: dqn-replay (atari:qbert)"
@@ -279,7 +279,7 @@ def test_options_of_some_tasks_are_said_after_those_of_all(tmp_path: Path, capsy
         task_options={"steps": 100, "seed": 1},
         by_task={"hopper-*": {"task_options": {"physics": "v4"}}, "atari:*": {"task_options": {"steps": 7}}},
     )
-    progress.say_what_will_run(suite, [], [])
+    plans.say_what_will_run(suite, [], [])
     assert capsys.readouterr().out.splitlines()[1:] == [
         "task options: seed=1",
         "task options of atari:pong: steps=7",
@@ -291,17 +291,17 @@ def test_a_default_preset_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     suite = load_suite("d4rl")
     full = "--preset paper for the full protocol"
-    assert progress.preset_reason(suite, "d4rl", None) == f"no GPU here; {full}"
-    assert progress.preset_reason(suite, "d4rl", "cpu") == ""
-    assert progress.preset_reason(load_suite("graph"), "graph", None) == f"the suite's default; {full}"
+    assert plans.preset_reason(suite, "d4rl", None) == f"no GPU here; {full}"
+    assert plans.preset_reason(suite, "d4rl", "cpu") == ""
+    assert plans.preset_reason(load_suite("graph"), "graph", None) == f"the suite's default; {full}"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert progress.preset_reason(load_suite("d4rl"), "d4rl", None) == "a GPU is here"
+    assert plans.preset_reason(load_suite("d4rl"), "d4rl", None) == "a GPU is here"
 
 
 def test_a_suite_without_a_full_protocol_names_none(tmp_path: Path) -> None:
     suite = suite_of(tmp_path, presets={"tiny": None})
-    assert progress.preset_reason(suite, str(tmp_path / "toy.yaml"), None) == "the suite's default"
-    assert progress.preset_reason(suite_of(tmp_path), str(tmp_path / "toy.yaml"), None) == ""
+    assert plans.preset_reason(suite, str(tmp_path / "toy.yaml"), None) == "the suite's default"
+    assert plans.preset_reason(suite_of(tmp_path), str(tmp_path / "toy.yaml"), None) == ""
 
 
 class Impatient:
@@ -328,13 +328,13 @@ def test_data_that_take_long_are_named(
 
 def test_a_table_of_many_tasks_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     finals = pd.DataFrame({"contender": ["DT", "DT"], "task": ["b", "b"], "score": [10.0, 20.0]})
-    progress.say_scores(finals, ["DT", "BC"], ["a", "b", "c"], {("DT", "c"): 2})
+    outcomes.say_scores(finals, ["DT", "BC"], ["a", "b", "c"], {("DT", "c"): 2})
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ b")]
     assert line.split() == ["│", "b", "│", "15.0", "(2)", "│", "not", "run", "│"]
 
 
 def test_tasks_are_listed_by_domain_and_source(capsys: pytest.CaptureFixture[str]) -> None:
-    progress.list_tasks()
+    listings.list_tasks()
     said = capsys.readouterr().out
     assert said.index("d4rl: ") < said.index("data: d4rl, ") < said.index("hopper-medium-v2")
     assert "graph-0" in said
@@ -342,7 +342,7 @@ def test_tasks_are_listed_by_domain_and_source(capsys: pytest.CaptureFixture[str
 
 
 def test_algorithms_are_listed_with_their_presets(capsys: pytest.CaptureFixture[str]) -> None:
-    progress.list_algorithms()
+    listings.list_algorithms()
     said = capsys.readouterr().out
     lines = [line for line in said.splitlines() if line.split()[:2] == ["preset", "paper"]]
     assert any("context=20, " in line for line in lines)  # behaviour cloning's

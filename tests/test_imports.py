@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "shipped", "processes", "stopping", "plain_yaml"},
     {"spec", "suite_document", "overrides", "randomness", "data"},
-    {"algorithm"},
+    {"algorithm", "layers"},
     {"evaluation", "decision_transformer"},
     {"task"},
     {"domains", "registry"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"worker"},
     {"testing", "analysis", "execution", "calibration"},
     {"proposals", "tuning", "tuning_ray", "tuned_suite"},
-    {"progress", "doctor", "merge", "status"},
+    {"terminal", "progress", "plans", "outcomes", "listings", "doctor", "merge", "status"},
     {"inventory"},
     {"cli", "cli_data", "cli_ledger", "cli_report", "cli_tune"},
 ]
@@ -45,7 +45,7 @@ ONLY_IN = {
     "h5py": {"dtbench/data/hdf5.py"},
     "matplotlib": {"dtbench/analysis/data_card.py", "dtbench/analysis/figures/*.py"},
     "minari": {"dtbench/data/minari_sets.py"},
-    "rich": {"dtbench/progress.py", "dtbench/inventory.py"},
+    "rich": {f"dtbench/{name}.py" for name in ("terminal", "progress", "plans", "outcomes", "listings", "inventory")},
     "ale_py": {"dtbench/domains/atari/console.py"},
     "stable_baselines3": {"dtbench/domains/d4rl/training.py", "dtbench/domains/atari/training.py"},
     "typer": {"dtbench/cli*.py"},

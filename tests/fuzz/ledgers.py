@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from hypothesis import strategies as st
 
-from dtbench import progress
+from dtbench import listings
 from dtbench.analysis.archive import read_archive, write_archive
 from dtbench.analysis.material import gather
 from dtbench.analysis.places import keep_scores, load_results, placed_suites
@@ -82,8 +82,8 @@ def _acts(results: Path, ledger: Ledger) -> Iterator[Callable[[], object]]:
     for spec in specs:
         yield lambda spec=spec: ledger.waiting(spec)
         yield lambda spec=spec: _is_right(ledger, spec)
-        yield lambda spec=spec: progress.show_trial(spec.key, results)
-    yield lambda: progress.list_runs(results)
+        yield lambda spec=spec: listings.show_trial(spec.key, results)
+    yield lambda: listings.list_runs(results)
     yield lambda: status_of(results)
     yield lambda: placed_suites(ledger, results / "scores")
     yield lambda: _pages(results)
