@@ -1,0 +1,268 @@
+"""Networks that others publish for Decision Transformer, written down again: the layout of their work, not their code.
+
+transformers is installed and used as it is (`transformers_network`), CORL's where a checkout of it is given. All take
+the batch in the order (returns-to-go, observations, actions, timesteps, mask) and give predicted actions [B, T, ...].
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TransformersLayout(nn.Module):
+    """transformers' DecisionTransformerModel as it comes, with the paper's sizes, called as its own training does."""
+
+    def __init__(self, *, observed: int, acted: int, longest: int, width: int, layers: int, heads: int) -> None:
+        from transformers import DecisionTransformerConfig, DecisionTransformerModel
+        from transformers.utils import logging
+
+        super().__init__()
+        logging.set_verbosity_error()  # it warns of token ids that no Decision Transformer has
+        config = DecisionTransformerConfig(
+            state_dim=observed, act_dim=acted, max_ep_len=longest, hidden_size=width, n_layer=layers, n_head=heads
+        )
+        self.model = DecisionTransformerModel(config)  # its defaults: ReLU, dropout 0.1 three times
+
+    def forward(self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Any:
+        return self.model(
+            states=observations,
+            actions=actions,
+            rewards=None,
+            returns_to_go=returns[..., None],
+            timesteps=timesteps,
+            attention_mask=mask.long(),
+        ).action_preds
+
+
+class CORLLayout(nn.Module):
+    """How CORL lays its network out (tinkoff-ai/CORL, algorithms/offline/dt.py, commit 2c308c8).
+
+    Blocks before which norms stand, `nn.MultiheadAttention` with a boolean causal mask kept as a buffer and a padding
+    mask repeated for the three kinds of token, a dropout after attention, GELU, N(0, 0.02) for all weights; windows
+    padded on the right. Names are CORL's, so that `weights_for_ours` reads a checkout's network too.
+    """
+
+    def __init__(self, *, observed: int, acted: int, context: int, longest: int, width: int, layers: int, heads: int):
+        super().__init__()
+        self.timestep_emb = nn.Embedding(longest + context, width)
+        self.state_emb, self.action_emb = nn.Linear(observed, width), nn.Linear(acted, width)
+        self.return_emb = nn.Linear(1, width)
+        self.emb_norm, self.emb_drop = nn.LayerNorm(width), nn.Dropout(0.1)
+        self.blocks = nn.ModuleList(CORLBlock(3 * context, width, heads) for _ in range(layers))
+        self.out_norm = nn.LayerNorm(width)
+        self.action_head = nn.Sequential(nn.Linear(width, acted), nn.Tanh())
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+
+    def forward(
+        self, states: Tensor, actions: Tensor, returns_to_go: Tensor, time_steps: Tensor, padding_mask: Tensor
+    ) -> Tensor:
+        """`padding_mask` is True where a step is padding."""
+        batch, length = time_steps.shape
+        time = self.timestep_emb(time_steps)
+        kinds = (self.return_emb(returns_to_go[..., None]), self.state_emb(states), self.action_emb(actions))
+        tokens = torch.stack([kind + time for kind in kinds], dim=2).view(batch, 3 * length, -1)
+        tokens = self.emb_drop(self.emb_norm(tokens))
+        padding = torch.stack([padding_mask] * 3, dim=2).view(batch, 3 * length)
+        for block in self.blocks:
+            tokens = block(tokens, padding)
+        predicted: Tensor = self.action_head(self.out_norm(tokens)[:, 1::3])
+        return predicted
+
+
+class CORLBlock(nn.Module):
+    """One block of `CORLLayout`."""
+
+    def __init__(self, tokens: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.drop = nn.LayerNorm(width), nn.LayerNorm(width), nn.Dropout(0.1)
+        self.attention = nn.MultiheadAttention(width, heads, 0.1, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(0.1))
+        self.register_buffer("causal_mask", torch.ones(tokens, tokens, dtype=torch.bool).triu(1))
+
+    def forward(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        normed = self.norm1(tokens)
+        mixed = self.attention(
+            normed, normed, normed, attn_mask=self.causal_mask, key_padding_mask=padding, need_weights=False
+        )[0]
+        tokens = tokens + self.drop(mixed)
+        added: Tensor = tokens + self.mlp(self.norm2(tokens))
+        return added
+
+
+class CORLCalled(nn.Module):
+    """CORL's network, or the layout of it, that takes the batch in this project's order."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor
+    ) -> Tensor:
+        predicted: Tensor = self.network(observations, actions, returns, timesteps, ~mask)
+        return predicted
+
+
+def corl_from(checkout: Path, **sizes: int) -> nn.Module:
+    """The network of a checkout of CORL; raise RuntimeError where its file has none that can be made.
+
+    Only the classes of the network are taken: the file imports d4rl, gym and wandb, which this does not need.
+    """
+    path = checkout / "algorithms" / "offline" / "dt.py"
+    try:
+        text = path.read_text()
+        classes = re.findall(r"^class (?:TransformerBlock|DecisionTransformer)\(.*?(?=^\S)", text, re.M | re.S)
+        found: dict[str, Any] = {"nn": nn, "torch": torch, "F": F}
+        exec("from typing import *\n" + "".join(classes), found)
+        network: nn.Module = found["DecisionTransformer"](
+            state_dim=sizes["observed"],
+            action_dim=sizes["acted"],
+            seq_len=sizes["context"],
+            episode_len=sizes["longest"],
+            embedding_dim=sizes["width"],
+            num_layers=sizes["layers"],
+            num_heads=sizes["heads"],
+            attention_dropout=0.1,
+            residual_dropout=0.1,
+            embedding_dropout=0.1,
+        )
+    except (OSError, KeyError, TypeError, SyntaxError, NameError) as error:
+        raise RuntimeError(f"{path} has no network that can be made: {type(error).__name__}: {error}") from error
+    return network
+
+
+def corl_weights_for_ours(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of CORL's network by the names of `DecisionTransformerNetwork`, for equal outputs."""
+    names = {
+        "timestep_emb": "embed_timestep",
+        "state_emb": "embed_observation.encoder",
+        "action_emb": "embed_action",
+        "return_emb": "embed_return",
+        "emb_norm": "embed_norm",
+        "out_norm": "transformer.norm",
+        "action_head.0": "action_head.0",
+    }
+    in_block = {
+        "norm1": "norm_1",
+        "norm2": "norm_2",
+        "mlp.0": "mlp_in",
+        "mlp.2": "mlp_out",
+        "attention.in_proj": "attention.qkv",
+        "attention.out_proj": "attention.out",
+    }
+    renamed = {}
+    for name, value in network.state_dict().items():
+        module, kind = re.fullmatch(r"(.+)[._](weight|bias|mask)", name).groups()  # type: ignore[union-attr]
+        if module.startswith("blocks.") and kind != "mask":
+            _, number, rest = module.split(".", 2)
+            renamed[f"transformer.blocks.{number}.{in_block[rest]}.{kind}"] = value
+        elif kind != "mask":
+            renamed[f"{names[module]}.{kind}"] = value
+    return renamed
+
+
+class OfficialAtariLayout(nn.Module):
+    """The layout of the paper's public Atari code (kzl/decision-transformer, atari/mingpt/model_atari.py): minGPT.
+
+    Every head's query, key and value by three linear maps, weights of attention written out, a causal mask kept as a
+    buffer in each block, three `nn.Dropout`s, tokens put into a tensor of zeros one kind after another. One thing is
+    cheaper here: that code repeats its table of timesteps for every window before it takes one row from each.
+    Frames come as floats in [0, 1], as its loader gives them.
+    """
+
+    def __init__(self, *, actions: int, context: int, longest: int, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.state_encoder = nn.Sequential(
+            nn.Conv2d(4, 32, 8, stride=4),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, stride=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(3136, width),
+            nn.Tanh(),
+        )
+        self.ret_emb = nn.Sequential(nn.Linear(1, width), nn.Tanh())
+        self.action_embeddings = nn.Sequential(nn.Embedding(actions, width), nn.Tanh())
+        self.pos_emb = nn.Parameter(torch.zeros(3 * context, width))
+        self.global_pos_emb = nn.Parameter(torch.zeros(longest + 1, width))
+        self.drop = nn.Dropout(0.1)
+        self.blocks = nn.Sequential(*(OfficialBlock(3 * context, width, heads) for _ in range(layers)))
+        self.ln_f = nn.LayerNorm(width)
+        self.head = nn.Linear(width, actions, bias=False)
+
+    def forward(
+        self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """`timesteps` [B, T]: the first of a window counts in training, the last in acting; windows are full."""
+        batch, length = timesteps.shape
+        states = self.state_encoder(observations.flatten(0, 1)).view(batch, length, -1)
+        tokens = torch.zeros(batch, 3 * length, states.shape[-1], device=states.device)
+        tokens[:, ::3] = self.ret_emb(returns[..., None])
+        tokens[:, 1::3] = states
+        tokens[:, 2::3] = self.action_embeddings(actions)
+        time = self.global_pos_emb[timesteps[:, 0 if self.training else -1]]
+        hidden = self.blocks(self.drop(tokens + time[:, None] + self.pos_emb[: 3 * length]))
+        logits: Tensor = self.head(self.ln_f(hidden))
+        return logits[:, 1::3]
+
+
+class OfficialBlock(nn.Module):
+    """One block of `OfficialAtariLayout`."""
+
+    def __init__(self, tokens: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.key, self.query, self.value, self.proj = (nn.Linear(width, width) for _ in range(4))
+        self.attn_drop, self.resid_drop = nn.Dropout(0.1), nn.Dropout(0.1)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(0.1))
+        self.register_buffer("mask", torch.ones(tokens, tokens).tril()[None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self._attend(self.ln1(x))
+        added: Tensor = x + self.mlp(self.ln2(x))
+        return added
+
+    def _attend(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        query, key, value = (
+            made(x).view(batch, length, self.heads, -1).transpose(1, 2) for made in (self.query, self.key, self.value)
+        )
+        weights = (query @ key.transpose(-2, -1)) * (1.0 / math.sqrt(key.shape[-1]))
+        weights = weights.masked_fill(self.mask[:, :, :length, :length] == 0, float("-inf"))
+        mixed = self.attn_drop(F.softmax(weights, dim=-1)) @ value
+        out: Tensor = self.resid_drop(self.proj(mixed.transpose(1, 2).contiguous().view(batch, length, width)))
+        return out
+
+
+def official_weights_for_ours(network: OfficialAtariLayout) -> dict[str, Tensor]:
+    """The weights of the official layout by the names of our `WindowNetwork`, for equal outputs."""
+    state = network.state_dict()
+    renamed = {
+        "embed_place": state["pos_emb"],
+        "embed_timestep": state["global_pos_emb"],
+        "embed_action.0.weight": state["action_embeddings.0.weight"],
+        "action_head.weight": state["head.weight"],
+    }
+    in_block = {"ln1": "norm_1", "ln2": "norm_2", "mlp.0": "mlp_in", "mlp.2": "mlp_out", "proj": "attention.out"}
+    for kind in ("weight", "bias"):
+        renamed[f"embed_return.0.{kind}"] = state[f"ret_emb.0.{kind}"]
+        renamed[f"transformer.norm.{kind}"] = state[f"ln_f.{kind}"]
+        for layer in (0, 2, 4, 7):
+            renamed[f"embed_observation.encoder.{layer}.{kind}"] = state[f"state_encoder.{layer}.{kind}"]
+        for number in range(len(network.blocks)):
+            theirs, ours = f"blocks.{number}", f"transformer.blocks.{number}"
+            parts = [state[f"{theirs}.{part}.{kind}"] for part in ("query", "key", "value")]
+            renamed[f"{ours}.attention.qkv.{kind}"] = torch.cat(parts)
+            for name, own in in_block.items():
+                renamed[f"{ours}.{own}.{kind}"] = state[f"{theirs}.{name}.{kind}"]
+    return renamed
