@@ -31,6 +31,17 @@ class History:
     mask: Tensor  # [B, T] bool, False where padded
     encoded: bool = False  # whether the observations are what the learner's own encoder made of them
 
+    def of(self, rows: Tensor, begin: int = 0) -> "History":
+        """What these rows hold from slot `begin` on."""
+        return History(
+            observations=self.observations[rows, begin:],
+            actions=self.actions[rows, begin:],
+            returns_to_go=self.returns_to_go[rows, begin:],
+            timesteps=self.timesteps[rows, begin:],
+            mask=self.mask[rows, begin:],
+            encoded=self.encoded,
+        )
+
 
 class Learner(Protocol):
     """An algorithm at work on one dataset with one seed.
@@ -81,6 +92,36 @@ class EncodingLearner(Protocol):
 
         It holds until the next update, takes any number of rows and changes no random state. None where acting is to
         read the observations themselves. Slots of the history that are padded hold zeros, not encodings of zeros.
+        """
+        ...
+
+
+class Rollout(Protocol):
+    """What a learner keeps between the steps of games that are played together, so that little is computed twice.
+
+    It is asked once for every step from the first on, with the history of all games that were begun, in their order,
+    and `rows`, the rising numbers [B] of those still played. It holds until the learner's next update.
+    """
+
+    def act(self, history: History, rows: Tensor) -> Tensor:
+        """Choose the actions of the present of these rows, [B, *action]."""
+        ...
+
+    def action_logits(self, history: History, rows: Tensor) -> Tensor:
+        """What `DiscreteLearner` gives for these rows, [B, actions]; asked of such learners alone."""
+        ...
+
+
+@runtime_checkable
+class CachingLearner(Protocol):
+    """A learner that acts faster when it may keep things from step to step; `act` stays what both must agree with."""
+
+    def rollout(self, *, streaming: bool) -> Rollout | None:
+        """What plays one batch of games from their first steps on; None where there is nothing to keep.
+
+        It does what `act` does up to rounding. With `streaming` it need not once the window no longer begins with the
+        episode: what was computed of a step stays as it was when the step was new. Raises IncompatibleTask where
+        `streaming` cannot be.
         """
         ...
 

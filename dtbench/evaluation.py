@@ -13,7 +13,15 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtbench.algorithm import DiscreteLearner, Encoder, EncodingLearner, History, Learner
+from dtbench.algorithm import (
+    CachingLearner,
+    DiscreteLearner,
+    Encoder,
+    EncodingLearner,
+    History,
+    Learner,
+    Rollout,
+)
 from dtbench.errors import IncompatibleTask, UnknownName
 from dtbench.randomness import generator
 from dtbench.spec import EPSILON, ActionMode
@@ -72,6 +80,7 @@ class Evaluator:
     device: torch.device = CPU
     info_keys: tuple[str, ...] = ()  # entries of the environment's info to keep from each episode's last step
     max_batch: int = 2048  # games at a time
+    streaming: bool = False  # what a learner computed of a step is kept also when windows slide, see `CachingLearner`
     target_units: TargetUnits | None = None  # None: targets are counted in the environment's own rewards
 
     def evaluate(self, learner: Learner, targets: Sequence[float] = ()) -> Episodes:
@@ -115,6 +124,8 @@ class Evaluator:
             raise IncompatibleTask(
                 f"{type(learner).__name__} has no action_logits for action_mode {self.action_mode}: say argmax."
             )
+        if self.streaming:
+            check_streaming(learner)
         asked = np.array(targets, np.float64) if learner.return_conditioned else np.array([np.nan])
         if not len(asked):
             raise IncompatibleTask(f"{type(learner).__name__} wants a target return, the task gives none.")
@@ -140,6 +151,7 @@ class Evaluator:
         """Step until every game has ended and write the outcome into the table's rows."""
         observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one for each game
         encoder = learner.encoder() if isinstance(learner, EncodingLearner) else None
+        rollout = self._rollout(learner)
         tape = _Tape(len(rows), learner.context, env.single_action_space.shape or (), self.device, encoder)
         remaining = np.nan_to_num(table.targets[rows])
         playing = np.ones(len(rows), bool)
@@ -147,7 +159,7 @@ class Evaluator:
         while playing.any():
             history = tape.write(observations, remaining, step, playing)
             actions = np.zeros(env.action_space.shape or (len(rows),), env.single_action_space.dtype)
-            chosen = self._choose(learner, history, playing, table.episodes[rows], step, env.single_action_space)
+            chosen = self._choose(rollout, history, playing, table.episodes[rows], step, env.single_action_space)
             actions[playing] = chosen
             tape.write_actions(actions)
             observations, rewards, terminated, truncated, info = env.step(actions)
@@ -171,9 +183,14 @@ class Evaluator:
         table.achieved[rows] += converted[playing]
         return converted if self.target_units.spent else rewards
 
+    def _rollout(self, learner: Learner) -> Rollout:
+        """What plays one batch of games: what the learner keeps between steps, or its `act`."""
+        kept = learner.rollout(streaming=self.streaming) if isinstance(learner, CachingLearner) else None
+        return kept or _Anew(learner)
+
     def _choose(
         self,
-        learner: Learner,
+        rollout: Rollout,
         history: History,
         playing: NDArray[np.bool_],
         episodes: NDArray[np.int64],
@@ -182,16 +199,24 @@ class Evaluator:
     ) -> NDArray[Any]:
         """The actions of the games that are still played, [games, *action]."""
         rows = torch.from_numpy(np.flatnonzero(playing)).to(self.device)
-        present = history if len(rows) == len(playing) else _rows(history, rows)
         if self.action_mode == "argmax":
-            return _to_numpy(learner.act(present))
-        assert isinstance(learner, DiscreteLearner)
+            return _to_numpy(rollout.act(history, rows))
         if not isinstance(space, gym.spaces.Discrete):
             raise IncompatibleTask(f"action_mode {self.action_mode} needs discrete actions, not {space}: say argmax.")
         uniform = generator(self.action_seed, 7, step).random(len(self.seeds))[episodes[playing]]
         drawn = torch.from_numpy(uniform).to(self.device)
         choose = _sampled if self.action_mode == "sample" else _epsilon_greedy
-        return _to_numpy(choose(learner.action_logits(present), drawn) + int(space.start))
+        return _to_numpy(choose(rollout.action_logits(history, rows), drawn) + int(space.start))
+
+
+def check_streaming(learner: Learner) -> None:
+    """Raise IncompatibleTask unless the learner can play with `streaming`; one that sees a single step always can."""
+    if isinstance(learner, CachingLearner):
+        learner.rollout(streaming=True)
+    elif learner.context > 1:
+        raise IncompatibleTask(
+            f"{type(learner).__name__} has no rollout that could keep what it computes. Say evaluation.rollout=exact."
+        )
 
 
 def _sampled(logits: Tensor, uniform: Tensor) -> Tensor:
@@ -204,6 +229,24 @@ def _epsilon_greedy(logits: Tensor, uniform: Tensor) -> Tensor:
     """The likeliest places, [B]; with probability EPSILON any, which the same numbers decide."""
     anything = (uniform / EPSILON * logits.shape[-1]).long()
     return torch.where(uniform < EPSILON, anything, logits.argmax(dim=-1))
+
+
+class _Anew:
+    """Plays games by asking the learner anew at every step."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+
+    def act(self, history: History, rows: Tensor) -> Tensor:
+        return self.learner.act(_played(history, rows))
+
+    def action_logits(self, history: History, rows: Tensor) -> Tensor:
+        assert isinstance(self.learner, DiscreteLearner)
+        return self.learner.action_logits(_played(history, rows))
+
+
+def _played(history: History, rows: Tensor) -> History:
+    return history if len(rows) == len(history.mask) else history.of(rows)
 
 
 class _Tape:
@@ -269,17 +312,6 @@ class _Tape:
         for buffer in (self.observations, self.actions, self.returns_to_go, self.timesteps, self.mask):
             buffer[:, :kept] = buffer[:, self.end - kept : self.end].clone()
         self.end = kept
-
-
-def _rows(history: History, rows: Tensor) -> History:
-    return History(
-        observations=history.observations[rows],
-        actions=history.actions[rows],
-        returns_to_go=history.returns_to_go[rows],
-        timesteps=history.timesteps[rows],
-        mask=history.mask[rows],
-        encoded=history.encoded,
-    )
 
 
 def _to_numpy(actions: Tensor) -> NDArray[Any]:

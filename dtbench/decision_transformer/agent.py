@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dtbench.algorithm import History, Metrics
+from dtbench.algorithm import History, Metrics, Rollout
 from dtbench.data.images import is_image
 from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.decision_transformer.critic import Critic, class_weights
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
+from dtbench.decision_transformer.rollout import DecisionTransformerRollout, Reading, chosen_actions
 from dtbench.errors import IncompatibleTask, InvalidValue
 from dtbench.randomness import TorchStream, generator
 
@@ -144,24 +145,33 @@ class DecisionTransformerLearner:
 
     def act(self, history: History) -> Tensor:
         """The likeliest discrete action, or the predicted continuous one, [B, *action]."""
-        prediction = self._predict(history)
-        space = self.network.action_space
-        if isinstance(space, gym.spaces.Discrete):
-            return prediction.argmax(dim=-1) + int(space.start)
-        return prediction.view(-1, *(space.shape or ()))
+        return chosen_actions(self._predict(history), self.network.action_space)
 
     def action_logits(self, history: History) -> Tensor:
         """Logits of the present's discrete actions, [B, actions]."""
         return self._predict(history)
 
+    def rollout(self, *, streaming: bool) -> Rollout | None:
+        """What plays games with the averaged weights of this moment, see `DecisionTransformerRollout`."""
+        return DecisionTransformerRollout(
+            self._acting_network(),
+            context=self.context,
+            reading=Reading(
+                encode=self._encoder_input,
+                return_tokens=self._return_tokens,
+                choose_returns=self._choose_returns,
+                predict=self._predict,
+            ),
+            streaming=streaming,
+            anchored=self.algorithm.relative_timesteps,
+        )
+
     def critic(self) -> Critic | None:
         """What tells returns from a history as the learner now does; None where returns are not predicted."""
         if self.algorithm.returns != "predicted":
             return None
-        network = copy.deepcopy(self.network)
-        network.load_state_dict(self.average)
         return Critic(
-            network.eval(),
+            self._acting_network(),
             values=self.return_values,
             weights=self.return_weights,
             encode=self._encoder_input,
@@ -187,6 +197,12 @@ class DecisionTransformerLearner:
         self.step = state["step"]
         self.sampler.rng.bit_generator.state = state["sampler"]
         self.stream.state = state["stream"]
+
+    def _acting_network(self) -> Any:
+        """A copy with the averaged weights, in evaluation mode."""
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(self.average)
+        return network.eval()
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         algorithm = self.algorithm
@@ -290,13 +306,16 @@ class DecisionTransformerLearner:
 
     def _generate_returns(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
         """Choose every step's return token in turn, each given those before it."""
-        values, power, floor = self._values(), self.algorithm.return_prior_power, self.algorithm.return_floor
         returns = torch.zeros_like(timesteps)
         for position in range(timesteps.shape[1]):
             _, logits = self._apply(returns, observations, actions, timesteps, mask)
             assert logits is not None
-            returns[:, position] = likely_high_return(logits[:, position], values, power=power, floor=floor)
+            returns[:, position] = self._choose_returns(logits[:, position])
         return returns
+
+    def _choose_returns(self, logits: Tensor) -> Tensor:
+        power, floor = self.algorithm.return_prior_power, self.algorithm.return_floor
+        return likely_high_return(logits, self._values(), power=power, floor=floor)
 
     def _apply(
         self,

@@ -1,0 +1,331 @@
+"""Playing fast with a causal transformer: what one step of a game leaves for the next."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dtbench.algorithm import History
+from dtbench.decision_transformer.model import Block, CausalTransformer
+from dtbench.decision_transformer.network import DecisionTransformerNetwork
+
+CHUNK_TOKENS = 2048  # of a window's tokens at a time: what a block makes of them then stays in a processor's cache
+COMPACT_SHARE = 7 / 8  # of the games held that must still be played, or the others are dropped from the caches
+
+
+class TransformerCache:
+    """Keys and values of the last `length` tokens of every game, so that each token passes through the stack once.
+
+    What comes out is what the stack gives for all tokens so far while those are no more than `length`. After that the
+    oldest is forgotten at each step, but what later ones took from it remains: an approximation of the stack over the
+    last `length` tokens, except for a stack of one block, where a token's keys and values depend on it alone.
+    """
+
+    def __init__(self, transformer: CausalTransformer, length: int) -> None:
+        self.transformer, self.length, self.count = transformer, length, 0
+        self._kept: list[Tensor] = []  # of each block [B, length, 2 width]: a ring of keys and values
+
+    def append(self, tokens: Tensor, *, private: bool = False) -> Tensor:
+        """What the stack gives for the last of n new tokens, [B, n, width] to [B, width]; it sees all before it.
+
+        A `private` last token is seen by nothing but itself: the next one takes its place.
+        """
+        new = tokens.shape[1]
+        slots = [(self.count + i) % self.length for i in range(new)]
+        filled = min(self.count + new, self.length)
+        if not self._kept:
+            shape = (len(tokens), self.length, 2 * tokens.shape[2])
+            self._kept = [tokens.new_empty(shape) for _ in self.transformer.blocks]
+        visible = _visible(slots, filled, tokens.device)
+        last = len(self._kept) - 1
+        for number, (block, kept) in enumerate(zip(_blocks(self.transformer), self._kept, strict=True)):
+            query, key, value = block.attention.qkv(block.norm_1(tokens)).chunk(3, dim=-1)
+            for place, slot in enumerate(slots):
+                kept[:, slot, : key.shape[2]] = key[:, place]
+                kept[:, slot, key.shape[2] :] = value[:, place]
+            if number == last:
+                tokens, query, visible = tokens[:, -1:], query[:, -1:], None  # nothing reads the others any more
+            tokens = _after_attention(block, tokens, _attend(block, query, kept[:, :filled], visible))
+        self.count += new - private
+        normed: Tensor = self.transformer.norm(tokens[:, -1])
+        return normed
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all games but these."""
+        self._kept = [kept[rows] for kept in self._kept]
+
+
+class WindowCache:
+    """The last `length` tokens of every game, with what of the first block no window changes: its projections.
+
+    Exact where TransformerCache is not: every step passes the window through the stack, but for the first block's
+    projections and for all of the last block that does not concern the newest token.
+    """
+
+    def __init__(self, transformer: CausalTransformer, length: int) -> None:
+        self.transformer, self.length = transformer, length
+        self.slots = length + max(length // 4, 8)  # a window moves through them and is then put back to their start
+        self.end = 0
+        self._tokens = self._projected = torch.zeros(0)
+
+    def append(self, tokens: Tensor, *, private: bool = False) -> Tensor:
+        """As TransformerCache; the first tokens to come are a whole window."""
+        batch, new, width = tokens.shape
+        if not len(self._tokens):
+            self._tokens = tokens.new_empty(batch, self.slots, width)
+            self._projected = tokens.new_empty(batch, self.slots, 3 * width)
+        if self.end + new > self.slots:
+            self._wind_back(new)
+        first = next(_blocks(self.transformer))
+        self._tokens[:, self.end : self.end + new] = tokens
+        self._projected[:, self.end : self.end + new] = first.attention.qkv(first.norm_1(tokens))
+        stop = self.end + new
+        window = slice(max(stop - self.length, 0), stop)
+        self.end = stop - private
+        games = max(1, CHUNK_TOKENS // self.length)
+        kept = (self._tokens[:, window], self._projected[:, window])
+        parts = zip(*(torch.split(buffer, games) for buffer in kept), strict=True)
+        return torch.cat([self._pass(*part) for part in parts])
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all games but these."""
+        self._tokens, self._projected = self._tokens[rows], self._projected[rows]
+
+    def _pass(self, tokens: Tensor, projected: Tensor) -> Tensor:
+        """The newest token's outcome, [B, width], from windows [B, L, width] and their projections."""
+        first, *rest = _blocks(self.transformer)
+        query, key_value = projected.tensor_split([tokens.shape[2]], dim=-1)
+        if not rest:
+            tokens = _after_attention(first, tokens[:, -1:], _attend(first, query[:, -1:], key_value, None))
+            return self.transformer.norm(tokens[:, -1])  # type: ignore[no-any-return]
+        tokens = _after_attention(first, tokens, _attend(first, query, key_value, None, causal=True))
+        return newest_hidden(self.transformer, tokens, begin=1)
+
+    def _wind_back(self, new: int) -> None:
+        """Put the tokens that the next window still has at the buffers' start."""
+        kept = min(self.length - new, self.end)
+        for buffer in (self._tokens, self._projected):
+            buffer[:, :kept] = buffer[:, self.end - kept : self.end].clone()
+        self.end = kept
+
+
+def newest_hidden(transformer: CausalTransformer, tokens: Tensor, *, begin: int = 0) -> Tensor:
+    """What the stack from block `begin` on gives for the last token, [B, L, width] to [B, width].
+
+    The last block is computed for that token alone: with its query q and the others' inputs x, q.(W_k x) is
+    (q W_k).x and the sum of a W_v x is W_v times the sum of a x. A bias of keys adds the same to all scores and
+    drops out of the softmax; that of values is added once, since weights sum to 1.
+    """
+    *blocks, last = _blocks(transformer)
+    for block in blocks[begin:]:
+        tokens = block(tokens, None)
+    heads, width = last.attention.heads, tokens.shape[2]
+    size = width // heads
+    seen = last.norm_1(tokens)
+    of_query, of_key, of_value = last.attention.qkv.weight.view(3, heads, size, width)
+    bias = last.attention.qkv.bias.view(3, heads, size)
+    query = torch.einsum("bw,hdw->bhd", seen[:, -1], of_query) + bias[0]
+    absorbed = torch.einsum("bhd,hdw->bhw", query, of_key)
+    weights = (absorbed @ seen.transpose(1, 2) / math.sqrt(size)).softmax(dim=-1)
+    value = torch.einsum("bhw,hdw->bhd", weights @ seen, of_value) + bias[2]
+    newest = _after_attention(last, tokens[:, -1], value.reshape(-1, width))
+    normed: Tensor = transformer.norm(newest)
+    return normed
+
+
+class GamesHeld:
+    """Which games the caches still hold: those that ended are dropped when they are an eighth of them."""
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None  # of all games; None: every one
+
+    def update(self, rows: Tensor, games: int) -> Tensor | None:
+        """From now on `rows` are played; what the caches are to keep of what they hold, None for everything."""
+        held = games if self.rows is None else len(self.rows)
+        if len(rows) > COMPACT_SHARE * held or len(rows) == held:
+            return None
+        kept = rows if self.rows is None else torch.searchsorted(self.rows, rows)
+        self.rows = rows
+        return kept
+
+    def present(self, values: Tensor, slot: int = -1) -> Tensor:
+        """One slot of what the history has of the games held, [games, T, ...] to [held, ...]."""
+        return values[:, slot] if self.rows is None else values[self.rows, slot]
+
+    def of_played(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Of [held, ...] what belongs to `rows`."""
+        if len(rows) == len(values):
+            return values
+        return values[rows if self.rows is None else torch.searchsorted(self.rows, rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a learner reads a history, and what it does where nothing may be kept."""
+
+    encode: Callable[[Tensor], Tensor]  # observations to encoder input
+    return_tokens: Callable[[Tensor], Tensor]  # returns-to-go to what the network reads
+    choose_returns: Callable[[Tensor], Tensor]  # of generated returns: logits [B, bins] to bins [B]
+    predict: Callable[[History], Tensor]  # action predictions of the present, [B, actions], from the history alone
+
+
+class DecisionTransformerRollout:
+    """Plays games in lock step with a network in which a token does not depend on its place in the window.
+
+    While the window begins where the episodes do, keys and values are kept and the outcome is exact. Then `streaming`
+    goes on so; otherwise windows are passed through the stack, and all of the history is read where tokens change as
+    the window moves: with `anchored` tokens (timesteps counted from its first step) and generated returns.
+    """
+
+    def __init__(
+        self,
+        network: DecisionTransformerNetwork,
+        *,
+        context: int,
+        reading: Reading,
+        streaming: bool,
+        anchored: bool,
+    ) -> None:
+        """`network` is in evaluation mode and does not change; `context` is in steps."""
+        self.network, self.context, self.reading = network, context, reading
+        self.anchored, self.step = anchored, 0
+        kept = {"given": 3, "none": 2, "generated": 3, "predicted": 2}[network.returns]
+        self.length = kept * context - (network.returns != "predicted")  # the present's action is not known
+        alone = len(network.transformer.blocks) == 1 or context == 1
+        self.rolling = (streaming or alone) and not anchored
+        self.cache: TransformerCache | WindowCache = TransformerCache(network.transformer, self.length)
+        self.held = GamesHeld()
+
+    def act(self, history: History, rows: Tensor) -> Tensor:
+        """See `Rollout`."""
+        return chosen_actions(self.action_logits(history, rows), self.network.action_space)
+
+    @torch.inference_mode()
+    def action_logits(self, history: History, rows: Tensor) -> Tensor:
+        """See `Rollout`; for continuous actions the predictions themselves."""
+        step, self.step = self.step, self.step + 1
+        inside = step < self.context
+        if not inside and not self.rolling and (self.anchored or self.network.returns == "generated"):
+            return self.reading.predict(history.of(rows))
+        kept = self.held.update(rows, len(history.mask))
+        if not inside and not self.rolling and isinstance(self.cache, TransformerCache):
+            self.cache = WindowCache(self.network.transformer, self.length)
+            hidden = self.cache.append(self._window(history), private=self._private)
+        else:
+            if kept is not None:
+                self.cache.keep(kept)
+            hidden = self._append(history, step)
+        predicted: Tensor = self.network.action_head(hidden)
+        return self.held.of_played(predicted, rows)
+
+    @property
+    def _private(self) -> bool:
+        return self.network.returns == "predicted"
+
+    def _append(self, history: History, step: int) -> Tensor:
+        """What the stack gives for the token at which the present's action is read, [B, width]."""
+        network, present = self.network, self.held.present
+        time = self._time(present(history.timesteps))
+        tokens = []
+        if step and self.context > 1:
+            action = network.embed_actions(present(history.actions, -2)[:, None])
+            tokens.append(action + self._time(present(history.timesteps, -2)))
+        observation = network.embed_observation(self.reading.encode(present(history.observations))[:, None]) + time
+        if network.returns in ("given", "predicted"):
+            token = self.reading.return_tokens(present(history.returns_to_go)[:, None])
+        if network.returns == "given":
+            tokens.append(network.embed_return(token[..., None]) + time)
+        tokens.append(observation)
+        if network.returns == "predicted":
+            tokens.append(observation + network.embed_return(token))
+        hidden = self.cache.append(network.embed_norm(torch.cat(tokens, dim=1)), private=self._private)
+        if network.returns == "generated":
+            chosen = self.reading.choose_returns(network.return_head(hidden))
+            hidden = self.cache.append(network.embed_norm(network.embed_return(chosen[:, None]) + time))
+        return hidden
+
+    def _time(self, timesteps: Tensor) -> Tensor:
+        """Embeddings of the timesteps [B], [B, 1, width]."""
+        embedding: Any = self.network.embed_timestep
+        embedded: Tensor = embedding(timesteps[:, None].clamp(max=embedding.num_embeddings - 1))
+        return embedded
+
+    def _window(self, history: History) -> Tensor:
+        """All tokens of the window that are seen by others, and the one to read, [held, L, width]."""
+        held = history if self.held.rows is None else history.of(self.held.rows)
+        returns = self.reading.return_tokens(held.returns_to_go)
+        observations = self.reading.encode(held.observations)
+        tokens = self.network.tokens(returns, observations, held.actions, held.timesteps)
+        if self._private:
+            seen = torch.arange(tokens.shape[1] - 1, device=tokens.device)
+            seen = seen[(seen % 3 != 1) | (seen == seen[-1])]
+            return tokens[:, seen]
+        return tokens[:, :-1]
+
+
+class WindowRollout:
+    """Reads the history anew at every step, as nothing in the window stays what it was, but only what counts."""
+
+    def __init__(
+        self,
+        *,
+        tokens: Callable[[History], Tensor],
+        transformer: CausalTransformer,
+        head: Callable[[Tensor], Tensor],
+        action_space: gym.Space[Any],
+    ) -> None:
+        """`tokens` gives [B, L, width], without padding, of which the last is to be read."""
+        self.tokens, self.transformer, self.head, self.action_space = tokens, transformer, head, action_space
+
+    def act(self, history: History, rows: Tensor) -> Tensor:
+        """See `Rollout`."""
+        return chosen_actions(self.action_logits(history, rows), self.action_space)
+
+    @torch.inference_mode()
+    def action_logits(self, history: History, rows: Tensor) -> Tensor:
+        """See `Rollout`."""
+        begin = int(history.mask[rows[0]].int().argmax())  # steps before are padding in every row
+        games = max(1, CHUNK_TOKENS // (3 * (history.mask.shape[1] - begin)))
+        parts = [self.tokens(history.of(part, begin)) for part in torch.split(rows, games)]
+        return torch.cat([self.head(newest_hidden(self.transformer, tokens)) for tokens in parts])
+
+
+def chosen_actions(predictions: Tensor, space: gym.Space[Any]) -> Tensor:
+    """The likeliest discrete actions [B], or the predicted continuous ones [B, *action], from [B, actions]."""
+    if isinstance(space, gym.spaces.Discrete):
+        return predictions.argmax(dim=-1) + int(space.start)
+    return predictions.view(-1, *(space.shape or ()))
+
+
+def _blocks(transformer: CausalTransformer) -> Any:
+    """The stack's blocks in their order."""
+    return iter(transformer.blocks)
+
+
+def _attend(block: Block, query: Tensor, key_value: Tensor, visible: Tensor | None, *, causal: bool = False) -> Tensor:
+    """Mixed values [B, n, width] of queries [B, n, width] over [B, L, 2 width]; `visible` is [n, L] or None: all."""
+    batch, _, width = query.shape
+    shape = (batch, -1, block.attention.heads, width // block.attention.heads)
+    query, key, value = (part.view(shape).transpose(1, 2) for part in (query, *key_value.chunk(2, dim=-1)))
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, is_causal=causal)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def _after_attention(block: Block, tokens: Tensor, mixed: Tensor) -> Tensor:
+    """The rest of a block, from what attention mixed."""
+    return block.after_attention(tokens + block.attention.out(mixed))
+
+
+def _visible(slots: list[int], filled: int, device: torch.device) -> Tensor | None:
+    """Which of the filled slots each new token sees, [n, filled]: all but what is newer; None for a single one."""
+    if len(slots) == 1:
+        return None
+    visible = torch.ones(len(slots), filled, dtype=torch.bool)
+    for place in range(len(slots) - 1):
+        visible[place, slots[place + 1 :]] = False
+    return visible.to(device)

@@ -1,0 +1,263 @@
+"""Playing with what is kept from step to step, against reading the whole window anew."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dtbench import Evaluator, History, IncompatibleTask, TrajectoryDataset, generator, make_dataset
+from dtbench.algorithm import CachingLearner, Learner
+from dtbench.decision_transformer import DecisionTransformer
+from dtbench.decision_transformer.atari import AtariDecisionTransformer
+from dtbench.decision_transformer.model import CausalTransformer
+from dtbench.decision_transformer.rollout import TransformerCache, WindowCache, newest_hidden
+from dtbench.domains.key_to_door.env import KeyToDoorVectorEnv
+from dtbench.evaluation import check_streaming
+from dtbench.testing import toy_dataset
+
+CPU = torch.device("cpu")
+GAMES, CONTEXT = 9, 6
+SMALL: Mapping[str, Any] = {"context": CONTEXT, "width": 16, "layers": 3, "initial_std": 0.3, "batch_size": 8}
+NEVER = [99] * GAMES
+
+
+def dataset(*, discrete: bool = False, returns: int = 0) -> TrajectoryDataset:
+    """Toy data; with so many distinct returns, of which each episode earns one with its last step."""
+    data = toy_dataset(discrete_actions=discrete)
+    if not returns:
+        return data
+    ends = np.asarray(data.offsets[1:]) - 1
+    rewards = np.zeros(data.num_steps, np.float32)
+    rewards[ends] = np.arange(len(ends)) % returns
+    return make_dataset(
+        observations=np.asarray(data.observations),
+        actions=np.asarray(data.actions),
+        rewards=rewards,
+        terminals=np.asarray(data.terminals),
+        lengths=np.asarray(data.lengths),
+        observation_space=data.observation_space,
+        action_space=data.action_space,
+    )
+
+
+def learner_of(data: TrajectoryDataset, **changes: Any) -> Any:
+    """A learner whose weights are no longer what they were when it began, and whose biases are not zero."""
+    algorithm = DecisionTransformer(**{**SMALL, **changes})
+    return stirred(algorithm.learner(data, seed=0, device=CPU))
+
+
+def stirred(learner: Any) -> Any:
+    torch.manual_seed(0)
+    for value in learner.average.values():
+        value += 0.1 * torch.randn_like(value)
+    return learner
+
+
+def histories(data: TrajectoryDataset, *, steps: int, context: int = CONTEXT, games: int = GAMES) -> Iterator[History]:
+    """What the evaluator shows of games of random numbers, step by step."""
+    rng = generator(1)
+    space = data.observation_space
+    observations = torch.from_numpy(rng.normal(size=(games, steps, *(space.shape or ()))).astype(np.float32))
+    if isinstance(data.action_space, gym.spaces.Discrete):
+        actions = torch.from_numpy(rng.integers(int(data.action_space.n), size=(games, steps))).float()
+    else:
+        actions = torch.from_numpy(rng.uniform(-1, 1, (games, steps, 2)).astype(np.float32))
+    returns = torch.from_numpy(rng.normal(2, 1, (games, steps)).astype(np.float32))
+    for step in range(steps):
+        filled = min(step + 1, context)
+        seen = slice(step + 1 - filled, step + 1)
+        mask = torch.arange(context) >= context - filled
+        shown = actions[:, seen].clone()
+        shown[:, -1] = 0
+        yield History(
+            observations=padded(observations[:, seen], context),
+            actions=padded(shown, context),
+            returns_to_go=padded(returns[:, seen], context),
+            timesteps=padded(torch.arange(steps)[None, seen].expand(games, -1), context),
+            mask=mask.expand(games, -1),
+        )
+
+
+def padded(values: Tensor, context: int) -> Tensor:
+    missing = context - values.shape[1]
+    return torch.cat([values.new_zeros(len(values), missing, *values.shape[2:]), values], dim=1)
+
+
+def differences(
+    learner: Any, data: TrajectoryDataset, *, steps: int, ends: list[int] = NEVER, streaming: bool = False
+) -> list[float]:
+    """By how much the rollout's predictions differ from those of the whole window at most, step by step."""
+    rollout = learner.rollout(streaming=streaming)
+    found, expected = [], []
+    for step, history in enumerate(histories(data, steps=steps, context=learner.context)):
+        rows = torch.tensor([game for game, end in enumerate(ends) if step < end])
+        ours, theirs = rollout.action_logits(history, rows), learner.action_logits(history.of(rows))
+        assert ours.shape == theirs.shape
+        found.append(float((ours - theirs).abs().max()))
+        expected.append(theirs)
+    assert torch.cat(expected).std(dim=0).min() > 1e-2  # an agreement about nothing would prove nothing
+    return found
+
+
+KINDS = [
+    {},
+    {"returns": "none"},
+    {"returns": "generated"},
+    {"returns": "predicted"},
+    {"heads": 4},
+    {"heads": 2, "returns": "predicted"},
+    {"relative_timesteps": True},
+    {"relative_timesteps": True, "returns": "generated"},
+    {"activation": "gelu"},
+    {"layers": 1},
+    {"layers": 2},
+    {"layers": 1, "returns": "predicted"},
+    {"context": 1},
+    {"context": 1, "returns": "predicted"},
+    {"context": 2},
+]
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=lambda changes: "-".join(map(str, changes.values())) or "default")
+@pytest.mark.parametrize("discrete", [True, False])
+def test_what_is_kept_changes_nothing(changes: dict[str, Any], discrete: bool) -> None:
+    data = dataset(discrete=discrete, returns=4)
+    learner = learner_of(data, **changes)
+    assert isinstance(learner, CachingLearner)
+    assert max(differences(learner, data, steps=4 * CONTEXT)) < 1e-5
+
+
+@pytest.mark.parametrize("returns", ["given", "predicted"])
+@pytest.mark.parametrize("ends", [[3, 5, 9, 9, 14, 15, 16, 30, 30], [30, 6, 6, 6, 6, 6, 6, 6, 8], [1] * 8 + [30]])
+def test_games_that_ended_leave_the_others_as_they_are(returns: str, ends: list[int]) -> None:
+    data = dataset(returns=4)
+    learner = learner_of(data, returns=returns)
+    assert max(differences(learner, data, steps=30, ends=ends)) < 1e-5
+
+
+def test_streaming_is_exact_while_the_window_begins_with_the_episode_and_close_after_that() -> None:
+    data = dataset()
+    learner = learner_of(data)
+    found = differences(learner, data, steps=5 * CONTEXT, ends=[25, 30, 3, 30, 30, 30, 30, 30, 30], streaming=True)
+    assert max(found[:CONTEXT]) < 1e-5
+    assert 1e-4 < max(found[CONTEXT:]) < 0.5  # of predictions between -1 and 1 by random weights
+
+
+def test_streaming_sees_no_more_than_the_window_of_the_newest_tokens() -> None:
+    """A stack of one block reads each token by itself, so that forgetting is all that streaming does."""
+    data = dataset()
+    assert max(differences(learner_of(data, layers=1), data, steps=30, streaming=True)) < 1e-5
+
+
+def test_streaming_with_timesteps_counted_in_the_window_reads_it_anew() -> None:
+    data = dataset()
+    learner = learner_of(data, relative_timesteps=True)
+    assert max(differences(learner, data, steps=30, streaming=True)) < 1e-5
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_it_chooses_the_actions_that_the_learner_chooses(discrete: bool) -> None:
+    data = dataset(discrete=discrete)
+    learner = learner_of(data)
+    rollout = learner.rollout(streaming=False)
+    for history in histories(data, steps=20):
+        ours, theirs = rollout.act(history, torch.arange(GAMES)), learner.act(history)
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_a_rollout_plays_with_the_weights_of_its_beginning() -> None:
+    data = dataset()
+    learner = learner_of(data)
+    rollout, history = learner.rollout(streaming=False), next(histories(data, steps=1))
+    before = learner.act(history)
+    learner.update()
+    assert not torch.equal(learner.act(history), before)
+    torch.testing.assert_close(rollout.act(history, torch.arange(GAMES)), before, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("returns", ["given", "none"])
+def test_the_layout_of_atari_is_read_anew_but_only_what_counts(returns: Any) -> None:
+    data = dataset(discrete=True)
+    algorithm = AtariDecisionTransformer(
+        context=CONTEXT, width=16, layers=3, heads=4, returns=returns, initial_std=0.3
+    )
+    learner = stirred(algorithm.learner(data, seed=0, device=CPU))
+    assert max(differences(learner, data, steps=20, ends=[3, 8, 8, 8, 20, 20, 20, 20, 20])) < 1e-5
+
+
+def test_atari_cannot_be_streamed_and_says_what_to_do_before_playing() -> None:
+    learner = AtariDecisionTransformer(width=16, heads=2).learner(dataset(discrete=True), seed=0, device=CPU)
+    with pytest.raises(IncompatibleTask, match="rollout=exact"):
+        check_streaming(learner)
+    with pytest.raises(IncompatibleTask, match="rollout=exact"):
+        Evaluator(KeyToDoorVectorEnv, [1], streaming=True).evaluate(learner, [1.0])
+
+
+def test_a_learner_with_a_window_and_no_rollout_cannot_be_streamed() -> None:
+    class Forgetful:
+        context = 1
+
+    check_streaming(Forgetful())  # type: ignore[arg-type]  # nothing is kept of a single step
+    Forgetful.context = 2
+    with pytest.raises(IncompatibleTask, match="Forgetful"):
+        check_streaming(Forgetful())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["argmax", "sample"])
+@pytest.mark.parametrize("returns", ["given", "none", "predicted"])
+def test_key_to_door_is_played_as_by_the_learner_itself(mode: Any, returns: Any) -> None:
+    from dtbench.registry import make_task
+
+    data = make_task("key-to-door-1k", {}).open("generated").select(range(60))
+    learner = learner_of(data, context=None, returns=returns, return_scale=1.0, normalize_observations=False)
+    assert learner.context == 46
+    tables = []
+    for player in (learner, Reference(learner)):
+        evaluator = Evaluator(KeyToDoorVectorEnv, list(range(40)), action_mode=mode)
+        tables.append(evaluator.evaluate(player, [1.0, 0.0]))
+    ours, theirs = tables
+    assert ours.lengths.tolist() == theirs.lengths.tolist()
+    assert ours.returns.tolist() == theirs.returns.tolist()
+    streamed = Evaluator(KeyToDoorVectorEnv, list(range(40)), action_mode=mode, streaming=True)
+    assert streamed.evaluate(learner, [1.0, 0.0]).lengths.tolist() == ours.lengths.tolist()
+
+
+class Reference:
+    """The learner without its rollout."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.context, self.return_conditioned = learner.context, learner.return_conditioned
+        self.act, self.update = learner.act, learner.update
+        self.action_logits = learner.action_logits  # type: ignore[attr-defined]
+        self.state_dict, self.load_state_dict = learner.state_dict, learner.load_state_dict
+
+
+def stack(layers: int, heads: int = 2) -> CausalTransformer:
+    torch.manual_seed(1)
+    made = CausalTransformer(width=8, layers=layers, heads=heads, dropout=0.0, initial_std=0.5).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@torch.no_grad()
+def test_the_newest_token_alone_is_what_the_whole_stack_gives_for_it(layers: int) -> None:
+    transformer, tokens = stack(layers), torch.randn(5, 7, 8)
+    torch.testing.assert_close(newest_hidden(transformer, tokens), transformer(tokens)[:, -1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [TransformerCache, WindowCache])
+@torch.no_grad()
+def test_a_private_token_is_seen_by_none_that_follows(kind: Any) -> None:
+    transformer, tokens, secret = stack(2), torch.randn(3, 4, 8), torch.randn(3, 1, 8)
+    cache = kind(transformer, 5)
+    cache.append(torch.cat([tokens[:, :2], secret], dim=1), private=True)
+    got = cache.append(tokens[:, 2:])
+    torch.testing.assert_close(got, transformer(tokens)[:, -1], atol=1e-5, rtol=0)
