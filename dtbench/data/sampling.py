@@ -1,6 +1,7 @@
 """Random batches of an offline dataset: windows for sequence models, transitions for TD learners."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,13 +14,14 @@ from dtbench.data.trajectories import TrajectoryDataset, give_back
 from dtbench.errors import InvalidValue
 
 Anchor = Literal["start", "end", "inside"]
+Side = Literal["left", "right"]
 DEVICE_BYTES = 2**31  # data that fits is kept whole on the device
 MAPPED_BYTES = 2**29  # read from a mapped file before its pages are given back
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """B stretches of T steps, each within one episode, padded on the left with zeros."""
+    """B stretches of T steps, each within one episode, padded with zeros: on the left unless asked otherwise."""
 
     observations: Tensor  # [B, T, *observation]
     actions: Tensor  # [B, T, *action]
@@ -48,7 +50,8 @@ class WindowSampler:
     `anchor="end"`: it ends the window, so that a window reaches back as far as the episode does;
     `anchor="inside"`: it begins the window unless the episode ends too soon, then the window moves back, as in
     their Atari code: windows are full wherever episodes are long enough, and whole episodes where they are not.
-    No window crosses an episode.
+    No window crosses an episode. Short ones are padded on the left, so that place -1 is always the newest step, or on
+    the right, where a causal model needs no mask: what stands to the right is never seen.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class WindowSampler:
         rng: np.random.Generator,
         device: torch.device,
         anchor: Anchor = "start",
+        pad: Side = "left",
         returns_to_go: NDArray[np.floating[Any]] | None = None,
         weights: NDArray[np.floating[Any]] | None = None,
     ) -> None:
@@ -71,17 +75,19 @@ class WindowSampler:
         if context < 1 or batch_size < 1:
             raise InvalidValue(f"context {context} and batch_size {batch_size} must be 1 or more.")
         self.dataset, self.context, self.batch_size = dataset, context, batch_size
-        self.rng, self.device, self.anchor = rng, device, anchor
+        self.rng, self.device, self.anchor, self.pad = rng, device, anchor, pad
         future = dataset.returns_to_go if returns_to_go is None else returns_to_go
-        self._returns_to_go = future.astype(np.float32)
-        self._timesteps = dataset.timesteps
         self._cumulative = None if weights is None else np.cumsum(weights, dtype=np.float64)
         self._observations = Observations(dataset)
+        arrays = [dataset.actions, dataset.rewards, dataset.terminals, future.astype(np.float32)]
+        if self._observations.are_few:
+            arrays.append(dataset.observations)
+        self._arrays = _at_home(arrays, device)
 
     def sample(self) -> Windows:
         """One batch of random windows."""
-        first, last = self._bounds(self._draw())
-        return self._gather(first, last)
+        bounds = self._bounds(self._draw())
+        return self._gather(*bounds)
 
     def _draw(self) -> NDArray[np.int64]:
         if self._cumulative is None:
@@ -90,38 +96,39 @@ class WindowSampler:
         drawn: NDArray[np.int64] = np.searchsorted(self._cumulative, places, side="right")
         return drawn.clip(max=self.dataset.num_steps - 1)
 
-    def _bounds(self, drawn: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _bounds(self, drawn: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The first step of each window, the one after its last, and the first of its episode."""
         episode = np.searchsorted(self.dataset.offsets, drawn, side="right") - 1
         begin, end = self.dataset.offsets[episode], self.dataset.offsets[episode + 1]
         if self.anchor == "start":
-            return drawn, np.minimum(drawn + self.context, end)
+            return drawn, np.minimum(drawn + self.context, end), begin
         if self.anchor == "inside":
             first = np.maximum(np.minimum(drawn, end - self.context), begin)
-            return first, np.minimum(first + self.context, end)
-        return np.maximum(drawn + 1 - self.context, begin), drawn + 1
+            return first, np.minimum(first + self.context, end), begin
+        return np.maximum(drawn + 1 - self.context, begin), drawn + 1, begin
 
-    def _gather(self, first: NDArray[np.int64], last: NDArray[np.int64]) -> Windows:
-        # Chen et al. pad on the left, so that position -1 is always the newest step of the window.
-        steps = last[:, None] - self.context + np.arange(self.context)
-        mask = steps >= first[:, None]
-        steps = np.where(mask, steps, first[:, None])
-        data = self.dataset
-        return Windows(
-            observations=self._masked(self._observations.at(steps), mask),
-            actions=self._take(data.actions, steps, mask),
-            rewards=self._take(data.rewards, steps, mask).float(),
-            terminals=self._take(data.terminals, steps, mask),
-            returns_to_go=self._take(self._returns_to_go, steps, mask),
-            timesteps=self._take(self._timesteps, steps, mask),
-            mask=torch.from_numpy(mask).to(self.device),
-        )
-
-    def _take(self, array: NDArray[Any], steps: NDArray[np.int64], mask: NDArray[np.bool_]) -> Tensor:
-        return self._masked(np.asarray(array[steps]), mask)
-
-    def _masked(self, values: NDArray[Any], mask: NDArray[np.bool_]) -> Tensor:
-        values[~mask] = 0
-        return torch.from_numpy(values).to(self.device)
+    def _gather(self, first: NDArray[np.int64], last: NDArray[np.int64], begin: NDArray[np.int64]) -> Windows:
+        begun = first if self.pad == "right" else last - self.context
+        steps = begun[:, None] + np.arange(self.context)
+        mask = (steps >= first[:, None]) & (steps < last[:, None])
+        full = bool(mask.all())
+        if not full:
+            steps = np.where(mask, steps, first[:, None])
+        kept = torch.from_numpy(mask)
+        rows = torch.from_numpy(steps).view(-1)
+        home, whole = self._arrays[0].device, self._arrays[4:]
+        at_home = rows.to(home)
+        found = [array.index_select(0, at_home) for array in self._arrays]
+        if not whole:
+            found.append(torch.from_numpy(self._observations.at(steps)))
+        found.append(torch.from_numpy((steps - begin[:, None]).reshape(-1)))
+        shaped = [values.view(*steps.shape, *values.shape[1:]).to(self.device) for values in found]
+        kept = kept.to(self.device)
+        if not full:
+            for values in shaped:
+                values.masked_fill_(~kept.view(*kept.shape, *[1] * (values.dim() - 2)), 0)
+        actions, rewards, terminals, returns_to_go, observations, timesteps = shaped
+        return Windows(observations, actions, rewards.float(), terminals, returns_to_go, timesteps, kept)
 
 
 class TransitionSampler:
@@ -146,11 +153,10 @@ class TransitionSampler:
             raise InvalidValue("the dataset holds no transition: every episode is a single cut-off step.")
         self._observations = Observations(dataset)
         arrays = [dataset.actions, dataset.rewards, dataset.terminals]
-        if dataset.frame_stack == 1:
+        if self._observations.are_few:
             arrays.insert(0, dataset.observations)
-        small = sum(array.nbytes for array in arrays) < DEVICE_BYTES
-        self._home = device if small else torch.device("cpu")
-        self._arrays = [_shared_tensor(array).to(self._home) for array in arrays]
+        self._arrays = _at_home(arrays, device)
+        self._home = self._arrays[0].device
 
     def sample(self) -> Transitions:
         """One batch of random transitions."""
@@ -179,6 +185,7 @@ class Observations:
 
     def __init__(self, dataset: TrajectoryDataset) -> None:
         self.dataset = dataset
+        self.are_few = dataset.frame_stack == 1 and dataset.observations.nbytes < MAPPED_BYTES  # so: gather directly
         self._read = 0
 
     def at(self, steps: NDArray[np.int64]) -> NDArray[Any]:
@@ -205,6 +212,12 @@ def balanced_weights(dataset: TrajectoryDataset, *, bins: int = 20) -> NDArray[n
     counts = np.bincount(class_of_step, minlength=bins)
     weights: NDArray[np.float64] = 1.0 / counts[class_of_step]
     return weights
+
+
+def _at_home(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
+    """The arrays as tensors: on the device where all are smaller than `DEVICE_BYTES`, else where they lie."""
+    small = sum(array.nbytes for array in arrays) < DEVICE_BYTES
+    return [_shared_tensor(array).to(device if small else "cpu") for array in arrays]
 
 
 def _shared_tensor(array: NDArray[Any]) -> Tensor:

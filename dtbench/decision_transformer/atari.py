@@ -9,14 +9,16 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from dtbench.algorithm import Encoder
+from dtbench.algorithm import Encoder, History, Rollout
 from dtbench.data.images import ImageScale, image_scale, is_image
 from dtbench.data.sampling import Anchor
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.decision_transformer.agent import DecisionTransformer, DecisionTransformerLearner
-from dtbench.decision_transformer.model import CausalTransformer
+from dtbench.decision_transformer.model import CausalTransformer, Read
 from dtbench.decision_transformer.network import Returns, observation_encoder
+from dtbench.decision_transformer.rollout import WindowRollout
 from dtbench.errors import IncompatibleTask
+from dtbench.layers import Dropout
 
 WARMUP_TOKENS = 512 * 20  # of the public code; a token is a predicted action there
 FLOOR = 0.1  # of the learning rate, where the cosine ends
@@ -85,6 +87,29 @@ class AtariLearner(DecisionTransformerLearner):
             return encoded[: len(observations), 0]
 
         return encode
+
+    def rollout(self, *, streaming: bool) -> Rollout | None:
+        """What plays games by reading the window anew at every step; raise IncompatibleTask for `streaming`."""
+        if streaming:
+            raise IncompatibleTask(
+                "dt_atari counts places from the window's first step and gives all of it the present timestep: no "
+                "token can be kept from step to step. Say evaluation.rollout=exact, or use dt."
+            )
+        network = self._acting_network()
+
+        def tokens(history: History) -> Tensor:
+            observations = history.observations if history.encoded else self._encoder_input(history.observations)
+            returns = self._return_tokens(history.returns_to_go)
+            inputs = (returns, observations, history.actions, history.timesteps, None)
+            read: Tensor = network.tokens(*inputs, encoded=history.encoded)
+            return read[:, :-1]
+
+        return WindowRollout(
+            tokens=tokens,
+            transformer=network.transformer,
+            head=network.action_head,
+            action_space=network.action_space,
+        )
 
     def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
         algorithm = self.algorithm
@@ -164,7 +189,7 @@ class WindowNetwork(nn.Module):
         self.embed_action = nn.Sequential(embedding, nn.Tanh())
         if returns != "none":
             self.embed_return = nn.Sequential(nn.Linear(1, width), nn.Tanh())
-        self.embed_dropout = nn.Dropout(dropout)
+        self.embed_dropout = Dropout(dropout)
         self.transformer = transformer
         self.action_head = nn.Linear(width, int(action_space.n), bias=False)
         for weight in (embedding.weight, self.action_head.weight):
@@ -181,6 +206,22 @@ class WindowNetwork(nn.Module):
         encoded: bool = False,
     ) -> tuple[Tensor, None]:
         """Action logits [B, T, actions]; `observations` are encodings [B, T, width] where `encoded`."""
+        tokens = self.tokens(returns, observations, actions, timesteps, mask, encoded=encoded)
+        token_mask = None if mask is None or bool(mask.all()) else mask.repeat_interleave(self.kinds, dim=1)
+        read = Read(self.kinds, self.kinds - 2, self.kinds - 1)
+        return self.action_head(self.transformer(tokens, token_mask, read=read)), None
+
+    def tokens(
+        self,
+        returns: Tensor,
+        observations: Tensor,
+        actions: Tensor,
+        timesteps: Tensor,
+        mask: Tensor | None,
+        *,
+        encoded: bool = False,
+    ) -> Tensor:
+        """What the stack reads, [B, T x kinds, width]."""
         observation = observations if encoded else self.embed_observation(observations)
         action = self.embed_action(actions.long() - int(self.action_space.start))
         kinds = [observation, action]
@@ -188,10 +229,8 @@ class WindowNetwork(nn.Module):
             kinds.insert(0, self.embed_return(returns[..., None].float()))
         batch, length, width = observation.shape
         tokens = torch.stack(kinds, dim=2).view(batch, length * self.kinds, width)
-        tokens = tokens + self._places(timesteps, mask) + self._time(timesteps, mask)
-        token_mask = None if mask is None or bool(mask.all()) else mask.repeat_interleave(self.kinds, dim=1)
-        hidden = self.transformer(self.embed_dropout(tokens), token_mask).view(batch, length, self.kinds, width)
-        return self.action_head(hidden[:, :, self.kinds - 2]), None
+        dropped: Tensor = self.embed_dropout(tokens + self._places(timesteps, mask) + self._time(timesteps, mask))
+        return dropped
 
     def _places(self, timesteps: Tensor, mask: Tensor | None) -> Tensor:
         """Position embeddings [B or 1, T x kinds, width], counted from a window's first step that is no padding."""

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from dtbench.layers import Dropout, Linear, dropout, linear
 
 
 class CausalTransformer(nn.Module):
@@ -42,15 +45,24 @@ class CausalTransformer(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None, private: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        private: Tensor | None = None,
+        *,
+        read: "Read | None" = None,
+    ) -> Tensor:
         """`mask` [B, L] is False where a token is padding and must not be seen.
 
-        `private` [L] is True for tokens that only they themselves see.
+        `private` [L] is True for tokens that only they themselves see. With `read` only those tokens are given,
+        [B, read, width]: the last block computes nothing for the others but what is seen of them.
         """
         visible = visibility(tokens, mask, private)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             tokens = block(tokens, visible)
-        normed: Tensor = self.norm(tokens)
+        normed: Tensor = self.norm(last(tokens, visible, read))
         return normed
 
     def attention_weights(self, tokens: Tensor, mask: Tensor | None = None, private: Tensor | None = None) -> Tensor:
@@ -72,14 +84,22 @@ class Block(nn.Module):
         self.norm_1 = nn.LayerNorm(width)
         self.attention = CausalAttention(width, heads, dropout)
         self.norm_2 = nn.LayerNorm(width)
-        self.mlp_in = nn.Linear(width, 4 * width)
-        self.mlp_out = nn.Linear(4 * width, width)
-        self.activation: nn.Module = {"relu": nn.ReLU, "gelu": nn.GELU}[activation]()
-        self.dropout = nn.Dropout(dropout)
+        self.mlp_in = Linear(width, 4 * width)
+        self.mlp_out = Linear(4 * width, width)
+        self.activation: nn.Module = nn.ReLU() if activation == "relu" else nn.GELU()
+        self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
-        tokens = tokens + self.attention(self.norm_1(tokens), visible)
-        hidden = self.activation(self.mlp_in(self.norm_2(tokens)))
+    def forward(self, tokens: Tensor, visible: Tensor | None, read: "Read | None" = None) -> Tensor:
+        mixed = self.attention(self.norm_1(tokens), visible, read)
+        return self.after_attention((tokens if read is None else read.of(tokens)) + mixed)
+
+    def after_attention(self, tokens: Tensor) -> Tensor:
+        """What the two-layer network adds to tokens to which attention has added its part."""
+        normed = self.norm_2(tokens)
+        if isinstance(self.activation, nn.ReLU):
+            hidden = linear(normed, self.mlp_in.weight, self.mlp_in.bias, relu=True)
+        else:
+            hidden = self.activation(self.mlp_in(normed))
         added: Tensor = tokens + self.dropout(self.mlp_out(hidden))
         return added
 
@@ -90,38 +110,77 @@ class CausalAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
-        batch, length, width = tokens.shape
-        query, key, value = self._projections(tokens)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=visible,
-            is_causal=visible is None,
-            dropout_p=self.dropout.p if self.training else 0.0,
-        )
-        out: Tensor = self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
+    def forward(self, tokens: Tensor, visible: Tensor | None, read: "Read | None" = None) -> Tensor:
+        query, key, value = self._projections(tokens, read)
+        if read is not None:
+            everything = torch.ones(1, tokens.shape[1], dtype=torch.bool, device=tokens.device)
+            visible = read.rows(causal_visibility(everything) if visible is None else visible)
+        mixed = self._mix(query, key, value, visible).transpose(1, 2).flatten(2)
+        out: Tensor = self.dropout(self.out(mixed))
         return out
+
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
+        """Values mixed for each query, [B, heads, L of queries, width / heads]."""
+        p = self.dropout.p if self.training else 0.0
+        if not p or query.device.type != "cpu":
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask=visible, is_causal=visible is None, dropout_p=p
+            )
+        # With dropout PyTorch's own takes these steps too on a processor, with slower dropout.
+        weights = dropout(self._scores(query, key, visible).softmax(dim=-1), p)
+        return weights.to(value.dtype) @ value
+
+    def _scores(self, query: Tensor, key: Tensor, visible: Tensor | None) -> Tensor:
+        """[B, heads, L of queries, L], -inf where a key is not to be seen."""
+        if visible is None:
+            visible = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+        hidden = torch.zeros(visible.shape, dtype=query.dtype, device=query.device).masked_fill_(~visible, -math.inf)
+        return query @ (key / math.sqrt(query.shape[-1])).transpose(-1, -2) + hidden
 
     def weights(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
         """The weights with which `forward` mixes values, [B, heads, L, L], which fused attention keeps to itself."""
         query, key, _ = self._projections(tokens)
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        if visible is None:
-            visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        return scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
+        return self._scores(query, key, visible).softmax(dim=-1)
 
-    def _projections(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, [B, heads, L, width / heads] each."""
+    def _projections(self, tokens: Tensor, read: "Read | None" = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Query (of the tokens to read), key and value, [B, heads, L, width / heads] each."""
+        width = tokens.shape[-1]
+        if read is None:
+            query, key, value = self.qkv(tokens).chunk(3, dim=-1)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = linear(read.of(tokens), weight[:width], bias[:width])
+            key, value = linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
+        return self._by_head(query), self._by_head(key), self._by_head(value)
+
+    def _by_head(self, tokens: Tensor) -> Tensor:
         batch, length, width = tokens.shape
-        qkv = self.qkv(tokens).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        return query, key, value
+        return tokens.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Which tokens of a step are to be read: of so many `kinds`, those of `first` and up to `last`, exclusive."""
+
+    kinds: int
+    first: int
+    last: int
+
+    def of(self, tokens: Tensor) -> Tensor:
+        """[B, T x kinds, width] to [B, T x (last - first), width]."""
+        batch, length, width = tokens.shape
+        steps = tokens.view(batch, length // self.kinds, self.kinds, width)
+        return steps[:, :, self.first : self.last].flatten(1, 2)
+
+    def rows(self, visible: Tensor) -> Tensor:
+        """The rows of [B or 1, 1, T x kinds, T x kinds] that belong to them."""
+        batch, _, length, _ = visible.shape
+        steps = visible.view(batch, 1, length // self.kinds, self.kinds, length)
+        return steps[:, :, :, self.first : self.last].flatten(2, 3)
 
 
 def visibility(tokens: Tensor, mask: Tensor | None, private: Tensor | None) -> Tensor | None:
@@ -153,7 +212,7 @@ class ConvolutionalEncoder(nn.Sequential):
             nn.Conv2d(second, third, 3, stride=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(third * 7 * 7, width),
+            Linear(third * 7 * 7, width),
             nn.Tanh(),
         )
 

@@ -12,8 +12,10 @@ from dtbench.data.images import ImageScale, is_image
 from dtbench.decision_transformer.model import (
     CausalTransformer,
     ConvolutionalEncoder,
+    Read,
     transformer_weights_from_transformers,
 )
+from dtbench.layers import Dropout, Linear
 
 Returns = Literal["given", "none", "generated", "predicted"]
 
@@ -57,7 +59,7 @@ class DecisionTransformerNetwork(nn.Module):
             self.action_head: nn.Module = nn.Linear(width, int(action_space.n))
         else:
             size = math.prod(action_space.shape or ())
-            self.embed_action = nn.Linear(size, width)
+            self.embed_action = Linear(size, width)
             self.action_head = nn.Sequential(nn.Linear(width, size), nn.Tanh())
         if self.returns == "given":
             self.embed_return: nn.Module = nn.Linear(1, width)
@@ -65,7 +67,7 @@ class DecisionTransformerNetwork(nn.Module):
             self.embed_return = nn.Embedding(return_bins, width)
             self.return_head = nn.Linear(width, return_bins)
         self.embed_norm = nn.LayerNorm(width)
-        self.embed_dropout = nn.Dropout(dropout)
+        self.embed_dropout = Dropout(dropout)
         self.transformer = transformer
 
     def forward(
@@ -77,11 +79,14 @@ class DecisionTransformerNetwork(nn.Module):
         input.
         """
         batch, length = timesteps.shape
-        tokens = self._tokens(returns, observations, actions, timesteps)
+        tokens = self.tokens(returns, observations, actions, timesteps)
         visible = self._token_masks(tokens, mask, length)
-        hidden = self.transformer(tokens, *visible).view(batch, length, tokens.shape[1] // length, -1)
-        return_logits = self.return_head(hidden[:, :, 0]) if self.returns in ("generated", "predicted") else None
-        return self.action_head(hidden[:, :, 0 if self.returns == "none" else 1]), return_logits
+        told = self.returns in ("generated", "predicted")
+        of_action = 0 if self.returns == "none" else 1
+        read = Read(tokens.shape[1] // length, 0 if told else of_action, of_action + 1)
+        hidden = self.transformer(tokens, *visible, read=read).view(batch, length, read.last - read.first, -1)
+        return_logits = self.return_head(hidden[:, :, 0]) if told else None
+        return self.action_head(hidden[:, :, -1]), return_logits
 
     def attention_weights(
         self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None
@@ -91,17 +96,17 @@ class DecisionTransformerNetwork(nn.Module):
         The last axis is the tokens of the step that is looked at, in their order; with it, a row sums to 1.
         """
         length = timesteps.shape[1]
-        tokens = self._tokens(returns, observations, actions, timesteps)
+        tokens = self.tokens(returns, observations, actions, timesteps)
         weights = self.transformer.attention_weights(tokens, *self._token_masks(tokens, mask, length))
         kinds = tokens.shape[1] // length
         of_first = weights[..., ::kinds, :]
         return of_first.reshape(*of_first.shape[:-1], length, kinds)
 
-    def _tokens(self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
+    def tokens(self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
         """What the stack reads, [B, T x kinds, width]."""
         time = self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
         observation = self.embed_observation(observations) + time
-        action = self._embed_actions(actions) + time
+        action = self.embed_actions(actions) + time
         if self.returns == "none":
             kinds = [observation, action]
         elif self.returns == "given":
@@ -123,7 +128,8 @@ class DecisionTransformerNetwork(nn.Module):
             return token_mask, None
         return token_mask, torch.arange(tokens.shape[1], device=tokens.device) % kinds == 1
 
-    def _embed_actions(self, actions: Tensor) -> Tensor:
+    def embed_actions(self, actions: Tensor) -> Tensor:
+        """[B, T, *action] to [B, T, width]."""
         if isinstance(self.action_space, gym.spaces.Discrete):
             embedded: Tensor = self.embed_action(actions.long() - int(self.action_space.start))
         else:
@@ -165,7 +171,7 @@ def observation_encoder(
         return ObservationEncoder(
             ConvolutionalEncoder((space.shape or ())[0], width, channels=channels), 3, scale=scale
         )
-    return ObservationEncoder(nn.Linear(math.prod(space.shape or ()), width), 1)
+    return ObservationEncoder(Linear(math.prod(space.shape or ()), width), 1)
 
 
 def load_transformers_weights(network: DecisionTransformerNetwork, weights: Mapping[str, Tensor]) -> None:
