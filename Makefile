@@ -17,12 +17,14 @@ demo: $(INSTALLED)
 	$(DEMO) report --suite demo --results demo/results --out demo/report
 
 ## The tests; they need no GPU and no network, and Ray only where marked `ray`. Those that need d3rlpy, rliable, an S3
-## server, Chromium or LaTeX run where `make peers`, `make rliable`, `make s3` or `make system` has put it.
+## server, Chromium or LaTeX run where `make peers`, `make rliable`, `make s3` or `make system` has put it. JOBS
+## processes share them: tests/conftest.py says which.
+JOBS ?= 2
 test: $(INSTALLED)
 	$(if $(wildcard $(PEERS)/.installed),DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python) \
 	$(if $(wildcard $(RLIABLE)/.installed),DTBENCH_RLIABLE_PYTHON=$(CURDIR)/$(RLIABLE)/bin/python) \
 	$(if $(wildcard $(S3)/.installed),DTBENCH_MOTO_SERVER=$(CURDIR)/$(S3)/bin/moto_server) \
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 install: $(INSTALLED)
 
