@@ -120,7 +120,7 @@ class WindowSampler:
         at_home = rows.to(home)
         found = [array.index_select(0, at_home) for array in self._arrays]
         if not whole:
-            found.append(torch.from_numpy(self._observations.at(steps)))
+            found.append(torch.from_numpy(self._observations.at(steps)).flatten(0, 1))
         found.append(torch.from_numpy((steps - begin[:, None]).reshape(-1)))
         shaped = [values.view(*steps.shape, *values.shape[1:]).to(self.device) for values in found]
         kept = kept.to(self.device)

@@ -39,6 +39,8 @@ class DecisionTransformer:
     "predicted": given as a target when it acts, and also predicted at every step (its critic on Key-to-Door).
     """
 
+    version: ClassVar[int] = 2  # since dropout draws other numbers
+
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"warmup_steps": 100_000},  # as Table 9 prints it
         "code": {"warmup_steps": 10_000},  # as the public code has it
@@ -66,6 +68,7 @@ class DecisionTransformer:
     normalize_observations: bool = True
     best_fraction: float = 1.0  # X % BC: keep the best episodes, by timesteps
     minimum_return: float | None = None  # keep the episodes that reach it
+    precision: Literal["fp32", "bf16"] = "fp32"  # of products while it learns; it always acts in fp32
     returns: Returns = "given"
     cut_off_return: float | None = None  # generated: the return of an episode that never ended
     return_prior_power: float = 10.0  # generated: P(R) P_prior(R)^10
@@ -116,13 +119,15 @@ class DecisionTransformerLearner:
             rng=generator(seed, 1),
             device=device,
             anchor=algorithm.anchor,
+            pad="right",  # what stands to the right is never seen: padding needs no mask
             returns_to_go=returns_to_go,
             weights=weights,
         )
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             self.network = self._build(dataset, longest).to(device)
-        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+        averaged = algorithm.average_decay > 0
+        self.average = {name: value.clone() if averaged else value for name, value in self._weights().items()}
         self.optimizer = self._make_optimizer()
         self.step = 0
 
@@ -192,7 +197,8 @@ class DecisionTransformerLearner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.network.load_state_dict(state["network"])
-        self.average = {name: value.to(self.device, copy=True) for name, value in state["average"].items()}
+        if self.algorithm.average_decay:
+            self.average = {name: value.to(self.device, copy=True) for name, value in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.sampler.rng.bit_generator.state = state["sampler"]
@@ -207,8 +213,13 @@ class DecisionTransformerLearner:
     def _make_optimizer(self) -> torch.optim.Optimizer:
         algorithm = self.algorithm
         return torch.optim.AdamW(
-            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay
+            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay, fused=True
         )
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Those that learn, by their names."""
+        weights: dict[str, Tensor] = self.network.state_dict()
+        return weights
 
     def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
         algorithm = self.algorithm
@@ -254,23 +265,27 @@ class DecisionTransformerLearner:
     def _values(self) -> Tensor:
         return torch.as_tensor(self.return_values, dtype=torch.float32, device=self.device)
 
-    def _timesteps(self, steps: Windows | History) -> Tensor:
+    def _timesteps(self, history: History) -> Tensor:
         if not self.algorithm.relative_timesteps:
-            return steps.timesteps
-        newest = steps.mask.sum(dim=1, keepdim=True) - 1
-        places = newest - torch.arange(steps.mask.shape[1] - 1, -1, -1, device=self.device)
+            return history.timesteps
+        newest = history.mask.sum(dim=1, keepdim=True) - 1
+        places = newest - torch.arange(history.mask.shape[1] - 1, -1, -1, device=self.device)
         return places.clamp(min=0)
 
     def _losses(self, windows: Windows) -> dict[str, Tensor]:
-        returns = self._return_tokens(windows.returns_to_go)
+        """Over windows that are padded on the right."""
+        returns, timesteps = self._return_tokens(windows.returns_to_go), windows.timesteps
         if len(self.return_values):
             returns = torch.where(windows.mask, returns, 0)
-        predicted, return_logits = self.network(
-            returns, self._encoder_input(windows.observations), windows.actions, self._timesteps(windows), windows.mask
-        )
-        losses = {"action_loss": action_loss(predicted, windows, self.network.action_space)}
+        if self.algorithm.relative_timesteps:
+            timesteps = torch.arange(self.context, device=self.device).expand_as(timesteps)
+        observations = self._encoder_input(windows.observations)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.algorithm.precision == "bf16"):
+            predicted, return_logits = self.network(returns, observations, windows.actions, timesteps, None)
+        losses = {"action_loss": action_loss(predicted.float(), windows, self.network.action_space)}
         if return_logits is not None:
-            losses["return_loss"] = F.cross_entropy(return_logits[windows.mask], returns[windows.mask])
+            errors = F.cross_entropy(return_logits.float().flatten(0, 1), returns.flatten(), reduction="none")
+            losses["return_loss"] = mean_of_steps(errors.view_as(returns), windows.mask)
         return losses
 
     def _schedule(self) -> float:
@@ -280,13 +295,12 @@ class DecisionTransformerLearner:
         return warmup * 0.5 * (1 + math.cos(math.pi * min(self.step / self.algorithm.decay_steps, 1.0)))
 
     def _update_average(self) -> None:
+        if not self.algorithm.average_decay:
+            return
         # Early averages forget fast, or the initial weights would linger in them.
         decay = min(self.algorithm.average_decay, (1 + self.step) / (10 + self.step))
-        if self.algorithm.average_decay == 0:
-            decay = 0.0
-        current = self.network.state_dict()
-        for name, value in self.average.items():
-            value.lerp_(current[name], 1 - decay)
+        current = self._weights()
+        torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], 1 - decay)
 
     @torch.inference_mode()
     def _predict(self, history: History) -> Tensor:
@@ -352,9 +366,17 @@ def likely_high_return(logits: Tensor, values: Tensor, *, power: float, floor: f
 def action_loss(predicted: Tensor, windows: Windows, space: gym.Space[Any]) -> Tensor:
     """Cross-entropy of discrete actions, mean squared error of continuous ones, over what is no padding."""
     if isinstance(space, gym.spaces.Discrete):
-        labels = windows.actions[windows.mask].long() - int(space.start)
-        return F.cross_entropy(predicted[windows.mask], labels)
-    return F.mse_loss(predicted[windows.mask], windows.actions.flatten(2)[windows.mask].float())
+        labels = windows.actions.long() - int(space.start)
+        labels = torch.where(windows.mask, labels, 0)  # padding may be no action
+        errors = F.cross_entropy(predicted.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+    else:
+        errors = (predicted - windows.actions.flatten(2).float()).square().mean(dim=-1)
+    return mean_of_steps(errors, windows.mask)
+
+
+def mean_of_steps(errors: Tensor, mask: Tensor) -> Tensor:
+    """The mean of errors [B, T] where `mask` [B, T]: a product, as picking them out would wait for a device."""
+    return (errors * mask).sum() / mask.sum()
 
 
 def label_returns(dataset: TrajectoryDataset, cut_off_return: float | None) -> NDArray[np.float64]:

@@ -141,7 +141,7 @@ class AtariLearner(DecisionTransformerLearner):
             {"params": decayed, "weight_decay": self.algorithm.weight_decay},
             {"params": spared, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.algorithm.learning_rate, betas=self.algorithm.betas)
+        return torch.optim.AdamW(groups, lr=self.algorithm.learning_rate, betas=self.algorithm.betas, fused=True)
 
     def _schedule(self) -> float:
         kind, batch = self.algorithm.schedule, self.algorithm.batch_size
