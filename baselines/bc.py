@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 from baselines.networks import observation_scale
 from dtbench import (
+    Dropout,
     History,
     IncompatibleTask,
+    Linear,
     Metrics,
     TorchStream,
     TrajectoryDataset,
@@ -89,7 +91,7 @@ class BehaviorCloningLearner:
         with self.stream.active():
             self.network = self._build().to(device)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay
+            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay, fused=True
         )
         self.steps = 0
 
@@ -152,10 +154,10 @@ class BehaviorCloningLearner:
         sizes = [self.context * flat_size(self.observation_space), *[self.algorithm.width] * self.algorithm.layers]
         modules: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
-            modules += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(self.algorithm.dropout)]
+            modules += [Linear(inputs, outputs), nn.ReLU(), Dropout(self.algorithm.dropout)]
         if isinstance(self.action_space, gym.spaces.Discrete):
-            return nn.Sequential(*modules, nn.Linear(sizes[-1], int(self.action_space.n)))
-        return nn.Sequential(*modules, nn.Linear(sizes[-1], math.prod(self.action_space.shape or ())), nn.Tanh())
+            return nn.Sequential(*modules, Linear(sizes[-1], int(self.action_space.n)))
+        return nn.Sequential(*modules, Linear(sizes[-1], math.prod(self.action_space.shape or ())), nn.Tanh())
 
 
 def flat_size(space: gym.Space[Any]) -> int:

@@ -1,8 +1,8 @@
 """Conservative Q-learning for discrete actions (Kumar et al. 2020), memoryless or with a window of history."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -11,13 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.bc import flat_observations, flat_size
+from baselines.networks import follow
 from dtbench import (
     CausalTransformer,
+    GamesHeld,
     History,
     IncompatibleTask,
+    Linear,
     Metrics,
+    Perceptron,
     TorchStream,
     TrajectoryDataset,
+    TransformerCache,
     Windows,
     WindowSampler,
     generator,
@@ -58,9 +63,7 @@ class MarkovQ(nn.Module):
 
     def __init__(self, inputs: int, actions: int, width: int, layers: int) -> None:
         super().__init__()
-        sizes = [inputs, *[width] * layers]
-        hidden = [module for i, o in pairwise(sizes) for module in (nn.Linear(i, o), nn.ReLU())]
-        self.stack = nn.Sequential(*hidden, nn.Linear(width, actions))
+        self.stack = Perceptron(inputs, *[width] * layers, actions)
 
     def forward(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
         values: Tensor = self.stack(observations)
@@ -73,7 +76,7 @@ class HistoryQ(nn.Module):
     def __init__(self, inputs: int, actions: int, *, algorithm: DiscreteCQL, max_timestep: int) -> None:
         super().__init__()
         width = algorithm.width
-        self.embed_observation = nn.Linear(inputs, width)
+        self.embed_observation = Linear(inputs, width)
         self.embed_action = nn.Embedding(actions + 1, width)  # the last one: no action yet
         self.embed_timestep = nn.Embedding(max_timestep, width)
         nn.init.normal_(self.embed_timestep.weight, std=0.1)
@@ -86,10 +89,14 @@ class HistoryQ(nn.Module):
     def forward(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
         before = torch.full_like(actions, self.no_action)
         before[:, 1:] = torch.where(mask[:, :-1], actions[:, :-1], self.no_action)
-        time = self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
-        tokens = self.embed_observation(observations) + self.embed_action(before) + time
-        values: Tensor = self.head(self.transformer(tokens, mask))
+        values: Tensor = self.head(self.transformer(self.tokens(observations, before, timesteps), mask))
         return values
+
+    def tokens(self, observations: Tensor, before: Tensor, timesteps: Tensor) -> Tensor:
+        """What the stack reads of steps and the actions before them, [B, T, width]."""
+        time = self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
+        tokens: Tensor = self.embed_observation(observations) + self.embed_action(before) + time
+        return tokens
 
 
 class DiscreteCQLLearner:
@@ -118,7 +125,7 @@ class DiscreteCQLLearner:
             self.network, self.target = (self._build(longest).to(device) for _ in range(2))
         self.target.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay
+            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay, fused=True
         )
 
     def update(self) -> Metrics:
@@ -132,7 +139,7 @@ class DiscreteCQLLearner:
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.gradient_clip)
             self.optimizer.step()
-        self._follow()
+        follow(self.target, self.network, self.algorithm.target_rate)
         return {"td_loss": temporal.detach(), "penalty": penalty.detach()}
 
     def act(self, history: History) -> Tensor:
@@ -148,6 +155,10 @@ class DiscreteCQLLearner:
         actions, timesteps, mask = (tensor[:, begin:] for tensor in arguments)
         values = self._values(self.network, history.observations[:, begin:], actions, timesteps, mask)
         return values[:, -1]
+
+    def rollout(self, *, streaming: bool) -> Rollout | None:
+        """What plays games with keys and values kept; None for a perceptron, which reads one observation."""
+        return HistoryRollout(self, streaming=streaming) if isinstance(self.network, HistoryQ) else None
 
     def state_dict(self) -> dict[str, Any]:
         """Both networks, optimizer and both random streams."""
@@ -173,7 +184,7 @@ class DiscreteCQLLearner:
             slow = self._window_values(self.target, windows)
             best = values.argmax(dim=-1, keepdim=True)  # double Q-learning: the fast network chooses
             following = slow.gather(-1, best).squeeze(-1)[:, 1:]
-        taken = values.gather(-1, self._labels(windows.actions)[..., None]).squeeze(-1)
+        taken = values.gather(-1, self.labels(windows.actions)[..., None]).squeeze(-1)
         future = F.pad(following, (0, 1))
         backup = windows.rewards + self.algorithm.discount * torch.where(windows.terminals, 0.0, future)
         usable = usable_steps(windows)
@@ -189,10 +200,11 @@ class DiscreteCQLLearner:
         self, network: nn.Module, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor
     ) -> Tensor:
         flat = flat_observations(observations, self.observation_space)
-        values: Tensor = network(flat, self._labels(actions), timesteps, mask)
+        values: Tensor = network(flat, self.labels(actions), timesteps, mask)
         return values
 
-    def _labels(self, actions: Tensor) -> Tensor:
+    def labels(self, actions: Tensor) -> Tensor:
+        """Actions counted from 0."""
         return (actions.long() - self.first_action).clamp(min=0)
 
     def _build(self, longest: int) -> nn.Module:
@@ -201,10 +213,41 @@ class DiscreteCQLLearner:
             return MarkovQ(inputs, self.actions, self.algorithm.width, self.algorithm.layers)
         return HistoryQ(inputs, self.actions, algorithm=self.algorithm, max_timestep=longest)
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        for slow, fast in zip(self.target.parameters(), self.network.parameters(), strict=True):
-            slow.lerp_(fast, self.algorithm.target_rate)
+
+class HistoryRollout:
+    """Plays games with HistoryQ: keys and values are kept while the window begins where the episodes do.
+
+    After that the whole window is read at every step, as its first step then knows no action before it; with
+    `streaming` it does, and keys and values go on to be kept.
+    """
+
+    def __init__(self, learner: DiscreteCQLLearner, *, streaming: bool) -> None:
+        """It plays with the learner's weights of this moment."""
+        self.learner, self.streaming, self.step = learner, streaming, 0
+        self.network = deepcopy(learner.network).eval()
+        assert isinstance(self.network, HistoryQ)
+        self.cache, self.held = TransformerCache(self.network.transformer, learner.context), GamesHeld()
+
+    def act(self, history: History, rows: Tensor) -> Tensor:
+        """See `dtbench.algorithm.Rollout`."""
+        return self.action_logits(history, rows).argmax(dim=-1) + self.learner.first_action
+
+    @torch.inference_mode()
+    def action_logits(self, history: History, rows: Tensor) -> Tensor:
+        """See `dtbench.algorithm.Rollout`."""
+        learner, held, step = self.learner, self.held, self.step
+        self.step += 1
+        if step >= learner.context and not self.streaming:
+            return learner.action_logits(history.of(rows))
+        if (kept := held.update(rows, len(history.mask))) is not None:
+            self.cache.keep(kept)
+        observations = flat_observations(held.present(history.observations)[:, None], learner.observation_space)
+        timesteps = held.present(history.timesteps)[:, None]
+        before = torch.full_like(timesteps, self.network.no_action)
+        if step:
+            before = learner.labels(held.present(history.actions, -2)[:, None])
+        values: Tensor = self.network.head(self.cache.append(self.network.tokens(observations, before, timesteps)))
+        return held.of_played(values, rows)
 
 
 def usable_steps(windows: Windows) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dtbench import IncompatibleTask, TrajectoryDataset
+from dtbench import IncompatibleTask, Perceptron, TrajectoryDataset, is_faster, linear
 
 STD_FLOOR = 1e-3  # added to the standard deviation, as in CORL and in the code of TD3+BC
 
@@ -67,8 +67,12 @@ class TwinCritics(nn.Module):
         if actions.dim() == 3:
             observations = observations[:, None].expand(-1, actions.shape[1], -1)
         inputs = torch.cat([observations, actions], dim=-1).flatten(0, -2)
+        layers = self._layers(frozen)
+        if is_faster(inputs, self.weights[1][0]):  # one after the other, yet each at twice the speed
+            pair = [_critic(inputs, [(weight[i].t(), bias[i, 0]) for weight, bias in layers]) for i in range(2)]
+            return torch.stack(pair).view(2, *actions.shape[:-1])
         stack = inputs.expand(2, -1, -1)
-        *hidden, last = self._layers(frozen)
+        *hidden, last = layers
         for weight, bias in hidden:
             stack = torch.baddbmm(bias, stack, weight).relu_()
         return torch.baddbmm(last[1], stack, last[0]).view(2, *actions.shape[:-1])
@@ -76,6 +80,13 @@ class TwinCritics(nn.Module):
     def _layers(self, frozen: bool) -> list[tuple[Tensor, Tensor]]:
         layers = list(zip(self.weights, self.biases, strict=True))
         return [(weight.detach(), bias.detach()) for weight, bias in layers] if frozen else layers
+
+
+def _critic(values: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+    *hidden, last = layers
+    for weight, bias in hidden:
+        values = linear(values, weight, bias, relu=True)
+    return linear(values, *last)
 
 
 def critic_layers(inputs: int, width: int, layers: int, *, orthogonal: bool) -> list[nn.Linear]:
@@ -88,11 +99,9 @@ def critic_layers(inputs: int, width: int, layers: int, *, orthogonal: bool) -> 
     return made
 
 
-def perceptron(inputs: int, outputs: int, *, width: int, layers: int) -> nn.Sequential:
+def perceptron(inputs: int, outputs: int, *, width: int, layers: int) -> Perceptron:
     """`layers` hidden layers with ReLU and a linear one."""
-    sizes = [inputs, *[width] * layers]
-    hidden = [module for i, o in pairwise(sizes) for module in (nn.Linear(i, o), nn.ReLU(inplace=True))]
-    return nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
+    return Perceptron(inputs, *[width] * layers, outputs)
 
 
 def bellman_target(rewards: Tensor, terminals: Tensor, following: Tensor, discount: float) -> Tensor:
@@ -111,8 +120,7 @@ def bellman_error(values: Tensor, target: Tensor) -> Tensor:
 @torch.no_grad()
 def follow(target: nn.Module, network: nn.Module, rate: float) -> None:
     """Polyak averaging: the target's weights go `rate` of the way to the network's."""
-    for slow, fast in zip(target.parameters(), network.parameters(), strict=True):
-        slow.lerp_(fast, rate)
+    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), rate)
 
 
 def require_flat_boxes(algorithm: str, dataset: TrajectoryDataset) -> tuple[int, int]:

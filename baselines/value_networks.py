@@ -17,6 +17,7 @@ from dtbench import (
     History,
     IncompatibleTask,
     InvalidValue,
+    Linear,
     Metrics,
     TorchStream,
     TrajectoryDataset,
@@ -84,9 +85,9 @@ def nature_network(frames: int, outputs: int, *, channels: tuple[int, int, int],
         nn.Conv2d(second, third, 3, stride=1),
         nn.ReLU(inplace=True),
         nn.Flatten(),
-        nn.Linear(third * 7 * 7, hidden),
+        Linear(third * 7 * 7, hidden),
         nn.ReLU(inplace=True),
-        nn.Linear(hidden, outputs),
+        Linear(hidden, outputs),
     )
 
 

@@ -6,35 +6,44 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dtbench.algorithm import Algorithm, DiscreteLearner, History, Learner, Metrics
+    from dtbench.algorithm import Algorithm, CachingLearner, DiscreteLearner, History, Learner, Metrics, Rollout
     from dtbench.cluster import ray_started
     from dtbench.data.images import ImageScale, image_scale, is_image
     from dtbench.data.sampling import Transitions, TransitionSampler, Windows, WindowSampler
     from dtbench.data.store import data_root
     from dtbench.data.trajectories import TrajectoryDataset, make_dataset
     from dtbench.decision_transformer.model import CausalTransformer
+    from dtbench.decision_transformer.rollout import GamesHeld, TransformerCache
     from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
     from dtbench.evaluation import Episodes, Evaluator
+    from dtbench.layers import Dropout, Linear, Perceptron, is_faster, linear
     from dtbench.randomness import TorchStream, generator
     from dtbench.task import Task, normalize
 
 # Looked up at first use: `dtbench --help` must not wait for torch.
 _HOMES = {
     "Algorithm": "algorithm",
+    "CachingLearner": "algorithm",
     "CausalTransformer": "decision_transformer.model",
     "DiscreteLearner": "algorithm",
+    "Dropout": "layers",
     "DtbenchError": "errors",
     "Episodes": "evaluation",
     "Evaluator": "evaluation",
+    "GamesHeld": "decision_transformer.rollout",
     "History": "algorithm",
     "ImageScale": "data.images",
     "IncompatibleTask": "errors",
     "InvalidValue": "errors",
     "Learner": "algorithm",
+    "Linear": "layers",
     "Metrics": "algorithm",
+    "Perceptron": "layers",
+    "Rollout": "algorithm",
     "Task": "task",
     "TorchStream": "randomness",
     "TrajectoryDataset": "data.trajectories",
+    "TransformerCache": "decision_transformer.rollout",
     "TransitionSampler": "data.sampling",
     "Transitions": "data.sampling",
     "WindowSampler": "data.sampling",
@@ -42,7 +51,9 @@ _HOMES = {
     "data_root": "data.store",
     "generator": "randomness",
     "image_scale": "data.images",
+    "is_faster": "layers",
     "is_image": "data.images",
+    "linear": "layers",
     "make_dataset": "data.trajectories",
     "normalize": "task",
     "ray_started": "cluster",
@@ -50,20 +61,27 @@ _HOMES = {
 
 __all__ = [
     "Algorithm",
+    "CachingLearner",
     "CausalTransformer",
     "DiscreteLearner",
+    "Dropout",
     "DtbenchError",
     "Episodes",
     "Evaluator",
+    "GamesHeld",
     "History",
     "ImageScale",
     "IncompatibleTask",
     "InvalidValue",
     "Learner",
+    "Linear",
     "Metrics",
+    "Perceptron",
+    "Rollout",
     "Task",
     "TorchStream",
     "TrajectoryDataset",
+    "TransformerCache",
     "TransitionSampler",
     "Transitions",
     "WindowSampler",
@@ -71,7 +89,9 @@ __all__ = [
     "data_root",
     "generator",
     "image_scale",
+    "is_faster",
     "is_image",
+    "linear",
     "make_dataset",
     "normalize",
     "ray_started",

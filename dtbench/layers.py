@@ -7,6 +7,7 @@ four elements share one draw of 64 bits.
 
 import functools
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,6 +26,22 @@ class Linear(nn.Linear):
     def forward(self, values: Tensor) -> Tensor:
         """See `linear`."""
         return linear(values, self.weight, self.bias)
+
+
+class Perceptron(nn.Sequential):
+    """Linear layers with ReLU between them, named as in the `nn.Sequential` of these modules."""
+
+    def __init__(self, *sizes: int) -> None:
+        """`sizes` are those of the input, of the hidden layers and of the output."""
+        *hidden, last = (Linear(inputs, outputs) for inputs, outputs in pairwise(sizes))
+        super().__init__(*(module for layer in hidden for module in (layer, nn.ReLU())), last)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[..., first size] to [..., last size]."""
+        *hidden, last = (layer for layer in self if isinstance(layer, nn.Linear))
+        for layer in hidden:
+            values = linear(values, layer.weight, layer.bias, relu=True)
+        return linear(values, last.weight, last.bias)
 
 
 class Dropout(nn.Module):
@@ -49,7 +66,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: 
 
     Differentiable once, where oneDNN is asked.
     """
-    if not _suits(values, weight):
+    if not is_faster(values, weight):
         product = F.linear(values, weight, bias)
         return product.relu_() if relu else product
     if torch.is_autocast_enabled("cpu"):
@@ -61,6 +78,22 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: 
     values = values.contiguous()
     found: Tensor = _Linear.apply(values, weight, bias, relu)  # type: ignore[no-untyped-call]
     return found
+
+
+def is_faster(values: Tensor, weight: Tensor) -> bool:
+    """Whether `linear` asks oneDNN for the product of values [..., inputs] and weight [outputs, inputs].
+
+    It takes some 10 microseconds to begin, so that small products are left to PyTorch.
+
+    Where nothing is learned the number of rows does not decide, as kernels differ in their last bits: a game must not
+    depend on how many are played beside it. One row alone takes another kernel with either library.
+    """
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    rows = values.numel() // max(1, values.shape[-1])
+    learning = torch.is_grad_enabled()
+    large = rows * weight.numel() >= _LARGE if learning else rows > 1 and weight.numel() >= _LARGE_WEIGHT
+    return large and has_faster_products()
 
 
 def dropout(values: Tensor, p: float) -> Tensor:
@@ -91,20 +124,6 @@ def has_faster_products() -> bool:
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
-
-
-def _suits(values: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN is the faster: it takes some 10 microseconds to begin.
-
-    Where nothing is learned the number of rows does not decide, as kernels differ in their last bits: a game must not
-    depend on how many are played beside it. One row alone takes another kernel with either library.
-    """
-    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.bfloat16):
-        return False
-    rows = values.numel() // max(1, values.shape[-1])
-    learning = torch.is_grad_enabled()
-    large = rows * weight.numel() >= _LARGE if learning else rows > 1 and weight.numel() >= _LARGE_WEIGHT
-    return large and has_faster_products()
 
 
 def _product(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
