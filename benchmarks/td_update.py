@@ -13,15 +13,16 @@ batch that lies ready, and with the drawing of its batch; windows are drawn 64 a
 import argparse
 import json
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from answers import Ask, answering
 from contest import Pair, Turn, calls, compared, in_turn, measured, options, ready, say, table
 from machine import report, surroundings
 from made_data import hopper_shaped
@@ -124,30 +125,15 @@ def d3rlpy_process(
     }
     names = [*chosen.only, *(f"{name}, drawing too" for name in chosen.only), "draw transitions", "draw windows"]
     with tempfile.TemporaryDirectory() as folder:
-        data_file, log = Path(folder) / "data.npz", Path(folder) / "log.txt"
-        np.savez(data_file, **arrays_for_d3rlpy(data))
-        command = [chosen.peers, str(PEER), str(data_file), json.dumps(settings)]
-        with (
-            log.open("w") as errors,
-            subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, bufsize=1
-            ) as process,
-        ):
-            if not (said := process.stdout.readline()):  # type: ignore[union-attr]
-                raise RuntimeError(f"{chosen.peers} did not begin: {log.read_text()}")
-            versions |= json.loads(said)
-            yield {name: turn_of(process, name) for name in names}
-            process.stdin.close()  # type: ignore[union-attr]
+        path = Path(folder) / "data.npz"
+        np.savez(path, **arrays_for_d3rlpy(data))
+        with answering([chosen.peers, str(PEER), str(path), json.dumps(settings)]) as (said, ask):
+            versions |= said
+            yield {name: partial(_turn, ask, name) for name in names}
 
 
-def turn_of(process: "subprocess.Popen[str]", name: str) -> Turn:
-    """Turns of a contestant behind the pipe."""
-
-    def turn(count: int) -> float:
-        process.stdin.write(json.dumps([name, count]) + "\n")  # type: ignore[union-attr]
-        return float(process.stdout.readline())  # type: ignore[union-attr]
-
-    return turn
+def _turn(ask: Ask, name: str, count: int) -> float:
+    return float(ask([name, count]))
 
 
 def arrays_for_d3rlpy(data: TrajectoryDataset) -> dict[str, np.ndarray[Any, Any]]:
