@@ -20,6 +20,7 @@ from dtbench import (
     Linear,
     Metrics,
     Perceptron,
+    Rollout,
     TorchStream,
     TrajectoryDataset,
     TransformerCache,
@@ -224,8 +225,8 @@ class HistoryRollout:
     def __init__(self, learner: DiscreteCQLLearner, *, streaming: bool) -> None:
         """It plays with the learner's weights of this moment."""
         self.learner, self.streaming, self.step = learner, streaming, 0
-        self.network = deepcopy(learner.network).eval()
-        assert isinstance(self.network, HistoryQ)
+        assert isinstance(learner.network, HistoryQ)
+        self.network: HistoryQ = deepcopy(learner.network).eval()
         self.cache, self.held = TransformerCache(self.network.transformer, learner.context), GamesHeld()
 
     def act(self, history: History, rows: Tensor) -> Tensor:

@@ -127,6 +127,7 @@ def time_learner(spec: TrialSpec, task: Task, dataset: TrajectoryDataset, *, sec
             action_seed=spec.seed,
             device=device,
             target_units=task.target_units,
+            streaming=spec.evaluation.rollout == "streaming",
         )
         game_step = evaluator.probe(learner, spec.evaluation.targets, seconds=seconds / 3)
         return Speed(update, game_step, learner.return_conditioned)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 ActionMode = Literal["argmax", "sample", "epsilon"]
+RolloutMode = Literal["exact", "streaming"]
 EPSILON = 0.001  # of action mode epsilon: Dopamine's when it evaluates (Castro et al. 2018)
 
 
@@ -22,6 +23,7 @@ class EvaluationSpec:
     action_mode: str  # an ActionMode; not checked, so that every record can be read
     sweep: tuple[float, ...] = ()  # further targets, asked of the last checkpoint alone
     purpose: str = "report"  # or "tuning": other episodes, so that nothing is chosen on what it is reported on
+    rollout: str = "exact"  # or "streaming": see `CachingLearner`; a RolloutMode, not checked either
 
     @property
     def last_targets(self) -> tuple[float, ...]:
@@ -80,6 +82,8 @@ class TrialSpec:
         plain = dataclasses.asdict(self)
         if self.evaluation.purpose == "report":
             del plain["evaluation"]["purpose"]
+        if self.evaluation.rollout == "exact":
+            del plain["evaluation"]["rollout"]
         return plain
 
     def _identity(self) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from dtbench import registry
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName, one_line
+from dtbench.evaluation import check_streaming
 from dtbench.overrides import override
-from dtbench.spec import ActionMode, EvaluationSpec, TrialSpec
+from dtbench.spec import ActionMode, EvaluationSpec, RolloutMode, TrialSpec
 from dtbench.suite_document import check_names, merge, read_document, select
 from dtbench.task import Task
 
@@ -39,6 +40,7 @@ class Evaluation(_Strict):
     episodes: int = Field(default=100, ge=1, le=MOST_EPISODES)
     every: int = Field(default=1000, ge=1, le=MOST_STEPS)
     action_mode: ActionMode = "argmax"
+    rollout: RolloutMode = "exact"  # streaming: learners keep what they computed of a step also when windows slide
     targets: list[FiniteFloat] | None = Field(default=None, max_length=MOST_TARGETS)  # None: the task's own
     # Further targets of the last checkpoint: 0 to 1.5 x the data's best return.
     sweep: int = Field(default=0, ge=0, le=MOST_TARGETS)
@@ -235,7 +237,9 @@ def check_fit(specs: Iterable[TrialSpec]) -> None:
         for spec in (spec for (name, _), spec in pairs.items() if name == task):
             algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)
             try:
-                algorithm.learner(best, seed=spec.seed, device=torch.device("cpu"))
+                learner = algorithm.learner(best, seed=spec.seed, device=torch.device("cpu"))
+                if spec.evaluation.rollout == "streaming":
+                    check_streaming(learner)
             except DtbenchError as error:
                 error.args = (f"{spec.contender} on {task}: {error}",)
                 raise error from None
@@ -366,6 +370,7 @@ def _evaluation_spec(
         targets=tuple(map(float, targets)),
         action_mode=contender.action_mode or evaluation.action_mode,
         sweep=_sweep(dataset, evaluation.sweep) if evaluation.sweep else (),
+        rollout=evaluation.rollout,
     )
 
 

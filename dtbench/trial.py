@@ -158,6 +158,7 @@ class _Trial:
             device=self.device,
             info_keys=self.task.info_keys,
             target_units=self.task.target_units,
+            streaming=spec.evaluation.rollout == "streaming",
         )
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.progress = self._restored()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from baselines.discrete_cql import DiscreteCQL
 from dtbench import Evaluator, History, IncompatibleTask, TrajectoryDataset, generator, make_dataset
 from dtbench.algorithm import CachingLearner, Learner
 from dtbench.decision_transformer import DecisionTransformer
@@ -206,6 +207,20 @@ def test_a_learner_with_a_window_and_no_rollout_cannot_be_streamed() -> None:
     Forgetful.context = 2
     with pytest.raises(IncompatibleTask, match="Forgetful"):
         check_streaming(Forgetful())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("context", [CONTEXT, 40])
+def test_conservative_q_learning_with_history_keeps_too_what_nothing_changes(context: int) -> None:
+    data = dataset(discrete=True)
+    learner = DiscreteCQL(context=context, width=16, layers=2, heads=2).learner(data, seed=0, device=CPU)
+    for _ in range(30):
+        learner.update()
+    ends = [3, 8, 8, 8, 20, 20, 20, 20, 20]
+    assert max(differences(learner, data, steps=20, ends=ends)) < 1e-5
+    streamed = differences(learner, data, steps=20, ends=ends, streaming=True)
+    assert max(streamed[:CONTEXT]) < 1e-5
+    assert (max(streamed) < 1e-5) == (context == 40)
+    assert DiscreteCQL(context=1).learner(data, seed=0, device=CPU).rollout(streaming=True) is None
 
 
 @pytest.mark.parametrize("mode", ["argmax", "sample"])

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -139,6 +140,30 @@ def test_a_key_depends_on_what_decides_the_outcome_and_not_on_labels(tmp_path: P
     ]
     keys = {trial_specs(narrow(other, contenders=["DT"]))[0].key for other in changed}
     assert len(keys | {spec.key}) == 5
+
+
+def test_a_rollout_that_streams_has_a_key_of_its_own_and_the_exact_one_that_of_before_there_were_two(
+    tmp_path: Path,
+) -> None:
+    suite = {"evaluation": SUITE["evaluation"] | {"rollout": "streaming"}}  # type: ignore[operator]
+    plain, streaming = (
+        trial_specs(load_suite(written(tmp_path, **changes), preset="plain"))[0] for changes in ({}, suite)
+    )
+    assert plain.key != streaming.key
+    assert "rollout" not in plain.to_json()["evaluation"]
+    assert [TrialSpec.from_json(spec.to_json()) == spec for spec in (plain, streaming)] == [True, True]
+    assert dataclasses.replace(
+        streaming, evaluation=dataclasses.replace(streaming.evaluation, rollout="exact")
+    ).key == (plain.key)
+
+
+def test_a_contender_that_cannot_stream_is_found_before_anything_runs(tmp_path: Path) -> None:
+    evaluation = {"episodes": 2, "every": 2, "rollout": "streaming"}
+    contenders = {"DT": {"algorithm": "dt_atari", "budget": 1, "hyperparameters": {"width": 8, "heads": 1}}}
+    changes = {"evaluation": evaluation, "contenders": contenders, "presets": {}}
+    specs = trial_specs(load_suite(written(tmp_path, **changes)))
+    with pytest.raises(IncompatibleTask, match=r"DT on key-to-door-1k: dt_atari .* evaluation\.rollout=exact"):
+        check_fit(specs)
 
 
 def test_a_working_directory_may_hold_suites_of_its_own(tmp_path: Path) -> None:
