@@ -84,6 +84,28 @@ def test_what_the_other_games_do_changes_nothing_in_a_game() -> None:
         np.testing.assert_array_equal(together.step(chosen)[0][1], alone.step(chosen[1:])[0][0])
 
 
+@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("physics", PHYSICS)
+def test_any_number_of_threads_gives_the_same_bits(robot: str, physics: Physics) -> None:
+    several = [RobotGames(ROBOTS[robot], 7, physics=physics, threads=threads) for threads in (1, 2, 3, 50)]
+    for games in several:
+        games.reset(seed=3)
+    for actions in random_actions(robot, 7, 60):
+        alone, *others = [games.step(actions)[:4] for games in several]
+        for other in others:
+            for ours, theirs in zip(other, alone, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+    for games in several:
+        games.close()
+
+
+def test_what_goes_wrong_in_a_thread_is_raised() -> None:
+    games = RobotGames(ROBOTS["hopper"], 4, threads=2)
+    games.reset(seed=0)
+    with pytest.raises(ValueError, match="broadcast"):
+        games.step(np.zeros((4, 2), np.float32))
+
+
 def test_an_ended_game_stands_still_and_gives_no_reward() -> None:
     games = RobotGames(ROBOTS["hopper"], 2)
     games.reset(seed=0)

@@ -1,35 +1,54 @@
 """Many games of one robot in lock step: gymnasium's own environment, one MuJoCo state for each game."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mujoco
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from dtbench.domains.d4rl.locomotion import WALKERS, Locomotion
 from dtbench.domains.d4rl.robots import Physics, Robot
 
 
 class RobotGames(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
     """Play `num_envs` games of a robot; a finished game stands still until the next reset.
 
-    One gymnasium environment steps all games in turn: before each step it is handed the game's MuJoCo state, which is
-    all that distinguishes one game from another. That gives gymnasium's numbers to the bit, compiles one model where
-    SyncVectorEnv compiles one for each game, and spends nothing on games that have ended. With `delayed`, the reward
-    of a whole game comes with its last step (Chen et al. 2021, Table 7).
+    A game is a MuJoCo state; all share one model, where SyncVectorEnv compiles one for each. Robots that walk are
+    stepped by MuJoCo, which lets other threads work meanwhile, and judged all at once (`Locomotion`); others are
+    stepped by gymnasium's environment, which is handed one state after another. Both give gymnasium's numbers to the
+    bit, by any number of threads, and spend nothing on games that have ended. With `delayed`, the reward of a whole
+    game comes with its last step (Chen et al. 2021, Table 7).
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}
 
-    def __init__(self, robot: Robot, num_envs: int, *, physics: Physics = "d4rl", delayed: bool = False) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        num_envs: int,
+        *,
+        physics: Physics = "d4rl",
+        delayed: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        """`threads` is how many step games at a time; None: as many as torch computes with."""
         self.num_envs, self.robot, self.delayed = num_envs, robot, delayed
         self.single_observation_space, self.single_action_space = robot.observation_space, robot.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._env: Any = robot.make(physics)
+        self._rules = Locomotion(self._env, physics) if robot.name in WALKERS else None
         self._states = [mujoco.MjData(self._env.model) for _ in range(num_envs)]
+        self._positions = np.zeros((num_envs, self._env.model.nq))
+        self._velocities = np.zeros((num_envs, self._env.model.nv))
+        self._threads = max(1, min(threads or torch.get_num_threads(), num_envs))
+        self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self._observations = np.zeros((num_envs, robot.observation_size), np.float32)
         self._steps = np.zeros(num_envs, np.int64)
         self._terminated = np.zeros(num_envs, bool)
@@ -44,6 +63,7 @@ class RobotGames(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         for game in np.flatnonzero(chosen):
             self._env.data = self._states[game]
             self._observations[game], _ = self._env.reset(seed=seeds[game])
+            self._positions[game], self._velocities[game] = self._env.data.qpos, self._env.data.qvel
         self._steps[chosen], self._terminated[chosen], self._earned[chosen] = 0, False, 0.0
         return self._observations.copy(), {}
 
@@ -52,10 +72,16 @@ class RobotGames(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step the games that still run; the others give no reward and stay ended."""
         rewards = np.zeros(self.num_envs)
-        for game in np.flatnonzero(~self._ended):
-            self._env.data = self._states[game]
-            self._observations[game], rewards[game], self._terminated[game], _, _ = self._env.step(actions[game])
-            self._steps[game] += 1
+        games = np.flatnonzero(~self._ended)
+        if self._rules is None:
+            self._in_threads(self._play, games, actions, rewards)
+        else:
+            before = self._positions[games, 0]
+            self._in_threads(self._simulate, games, actions)
+            found = self._rules.outcome(before, self._positions[games], self._velocities[games], actions[games])
+            self._observations[games], rewards[games] = found.observations, found.rewards
+            self._terminated[games] = found.fallen
+        self._steps[games] += 1
         if self.delayed:
             running = ~self._ended
             self._earned += rewards
@@ -65,7 +91,33 @@ class RobotGames(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         return self._observations.copy(), rewards, self._terminated.copy(), truncated, {}
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Nothing is held that the garbage collector does not free."""
+        """Let the threads go."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _in_threads(self, work: Callable[..., None], games: NDArray[np.int64], *arguments: Any) -> None:
+        """Do the work of a part of the games in each thread, this one included."""
+        mine, *others = np.array_split(games, self._threads) if len(games) >= self._threads else [games]
+        waiting = [self._pool.submit(work, part, *arguments) for part in others] if self._pool is not None else []
+        work(mine, *arguments)
+        for done in waiting:
+            done.result()
+
+    def _simulate(self, games: NDArray[np.int64], actions: NDArray[Any]) -> None:
+        """Let MuJoCo step these games; what else gymnasium has it compute no observation and no reward reads."""
+        model, frames = self._env.model, self._env.frame_skip
+        for game in games.tolist():
+            state = self._states[game]
+            state.ctrl[:] = actions[game]
+            mujoco.mj_step(model, state, nstep=frames)
+            self._positions[game], self._velocities[game] = state.qpos, state.qvel
+
+    def _play(self, games: NDArray[np.int64], actions: NDArray[Any], rewards: NDArray[np.float64]) -> None:
+        """Let gymnasium's environment step these games."""
+        env = copy.copy(self._env)  # the same model, but another state in each thread
+        for game in games.tolist():
+            env.data = self._states[game]
+            self._observations[game], rewards[game], self._terminated[game], _, _ = env.step(actions[game])
 
     @property
     def _ended(self) -> NDArray[np.bool_]:
