@@ -124,7 +124,7 @@ def spec_of(
         task_version=1,
         task_options={"stored": str(stored)},
         dataset_digest=store.load(stored).digest,
-        dataset_source="made up",
+        dataset_source="auto",
         algorithm=settled.algorithm,
         algorithm_version="1",
         hyperparameters=resolved_hyperparameters(settled),

@@ -13,6 +13,7 @@ asserted first. CORL's blocks have GELU where the paper's have ReLU, and so has 
 import argparse
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,36 +105,34 @@ def hopper(chosen: argparse.Namespace) -> tuple[dict[str, Turn], dict[str, float
     made: dict[str, Any] = {}
     for name, more in _variants({"": {}, ", GELU": {"activation": "gelu"}}).items():
         settings = {**sizes, "batch_size": chosen.batch, "dropout": 0.1, **more}
-        made[name] = make_algorithm("dt", settings).learner(data, seed=0, device=torch.device("cpu"))
+        made[name] = make_algorithm("dt", settings).learner(data, seed=0, device=chosen.device)
     ours = made["dtbench"]
     windows = ours.sampler.sample()
     batch = hopper_batch(ours, windows)
     shape = {"observed": OBSERVED, "acted": ACTED, "longest": longest, **sizes}
-    peers: dict[str, nn.Module] = {"transformers": TransformersLayout(**shape)}
+    peers: dict[str, nn.Module] = {"transformers": TransformersLayout(**shape).to(chosen.device)}
     try:
         if chosen.corl:
-            peers["CORL"] = CORLCalled(corl_from(chosen.corl, context=ours.context, **shape))
+            peers["CORL"] = CORLCalled(corl_from(chosen.corl, context=ours.context, **shape)).to(chosen.device)
     except RuntimeError as error:
         say(f"CORL's own network is left out: {error}")
     if "CORL" not in peers:
-        peers["CORL's layout"] = CORLCalled(CORLLayout(context=ours.context, **shape))
+        peers["CORL's layout"] = CORLCalled(CORLLayout(context=ours.context, **shape)).to(chosen.device)
+    seen = {name: padded(batch, "left" if name == "transformers" else "right") for name in peers}
     differences = {}
     for name, peer in peers.items():
-        own, seen = (ours, batch) if name == "transformers" else (made["dtbench, GELU"], right_padded(batch))
+        own = ours if name == "transformers" else made["dtbench, GELU"]
         give_weights(own.network, shaken(peer))
-        differences[name] = difference(outputs(own.network, batch), outputs(peer, seen))
-    turns = {name: calls(update_on(learner, windows), chosen.clock) for name, learner in made.items()}
+        differences[name] = difference(outputs(own.network, batch), outputs(peer, seen[name]), chosen.tolerance)
+    turns = {name: chosen.timed(update_on(learner, windows)) for name, learner in made.items()}
     drawing = make_algorithm("dt", {**sizes, "batch_size": chosen.batch})
-    turns["dtbench, drawing too"] = calls(
-        drawing.learner(data, seed=0, device=torch.device("cpu")).update, chosen.clock
-    )
+    turns["dtbench, drawing too"] = chosen.timed(drawing.learner(data, seed=0, device=chosen.device).update)
     for name, peer in peers.items():
-        seen = batch if name == "transformers" else right_padded(batch)
-        turns[name] = calls(step_of(peer, seen, squared_error, clip=0.25, weight_decay=1e-4), chosen.clock)
+        turns[name] = chosen.timed(step_of(peer, seen[name], squared_error, clip=0.25, weight_decay=1e-4))
     if HAS_PRECISION:
-        peer = TransformersLayout(**shape)
-        half = step_of(peer, batch, squared_error, clip=0.25, weight_decay=1e-4, half=True)
-        turns["transformers, bf16 autocast"] = calls(half, chosen.clock)
+        peer = TransformersLayout(**shape).to(chosen.device)
+        half = step_of(peer, seen["transformers"], squared_error, clip=0.25, weight_decay=1e-4, half=True)
+        turns["transformers, bf16 autocast"] = chosen.timed(half)
     return turns, differences
 
 
@@ -143,24 +142,24 @@ def atari(chosen: argparse.Namespace) -> tuple[dict[str, Turn], dict[str, float]
     data = pong_shaped(2000)
     settings = {**sizes, "batch_size": chosen.atari_batch}
     made = {
-        name: make_algorithm("dt_atari", {**settings, **more}).learner(data, seed=0, device=torch.device("cpu"))
+        name: make_algorithm("dt_atari", {**settings, **more}).learner(data, seed=0, device=chosen.device)
         for name, more in _variants({"": {}}).items()
     }
     ours: Any = made["dtbench"]
     windows = ours.sampler.sample()
     frames = windows.observations.float() / 255
     batch = Batch(windows.returns_to_go.float(), frames, windows.actions.long(), windows.timesteps, windows.mask)
-    peer = OfficialAtariLayout(actions=GAME_ACTIONS, context=ours.context, longest=int(data.lengths.max()), **sizes)
+    peer = OfficialAtariLayout(
+        actions=GAME_ACTIONS, context=ours.context, longest=int(data.lengths.max()), **sizes
+    ).to(chosen.device)
     shaken(peer)
     ours.network.load_state_dict(official_weights_for_ours(peer))
     own = dataclasses.replace(batch, observations=windows.observations)
-    apart = difference(outputs(ours.network, own), outputs(peer, batch))
-    turns = {name: calls(update_on(learner, windows), chosen.clock) for name, learner in made.items()}
+    apart = difference(outputs(ours.network, own), outputs(peer, batch), chosen.tolerance)
+    turns = {name: chosen.timed(update_on(learner, windows)) for name, learner in made.items()}
     drawing = make_algorithm("dt_atari", settings)
-    turns["dtbench, drawing too"] = calls(
-        drawing.learner(data, seed=0, device=torch.device("cpu")).update, chosen.clock
-    )
-    turns["official layout"] = calls(step_of(peer, batch, cross_entropy, clip=1.0, weight_decay=0.1), chosen.clock)
+    turns["dtbench, drawing too"] = chosen.timed(drawing.learner(data, seed=0, device=chosen.device).update)
+    turns["official layout"] = chosen.timed(step_of(peer, batch, cross_entropy, clip=1.0, weight_decay=0.1))
     return turns, {"official layout": apart}
 
 
@@ -182,11 +181,14 @@ def hopper_batch(learner: Any, windows: Windows) -> Batch:
     )
 
 
-def right_padded(batch: Batch) -> Batch:
-    """The same windows with their padding on the right, where CORL has it."""
-    length = batch.mask.shape[1]
-    places = (torch.arange(length) + length - batch.mask.sum(dim=1, keepdim=True)) % length
-    rows = torch.arange(len(places))[:, None]
+def padded(batch: Batch, side: str) -> Batch:
+    """The same windows with their padding on this side, "left" or "right", on whichever it is now."""
+    length, device = batch.mask.shape[1], batch.mask.device
+    first = batch.mask.int().argmax(dim=1, keepdim=True)
+    if side == "left":
+        first = first + batch.mask.sum(dim=1, keepdim=True)
+    places = (torch.arange(length, device=device) + first) % length
+    rows = torch.arange(len(places), device=device)[:, None]
     return Batch(*(tensor[rows, places] for tensor in batch.given()))
 
 
@@ -209,10 +211,10 @@ def outputs(network: nn.Module, batch: Batch) -> Tensor:
     return (predicted[0] if isinstance(predicted, tuple) else predicted)[batch.mask]
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
+def difference(ours: Tensor, theirs: Tensor, tolerance: float) -> float:
     """The greatest between two tensors; raise AssertionError where it is too great, or where they say nothing."""
     apart = float((ours - theirs).abs().max())
-    assert apart < TOLERANCE, f"with equal weights outputs are {apart} apart"
+    assert apart < tolerance, f"with equal weights outputs are {apart} apart"
     assert theirs.std() > 100 * TOLERANCE, "outputs are all the same: their agreement says nothing"
     return apart
 
@@ -245,7 +247,7 @@ def step_of(
     network.train()
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast(batch.mask.device.type, torch.bfloat16, enabled=half):
             predicted = network(*batch.given())
         loss = loss_of(predicted.float(), batch)
         optimizer.zero_grad()
@@ -274,6 +276,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--atari-batch", type=int, default=16, help="windows a step at Atari's sizes; the paper: 128")
     parser.add_argument("--corl", type=Path, help="a checkout of CORL; without one, its layout is timed")
     chosen = ready(parser)
+    chosen.device, chosen.tolerance, chosen.timed = torch.device("cpu"), TOLERANCE, partial(calls, clock=chosen.clock)
     if chosen.quick:
         chosen.batch, chosen.atari_batch = 8, 2
     return chosen
