@@ -65,7 +65,7 @@ def _with_bucket(server: str) -> str:
 
 
 def _port(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         if found := re.search(r"http://(127\.0\.0\.1:\d+)", log.read_text()):
             return found[1]

@@ -34,11 +34,11 @@ def test_the_slurm_script_is_bash() -> None:
 
 STUBS = {
     "ray": "exit 0",
-    "srun": 'echo "$@" >> srun.log; exec sleep 60',
+    "srun": 'echo "$@" >> srun.log; exec sleep 600',
     "python": "exit 0",
     "hostname": '[ "${1:-}" ] && echo 10.0.0.1 || echo node-a',
     "scontrol": 'if [ "$1" = show ]; then echo node-a; echo node-b; else echo "$@" >> scontrol.log; fi',
-    "dtbench": 'trap "sleep 0.3; exit 130" TERM; echo "$@" > dtbench.log; for i in $(seq 200); do sleep 0.1; done',
+    "dtbench": 'trap "sleep 0.3; exit 130" TERM; echo "$@" > dtbench.log; for i in $(seq 6000); do sleep 0.1; done',
 }
 
 
@@ -61,17 +61,20 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     }
 
 
+def lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.exists() else 0
+
+
 def test_a_slurm_job_that_is_told_to_end_stops_dtbench_and_goes_back_into_the_queue(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
     job = subprocess.Popen(["bash", str(SLURM), "--suite", "d4rl"], env=slurm, start_new_session=True)
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "dtbench.log").exists() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 200
+        while lines(tmp_path / "dtbench.log") + lines(tmp_path / "srun.log") < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(0.3)
         job.send_signal(signal.SIGTERM)
-        assert job.wait(timeout=60) == 130
+        assert job.wait(timeout=200) == 130
     finally:
         os.killpg(job.pid, signal.SIGKILL)
     assert (tmp_path / "dtbench.log").read_text() == "run --suite d4rl --address 10.0.0.1:20007\n"
@@ -90,7 +93,7 @@ def test_a_slurm_job_whose_sweep_has_ended_does_not_come_back(
     (tmp_path / "stubs" / "dtbench").write_text(f"#!/bin/bash\nexit {code}\n")
     job = subprocess.Popen(["bash", str(SLURM)], env=slurm, start_new_session=True)
     try:
-        assert job.wait(timeout=60) == code
+        assert job.wait(timeout=200) == code
     finally:
         os.killpg(job.pid, signal.SIGKILL)
     assert not (tmp_path / "scontrol.log").exists()

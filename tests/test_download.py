@@ -170,16 +170,16 @@ def test_no_server_is_said_at_once(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(MissingDataset, match=r"could not be downloaded: .*refused"):
         download(f"http://127.0.0.1:{port}/data.hdf5", tmp_path / "data.hdf5")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
 
 def test_a_network_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.1)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(1) or socket.socket())
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(60) or socket.socket())
     began = time.monotonic()
     with pytest.raises(MissingDataset, match=r"no answer from 127\.0\.0\.1 within 0\.1 s"):
         download("http://127.0.0.1/data.hdf5", tmp_path / "data.hdf5")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://somewhere/x", "nonsense", "http://"])

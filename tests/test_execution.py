@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,21 +61,28 @@ def checkpoints(results: str) -> list[Path]:
     return list(Path(results).glob("runs/*/*/checkpoint.pt"))
 
 
-def kill_after_first_checkpoint(process: subprocess.Popen[str], results: str) -> None:
-    deadline = time.monotonic() + 300
-    while not checkpoints(results) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def kill_after_first_checkpoint(results: str, *arguments: str) -> None:
+    """Start a run and kill it amid its trials; once more where it was faster than this process, on a busy machine."""
+    for _ in range(5):
+        process = start(*arguments, "--results", results)
+        deadline = time.monotonic() + 300
+        while not checkpoints(results) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if checkpoints(results) and not (Path(results) / "scores").exists():
+            return
+        shutil.rmtree(results, ignore_errors=True)
+    pytest.fail("no run could be killed amid its trials")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_ray_and_this_process_and_killed_drivers_give_the_same_table_to_the_byte(tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE, sort_keys=False))
     finished(start("--local", "--results", "whole"))
 
     for results, flags in (("killed-local", ["--local"]), ("killed-ray", [])):
-        kill_after_first_checkpoint(start(*flags, "--results", results), results)
+        kill_after_first_checkpoint(results, *flags)
         assert not (tmp_path / results / "scores").exists()
         time.sleep(3)  # Ray's own processes notice that their driver is gone
         output = finished(start(*flags, "--results", results))
@@ -89,7 +97,7 @@ def test_ray_and_this_process_and_killed_drivers_give_the_same_table_to_the_byte
     assert [path.name for path in (tmp_path / "killed-ray" / "runs").glob(".*")] == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_rays_dashboard_finds_the_file_that_keeps_it_off_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ray_bootstrap_config.yaml in its HOME it asks the cloud's metadata address at every start."""
     home = os.environ["HOME"]
@@ -112,17 +120,17 @@ def dashboards() -> list[dict[str, str]]:
     return [environment for environment in found if environment.get("DTBENCH_TEST") == str(os.getpid())]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
-    long = {"DT": DT | {"budget": 12_000}}  # whatever else the machine does, it is still at work when Ctrl-C comes
+    long = {"DT": DT | {"budget": 10**6}}  # whatever else the machine does, it is still at work when Ctrl-C comes
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"seeds": [0], "contenders": long}, sort_keys=False))
     for flags in ([], ["--local"]):
         process = start("--results", f"results{len(flags)}", *flags)
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 300
         while not checkpoints(f"results{len(flags)}") and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=100)
+        output, _ = process.communicate(timeout=250)
         assert process.returncode == 130, output
         assert "the same command continues" in output
         assert "Traceback" not in output
@@ -161,7 +169,7 @@ def test_a_running_cluster_of_two_nodes_gives_the_same_table(tmp_path: Path, mon
         finished(start("--address", address, "--results", "there"))
     finally:
         nodes.stdin.close()
-        nodes.wait(timeout=60)
+        nodes.wait(timeout=200)
     assert table("there") == table("here")
 
 

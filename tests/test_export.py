@@ -69,7 +69,7 @@ def test_latex_is_a_folder_whose_main_file_names_every_table(whole: SuiteResults
 @pytest.mark.skipif(not which("pdflatex"), reason="pdflatex is not installed")
 def test_the_exported_latex_compiles(whole: SuiteResults) -> None:
     path, _ = export(whole, "latex")
-    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main"], cwd=path, timeout=120)
+    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main"], cwd=path, timeout=400)
     assert done.returncode == 0
 
 

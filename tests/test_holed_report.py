@@ -12,7 +12,7 @@ import pytest
 
 from dtbench.analysis.html import unpacked
 from dtbench.analysis.material import Material, gather
-from dtbench.analysis.report import build_report, check_report, write_report
+from dtbench.analysis.report import build_report, check_report
 from dtbench.analysis.scores import SuiteResults
 from dtbench.analysis.trial_data import trial_data
 from tests import holed_ledger
@@ -91,8 +91,12 @@ def test_trials_of_the_page_have_no_nan_and_all_states(material: Material) -> No
     assert "it broke" in next(trial["error"] for trial in trials if trial["state"] == "failed")
 
 
-def test_a_report_equals_itself_and_differs_after_a_changed_letter(results: SuiteResults, tmp_path: Path) -> None:
-    write_report([results], tmp_path)
+def test_a_report_equals_itself_and_differs_after_a_changed_letter(
+    results: SuiteResults, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
     assert check_report([results], tmp_path) == []
     path = tmp_path / "holed" / "tables" / "scores.csv"
     path.write_text(path.read_text().replace("DT", "DX", 1))

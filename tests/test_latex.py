@@ -67,7 +67,7 @@ def compile_tex(folder: Path, texts: Sequence[str]) -> str:
     document = "\n".join((r"\documentclass{article}\usepackage{booktabs}\begin{document}", *body, r"\end{document}"))
     (folder / "main.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "main.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=400)
     said = done.stdout.decode("latin-1")
     assert done.returncode == 0, said[-2000:]
     return said

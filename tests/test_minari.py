@@ -171,7 +171,7 @@ def test_a_missing_set_is_said_within_seconds_and_with_what_is_here() -> None:
     began = time.monotonic()
     with pytest.raises(MissingDataset, match=r"could not be downloaded: .*Here: toy-v0"):
         fetch_minari(HOPPER)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_without_references_scores_are_raw_returns_in_the_sets_own_environment() -> None:

@@ -1,6 +1,7 @@
 """Searches with Ray Tune: its ASHA stops samples, and a driver that was killed continues where it was."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,25 +77,38 @@ def begun() -> SearchRecord | None:
     return read_record(path) if path.exists() else None
 
 
+def ended() -> dict[int, Sample]:
+    """The samples that are done or stopped, by number."""
+    record = begun()
+    return {one.number: one for one in record.samples if one.state in ("done", "stopped")} if record else {}
+
+
+def ended_before_the_driver_was_killed() -> dict[int, Sample]:
+    """Kill a search amid its samples; once more where all ended first, as they may on a busy machine."""
+    found: dict[int, Sample] = {}
+    for _ in range(5):
+        process = start()
+        deadline = time.monotonic() + 400
+        while not ended() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        found = ended()
+        if 0 < len(found) < 6:
+            break
+        shutil.rmtree("results", ignore_errors=True)
+    return found
+
+
 @pytest.mark.ray
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("toy")
 def test_a_driver_that_was_killed_continues_and_runs_nothing_again() -> None:
-    process = start()
-    deadline = time.monotonic() + 400
-    while process.poll() is None and time.monotonic() < deadline:
-        if (record := begun()) and any(one.state in ("done", "stopped") for one in record.samples):
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    before = ended_before_the_driver_was_killed()
+    assert 0 < len(before) < 6
     time.sleep(3)  # Ray's own processes notice that their driver is gone
-    earlier = begun()
-    assert earlier is not None
-    ended = {one.number: one for one in earlier.samples if one.state in ("done", "stopped")}
-    assert 0 < len(ended) < 6
     output, _ = start().communicate(timeout=500)
-    assert f"6 settings, {len(ended)} done" in output
+    assert f"6 settings, {len(before)} done" in output
     record = read_record(Path("results/searches/one.json"))
     assert record.question.scheduler == "asha"
     assert record.question.rungs == RUNGS
@@ -102,7 +116,7 @@ def test_a_driver_that_was_killed_continues_and_runs_nothing_again() -> None:
     assert {one.hyperparameters["grade"] for one in record.samples} == set(range(6))
     assert {one.state for one in record.samples} <= {"done", "stopped"}
     assert {one.steps for one in record.samples} <= set(RUNGS)
-    for number, one in ended.items():
+    for number, one in before.items():
         assert record.samples[number] == one
     assert load_suite("results/searches/one.yaml").contenders["F tuned"].budget == 1600
     assert not list(Path("results/runs/searches/one").glob(".tune-*"))
