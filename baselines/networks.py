@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dtbench import IncompatibleTask, Perceptron, TrajectoryDataset, is_faster, linear
+from dtbench import IncompatibleTask, Perceptron, TrajectoryDataset, feed_forward, is_faster
 
 STD_FLOOR = 1e-3  # added to the standard deviation, as in CORL and in the code of TD3+BC
 
@@ -62,31 +62,26 @@ class TwinCritics(nn.Module):
             [torch.stack([layer.bias.detach()[None] for layer in both]) for both in stacked]
         )
 
-    def forward(self, observations: Tensor, actions: Tensor, *, frozen: bool = False) -> Tensor:
-        """Values [2, B] of actions [B, A], or [2, B, M] of actions [B, M, A]; `frozen`: no gradient for weights."""
+    def forward(self, observations: Tensor, actions: Tensor, *, frozen: bool = False, critics: int = 2) -> Tensor:
+        """Values [critics, B] of actions [B, A], or [critics, B, M] of actions [B, M, A], of both or the first alone.
+
+        `frozen`: no gradient for weights.
+        """
         if actions.dim() == 3:
             observations = observations[:, None].expand(-1, actions.shape[1], -1)
         inputs = torch.cat([observations, actions], dim=-1).flatten(0, -2)
-        layers = self._layers(frozen)
-        if is_faster(inputs, self.weights[1][0]):  # one after the other, yet each at twice the speed
-            pair = [_critic(inputs, [(weight[i].t(), bias[i, 0]) for weight, bias in layers]) for i in range(2)]
-            return torch.stack(pair).view(2, *actions.shape[:-1])
+        parameters: list[Tensor] = [*self.weights, *self.biases]
+        if frozen:
+            parameters = [parameter.detach() for parameter in parameters]
+        weights, biases = parameters[: len(self.weights)], parameters[len(self.weights) :]
+        if is_faster(inputs, weights[1][0]):  # one critic after the other, yet each at twice the speed
+            pairs = [(w.mT.unbind(), b[:, 0].unbind()) for w, b in zip(weights, biases, strict=True)]
+            found = [feed_forward(inputs, [(w[critic], b[critic]) for w, b in pairs]) for critic in range(critics)]
+            return torch.stack(found).view(critics, *actions.shape[:-1])
         stack = inputs.expand(2, -1, -1)
-        *hidden, last = layers
-        for weight, bias in hidden:
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             stack = torch.baddbmm(bias, stack, weight).relu_()
-        return torch.baddbmm(last[1], stack, last[0]).view(2, *actions.shape[:-1])
-
-    def _layers(self, frozen: bool) -> list[tuple[Tensor, Tensor]]:
-        layers = list(zip(self.weights, self.biases, strict=True))
-        return [(weight.detach(), bias.detach()) for weight, bias in layers] if frozen else layers
-
-
-def _critic(values: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
-    *hidden, last = layers
-    for weight, bias in hidden:
-        values = linear(values, weight, bias, relu=True)
-    return linear(values, *last)
+        return torch.baddbmm(biases[-1], stack, weights[-1])[:critics].view(critics, *actions.shape[:-1])
 
 
 def critic_layers(inputs: int, width: int, layers: int, *, orthogonal: bool) -> list[nn.Linear]:

@@ -129,7 +129,7 @@ class TD3BCLearner:
     def actor_loss(self, observations: Tensor, actions: Tensor) -> Tensor:
         """The actor's loss under the first critic, as in TD3."""
         predicted = self.network.act(observations)
-        values = self.network.critics(observations, predicted, frozen=True)[0]
+        values = self.network.critics(observations, predicted, frozen=True, critics=1)[0]
         return actor_loss(values, predicted, actions, alpha=self.algorithm.alpha)
 
     @torch.no_grad()

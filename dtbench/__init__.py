@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dtbench.decision_transformer.rollout import GamesHeld, TransformerCache
     from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
     from dtbench.evaluation import Episodes, Evaluator
-    from dtbench.layers import Dropout, Linear, Perceptron, is_faster, linear
+    from dtbench.layers import Dropout, Linear, Perceptron, feed_forward, is_faster
     from dtbench.randomness import TorchStream, generator
     from dtbench.task import Task, normalize
 
@@ -49,11 +49,11 @@ _HOMES = {
     "WindowSampler": "data.sampling",
     "Windows": "data.sampling",
     "data_root": "data.store",
+    "feed_forward": "layers",
     "generator": "randomness",
     "image_scale": "data.images",
     "is_faster": "layers",
     "is_image": "data.images",
-    "linear": "layers",
     "make_dataset": "data.trajectories",
     "normalize": "task",
     "ray_started": "cluster",
@@ -87,11 +87,11 @@ __all__ = [
     "WindowSampler",
     "Windows",
     "data_root",
+    "feed_forward",
     "generator",
     "image_scale",
     "is_faster",
     "is_image",
-    "linear",
     "make_dataset",
     "normalize",
     "ray_started",

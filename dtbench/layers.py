@@ -6,8 +6,9 @@ four elements share one draw of 64 bits.
 """
 
 import functools
+import itertools
 import math
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 _LARGE = 2**20  # multiplications of a product from which oneDNN is asked while learning
 _LARGE_WEIGHT = 2**12  # numbers of a weight from which it is asked while acting
+_ROWS = 512  # of a product that are taken back at a time: what lies between layers fits a cache
 _LEVELS = 2**16  # of chance that dropout can tell apart: 0.1 becomes 0.100006, and the scale follows it
 
 
@@ -33,15 +35,12 @@ class Perceptron(nn.Sequential):
 
     def __init__(self, *sizes: int) -> None:
         """`sizes` are those of the input, of the hidden layers and of the output."""
-        *hidden, last = (Linear(inputs, outputs) for inputs, outputs in pairwise(sizes))
+        *hidden, last = (Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes))
         super().__init__(*(module for layer in hidden for module in (layer, nn.ReLU())), last)
 
     def forward(self, values: Tensor) -> Tensor:
         """[..., first size] to [..., last size]."""
-        *hidden, last = (layer for layer in self if isinstance(layer, nn.Linear))
-        for layer in hidden:
-            values = linear(values, layer.weight, layer.bias, relu=True)
-        return linear(values, last.weight, last.bias)
+        return feed_forward(values, [(layer.weight, layer.bias) for layer in self if isinstance(layer, nn.Linear)])
 
 
 class Dropout(nn.Module):
@@ -78,6 +77,19 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: 
     values = values.contiguous()
     found: Tensor = _Linear.apply(values, weight, bias, relu)  # type: ignore[no-untyped-call]
     return found
+
+
+def feed_forward(values: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Linear layers (weight, bias) with ReLU between them: [..., inputs] to [..., outputs], see `linear`."""
+    widest = max((weight for weight, _ in layers), key=Tensor.numel)
+    if torch.is_grad_enabled() and is_faster(values, widest) and not torch.is_autocast_enabled("cpu"):
+        flat = values.reshape(-1, values.shape[-1])
+        found: Tensor = _Layers.apply(flat, *itertools.chain(*layers))  # type: ignore[no-untyped-call]
+        return found.view(*values.shape[:-1], found.shape[-1])
+    *hidden, last = layers
+    for weight, bias in hidden:
+        values = linear(values, weight, bias, relu=True)
+    return linear(values, *last)
 
 
 def is_faster(values: Tensor, weight: Tensor) -> bool:
@@ -146,20 +158,96 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        """Slopes of values, weight and bias, each where it is asked for."""
+        """Slopes of values, weight and bias, each where it is asked for; rows by rows, as caches hold no more."""
         values, weight, positive = ctx.saved_tensors
         wants_values, wants_weight, wants_bias, _ = ctx.needs_input_grad
-        if positive is not None:
-            slope = torch.ops.aten.threshold_backward(slope, positive, 0)
-        flat = slope.reshape(-1, slope.shape[-1]).contiguous()  # oneDNN is lost between strided rows
-        of_values = _product(flat, weight.t()).view(values.shape) if wants_values else None
-        of_weight = _weight_slope(flat, values.reshape(-1, values.shape[-1])) if wants_weight else None
-        of_bias = flat.sum(0) if ctx.biased and wants_bias else None
+        of_values = torch.empty_like(values) if wants_values else None
+        parts = [_by_rows(tensor) for tensor in (slope, values, positive, of_values)]
+        of_weight = of_bias = None
+        for rows, inputs, outputs, found in zip(*parts, strict=False):
+            if outputs is not None:
+                rows = torch.ops.aten.threshold_backward(rows, outputs, 0)
+            rows = rows.contiguous()  # oneDNN is lost between strided rows
+            if found is not None:
+                found.copy_(_product(rows, weight.t()))
+            if wants_weight:
+                of_weight = _sum(of_weight, _weight_slope(rows, inputs))
+            if ctx.biased and wants_bias:
+                of_bias = _sum(of_bias, rows.sum(0))
         return of_values, of_weight, of_bias, None
 
 
+def _by_rows(tensor: Tensor | None) -> Iterable[Tensor | None]:
+    """[..., numbers] in parts of `_ROWS` rows; None for ever where there is none."""
+    return itertools.repeat(None) if tensor is None else torch.split(tensor.reshape(-1, tensor.shape[-1]), _ROWS)
+
+
+def _sum(sum_so_far: Tensor | None, part: Tensor) -> Tensor:
+    return part if sum_so_far is None else sum_so_far.add_(part)
+
+
+class _Layers(torch.autograd.Function):
+    """All layers forth and back, some rows at a time, so that what lies between the layers stays in the caches."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, *parameters: Tensor) -> Tensor:
+        """See `feed_forward`: rows [B, inputs], then weights and biases in turn."""
+        *hidden, last = zip(parameters[::2], parameters[1::2], strict=True)
+        ctx.save_for_backward(*parameters)
+        ctx.inputs = []  # of each part of the rows, those of each layer
+        found = []
+        for rows in torch.split(values, _ROWS):
+            inputs = [rows.contiguous()]
+            for weight, bias in hidden:
+                inputs.append(_layer(inputs[-1], weight, bias, relu=True))
+            ctx.inputs.append(inputs)
+            found.append(_layer(inputs[-1], *last, relu=False))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        """Slopes of the rows, of weights and of biases, each where it is asked for."""
+        weights = ctx.saved_tensors[::2]
+        wanted = ctx.needs_input_grad
+        slopes: list[Tensor | None] = [None] * len(wanted)
+        of_values = []
+        for rows, inputs in zip(torch.split(slope, _ROWS), ctx.inputs, strict=True):
+            for place in reversed(range(len(weights))):
+                if place < len(weights) - 1:
+                    rows = torch.ops.aten.threshold_backward(rows, inputs[place + 1], 0)
+                rows = rows.contiguous()
+                if wanted[2 * place + 1]:
+                    slopes[2 * place + 1] = _sum(slopes[2 * place + 1], _weight_slope(rows, inputs[place]))
+                if wanted[2 * place + 2]:
+                    slopes[2 * place + 2] = _sum(slopes[2 * place + 2], rows.sum(0))
+                if place or wanted[0]:
+                    rows = _input_slope(rows, weights[place])
+            of_values.append(rows)
+        slopes[0] = torch.cat(of_values) if wanted[0] else None
+        ctx.inputs = None
+        return tuple(slopes)
+
+
+def _layer(values: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
+    if len(values) * weight.numel() >= _LARGE:
+        return _product(values, weight, bias, relu=relu)
+    found = torch.addmm(bias, values, weight.t())
+    return found.relu_() if relu else found
+
+
+def _input_slope(slope: Tensor, weight: Tensor) -> Tensor:
+    """The slope of a layer's input, [B, inputs]."""
+    return _product(slope, weight.t()) if len(slope) * weight.numel() >= _LARGE else slope @ weight
+
+
 def _weight_slope(slope: Tensor, values: Tensor) -> Tensor:
-    """slope.T @ values, [outputs, inputs]; oneDNN is quicker where the first factor has fewer rows."""
+    """The slope of a layer's weight, slope.T @ values, [outputs, inputs].
+
+    oneDNN is quicker where the first factor has fewer rows.
+    """
+    if slope.numel() * values.shape[1] < _LARGE:
+        return slope.t() @ values
     if slope.shape[1] <= values.shape[1]:
         return _product(slope.t(), values.t())
     return _product(values.t(), slope.t()).t()

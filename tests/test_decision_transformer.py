@@ -6,7 +6,7 @@ import torch
 from dtbench import History, InvalidValue, WindowSampler, generator, make_dataset
 from dtbench.decision_transformer import DecisionTransformer
 from dtbench.decision_transformer.agent import likely_high_return
-from dtbench.decision_transformer.model import CausalTransformer, ConvolutionalEncoder, causal_visibility
+from dtbench.decision_transformer.model import CausalTransformer, ConvolutionalEncoder, Read, causal_visibility
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, load_transformers_weights
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
 from tests.episodes import episodes, with_actions
@@ -51,6 +51,56 @@ def test_it_gives_the_outputs_of_transformers_with_its_weights() -> None:
         got, _ = ours(returns, states, actions, timesteps, mask)
     assert (got - expected)[mask].abs().max() < 1e-5
     assert expected[mask].std() > 0.1  # an agreement about nothing would prove nothing
+
+
+@pytest.mark.parametrize("returns", ["given", "none", "predicted"])
+def test_windows_padded_on_the_right_need_no_mask(returns: str) -> None:
+    data = toy_dataset(discrete_actions=True)
+    algorithm = DecisionTransformer(context=9, width=16, heads=2, dropout=0.0, returns=returns)  # type: ignore[arg-type]
+    learner = algorithm.learner(data, seed=0, device=CPU)
+    sides = []
+    for pad in ("left", "right"):
+        sampler = WindowSampler(data, context=9, batch_size=32, rng=generator(5), device=CPU, pad=pad)  # type: ignore[arg-type]
+        sides.append(sampler.sample())
+    left, right = sides
+    assert not left.mask.all()
+    assert torch.equal(left.mask.sum(dim=1), right.mask.sum(dim=1))
+    found = []
+    for windows, mask in ((left, left.mask), (right, None)):
+        tokens = torch.where(windows.mask, learner._return_tokens(windows.returns_to_go), 0)
+        outputs = learner.network(tokens, windows.observations, windows.actions, windows.timesteps, mask)
+        found.append([output[windows.mask] for output in outputs if output is not None])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_last_block_gives_what_is_read_and_no_more(masked: bool) -> None:
+    torch.manual_seed(1)
+    transformer = CausalTransformer(width=16, layers=2, heads=4, dropout=0.0, initial_std=0.3).eval()
+    tokens = torch.randn(5, 12, 16)
+    mask = torch.arange(12) >= torch.tensor([[0], [3], [6], [9], [0]]) if masked else None
+    private = torch.arange(12) % 3 == 1
+    for hidden in (None, private):
+        whole = transformer(tokens, mask, hidden).view(5, 4, 3, 16)
+        assert torch.allclose(transformer(tokens, mask, hidden, read=Read(3, 1, 2)), whole[:, :, 1], atol=1e-6)
+        both = transformer(tokens, mask, hidden, read=Read(3, 0, 2)).view(5, 4, 2, 16)
+        assert torch.allclose(both, whole[:, :, :2], atol=1e-6)
+
+
+def test_bf16_learns_the_same_to_its_precision() -> None:
+    data = toy_dataset(discrete_actions=False)
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        algorithm = DecisionTransformer(
+            context=8, warmup_steps=0, dropout=0.0, learning_rate=1e-3, precision=precision
+        )  # type: ignore[arg-type]
+        learner = algorithm.learner(data, seed=0, device=CPU)
+        losses[precision] = [float(learner.update()["action_loss"]) for _ in range(40)]
+        assert all(p.dtype == torch.float32 for p in learner.network.parameters())
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.1)
+    assert losses["bf16"][-1] < 0.9 * losses["bf16"][0]
 
 
 def test_no_token_sees_the_future_or_padding() -> None:
