@@ -20,7 +20,7 @@ from dtbench.errors import DtbenchError, UnknownName
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from dtbench.ledger import Ledger
     from dtbench.spec import TrialSpec
-    from dtbench.suite import Suite
+    from dtbench.suite_settings import Suite
 
 app = typer.Typer(
     help="Does return-conditioned sequence modelling match TD learning for offline RL?",

@@ -22,7 +22,8 @@ from dtbench.calibration import (
 from dtbench.errors import UnknownName
 from dtbench.ledger import MOST_FAILURES, Ledger
 from dtbench.spec import TrialSpec
-from dtbench.suite import Suite, load_suite
+from dtbench.suite import load_suite
+from dtbench.suite_settings import Suite
 from dtbench.terminal import complain, duration, say, show
 
 FULL_PRESET = "paper"  # what suites call the full protocol

@@ -1,118 +1,36 @@
-"""A suite: a YAML file of tasks x contenders x seeds, with presets, validated before anything starts."""
+"""From a suite's file to its trials: tasks x contenders x seeds, with presets, checked before anything starts."""
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel
 
 from dtbench import registry
 from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName, one_line
+from dtbench.errors import DtbenchError, InvalidValue, UnknownName, one_line
 from dtbench.evaluation import check_streaming
 from dtbench.overrides import override
-from dtbench.spec import ActionMode, EvaluationSpec, RolloutMode, TrialSpec
+from dtbench.spec import EvaluationSpec, TrialSpec
 from dtbench.suite_document import check_names, merge, read_document, select
+from dtbench.suite_settings import (
+    LARGEST_SEED,
+    MOST_TRIALS,
+    Contender,
+    ContenderSettings,
+    Evaluation,
+    Resources,
+    Suite,
+    of_task,
+    stated,
+    validated,
+)
 from dtbench.task import Task
 
-T = TypeVar("T")
 SWEEP_REACH = 1.5  # the sweep of targets goes so far from the data's lowest return (or 0) towards its best
-
-# What is beyond these is a slip of the finger, and is refused before it fills memory or a week.
-LARGEST_SEED = 2**31 - 1
-MOST_TRIALS = 100_000
-MOST_STEPS = 1_000_000_000
-MOST_EPISODES = 1_000_000
-MOST_TARGETS = 1000
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Evaluation(_Strict):
-    """How every contender of the suite is judged."""
-
-    episodes: int = Field(default=100, ge=1, le=MOST_EPISODES)
-    every: int = Field(default=1000, ge=1, le=MOST_STEPS)
-    action_mode: ActionMode = "argmax"
-    rollout: RolloutMode = "exact"  # streaming: learners keep what they computed of a step also when windows slide
-    targets: list[FiniteFloat] | None = Field(default=None, max_length=MOST_TARGETS)  # None: the task's own
-    # Further targets of the last checkpoint: 0 to 1.5 x the data's best return.
-    sweep: int = Field(default=0, ge=0, le=MOST_TARGETS)
-
-
-class ContenderSettings(_Strict):
-    """What a contender says of itself, and may say otherwise for some tasks."""
-
-    algorithm: str = ""
-    budget: int = Field(default=0, ge=0, le=MOST_STEPS)
-    description: str = ""
-    action_mode: ActionMode | None = None  # None: the suite's
-    evaluate_every: int | None = Field(default=None, ge=1, le=MOST_STEPS)  # gradient steps; None: the suite's
-    hyperparameter_preset: str = ""  # a named set of the algorithm's own `presets`, on which the differences are laid
-    hyperparameters: dict[str, Any] = {}
-
-
-class Contender(ContenderSettings):
-    """One row of the table: an algorithm and its differences from the defaults."""
-
-    algorithm: str
-    budget: int = Field(ge=0, le=MOST_STEPS)
-    hyperparameters_by_task: dict[str, dict[str, Any]] = {}  # task name or pattern -> further differences
-    by_task: dict[str, ContenderSettings] = {}  # task name or pattern -> what is otherwise there; the last one counts
-
-
-class Resources(_Strict):
-    """What one trial takes: processor cores (which are also its threads) and a share of a GPU."""
-
-    cpu: int = Field(default=1, ge=1)
-    gpu: float = Field(default=0.0, ge=0)
-    extra_cpu: int = Field(default=0, ge=0)  # cores beside its own, for Ray tasks that its learner starts (RLlib's)
-
-
-class TaskSettings(_Strict):
-    """What a suite says otherwise for some tasks."""
-
-    evaluation: Evaluation = Evaluation()
-    task_options: dict[str, Any] = {}
-
-
-class Suite(_Strict):
-    """What to run, with preset and overrides already applied."""
-
-    name: str
-    title: str
-    description: str = ""
-    tasks: list[str] = Field(min_length=1)
-    contenders: dict[str, Contender] = Field(min_length=1)
-    seeds: list[Seed] = Field(min_length=1, max_length=MOST_TRIALS)
-    evaluation: Evaluation = Evaluation()
-    resources: Resources = Resources()
-    source: str = "auto"  # of the data: auto, or a name from the tasks' own sources
-    task_options: dict[str, Any] = {}  # given to every task: physics, steps, ...
-    by_task: dict[str, TaskSettings] = {}  # task name or pattern -> what is otherwise there; the last one counts
-    published: list[dict[str, Any]] = []
-    preset: str = ""
-    overrides: list[str] = []
-
-    def options_of(self, task: str) -> dict[str, Any]:
-        """What the task is made with."""
-        own = [settings.task_options for settings in _of_task(self.by_task, task)]
-        return {name: value for options in (self.task_options, *own) for name, value in options.items()}
-
-    def evaluation_of(self, task: str) -> Evaluation:
-        """How contenders are judged on the task."""
-        found = self.evaluation
-        for settings in _of_task(self.by_task, task):
-            found = found.model_copy(update=_said(settings.evaluation))
-        return found
-
-
 _OVERRIDDEN = [name for name in Suite.model_fields if name not in ("preset", "overrides")]
 
 
@@ -144,7 +62,7 @@ def load_suite(
         document["seeds"] = parse_seeds(seeds)
     if source is not None:
         document["source"] = source
-    suite = _validated(document | {"preset": chosen, "overrides": list(overrides)})
+    suite = validated(document | {"preset": chosen, "overrides": list(overrides)})
     check(suite)
     return suite
 
@@ -272,10 +190,10 @@ def contender_on(contender: Contender, task: str) -> Contender:
     Hyperparameters of a task are laid over the contender's own, of which another algorithm keeps none, nor the preset.
     """
     settings: dict[str, Any] = {name: getattr(contender, name) for name in ContenderSettings.model_fields}
-    for values in _of_task(contender.hyperparameters_by_task, task):
+    for values in of_task(contender.hyperparameters_by_task, task):
         settings["hyperparameters"] = {**settings["hyperparameters"], **values}
-    for differences in _of_task(contender.by_task, task):
-        said = _said(differences)
+    for differences in of_task(contender.by_task, task):
+        said = stated(differences)
         if said.get("algorithm", settings["algorithm"]) != settings["algorithm"]:
             settings |= {"hyperparameters": {}, "hyperparameter_preset": ""}
         hyperparameters = {**settings["hyperparameters"], **said.get("hyperparameters", {})}
@@ -297,16 +215,6 @@ def _differences(contender: Contender) -> dict[str, Any]:
     if contender.hyperparameter_preset not in presets:
         raise UnknownName(f"preset of {contender.algorithm}", contender.hyperparameter_preset, presets)
     return {**presets[contender.hyperparameter_preset], **contender.hyperparameters}
-
-
-def _of_task(settings: Mapping[str, T], task: str) -> Iterator[T]:
-    """What is said of a task by its name or by a pattern, in the order in which it is said."""
-    return (value for pattern, value in settings.items() if fnmatch.fnmatchcase(task, pattern))
-
-
-def _said(settings: BaseModel) -> dict[str, Any]:
-    """What settings say, without what they leave open."""
-    return {name: getattr(settings, name) for name in settings.model_fields_set}
 
 
 def _check_patterns(suite: Suite) -> None:
@@ -391,25 +299,3 @@ def _default_preset(document: Mapping[str, Any]) -> str | None:
     if isinstance(found, Mapping):
         found = found.get("gpu" if torch.cuda.is_available() else "cpu")
     return found
-
-
-def _validated(document: dict[str, Any]) -> Suite:
-    try:
-        return Suite.model_validate(document)
-    except ValidationError as error:
-        # A mistyped key is missing under its right name too: what is there but unknown tells more.
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        place = one_line(".".join(map(str, first["loc"])), 120)
-        if first["type"] == "extra_forbidden":
-            raise UnknownName("key", place, _model_at(first["loc"][:-1]).model_fields) from None
-        raise InvalidSuite(f"suite {document.get('name')!s:.80}: {place}: {first['msg']}.") from None
-
-
-def _model_at(place: Sequence[str | int]) -> type[BaseModel]:
-    """The model of the settings at this place of a suite."""
-    if "contenders" in place:
-        return ContenderSettings if "by_task" in place else Contender
-    by_name: dict[str | int, type[BaseModel]] = {"evaluation": Evaluation, "resources": Resources}
-    if place and place[-1] in by_name:
-        return by_name[place[-1]]
-    return TaskSettings if "by_task" in place else Suite

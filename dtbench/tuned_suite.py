@@ -7,7 +7,8 @@ import yaml
 
 from dtbench.ledger import write_bytes
 from dtbench.search import SearchRecord
-from dtbench.suite import Suite, load_suite
+from dtbench.suite import load_suite
+from dtbench.suite_settings import Suite
 
 
 def tuned_document(suite: Suite, base: str, record: SearchRecord) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from dtbench.ledger import Ledger
 from dtbench.search import ENDED, Question, Row, Sample, SearchRecord, read_record, write_record
 from dtbench.search_space import Setting, Space, check_space, draw, grid, plain_space
 from dtbench.spec import TrialSpec
-from dtbench.suite import Suite, contender_on, resolved_hyperparameters, trial_specs
+from dtbench.suite import contender_on, resolved_hyperparameters, trial_specs
+from dtbench.suite_settings import Suite
 from dtbench.trial import run_trial
 
 FIRST_SEED = 1000  # training seeds of searches begin here: suites report on small ones

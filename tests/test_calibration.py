@@ -30,7 +30,8 @@ from dtbench.errors import DtbenchError, InvalidValue
 from dtbench.ledger import Ledger, write_json
 from dtbench.registry import make_task
 from dtbench.spec import EvaluationSpec, TrialSpec
-from dtbench.suite import Suite, load_suite, trial_specs
+from dtbench.suite import load_suite, trial_specs
+from dtbench.suite_settings import Suite
 from tests.test_evaluation import Watcher
 
 SUITE = {

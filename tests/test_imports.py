@@ -22,7 +22,7 @@ LAYERS = [
     {"remote", "lock"},
     {"mirror", "trial_folders"},
     {"storage"},
-    {"trial", "suite", "search_space", "resources"},
+    {"trial", "suite", "suite_settings", "search_space", "resources"},
     {"search", "cluster"},
     {"worker"},
     {"testing", "analysis", "execution", "calibration"},

@@ -10,7 +10,6 @@ from dtbench.errors import DtbenchError, IncompatibleTask, InvalidSuite, Invalid
 from dtbench.registry import make_task
 from dtbench.spec import TrialSpec
 from dtbench.suite import (
-    Contender,
     check,
     check_fit,
     load_suite,
@@ -21,6 +20,7 @@ from dtbench.suite import (
     trial_specs,
 )
 from dtbench.suite_document import suite_names
+from dtbench.suite_settings import Contender
 
 SUITE = {
     "name": "toy",

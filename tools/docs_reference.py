@@ -13,6 +13,7 @@ import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import docs_speed
 from typer.main import get_command
 
 from dtbench import registry
@@ -24,8 +25,8 @@ from dtbench.domains.d4rl.tasks import gym_task
 from dtbench.domains.files.tasks import task_from_id
 from dtbench.ledger import TrialRecord
 from dtbench.spec import EvaluationSpec, TrialSpec
-from dtbench.suite import Contender, ContenderSettings, Evaluation, Resources, Suite, TaskSettings
 from dtbench.suite_document import suite_names
+from dtbench.suite_settings import Contender, ContenderSettings, Evaluation, Resources, Suite, TaskSettings
 from dtbench.task import DataSource, Task
 
 MARK = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
@@ -128,6 +129,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "archive": archive_files,
     "task": task_class,
     "suites": suites,
+    **docs_speed.GENERATED,
 }
 
 

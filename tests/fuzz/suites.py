@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from dtbench import registry, shipped
 from dtbench.analysis.published import published_tables
 from dtbench.ledger import Ledger
-from dtbench.suite import Suite, load_suite, narrow, parse_seeds, resolved_document, trial_specs
+from dtbench.suite import load_suite, narrow, parse_seeds, resolved_document, trial_specs
+from dtbench.suite_settings import Suite
 from tests.fuzz.outcome import Target
 from tests.fuzz.values import anything, damage, damaged, mutated, texts
 
