@@ -7,7 +7,7 @@ PEERS := .venv-peers
 RLIABLE := .venv-rliable
 S3 := .venv-s3
 
-.PHONY: install demo test check lint format wheel peers rliable s3 cluster chaos d4rl docs system report clean
+.PHONY: install demo test check lint format wheel peers rliable s3 cluster chaos d4rl docs system report bench guard clean
 
 ## Train DT, BC and CQL on Key-to-Door, Hopper and Pong through Ray Tune, on data made here: asks no server for anything
 ## but the packages. Prints a table and the path of the report.
@@ -93,6 +93,15 @@ docs: $(INSTALLED)
 report: $(INSTALLED)
 	$(BIN)/dtbench report
 	$(BIN)/dtbench report --check
+
+## Speed and memory against transformers, d3rlpy and (CORL=path to a checkout) CORL, into results/performance, and one
+## table; about twenty minutes on two cores that do nothing else. `make guard` is the part that CI holds against bounds.
+CORL ?=
+bench: $(INSTALLED) $(PEERS)/.installed
+	$(BIN)/python benchmarks/run.py --peers $(CURDIR)/$(PEERS)/bin/python $(if $(CORL),--corl $(CORL))
+
+guard: $(INSTALLED) $(PEERS)/.installed
+	DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python $(BIN)/python benchmarks/guard.py > /dev/null
 
 ## The package d4rl without what it needs: nothing imports it, the tests read its scores and addresses.
 d4rl: $(INSTALLED)

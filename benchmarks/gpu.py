@@ -12,7 +12,6 @@ import argparse
 import importlib
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         say("no GPU: PyTorch sees no CUDA on this machine, so nothing was measured.")
         return
-    chosen.device, chosen.timed, chosen.tolerance = torch.device("cuda"), cuda_calls, TOLERANCE
+    chosen.device, chosen.timed, chosen.tolerance = torch.device("cuda"), cuda_calls, TOLERANCE  # not a processor's
     contestants, differences = {}, {}
     for task, made in {"hopper": training_step.hopper, "atari": training_step.atari}.items():
         turns, outputs = made(chosen)
@@ -153,11 +152,10 @@ def protocol(chosen: argparse.Namespace) -> dict[str, Any]:
 def arguments() -> argparse.Namespace:
     """As given; small where asked to be quick."""
     parser = options(__doc__, rounds=5, turn=0.3)
-    parser.add_argument("--batch", type=int, default=64, help="windows a step at Hopper's sizes")
-    parser.add_argument("--atari-batch", type=int, default=128, help="windows a step at Atari's sizes")
-    parser.add_argument("--corl", type=Path, help="a checkout of CORL; without one, its layout is timed")
+    training_step.add_options(parser)
+    parser.set_defaults(atari_batch=128)
     parser.add_argument("--protocol-steps", type=int, default=1000, help="updates of the protocol that are made")
-    return ready(parser)
+    return training_step.settled(ready(parser))
 
 
 if __name__ == "__main__":

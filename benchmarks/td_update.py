@@ -150,14 +150,23 @@ def arrays_for_d3rlpy(data: TrajectoryDataset) -> dict[str, np.ndarray[Any, Any]
     }
 
 
-def arguments() -> argparse.Namespace:
-    """As given; small where asked to be quick."""
-    parser = options(__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those that only this script has."""
     parser.add_argument("--peers", default=os.environ.get("DTBENCH_PEERS_PYTHON"), help="interpreter that has d3rlpy")
     parser.add_argument("--only", nargs="+", choices=list(LAYERS), default=list(LAYERS), help="these learners")
-    chosen = ready(parser)
+
+
+def settled(chosen: argparse.Namespace) -> argparse.Namespace:
+    """The options and what follows from them; small where asked to be quick."""
     chosen.width = 16 if chosen.quick else WIDTH
     return chosen
+
+
+def arguments() -> argparse.Namespace:
+    """As given."""
+    parser = options(__doc__)
+    add_options(parser)
+    return settled(ready(parser))
 
 
 if __name__ == "__main__":

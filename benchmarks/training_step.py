@@ -268,18 +268,27 @@ def cross_entropy(predicted: Tensor, batch: Batch) -> Tensor:
     return F.cross_entropy(predicted.flatten(0, 1), batch.actions.flatten())
 
 
-def arguments() -> argparse.Namespace:
-    """As given; small where asked to be quick."""
-    parser = options(__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those that only this script has."""
     parser.add_argument("--tasks", nargs="+", choices=("hopper", "atari"), default=["hopper", "atari"])
     parser.add_argument("--batch", type=int, default=64, help="windows a step at Hopper's sizes")
     parser.add_argument("--atari-batch", type=int, default=16, help="windows a step at Atari's sizes; the paper: 128")
     parser.add_argument("--corl", type=Path, help="a checkout of CORL; without one, its layout is timed")
-    chosen = ready(parser)
+
+
+def settled(chosen: argparse.Namespace) -> argparse.Namespace:
+    """The options and what follows from them; small where asked to be quick."""
     chosen.device, chosen.tolerance, chosen.timed = torch.device("cpu"), TOLERANCE, partial(calls, clock=chosen.clock)
     if chosen.quick:
         chosen.batch, chosen.atari_batch = 8, 2
     return chosen
+
+
+def arguments() -> argparse.Namespace:
+    """As given."""
+    parser = options(__doc__)
+    add_options(parser)
+    return settled(ready(parser))
 
 
 if __name__ == "__main__":

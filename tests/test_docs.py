@@ -122,6 +122,7 @@ def reference() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(ROOT / "tools"))  # as docs/conf.py does
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
