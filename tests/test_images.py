@@ -26,8 +26,8 @@ def frames(*, moving: int) -> TrajectoryDataset:
 
 def test_bytes_are_divided_by_255_as_in_the_papers() -> None:
     scale = image_scale(frames(moving=50), standardize=False)
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(1, 4, 3).contiguous()
-    torch.testing.assert_close(scale(images)[0, 0], torch.tensor([0.0, 0.2, 1.0]))
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(1, 4, 1, 3).contiguous()
+    torch.testing.assert_close(scale(images)[0, 0, 0], torch.tensor([0.0, 0.2, 1.0]))
 
 
 def test_standardised_frames_have_mean_zero_and_unit_deviation() -> None:

@@ -34,7 +34,12 @@ class ImageScale(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Floats of the same shape."""
-        return images.float().sub_(self.mean).mul_(self.rate)
+        return to_floats(images).sub_(self.mean).mul_(self.rate)
+
+
+def to_floats(images: Tensor) -> Tensor:
+    """Bytes [B, frames, 84, 84] as floats; a pixel's frames lie side by side, which makes convolutions faster."""
+    return images.contiguous(memory_format=torch.channels_last).float()
 
 
 def image_scale(dataset: TrajectoryDataset, *, standardize: bool) -> ImageScale:

@@ -79,6 +79,7 @@ class WindowSampler:
         future = dataset.returns_to_go if returns_to_go is None else returns_to_go
         self._cumulative = None if weights is None else np.cumsum(weights, dtype=np.float64)
         self._observations = Observations(dataset)
+        self._places = np.arange(context)
         arrays = [dataset.actions, dataset.rewards, dataset.terminals, future.astype(np.float32)]
         if self._observations.are_few:
             arrays.append(dataset.observations)
@@ -109,26 +110,30 @@ class WindowSampler:
 
     def _gather(self, first: NDArray[np.int64], last: NDArray[np.int64], begin: NDArray[np.int64]) -> Windows:
         begun = first if self.pad == "right" else last - self.context
-        steps = begun[:, None] + np.arange(self.context)
+        steps = begun[:, None] + self._places
         mask = (steps >= first[:, None]) & (steps < last[:, None])
-        full = bool(mask.all())
-        if not full:
-            steps = np.where(mask, steps, first[:, None])
-        kept = torch.from_numpy(mask)
-        rows = torch.from_numpy(steps).view(-1)
-        home, whole = self._arrays[0].device, self._arrays[4:]
-        at_home = rows.to(home)
-        found = [array.index_select(0, at_home) for array in self._arrays]
-        if not whole:
-            found.append(torch.from_numpy(self._observations.at(steps)).flatten(0, 1))
-        found.append(torch.from_numpy((steps - begin[:, None]).reshape(-1)))
-        shaped = [values.view(*steps.shape, *values.shape[1:]).to(self.device) for values in found]
-        kept = kept.to(self.device)
-        if not full:
-            for values in shaped:
-                values.masked_fill_(~kept.view(*kept.shape, *[1] * (values.dim() - 2)), 0)
-        actions, rewards, terminals, returns_to_go, observations, timesteps = shaped
-        return Windows(observations, actions, rewards.float(), terminals, returns_to_go, timesteps, kept)
+        timesteps, flat = (steps - begin[:, None]).reshape(-1), steps.reshape(-1)
+        gaps = np.flatnonzero(~mask)
+        flat[gaps] = first[gaps // self.context]
+        rows = torch.from_numpy(flat).to(self._arrays[0].device)
+        found = [array.index_select(0, rows) for array in self._arrays]
+        if not self._observations.are_few:
+            found.append(torch.from_numpy(self._observations.at(flat)))
+        found = [values.to(self.device) for values in (*found, torch.from_numpy(timesteps))]
+        if len(gaps):
+            padded = torch.from_numpy(gaps).to(self.device)
+            found = [values.index_fill_(0, padded, 0) for values in found]
+        shaped = [values.view(*mask.shape, *values.shape[1:]) for values in found]
+        actions, rewards, terminals, returns_to_go, observations, timed = shaped
+        kept = torch.from_numpy(mask).to(self.device)
+        return Windows(observations, actions, rewards.float(), terminals, returns_to_go, timed, kept)
+
+
+def sample_each(samplers: Sequence[WindowSampler]) -> Windows:
+    """One batch of each sampler after the other, [samplers x B, T, ...]; they must differ in their streams alone."""
+    bounds = [sampler._bounds(sampler._draw()) for sampler in samplers]
+    first, last, begin = (np.concatenate(parts) for parts in zip(*bounds, strict=True))
+    return samplers[0]._gather(first, last, begin)
 
 
 class TransitionSampler:

@@ -206,11 +206,11 @@ class ConvolutionalEncoder(nn.Sequential):
         first, second, third = channels
         super().__init__(
             nn.Conv2d(frames, first, 8, stride=4),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(first, second, 4, stride=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(second, third, 3, stride=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Flatten(),
             Linear(third * 7 * 7, width),
             nn.Tanh(),

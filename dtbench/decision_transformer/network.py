@@ -8,7 +8,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from dtbench.data.images import ImageScale, is_image
+from dtbench.data.images import ImageScale, is_image, to_floats
 from dtbench.decision_transformer.model import (
     CausalTransformer,
     ConvolutionalEncoder,
@@ -148,7 +148,7 @@ class ObservationEncoder(nn.Module):
         batch, length = observations.shape[:2]
         if self.event_dims == 3:
             images = observations.flatten(0, 1)
-            scaled = images.float().div_(255) if self.scale is None else self.scale(images)
+            scaled = to_floats(images).div_(255) if self.scale is None else self.scale(images)
             encoded: Tensor = self.encoder(scaled).view(batch, length, -1)
         elif self.event_dims == 0:
             encoded = self.encoder(observations.long())
