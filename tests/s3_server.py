@@ -44,9 +44,13 @@ def address(server: str, path: str) -> str:
 def files(server: str, path: str) -> dict[str, bytes]:
     """Every file below a folder of the bucket."""
     system = _system(server)
-    found = system.get_file_info(fs.FileSelector(f"bucket/{path}", recursive=True, allow_not_found=True))
-    names = [info.path for info in found if info.is_file]
-    return {name.removeprefix(f"bucket/{path}/"): system.open_input_file(name).read() for name in names}
+    return {name: system.open_input_file(f"bucket/{path}/{name}").read() for name in names(server, path)}
+
+
+def names(server: str, path: str) -> list[str]:
+    """The name of every file below a folder of the bucket, which is asked for nothing else."""
+    found = _system(server).get_file_info(fs.FileSelector(f"bucket/{path}", recursive=True, allow_not_found=True))
+    return [info.path.removeprefix(f"bucket/{path}/") for info in found if info.is_file]
 
 
 def _system(server: str) -> fs.S3FileSystem:

@@ -25,7 +25,7 @@ from dtbench.mirror import Mirror
 from dtbench.remote import Remote
 from dtbench.status import status_of
 from dtbench.storage import hold_remote, remote_holder, remote_of, results_folder, working_copy
-from tests.s3_server import address, files, s3_server
+from tests.s3_server import address, files, names, s3_server
 from tests.tiny_ledger import finish, spec_of, tiny_ledger
 
 SPEC = spec_of("valley", "DT", 0)
@@ -534,7 +534,7 @@ def test_a_run_on_s3_is_seen_by_others_while_it_is_at_work(tmp_path: Path, serve
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(endless, sort_keys=False))
     run = ["run", "--suite", "toy.yaml", "--local", "--results", address(server, "busy")]
     process = start(*run)
-    until(lambda: any("checkpoint.pt" in name for name in files(server, "busy")), process)
+    until(lambda: any("checkpoint.pt" in name for name in names(server, "busy")), process)
     assert "running  missing" in said("status", "--results", address(server, "busy"))
     said(*run, code=2)
     process.send_signal(signal.SIGKILL)
@@ -549,7 +549,7 @@ def test_a_run_on_s3_that_is_killed_ends_with_the_table_of_a_run_here(tmp_path: 
     said(*run, "--results", "here")
 
     process = start(*run, "--results", uri)
-    until(lambda: any("checkpoint.pt" in name for name in files(server, "killed")), process)
+    until(lambda: any("checkpoint.pt" in name for name in names(server, "killed")), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = files(server, "killed")

@@ -19,64 +19,15 @@ from dtbench.suite_settings import Suite
 from tests.fuzz.outcome import Target
 from tests.fuzz.values import anything, damage, damaged, mutated, texts
 
+_FIRST = "!!python/object/apply:os.system [echo]"
+_TAGS = "!!python/name:os.system|!!binary aaa|!!timestamp x|!!bool x|!!int x|!!float x|!!set {a}|!!omap [a: 1]"
+_SIGNS = "&a [*a];*b;<<: *c;<<: 1;\t;\ufeff;{;[;};? ;- ;|;>;%YAML 9.9\n;---\n;...\n"
+_NUMBERS = f"2024-01-01;2024-99-99;{'9' * 5000};0b2;1e999;.nan;1:30:30;0o7"
+_TEXTS = '\';";"\\ud800";"\\x00";key: 1\nkey: 2\n;@;`;base: bomb;\x85;\u2028;=;~;name: ../x\n;name: x/y\n'
 TOKENS = (
-    "!!python/object/apply:os.system [echo]",
-    *(
-        "!!python/name:os.system",
-        "!!binary aaa",
-        "!!timestamp x",
-        "!!bool x",
-        "!!int x",
-        "!!float x",
-        "!!set {a}",
-        "!!omap [a: 1]",
-    ),
-    *(
-        "&a [*a]",
-        "*b",
-        "<<: *c",
-        "<<: 1",
-        "\t",
-        "\ufeff",
-        "{",
-        "[",
-        "}",
-        "? ",
-        "- ",
-        "|",
-        ">",
-        "%YAML 9.9\n",
-        "---\n",
-        "...\n",
-    ),
-    *(
-        "2024-01-01",
-        "2024-99-99",
-        "9" * 5000,
-        "0b2",
-        "1e999",
-        ".nan",
-        "'",
-        '"',
-        '"\\ud800"',
-        '"\\x00"',
-        "key: 1\nkey: 2\n",
-    ),
-    *(
-        "@",
-        "`",
-        "[" * 2000,
-        "{a: " * 500,
-        "base: bomb",
-        "\x85",
-        "\u2028",
-        "=",
-        "1:30:30",
-        "0o7",
-        "~",
-        "name: ../x\n",
-        "name: x/y\n",
-    ),
+    *(_FIRST, "[" * 2000, "{a: " * 500),
+    *_TAGS.split("|"),
+    *(token for tokens in (_SIGNS, _NUMBERS, _TEXTS) for token in tokens.split(";")),
 )
 TINY: Mapping[str, Any] = {
     "name": "tiny",
@@ -171,38 +122,19 @@ def _plan(folder: Path, document: Any) -> None:
     assert {path.name for path in (folder / "results").iterdir()} == {"runs"}
 
 
+def _or_text(names: str) -> st.SearchStrategy[str]:
+    """One of these names, between which there is one space, or any text."""
+    return st.one_of(st.sampled_from(names.split(" ")), texts)
+
+
+_HEADS = _or_text("DT D* * budget evaluation seeds tasks contenders name published by_task title")
+_TAILS = _or_text(" budget hyperparameters width episodes targets algorithm by_task 0 key-* evaluation")
+
+
 @st.composite
 def _overrides(draw: st.DrawFn) -> str:
-    heads = (
-        "DT",
-        "D*",
-        "*",
-        "budget",
-        "evaluation",
-        "seeds",
-        "tasks",
-        "contenders",
-        "name",
-        "published",
-        "by_task",
-        "title",
-    )
-    tails = (
-        "budget",
-        "hyperparameters",
-        "width",
-        "episodes",
-        "targets",
-        "algorithm",
-        "by_task",
-        "0",
-        "key-*",
-        "",
-        "evaluation",
-    )
-    path = [draw(st.one_of(st.sampled_from(heads), texts))]
-    path += draw(st.lists(st.one_of(st.sampled_from(tails), texts), max_size=3))
-    value = draw(st.one_of(texts, st.sampled_from(TOKENS), anything.map(lambda value: json.dumps(value))))
+    path = [draw(_HEADS), *draw(st.lists(_TAILS, max_size=3))]
+    value = draw(st.one_of(texts, st.sampled_from(TOKENS), anything.map(json.dumps)))
     return draw(st.sampled_from(("{}={}", "{}={}", "{}={}", "{}{}", "={}{}"))).format(".".join(path), value)
 
 
@@ -235,27 +167,15 @@ def _tiny_suite() -> Suite:
     return load_suite("key-to-door")
 
 
-_hyperparameters = st.dictionaries(
-    st.one_of(
-        st.sampled_from(("width", "heads", "betas", "channels", "returns", "context", "learning_rate", "dropout")),
-        texts,
-    ),
-    anything,
-    max_size=3,
-)
-_options = st.dictionaries(
-    st.one_of(
-        st.sampled_from(("steps", "seed", "file", "physics", "protocol", "horizon", "max_frames", "reference_min")),
-        texts,
-    ),
-    anything,
-    max_size=3,
+_hyperparameters, _options = (
+    st.dictionaries(_or_text(names), anything, max_size=3)
+    for names in (
+        "width heads betas channels returns context learning_rate dropout",
+        "steps seed file physics protocol horizon max_frames reference_min",
+    )
 )
 _tasks = st.one_of(
-    texts,
-    st.sampled_from(
-        ("hopper-medium-v2", "atari:pong", "gym:CartPole-v1", "gym:Pendulum-v1", "key-to-door-1k", "graph-1")
-    ),
+    _or_text("hopper-medium-v2 atari:pong gym:CartPole-v1 gym:Pendulum-v1 key-to-door-1k graph-1"),
     st.tuples(st.sampled_from(("gym:", "minari:", "atari:", "os:", "json:")), texts).map("".join),
 )
 
