@@ -21,6 +21,7 @@ from dtbench import (
     TorchStream,
     TrajectoryDataset,
     WindowSampler,
+    feed_forward,
     generator,
 )
 
@@ -151,13 +152,31 @@ class BehaviorCloningLearner:
         return (flat * mask[..., None]).flatten(1)
 
     def _build(self) -> nn.Module:
-        sizes = [self.context * flat_size(self.observation_space), *[self.algorithm.width] * self.algorithm.layers]
+        hidden = [self.algorithm.width] * self.algorithm.layers
+        inputs = self.context * flat_size(self.observation_space)
+        discrete = isinstance(self.action_space, gym.spaces.Discrete)
+        outputs = int(self.action_space.n) if discrete else math.prod(self.action_space.shape or ())  # type: ignore[attr-defined]
+        return Imitator(inputs, *hidden, outputs, dropout=self.algorithm.dropout, squashed=not discrete)
+
+
+class Imitator(nn.Sequential):
+    """A perceptron with dropout after each hidden layer, and a tanh at the end where it is `squashed`."""
+
+    def __init__(self, *sizes: int, dropout: float, squashed: bool) -> None:
+        """`sizes` are those of the input, of the hidden layers and of the output."""
         modules: list[nn.Module] = []
-        for inputs, outputs in pairwise(sizes):
-            modules += [Linear(inputs, outputs), nn.ReLU(), Dropout(self.algorithm.dropout)]
-        if isinstance(self.action_space, gym.spaces.Discrete):
-            return nn.Sequential(*modules, Linear(sizes[-1], int(self.action_space.n)))
-        return nn.Sequential(*modules, Linear(sizes[-1], math.prod(self.action_space.shape or ())), nn.Tanh())
+        for inputs, outputs in pairwise(sizes[:-1]):
+            modules += [Linear(inputs, outputs), nn.ReLU(), Dropout(dropout)]
+        super().__init__(*modules, Linear(sizes[-2], sizes[-1]), *([nn.Tanh()] if squashed else []))
+        self.squashed, self.dropout = squashed, dropout
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[B, first size] to [B, last size]."""
+        if self.training and self.dropout:
+            dropped: Tensor = super().forward(values)  # type: ignore[no-untyped-call]
+            return dropped
+        found = feed_forward(values, [(layer.weight, layer.bias) for layer in self if isinstance(layer, nn.Linear)])
+        return found.tanh() if self.squashed else found
 
 
 def flat_size(space: gym.Space[Any]) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_LARGE = 2**20  # multiplications of a product from which oneDNN is asked while learning
+_LARGE = 2**19  # multiplications of a product from which oneDNN is asked while learning
 _LARGE_WEIGHT = 2**12  # numbers of a weight from which it is asked while acting
 _ROWS = 512  # of a product that are taken back at a time: what lies between layers fits a cache
 _LEVELS = 2**16  # of chance that dropout can tell apart: 0.1 becomes 0.100006, and the scale follows it
@@ -100,7 +100,7 @@ def is_faster(values: Tensor, weight: Tensor) -> bool:
     Where nothing is learned the number of rows does not decide, as kernels differ in their last bits: a game must not
     depend on how many are played beside it. One row alone takes another kernel with either library.
     """
-    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.bfloat16):
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.bfloat16) or is_transformed():
         return False
     rows = values.numel() // max(1, values.shape[-1])
     learning = torch.is_grad_enabled()
@@ -112,7 +112,7 @@ def dropout(values: Tensor, p: float) -> Tensor:
     """Zero each element with chance `p` and scale the others up, so that the mean stays."""
     if p == 0:
         return values
-    if values.device.type != "cpu":
+    if values.device.type != "cpu" or is_transformed():
         return F.dropout(values, p)
     return values * keep_mask(values.shape, p, values.dtype)
 
@@ -126,6 +126,11 @@ def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = bits.view(torch.int16)[:count].view(shape) >= dropped - _LEVELS // 2
     return kept.to(dtype).mul_(_LEVELS / (_LEVELS - dropped))
+
+
+def is_transformed() -> bool:
+    """Whether a transform of torch.func is at work, which sees nothing of what oneDNN does or of bits that are shared."""
+    return torch._C._are_functorch_transforms_active()
 
 
 @functools.cache
