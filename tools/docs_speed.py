@@ -69,6 +69,11 @@ def scale() -> str:
     return _table(head, rows) if rows else NOT_MEASURED
 
 
+def figure() -> str:
+    """The figure of all curves."""
+    return f"![Seconds and memory over what grows]({FIGURE.name})" if FIGURE.exists() else NOT_MEASURED
+
+
 def machine() -> str:
     """What it was measured on."""
     found = {
@@ -85,11 +90,11 @@ def sweep() -> str:
     if result is None:
         return NOT_MEASURED
     seconds = result["overhead_seconds"]["a_further_trial_of_its_worker"]
-    sizes = result["sizes"]
+    trials, cores = result["sizes"]["trials"], result["sizes"]["cores"]
     return (
-        f"With Ray, {sizes['trials']} trials on {sizes['cores']} cores took {result['ratio_to_processes_at_once']:.2f} "
-        f"times as long as in {sizes['cores']} plain processes, Ray's start of {result['seconds']['ray_start']:.1f} s "
-        f"taken off; each further trial costs its worker {seconds:.2f} s."
+        f"With Ray, {trials} trials on {cores} cores took {result['ratio_to_processes_at_once']:.2f} times as long as "
+        f"in {cores} plain processes, Ray's start of {result['seconds']['ray_start']:.1f} s taken off; each further "
+        f"trial costs its worker {seconds:.2f} s."
     )
 
 
@@ -97,6 +102,7 @@ GENERATED = {
     "speed-ratios": ratios,
     "speed-memory": memory,
     "speed-scale": scale,
+    "speed-figure": figure,
     "speed-sweep": sweep,
     "speed-machine": machine,
 }
