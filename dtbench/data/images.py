@@ -39,6 +39,8 @@ class ImageScale(nn.Module):
 
 def to_floats(images: Tensor) -> Tensor:
     """Bytes [B, frames, 84, 84] as floats; a pixel's frames lie side by side, which makes convolutions faster."""
+    if torch._C._are_functorch_transforms_active():  # vmap knows no order but the usual
+        return images.float()
     return images.contiguous(memory_format=torch.channels_last).float()
 
 

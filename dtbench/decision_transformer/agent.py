@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.decision_transformer.critic import Critic, class_weights
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
+from dtbench.decision_transformer.pack import TransformerPack
 from dtbench.decision_transformer.rollout import DecisionTransformerRollout, Reading, chosen_actions
 from dtbench.errors import IncompatibleTask, InvalidValue
 from dtbench.randomness import TorchStream, generator
@@ -79,6 +80,10 @@ class DecisionTransformer:
         self.check_sizes()
         return DecisionTransformerLearner(self, dataset, seed=seed, device=device)
 
+    def pack(self, learners: "Sequence[DecisionTransformerLearner]") -> TransformerPack:
+        """See `dtbench.algorithm.PackingAlgorithm`."""
+        return TransformerPack(learners)
+
     def check_sizes(self) -> None:
         """Raise InvalidValue for sizes that no network can have."""
         if self.width % self.heads:
@@ -135,17 +140,19 @@ class DecisionTransformerLearner:
         """One step of AdamW on the loss of a batch of windows."""
         windows = self.sampler.sample()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.algorithm.learning_rate * self._schedule()
+            group["lr"] = self.learning_rate()
         self.network.train()
         with self.stream.active():
-            losses = self._losses(windows)
-            loss = torch.stack([value * self.shares.get(name, 1.0) for name, value in losses.items()]).sum()
+            losses = self.losses(windows)
+            loss = self.weighed(losses)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.gradient_clip)
             self.optimizer.step()
         self.step += 1
-        self._update_average()
+        if share := self.average_share():
+            current = self._weights()
+            torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], share)
         return {name: value.detach() for name, value in losses.items()} | {"gradient_norm": norm}
 
     def act(self, history: History) -> Tensor:
@@ -272,7 +279,7 @@ class DecisionTransformerLearner:
         places = newest - torch.arange(history.mask.shape[1] - 1, -1, -1, device=self.device)
         return places.clamp(min=0)
 
-    def _losses(self, windows: Windows) -> dict[str, Tensor]:
+    def losses(self, windows: Windows) -> dict[str, Tensor]:
         """Over windows that are padded on the right."""
         returns, timesteps = self._return_tokens(windows.returns_to_go), windows.timesteps
         if len(self.return_values):
@@ -288,19 +295,26 @@ class DecisionTransformerLearner:
             losses["return_loss"] = mean_of_steps(errors.view_as(returns), windows.mask)
         return losses
 
+    def weighed(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """What is minimised: the sum of all losses by their shares."""
+        return torch.stack([value * self.shares.get(name, 1.0) for name, value in losses.items()]).sum(dim=0)
+
+    def learning_rate(self) -> float:
+        """That of the next step."""
+        return self.algorithm.learning_rate * self._schedule()
+
+    def average_share(self) -> float:
+        """How far the average moves to the weights of the step just taken; 0 where there is no average."""
+        if not self.algorithm.average_decay:
+            return 0.0
+        # Early averages forget fast, or the initial weights would linger in them.
+        return 1 - min(self.algorithm.average_decay, (1 + self.step) / (10 + self.step))
+
     def _schedule(self) -> float:
         warmup = min((self.step + 1) / max(self.algorithm.warmup_steps, 1), 1.0)
         if self.algorithm.decay_steps is None:
             return warmup
         return warmup * 0.5 * (1 + math.cos(math.pi * min(self.step / self.algorithm.decay_steps, 1.0)))
-
-    def _update_average(self) -> None:
-        if not self.algorithm.average_decay:
-            return
-        # Early averages forget fast, or the initial weights would linger in them.
-        decay = min(self.algorithm.average_decay, (1 + self.step) / (10 + self.step))
-        current = self._weights()
-        torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], 1 - decay)
 
     @torch.inference_mode()
     def _predict(self, history: History) -> Tensor:
