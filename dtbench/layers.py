@@ -129,7 +129,7 @@ def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -
 
 
 def is_transformed() -> bool:
-    """Whether a transform of torch.func is at work, which sees nothing of what oneDNN does or of bits that are shared."""
+    """Whether a transform of torch.func is at work, which cannot enter oneDNN's products or bits that are shared."""
     return torch._C._are_functorch_transforms_active()
 
 

@@ -90,13 +90,11 @@ class TransformerPack:
 
     @torch.no_grad()
     def _clip(self) -> Tensor:
-        """Shorten each learner's gradient to the norm it may have, as `nn.utils.clip_grad_norm_`; give the norms [S]."""
-        slopes = [stack.weights.grad for stack in self.stacks]
-        norms = torch.stack([slope.norm(dim=1) for slope in slopes if slope is not None]).norm(dim=0)
+        """Shorten each learner's gradient as `nn.utils.clip_grad_norm_` does; give the norms [S]."""
+        slopes = [stack.weights.grad for stack in self.stacks if stack.weights.grad is not None]
+        norms: Tensor = torch.stack([slope.norm(dim=1) for slope in slopes]).norm(dim=0)
         factors = (self.first.algorithm.gradient_clip / (norms + 1e-6)).clamp(max=1.0)
-        for slope in slopes:
-            if slope is not None:
-                slope.mul_(factors[:, None])
+        torch._foreach_mul_(slopes, [factors[:, None]] * len(slopes))
         return norms
 
 
@@ -125,7 +123,7 @@ class _Stack:
 
     def views(self) -> dict[str, Tensor]:
         """Each parameter of all learners, [S, ...], through which gradients reach `weights`."""
-        parts = self.weights.split(self.sizes, dim=1)
+        parts = torch.split(self.weights, self.sizes, dim=1)
         return {
             name: part.unflatten(1, shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
         }
@@ -167,4 +165,6 @@ class _Stack:
 
     def _parts(self, row: Tensor) -> list[Tensor]:
         """A learner's tensors from its row."""
-        return [part.view(shape) for part, shape in zip(row.detach().split(self.sizes), self.shapes, strict=True)]
+        return [
+            part.view(shape) for part, shape in zip(torch.split(row.detach(), self.sizes), self.shapes, strict=True)
+        ]
