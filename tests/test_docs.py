@@ -100,7 +100,7 @@ def at_smoke_size(words: list[str], *, smoke: bool) -> list[str]:
         return words
     shipped = suite[1] in suite_names() or smoke
     small = ["--preset", "smoke"] if shipped and "--preset" not in words else []
-    small += ["task_options.steps=1000"] if suite[1] == "d4rl" and "-t" not in words else []
+    small += ["task_options.steps=2000"] if suite[1] == "d4rl" and "-t" not in words else []
     alone = ["--local"] if words[0] == "run" and "--local" not in words else []
     quick = ["--no-calibrate"] if words[0] == "plan" else []
     return [*words, *small, *alone, *quick]

@@ -125,7 +125,8 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        with pytest.raises(LedgerError, match="no answer within 1 seconds"):
+        # pyarrow may be the first to lose patience.
+        with pytest.raises(LedgerError, match=r"no answer within 1 seconds|Operation too slow"):
             results_folder(f"s3://bucket/x?endpoint_override=127.0.0.1:{silent.getsockname()[1]}&scheme=http")
 
 
