@@ -139,7 +139,7 @@ def serve(checkout: str) -> None:
 
 def shortened(spec: Any, asked: dict[str, Any]) -> Any:
     """A share of a trial: of its steps, of those between evaluations, and of its episodes."""
-    share = asked["share"]
+    share: float = asked["share"]
 
     def part(whole: int) -> int:
         return max(1, round(whole * share))

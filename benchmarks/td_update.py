@@ -126,7 +126,7 @@ def d3rlpy_process(
     names = [*chosen.only, *(f"{name}, drawing too" for name in chosen.only), "draw transitions", "draw windows"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.npz"
-        np.savez(path, **arrays_for_d3rlpy(data))
+        np.savez(path, allow_pickle=False, **arrays_for_d3rlpy(data))
         with answering([chosen.peers, str(PEER), str(path), json.dumps(settings)]) as (said, ask):
             versions |= said
             yield {name: partial(_turn, ask, name) for name in names}
