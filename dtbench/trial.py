@@ -1,12 +1,10 @@
 """run_trial: data -> learner -> evaluate -> record, with checkpoints that an interrupted trial continues from."""
 
-import importlib.metadata
 import math
-import platform
-import subprocess
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
@@ -18,17 +16,17 @@ import pandas as pd
 import torch
 
 from dtbench import processes, registry
-from dtbench.algorithm import Learner
-from dtbench.data.trajectories import TrajectoryDataset, statistics_card
+from dtbench.algorithm import Learner, Metrics
+from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.errors import InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
 from dtbench.evaluation import Episodes, Evaluator, action_mode
 from dtbench.ledger import Ledger, write_bytes, write_frame, write_json, write_lines
+from dtbench.provenance import provenance
 from dtbench.spec import TrialSpec
 from dtbench.task import Task
 
 LOG_POINTS = 200  # lines of metrics a trial keeps
 CHECKPOINT_SECONDS = 60.0  # at most this much learning is lost with a killed process, and one evaluation
-PACKAGES = ("dtbench", "torch", "numpy", "gymnasium", "ray", "pandas", "pyarrow")
 
 Report = Callable[[int, float | None], None]  # (steps done, latest score)
 Keep = Callable[[Path], None]  # hears a trial's folder whenever something in it was written to last
@@ -66,33 +64,73 @@ def run_trial(
     says so between two steps, the checkpoint is written and the trial is "stopped". Raises LedgerUnwritable where the
     ledger cannot be written to, which is no fault of the trial's.
     """
-    ledger = Ledger(root)
-    if ledger.state(spec) == "done":
-        return "done"
-    folder = ledger.begin(spec)
-    keep = keep or keep_here
-    torch.set_num_threads(max(1, int(spec.resources.get("cpu", 1))))
-    attempt = _Attempt(folder)
-    try:
-        seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
-        trial = _Trial(spec, folder, report or _silent, attempt=attempt, keep=keep, checkpoint_seconds=seconds)
-        if not trial.run(stop or go_on):
-            attempt.stop()
-            keep(folder)
-            return "stopped"
-    except LedgerUnwritable:
-        raise
-    except Exception as error:
-        cause = _cause(error)
-        ledger.fail(spec, cause=cause, text=traceback.format_exc(), step=attempt.step)
-        attempt.end()
-        keep(folder)
-        return "diverged" if cause == "diverged" else "failed"
-    for left in ("error.txt", "failure.json"):
-        (folder / left).unlink(missing_ok=True)
-    attempt.end()
-    keep(folder)
-    return "done"
+    undertaking = Undertaking(spec, root, report, keep=keep, checkpoint_seconds=checkpoint_seconds)
+    if not undertaking.state:
+        finished = False
+        with undertaking.guarded():
+            finished = undertaking.open().run(stop or go_on)
+        undertaking.settle(finished=finished)
+    return undertaking.state
+
+
+class Undertaking:
+    """A trial from the first word of it in its ledger to the last; `state` is empty until its outcome is known."""
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        root: Path,
+        report: Report | None = None,
+        *,
+        keep: Keep | None = None,
+        checkpoint_seconds: float | None = None,
+    ) -> None:
+        """See `run_trial`."""
+        self.spec, self.ledger, self.report, self.keep = spec, Ledger(root), report or _silent, keep or keep_here
+        self.checkpoint_seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
+        self.state = "done" if self.ledger.state(spec) == "done" else ""
+        if not self.state:
+            self.folder = self.ledger.begin(spec)
+            self.attempt = _Attempt(self.folder)
+            torch.set_num_threads(max(1, int(spec.resources.get("cpu", 1))))
+
+    def open(self) -> "Trial":
+        """The trial itself, at the step of its checkpoint."""
+        return Trial(
+            self.spec,
+            self.folder,
+            self.report,
+            attempt=self.attempt,
+            keep=self.keep,
+            checkpoint_seconds=self.checkpoint_seconds,
+        )
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Record what is raised within as the trial's failure; raise LedgerUnwritable and what is no Exception."""
+        try:
+            yield
+        except LedgerUnwritable:
+            raise
+        except Exception as error:
+            cause = _cause(error)
+            self.ledger.fail(self.spec, cause=cause, text=traceback.format_exc(), step=self.attempt.step)
+            self.attempt.end()
+            self.keep(self.folder)
+            self.state = "diverged" if cause == "diverged" else "failed"
+
+    def settle(self, *, finished: bool) -> None:
+        """Say that the trial is recorded, or that it was stopped, unless it has failed."""
+        if self.state:
+            return
+        if finished:
+            for left in ("error.txt", "failure.json"):
+                (self.folder / left).unlink(missing_ok=True)
+            self.attempt.end()
+        else:
+            self.attempt.stop()
+        self.keep(self.folder)
+        self.state = "done" if finished else "stopped"
 
 
 def _cause(error: Exception) -> str:
@@ -123,8 +161,13 @@ class _Attempt:
         self.path.unlink(missing_ok=True)
 
 
-class _Trial:
-    """One trial at work in its folder."""
+class Trial:
+    """One trial at work in its folder.
+
+    Several may learn together, in which case it is told of its own steps by `took`.
+    """
+
+    together = 1  # how many learn at once: each accounts for its part of the time
 
     def __init__(
         self,
@@ -162,35 +205,43 @@ class _Trial:
         )
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.progress = self._restored()
+        self.catch_up: Callable[[], None] = _nothing  # brings the learner to where it stands, see `Pack.unpack`
 
     def run(self, stop: Stop) -> bool:
         """Learn, evaluate and log until the budget is spent, then record; False where `stop` said so before."""
-        spec, progress = self.spec, self.progress
-        self.attempt.begin(progress.step)
-        log_every = max(1, math.ceil(spec.budget / LOG_POINTS))
-        clock = saved = time.monotonic()
-        if spec.budget == 0 and not progress.episodes:
-            self._evaluate()
-        while progress.step < spec.budget:
-            metrics = self.learner.update()
-            progress.step += 1
-            last = progress.step == spec.budget
-            if last or progress.step % log_every == 0:
-                self._log(metrics)
-            evaluated = last or progress.step % spec.evaluation.every == 0
-            if evaluated:
-                self._evaluate()
-            now = time.monotonic()
-            progress.seconds, clock = progress.seconds + now - clock, now
-            stopping = not last and stop()
-            if self.resumable and (evaluated or stopping or now - saved > self.checkpoint_seconds):
-                self._save()
-                saved = now
-            if stopping:
+        self.begin()
+        while self.progress.step < self.spec.budget:
+            if not self.took(self.learner.update(), stop):
                 return False
-            self.report(progress.step, self._latest_score())
-        self._record()
+        self.record()
         return True
+
+    def begin(self) -> None:
+        """Say that it is at work, and look at the clock."""
+        self.attempt.begin(self.progress.step)
+        self.clock = self.saved = time.monotonic()
+        if self.spec.budget == 0 and not self.progress.episodes:
+            self._evaluate()
+
+    def took(self, metrics: Metrics, stop: Stop) -> bool:
+        """Do all that is due after a step that gave these metrics; False where `stop` says to end before the last."""
+        spec, progress = self.spec, self.progress
+        progress.step += 1
+        last = progress.step == spec.budget
+        if last or progress.step % max(1, math.ceil(spec.budget / LOG_POINTS)) == 0:
+            self._log(metrics)
+        evaluated = last or progress.step % spec.evaluation.every == 0
+        if evaluated:
+            self._evaluate()
+        now = time.monotonic()
+        progress.seconds, self.clock = progress.seconds + (now - self.clock) / self.together, now
+        stopping = not last and stop()
+        if self.resumable and (evaluated or stopping or now - self.saved > self.checkpoint_seconds):
+            self._save()
+            self.saved = now
+        if not stopping:
+            self.report(progress.step, self._latest_score())
+        return not stopping
 
     def _log(self, metrics: Mapping[str, Any]) -> None:
         values = {name: float(value) for name, value in metrics.items()}
@@ -200,6 +251,7 @@ class _Trial:
         self.progress.metrics.append({"step": self.progress.step, **values})
 
     def _evaluate(self) -> None:
+        self.catch_up()
         evaluation = self.spec.evaluation
         last = self.progress.step == self.spec.budget
         episodes = self.evaluator.evaluate(self.learner, evaluation.last_targets if last else evaluation.targets)
@@ -210,6 +262,7 @@ class _Trial:
         return float(np.mean(self.progress.episodes[-1]["score"])) if self.progress.episodes else None
 
     def _save(self) -> None:
+        self.catch_up()
         state = {
             "learner": self.learner.state_dict(),
             "step": self.progress.step,
@@ -235,7 +288,7 @@ class _Trial:
         except Exception as error:
             raise LedgerError(f"{path} cannot be continued: {error}. Delete it to begin the trial anew.") from error
 
-    def _record(self) -> None:
+    def record(self) -> None:
         """Write all that is known; result.json comes last, as it alone means done."""
         progress, spec = self.progress, self.spec
         parts = [pd.DataFrame(columns) for columns in progress.episodes]
@@ -243,7 +296,9 @@ class _Trial:
         write_lines(self.folder / "metrics.jsonl", progress.metrics)
         if not self.resumable or not (self.folder / "checkpoint.pt").exists():
             self._save()
-        write_json(self.folder / "provenance.json", provenance(self.task, self.dataset, self.device, self.started))
+        known = provenance(self.task, self.dataset, self.device, self.started)
+        known |= {"packed": self.together} if self.together > 1 else {}
+        write_json(self.folder / "provenance.json", known)
         if inspection := self.task.inspect(self.learner, self.dataset) if self.task.inspect else None:
             write_json(self.folder / "inspection.json", inspection)
         result = {
@@ -295,65 +350,18 @@ def episode_columns(task: Task, episodes: Episodes, dataset: TrajectoryDataset) 
     return {name: values.tolist() for name, values in columns.items()}
 
 
-def provenance(task: Task, dataset: TrajectoryDataset, device: torch.device, started: str) -> dict[str, Any]:
-    """Where a result comes from: code, versions, machine, data."""
-    return {
-        "started": started,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "platform": platform.platform(terse=True),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "task": {
-            "name": task.name,
-            "domain": task.domain,
-            "version": task.version,
-            "description": task.description,
-            "score_name": task.score_name,
-            **({"target_units": task.target_units.name} if task.target_units else {}),
-        },
-        "dataset": {
-            "source": dataset.info.get("source", "unknown"),
-            "digest": dataset.digest,
-            "info": dict(dataset.info),
-            "card": statistics_card(dataset),
-        },
-    }
-
-
 def parameter_count(learner: Learner) -> int | None:
     """Trainable numbers of the learner's `network`, or None where it has none of that name."""
     network = getattr(learner, "network", None)
     return sum(p.numel() for p in network.parameters()) if isinstance(network, torch.nn.Module) else None
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that dtbench runs from, with `+` where it was changed; None outside of one."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    try:
-        inside = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__], capture_output=True, check=False
-        )
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 and inside.returncode == 0 else None
-
-
 def _silent(step: int, score: float | None) -> None:
     """Report to nobody."""
+
+
+def _nothing() -> None:
+    """A learner that learns alone stands where it should."""
 
 
 def keep_here(folder: Path) -> None:

@@ -124,9 +124,8 @@ class _Stack:
     def views(self) -> dict[str, Tensor]:
         """Each parameter of all learners, [S, ...], through which gradients reach `weights`."""
         parts = torch.split(self.weights, self.sizes, dim=1)
-        return {
-            name: part.unflatten(1, shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
-        }
+        shaped = zip(self.names, parts, self.shapes, strict=True)
+        return {name: part.view(len(part), *shape) for name, part, shape in shaped}
 
     def optimizer_state(self, learners: "Sequence[DecisionTransformerLearner]") -> dict[str, Tensor]:
         """What AdamW knows of `weights`; nothing before the first step."""
