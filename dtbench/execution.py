@@ -7,17 +7,18 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtbench import cluster, lock, processes
+from dtbench import cluster, lock, packing, processes
 from dtbench.data import store
 from dtbench.errors import LedgerUnwritable
 from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
-from dtbench.trial import Stop, go_on, run_trial
+from dtbench.trial import Stop, Undertaking, go_on
 from dtbench.worker import ledger_of, trainable
 
 if TYPE_CHECKING:  # pyarrow's file systems are for results on a URI
@@ -38,27 +39,34 @@ def run_locally(
     stop: Stop = go_on,
     remote: "Remote | None" = None,
     checkpoint_seconds: float | None = None,
+    pack: int = 1,
 ) -> dict[str, str]:
     """Run the trials one after another in this process; give each key's final state.
 
-    Where `stop` says so, the trial at work writes its checkpoint, and no further one begins.
+    Up to `pack` seeds of a cell learn together where their algorithm can be packed. Where `stop` says so, the trials
+    at work write their checkpoints, and no further one begins.
     """
-    states = {}
-    for spec in specs:
+    states: dict[str, str] = {}
+    for bundle in packing.bundles(specs, pack):
         if stop():
-            states[spec.key] = "stopped"
+            states |= dict.fromkeys((spec.key for spec in bundle), "stopped")
             continue
-        on_progress(spec, "running", 0, None)
-
-        def report(step: int, score: float | None, spec: TrialSpec = spec) -> None:
-            on_progress(spec, "running", step, score)
-
-        with ledger_of(spec, str(root), remote) as (folder, keep):
-            states[spec.key] = run_trial(
-                spec, folder, report, keep=keep, stop=stop, checkpoint_seconds=checkpoint_seconds
-            )
-        on_progress(spec, states[spec.key], spec.budget if states[spec.key] == "done" else 0, None)
+        with ExitStack() as stack:
+            begun = []
+            for spec in bundle:
+                on_progress(spec, "running", 0, None)
+                folder, keep = stack.enter_context(ledger_of(spec, str(root), remote))
+                report = partial(_running, on_progress, spec)
+                begun.append(Undertaking(spec, folder, report, keep=keep, checkpoint_seconds=checkpoint_seconds))
+            packing.run_packed(begun, stop)
+        states |= {one.spec.key: one.state for one in begun}
+        for spec in bundle:
+            on_progress(spec, states[spec.key], spec.budget if states[spec.key] == "done" else 0, None)
     return states
+
+
+def _running(on_progress: OnProgress, spec: TrialSpec, step: int, score: float | None) -> None:
+    on_progress(spec, "running", step, score)
 
 
 def run_with_ray(
