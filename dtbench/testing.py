@@ -1,6 +1,7 @@
 """The contract that any algorithm must pass, for third parties too: `check_algorithm(MyAlgorithm())`."""
 
 import dataclasses
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dtbench import registry
-from dtbench.algorithm import Algorithm, DiscreteLearner, EncodingLearner, History, Learner
+from dtbench.algorithm import Algorithm, CachingLearner, DiscreteLearner, EncodingLearner, History, Learner
 from dtbench.data.trajectories import TrajectoryDataset, make_dataset
 from dtbench.errors import IncompatibleTask, InvalidAlgorithm
 from dtbench.randomness import generator
@@ -45,10 +46,11 @@ def check_algorithm(algorithm: Algorithm | type[Algorithm] | str, dataset: Traje
 
     The clauses: it is a frozen dataclass; its learner has all of `Learner`; metrics are finite; actions have the
     space's shape and lie in it, on CPU, whatever the batch; acting on what its encoder made of observations chooses
-    what acting on them does; acting changes nothing; equal seeds learn equally, other seeds differently (if they
-    learn at all); a state survives torch.save with weights_only and continues exactly. Without `dataset` it is tried
-    on toy data with discrete and with continuous actions, and must accept one of them; the other it may refuse with
-    IncompatibleTask. A class, or a name such as "my_file:MyAlgorithm", is tried with its defaults.
+    what acting on them does, and so does its rollout from step to step; acting changes nothing; equal seeds learn
+    equally, other seeds differently (if they learn at all); a state survives torch.save with weights_only and
+    continues exactly. Without `dataset` it is tried on toy data with discrete and with continuous actions, and must
+    accept one of them; the other it may refuse with IncompatibleTask. A class, or a name such as
+    "my_file:MyAlgorithm", is tried with its defaults.
     """
     if isinstance(algorithm, str):
         algorithm = registry.make_algorithm(algorithm, {})
@@ -92,6 +94,28 @@ def toy_history(dataset: TrajectoryDataset, *, batch: int, context: int, steps: 
     )
 
 
+def toy_games(dataset: TrajectoryDataset, *, batch: int, context: int, steps: int) -> Iterator[History]:
+    """What the evaluator shows, step by step, of `batch` games that hold random steps of the data."""
+    rng = generator(batch, context, steps)
+    rows = rng.integers(dataset.num_steps, size=(batch, steps))
+    observations = torch.from_numpy(dataset.observations_at(rows))
+    actions = torch.from_numpy(np.asarray(dataset.actions)[rows]).float()
+    returns = torch.from_numpy(rng.normal(1, 1, (batch, steps)).astype(np.float32))
+    timesteps = torch.arange(steps).expand(batch, -1)
+    for step in range(steps):
+        seen = slice(max(0, step + 1 - context), step + 1)
+        missing = max(0, context - step - 1)
+        shown = actions[:, seen].clone()
+        shown[:, -1] = 0
+        yield History(
+            observations=_padded(observations[:, seen], missing),
+            actions=_padded(shown, missing),
+            returns_to_go=_padded(returns[:, seen], missing),
+            timesteps=_padded(timesteps[:, seen], missing),
+            mask=(torch.arange(context) >= missing).expand(batch, -1),
+        )
+
+
 def _check_on(algorithm: Algorithm, dataset: TrajectoryDataset) -> None:
     learner = _learner(algorithm, dataset, seed=0)
     check_learner(learner, type(algorithm).__name__)
@@ -99,6 +123,7 @@ def _check_on(algorithm: Algorithm, dataset: TrajectoryDataset) -> None:
     _check_metrics(learner)
     _check_actions(learner, dataset)
     _check_encoder(learner, dataset)
+    _check_rollout(learner, dataset)
     _check_seeds(algorithm, dataset)
     _check_acting_changes_nothing(algorithm, dataset)
     _check_resume(algorithm, dataset)
@@ -135,6 +160,20 @@ def _check_encoder(learner: Learner, dataset: TrajectoryDataset) -> None:
     encodings = rows.view(*history.mask.shape, *rows.shape[1:])
     encoded = dataclasses.replace(history, observations=encodings, encoded=True)
     _require(torch.equal(learner.act(encoded), learner.act(history)), "acting on encodings chooses other actions.")
+
+
+def _check_rollout(learner: Learner, dataset: TrajectoryDataset) -> None:
+    rollout = learner.rollout(streaming=False) if isinstance(learner, CachingLearner) else None
+    if rollout is None:
+        return
+    kinds = ["act", *(["action_logits"] if isinstance(learner, DiscreteLearner) else [])]
+    kind = kinds[-1] if isinstance(dataset.action_space, gym.spaces.Discrete) else "act"
+    context = learner.context
+    for step, history in enumerate(toy_games(dataset, batch=5, context=context, steps=context + 4)):
+        rows = torch.arange(5) if step < 2 else torch.tensor([0, 2, 3])  # the others have ended
+        ours, theirs = getattr(rollout, kind)(history, rows), getattr(learner, kind)(history.of(rows))
+        agree = ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+        _require(agree, f"at step {step} of a game its rollout's {kind} is not what it gives for the history alone.")
 
 
 def _check_acting_changes_nothing(algorithm: Algorithm, dataset: TrajectoryDataset) -> None:
@@ -180,6 +219,10 @@ def _learner(algorithm: Algorithm, dataset: TrajectoryDataset, *, seed: int) -> 
 
 def _equal(ours: Any, theirs: Any) -> bool:
     return set(ours) == set(theirs) and all(float(ours[name]) == float(theirs[name]) for name in ours)
+
+
+def _padded(values: Tensor, missing: int) -> Tensor:
+    return torch.cat([values.new_zeros(len(values), missing, *values.shape[2:]), values], dim=1)
 
 
 def _masked(tensor: Tensor, mask: Tensor) -> Tensor:
