@@ -17,6 +17,7 @@ from dtbench.decision_transformer.rollout import TransformerCache, WindowCache, 
 from dtbench.domains.key_to_door.env import KeyToDoorVectorEnv
 from dtbench.errors import InvalidAlgorithm
 from dtbench.evaluation import check_streaming
+from dtbench.registry import make_task
 from dtbench.testing import check_algorithm, toy_dataset, toy_games
 
 CPU = torch.device("cpu")
@@ -201,8 +202,6 @@ def test_conservative_q_learning_with_history_keeps_too_what_nothing_changes(con
 @pytest.mark.parametrize("mode", ["argmax", "sample"])
 @pytest.mark.parametrize("returns", ["given", "none", "predicted"])
 def test_key_to_door_is_played_as_by_the_learner_itself(mode: Any, returns: Any) -> None:
-    from dtbench.registry import make_task
-
     data = make_task("key-to-door-1k", {}).open("generated").select(range(60))
     learner = learner_of(data, context=None, returns=returns, return_scale=1.0, normalize_observations=False)
     assert learner.context == 46
@@ -226,6 +225,16 @@ def test_the_contract_tells_a_rollout_that_forgets_from_one_that_does_not(monkey
     monkeypatch.setattr(WindowCache, "append", lambda self, tokens, **_: tokens[:, -1])
     with pytest.raises(InvalidAlgorithm, match="at step 6 of a game its rollout"):
         check_algorithm(DecisionTransformer(**SMALL))
+
+
+def test_how_games_are_batched_changes_no_outcome() -> None:
+    learner = learner_of(make_task("key-to-door-1k", {}).open("generated").select(range(60)), context=20)
+    whole, parts = (
+        Evaluator(KeyToDoorVectorEnv, list(range(30)), max_batch=most).evaluate(learner, [1.0, 0.0])
+        for most in (2048, 7)
+    )
+    assert whole.lengths.tolist() == parts.lengths.tolist()
+    assert whole.returns.tolist() == parts.returns.tolist()
 
 
 class Reference:
