@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dtbench import IncompatibleTask, Perceptron, TrajectoryDataset, feed_forward, is_faster
+from dtbench import IncompatibleTask, Perceptron, TrajectoryDataset, feed_forward, is_faster, moments
 
 STD_FLOOR = 1e-3  # added to the standard deviation, as in CORL and in the code of TD3+BC
 
@@ -132,8 +132,7 @@ def observation_scale(dataset: TrajectoryDataset, *, normalize: bool, device: to
     """The scale of all the dataset's observations, or the one that leaves them as they are."""
     if not normalize:
         return ObservationScale()
-    flat = np.asarray(dataset.observations).reshape(dataset.num_steps, -1)
-    mean, std = (moment(axis=0, dtype=np.float64) for moment in (flat.mean, flat.std))
+    mean, std = moments(np.asarray(dataset.observations).reshape(dataset.num_steps, -1))
     tensors = (torch.from_numpy(numbers).float().to(device) for numbers in (mean, 1 / (std + STD_FLOOR)))
     return ObservationScale(*tensors)
 

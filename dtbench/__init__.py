@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dtbench.data.images import ImageScale, image_scale, is_image
     from dtbench.data.sampling import Transitions, TransitionSampler, Windows, WindowSampler
     from dtbench.data.store import data_root
-    from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+    from dtbench.data.trajectories import TrajectoryDataset, make_dataset, moments
     from dtbench.decision_transformer.model import CausalTransformer
     from dtbench.decision_transformer.rollout import GamesHeld, TransformerCache
     from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
@@ -55,6 +55,7 @@ _HOMES = {
     "is_faster": "layers",
     "is_image": "data.images",
     "make_dataset": "data.trajectories",
+    "moments": "data.trajectories",
     "normalize": "task",
     "ray_started": "cluster",
 }
@@ -93,6 +94,7 @@ __all__ = [
     "is_faster",
     "is_image",
     "make_dataset",
+    "moments",
     "normalize",
     "ray_started",
 ]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtbench import InvalidValue, make_dataset
+from dtbench.data import trajectories
 from dtbench.data.trajectories import digest_of, space_from_json, space_to_json, statistics_card
 from dtbench.errors import InvalidDataset
 from tests.episodes import episodes
@@ -136,3 +137,12 @@ def test_keep_is_best_then_at_least_and_everything_by_default() -> None:
     assert data.keep(best_fraction=0.7, minimum_return=3).returns.tolist() == [3]
     with pytest.raises(InvalidValue, match="fraction"):
         data.keep(best_fraction=1.5)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.uint8])
+def test_moments_are_numpys_whatever_the_number_of_parts(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trajectories, "MOMENT_ROWS", 7)
+    values = (100 + 50 * np.random.default_rng(0).standard_normal((100, 3))).astype(kind)
+    mean, std = trajectories.moments(values)
+    np.testing.assert_allclose(mean, values.mean(axis=0, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(std, values.std(axis=0, dtype=np.float64), rtol=1e-12)

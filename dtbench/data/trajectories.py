@@ -16,6 +16,7 @@ from dtbench.errors import InvalidDataset, InvalidValue
 Array = NDArray[Any]
 ARRAYS = ("observations", "actions", "rewards", "terminals", "offsets")
 HASHED_BYTES = 2**26  # at a time
+MOMENT_ROWS = 65536  # whose moments are taken at once
 LARGEST_SPREAD = 1e300  # of returns: what lies further apart has no histogram
 
 
@@ -245,6 +246,15 @@ def give_back(array: Array) -> None:
     mapped = getattr(array, "_mmap", None)
     if mapped is not None:
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def moments(array: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation over the first axis of [N, ...], in double precision, without a copy of it all."""
+    shape = array.shape[1:]
+    parts = [array[first : first + MOMENT_ROWS] for first in range(0, len(array), MOMENT_ROWS)]
+    mean = sum((part.sum(axis=0, dtype=np.float64) for part in parts), np.zeros(shape)) / len(array)
+    squares = (np.square(part - mean, dtype=np.float64).sum(axis=0) for part in parts)
+    return mean, np.sqrt(sum(squares, np.zeros(shape)) / len(array))
 
 
 def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dtbench.algorithm import History, Metrics, Rollout
 from dtbench.data.images import is_image
 from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data.trajectories import TrajectoryDataset, moments
 from dtbench.decision_transformer.critic import Critic, class_weights
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
@@ -254,9 +254,9 @@ class DecisionTransformerLearner:
         space = dataset.observation_space
         self.mean, self.scale = torch.zeros(()), torch.ones(())
         if self.algorithm.normalize_observations and isinstance(space, gym.spaces.Box) and not is_image(space):
-            values = np.asarray(dataset.observations, np.float64)
-            self.mean = torch.tensor(values.mean(axis=0), dtype=torch.float32)
-            self.scale = torch.tensor(values.std(axis=0) + 1e-6, dtype=torch.float32)  # Chen et al.'s epsilon
+            mean, std = moments(dataset.observations)
+            self.mean = torch.tensor(mean, dtype=torch.float32)
+            self.scale = torch.tensor(std + 1e-6, dtype=torch.float32)  # Chen et al.'s epsilon
         self.mean, self.scale = self.mean.to(self.device), self.scale.to(self.device)
 
     def _encoder_input(self, observations: Tensor) -> Tensor:
