@@ -67,8 +67,8 @@ def run(
     pack: Annotated[
         int,
         typer.Option(
-            help="So many seeds of a contender learn as one, with --local: made for a GPU, which one small network "
-            "leaves idle."
+            help="So many seeds of a contender learn as one, with --local: for a GPU, which one small network leaves "
+            "idle; on a processor they learn faster one by one."
         ),
     ] = 1,
     again: Annotated[bool, typer.Option("--again", help="Also trials that diverged or failed three times.")] = False,
@@ -215,6 +215,8 @@ def _say_what_is_packed(missing: "list[TrialSpec]", pack: int) -> None:
     able = {spec.contender: can_pack(spec.algorithm) for spec in missing if pack > 1}
     if together := [name for name, can in able.items() if can]:
         typer.echo(f"up to {pack} seeds learn together: {', '.join(together)}")
+        if not any(spec.resources.get("gpu", 0) for spec in missing):
+            typer.echo("no trial has a GPU (--resources gpu=1): on a processor they learn faster one by one")
     if alone := [name for name, can in able.items() if not can]:
         typer.echo(f"one by one, as their algorithms cannot be packed: {', '.join(alone)}")
 

@@ -1,6 +1,7 @@
 """Seeds that learn together learn what they learn apart, and are recorded as if they had."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 from dtbench import registry
+from dtbench.cli import main
 from dtbench.decision_transformer.agent import DecisionTransformerLearner
 from dtbench.errors import InvalidAlgorithm
+from dtbench.execution import run_locally
 from dtbench.ledger import Ledger
 from dtbench.packing import bundles, can_pack, packed_learner, run_packed
 from dtbench.spec import TrialSpec
@@ -278,3 +281,68 @@ def test_what_a_common_step_raises_fails_all(tmp_path: Path, monkeypatch: pytest
     run_packed(begun)
     assert states(begun) == ["failed", "failed"]
     assert [Ledger(tmp_path).failure(spec)["cause"] for spec in specs] == ["out of memory"] * 2
+
+
+def test_local_runs_tell_of_every_trial_whether_packed_or_not(tmp_path: Path) -> None:
+    specs = [*seeds_of(CASES[2], 3, 4), *seeds_of(Case(ROBOT, "bc"), 3)]
+    told: list[tuple[str, str]] = []
+    final = run_locally(
+        specs, tmp_path, lambda spec, state, step, score: told.append((spec.key, f"{state} {step}")), pack=2
+    )
+    assert final == {spec.key: "done" for spec in specs}
+    for spec in specs:
+        own = [said for key, said in told if key == spec.key]
+        assert own == [*(f"running {step}" for step in range(14)), "done 13"]
+    stopped = run_locally(seeds_of(CASES[2], 5, 6), tmp_path, lambda *told: None, pack=2, stop=lambda: True)
+    assert list(stopped.values()) == ["stopped", "stopped"]
+
+
+def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code of the command line, and all that it says."""
+    monkeypatch.setattr(sys, "argv", ["dtbench", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0), "".join(capfd.readouterr())
+
+
+RUN = ("run", "--suite", "key-to-door", "--preset", "smoke", "budget=3", "evaluation.episodes=4", "evaluation.every=2")
+
+
+def test_a_suite_can_be_run_packed_and_reported_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = ("-c", "DT", "-c", "CQL", "--seeds", "0..2", "--local", "--pack", "2")
+    code, text = said(monkeypatch, capfd, *RUN, *chosen)
+    assert code == 0, text
+    assert "up to 2 seeds learn together: DT\n" in text
+    assert "on a processor they learn faster one by one" in text
+    assert "cannot be packed: CQL\n" in text
+    assert len(list((tmp_path / "results" / "runs").rglob("result.json"))) == 6
+    code, text = said(monkeypatch, capfd, "report")
+    assert code == 0, text
+    assert "DT" in Path(text.strip()).read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--local", "--pack", "0"), "--pack 0"),
+        (("--local", "--pack", "-2"), "--pack -2"),
+        (("--pack", "2"), "needs --local"),
+        (("--pack", "2", "--address", "auto"), "needs --local"),
+    ],
+)
+def test_a_pack_that_cannot_be_is_one_error_before_anything_runs(
+    options: tuple[str, ...],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, text = said(monkeypatch, capfd, *RUN, *options)
+    assert code == 2
+    assert complaint in text
+    assert len(text.strip().splitlines()) == 1
+    assert not (tmp_path / "results").exists()
