@@ -1,6 +1,8 @@
 """Seeds that learn together learn what they learn apart, and are recorded as if they had."""
 
 import dataclasses
+import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -346,3 +348,13 @@ def test_a_pack_that_cannot_be_is_one_error_before_anything_runs(
     assert complaint in text
     assert len(text.strip().splitlines()) == 1
     assert not (tmp_path / "results").exists()
+
+
+def test_packed_seeds_are_timed_against_one() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "packing.py"
+    command = [sys.executable, str(script), "--quick", "--seeds", "2"]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert [row["what"] for row in found["packed"]] == ["key-to-door, 2 seeds", "hopper, 2 seeds"]
+    assert found["device"] == "cpu"
+    for row in found["packed"]:
+        assert row["gain"] == pytest.approx(2 / row["times_as_long"]["median"], rel=0.01)
