@@ -1,11 +1,13 @@
 """Decision Transformers of several seeds as one stack of parameters (torch.func)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dtbench.algorithm import Metrics
 from dtbench.data.sampling import Windows, sample_each
@@ -13,6 +15,7 @@ from dtbench.data.sampling import Windows, sample_each
 if TYPE_CHECKING:  # agent.py offers packs
     from dtbench.decision_transformer.agent import DecisionTransformerLearner
 
+ALIGNED = 16  # numbers: products of a GPU are slower where parameters begin between its words
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of every number
 
 
@@ -111,21 +114,20 @@ class _Losses(nn.Module):
 
 
 class _Stack:
-    """Some parameters of all learners: a row holds one learner's, one after the other."""
+    """Some parameters of all learners: a row holds one learner's, one after the other, with zeros between them."""
 
     def __init__(self, names: list[str], learners: "Sequence[DecisionTransformerLearner]") -> None:
         self.names = names
         shaped = [dict(learners[0].network.named_parameters())[name] for name in names]
-        self.shapes, self.sizes = [value.shape for value in shaped], [value.numel() for value in shaped]
+        self.shapes = [value.shape for value in shaped]
+        self.rooms = [-(-value.numel() // ALIGNED) * ALIGNED for value in shaped]
         self.weights = self._rows([self._of(learner) for learner in learners]).requires_grad_()
         averages = [[learner.average[name] for name in names] for learner in learners]
         self.average = self._rows(averages) if learners[0].average_share() else None
 
     def views(self) -> dict[str, Tensor]:
         """Each parameter of all learners, [S, ...], through which gradients reach `weights`."""
-        parts = torch.split(self.weights, self.sizes, dim=1)
-        shaped = zip(self.names, parts, self.shapes, strict=True)
-        return {name: part.view(len(part), *shape) for name, part, shape in shaped}
+        return dict(zip(self.names, self._parts(self.weights), strict=True))
 
     def optimizer_state(self, learners: "Sequence[DecisionTransformerLearner]") -> dict[str, Tensor]:
         """What AdamW knows of `weights`; nothing before the first step."""
@@ -144,14 +146,17 @@ class _Stack:
     @torch.no_grad()
     def write(self, learners: "Sequence[DecisionTransformerLearner]", state: Mapping[str, Any]) -> None:
         """Give every learner its weights, their average and what its optimizer is to know."""
+        moments = {name: self._parts(state[name]) for name in MOMENTS}
+        weights = self._parts(self.weights.detach())
+        averages = None if self.average is None else self._parts(self.average)
         for row, learner in enumerate(learners):
-            weights, *moments = (self._parts(values[row]) for values in (self.weights, *(state[n] for n in MOMENTS)))
             own = self._of(learner)
-            torch._foreach_copy_(own, weights)
-            if self.average is not None:
-                torch._foreach_copy_([learner.average[name] for name in self.names], self._parts(self.average[row]))
+            torch._foreach_copy_(own, [value[row] for value in weights])
+            if averages is not None:
+                average = [learner.average[name] for name in self.names]
+                torch._foreach_copy_(average, [value[row] for value in averages])
             for place, parameter in enumerate(own):
-                kept = {name: values[place].clone() for name, values in zip(MOMENTS, moments, strict=True)}
+                kept = {name: values[place][row].clone() for name, values in moments.items()}
                 learner.optimizer.state[parameter] = {"step": state["step"].clone(), **kept}
 
     def _of(self, learner: "DecisionTransformerLearner") -> list[Tensor]:
@@ -160,10 +165,17 @@ class _Stack:
 
     def _rows(self, values: Sequence[Sequence[Tensor]]) -> Tensor:
         """[S, numbers] from each learner's tensors."""
-        return torch.stack([torch.cat([value.detach().flatten() for value in own]) for own in values])
+        flat = [[value.detach().flatten() for value in own] for own in values]
+        gaps = [room - math.prod(shape) for room, shape in zip(self.rooms, self.shapes, strict=True)]
+        padded = [[F.pad(value, (0, gap)) for value, gap in zip(own, gaps, strict=True)] for own in flat]
+        return torch.stack([torch.cat(own) for own in padded])
 
-    def _parts(self, row: Tensor) -> list[Tensor]:
-        """A learner's tensors from its row."""
-        return [
-            part.view(shape) for part, shape in zip(torch.split(row.detach(), self.sizes), self.shapes, strict=True)
-        ]
+    def _parts(self, rows: Tensor) -> list[Tensor]:
+        """Views of rows [S, numbers] as parameters, [S, ...] each."""
+        rooms = zip(torch.split(rows, self.rooms, dim=1), self.shapes, strict=True)
+        return [_begin(room, math.prod(shape)).view(len(rows), *shape) for room, shape in rooms]
+
+
+def _begin(room: Tensor, count: int) -> Tensor:
+    """The first `count` numbers of each row; no call where that is all of them."""
+    return room if room.shape[1] == count else room[:, :count]
