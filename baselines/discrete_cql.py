@@ -27,6 +27,7 @@ from dtbench import (
     Windows,
     WindowSampler,
     generator,
+    next_beginning,
 )
 
 
@@ -218,13 +219,13 @@ class DiscreteCQLLearner:
 class HistoryRollout:
     """Plays games with HistoryQ: keys and values are kept while the window begins where the episodes do.
 
-    After that the whole window is read at every step, as its first step then knows no action before it; with
-    `streaming` it does, and keys and values go on to be kept.
+    After that the whole window is read at every step, as its first step then knows no action before it. With
+    `streaming` the window's beginning stays until the window is full, and keys and values are kept meanwhile.
     """
 
     def __init__(self, learner: DiscreteCQLLearner, *, streaming: bool) -> None:
         """It plays with the learner's weights of this moment."""
-        self.learner, self.streaming, self.step = learner, streaming, 0
+        self.learner, self.streaming, self.step, self.begin = learner, streaming, 0, 0
         assert isinstance(learner.network, HistoryQ)
         self.network: HistoryQ = deepcopy(learner.network).eval()
         self.cache, self.held = TransformerCache(self.network.transformer, learner.context), GamesHeld()
@@ -236,19 +237,30 @@ class HistoryRollout:
     @torch.inference_mode()
     def action_logits(self, history: History, rows: Tensor) -> Tensor:
         """See `dtbench.algorithm.Rollout`."""
-        learner, held, step = self.learner, self.held, self.step
+        step, context = self.step, self.learner.context
         self.step += 1
-        if step >= learner.context and not self.streaming:
-            return learner.action_logits(history.of(rows))
-        if (kept := held.update(rows, len(history.mask))) is not None:
+        full, new = step - self.begin >= context, 1
+        if full and not self.streaming:
+            return self.learner.action_logits(history.of(rows))
+        kept = self.held.update(rows, len(history.mask))
+        if full:
+            self.begin = next_beginning(step, context)
+            self.cache, new = TransformerCache(self.network.transformer, context), step - self.begin + 1
+        elif kept is not None:
             self.cache.keep(kept)
-        observations = flat_observations(held.present(history.observations)[:, None], learner.observation_space)
-        timesteps = held.present(history.timesteps)[:, None]
-        before = torch.full_like(timesteps, self.network.no_action)
-        if step:
-            before = learner.labels(held.present(history.actions, -2)[:, None])
-        values: Tensor = self.network.head(self.cache.append(self.network.tokens(observations, before, timesteps)))
-        return held.of_played(values, rows)
+        values: Tensor = self.network.head(self.cache.append(self._tokens(history, new, step)))
+        return self.held.of_played(values, rows)
+
+    def _tokens(self, history: History, new: int, step: int) -> Tensor:
+        """Of the last `new` steps, [held, new, width]."""
+        learner, network, context = self.learner, self.network, self.learner.context
+        held = history.of(slice(None) if self.held.rows is None else self.held.rows, context - new)
+        before = torch.full_like(held.timesteps, network.no_action)
+        before[:, 1:] = learner.labels(held.actions[:, :-1])
+        if step - new >= self.begin:
+            before[:, 0] = learner.labels(self.held.present(history.actions, -new - 1))
+        observations = flat_observations(held.observations, learner.observation_space)
+        return network.tokens(observations, before, held.timesteps)
 
 
 def usable_steps(windows: Windows) -> Tensor:

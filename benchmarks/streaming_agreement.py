@@ -2,12 +2,13 @@
 
     python benchmarks/streaming_agreement.py --ledger results/runs --out results/performance/streaming.json
 
-Decision Transformer as the suites key-to-door, graph and d4rl have it with their preset cpu, and
-on Hopper once more with the official sizes, a learning rate and a budget for one processor. Trials come from the
-ledger where it has them, whatever version of the algorithm learned them, and are run into it otherwise. Both modes
-play the same episodes. The table holds, for each target return, the exact mode's mean return with its 95 % bootstrap
-interval over episodes, the streaming one's mean, and whether this lies in that interval. Where the context covers the
-episode both are the same by construction, and so must be the episodes.
+Decision Transformer as the suites key-to-door, graph and d4rl have it with their preset cpu, and on Hopper once more
+with the official sizes, a learning rate and a budget for one processor. Trials come from the ledger where it has them,
+whatever version of the algorithm learned them, and are run into it otherwise. Both modes play the same episodes. The
+table holds, for each target return, the exact mode's mean return with its 95 % bootstrap interval over episodes, the
+streaming one's mean, and the interval of the difference between them, episode by episode. They agree where the one
+interval holds the streaming mean and the other holds 0. Where the context covers the episode both modes are the same
+by construction, and so must be the episodes.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def outcome(exact: Episodes, streaming: Episodes, rows: NDArray[np.bool_]) -> di
         "streaming": round(float(theirs.mean()), 3),
         "difference_interval": of_difference,
         "equal_episodes": int((ours == theirs).sum()),
-        "agree": bool(interval[0] <= round(float(theirs.mean()), 3) <= interval[1]),
+        "agree": holds(interval, round(float(theirs.mean()), 3)) and holds(of_difference, 0.0),
     }
 
 
@@ -128,6 +129,11 @@ def interval_of_mean(values: NDArray[np.float64]) -> list[float]:
     rng = np.random.default_rng(0)
     means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
     return [round(float(bound), 3) for bound in np.quantile(means, [0.025, 0.975])]
+
+
+def holds(interval: Sequence[float], value: float) -> bool:
+    """Whether the value lies inside, or on an end."""
+    return interval[0] <= value <= interval[1]
 
 
 def trained(spec: TrialSpec, chosen: argparse.Namespace) -> Any:
@@ -166,7 +172,9 @@ def learned_alike(found: Mapping[str, Any], spec: TrialSpec) -> bool:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows in words."""
-    lines = [("case", "task", "target", "context", "exact return", "streaming", "equal episodes", "agree")]
+    lines = [
+        ("case", "task", "target", "context", "exact return", "streaming", "difference", "equal episodes", "agree")
+    ]
     for row in rows:
         low, high = row["interval"]
         lines.append(
@@ -177,6 +185,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['context']} of {row['longest_episode']}",
                 f"{row['exact']:g} [{low:g}, {high:g}]",
                 f"{row['streaming']:g}",
+                "[{:g}, {:g}]".format(*row["difference_interval"]),
                 f"{row['equal_episodes']} of {row['episodes']}",
                 "yes" if row["agree"] else "no",
             )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dtbench.data.store import data_root
     from dtbench.data.trajectories import TrajectoryDataset, make_dataset, moments
     from dtbench.decision_transformer.model import CausalTransformer
-    from dtbench.decision_transformer.rollout import GamesHeld, TransformerCache
+    from dtbench.decision_transformer.rollout import GamesHeld, TransformerCache, next_beginning
     from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
     from dtbench.evaluation import Episodes, Evaluator
     from dtbench.layers import Dropout, Linear, Perceptron, feed_forward, is_faster
@@ -56,6 +56,7 @@ _HOMES = {
     "is_image": "data.images",
     "make_dataset": "data.trajectories",
     "moments": "data.trajectories",
+    "next_beginning": "decision_transformer.rollout",
     "normalize": "task",
     "ray_started": "cluster",
 }
@@ -95,6 +96,7 @@ __all__ = [
     "is_image",
     "make_dataset",
     "moments",
+    "next_beginning",
     "normalize",
     "ray_started",
 ]

@@ -31,7 +31,7 @@ class History:
     mask: Tensor  # [B, T] bool, False where padded
     encoded: bool = False  # whether the observations are what the learner's own encoder made of them
 
-    def of(self, rows: Tensor, begin: int = 0) -> "History":
+    def of(self, rows: Tensor | slice, begin: int = 0) -> "History":
         """What these rows hold from slot `begin` on."""
         return History(
             observations=self.observations[rows, begin:],
@@ -119,9 +119,9 @@ class CachingLearner(Protocol):
     def rollout(self, *, streaming: bool) -> Rollout | None:
         """What plays one batch of games from their first steps on; None where there is nothing to keep.
 
-        It does what `act` does up to rounding. With `streaming` it need not once the window no longer begins with the
-        episode: what was computed of a step stays as it was when the step was new. Raises IncompatibleTask where
-        `streaming` cannot be.
+        It does what `act` does up to rounding. With `streaming`, once windows no longer begin with the episode, it may
+        do what `act` does with a window of at least half of the context, so that beginnings need not move at every
+        step. Raises IncompatibleTask where `streaming` cannot be.
         """
         ...
 

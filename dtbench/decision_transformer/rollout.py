@@ -15,43 +15,38 @@ from dtbench.decision_transformer.model import Block, CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork
 
 CHUNK_TOKENS = 2048  # of a window's tokens at a time: what a block makes of them then stays in a processor's cache
+JUMP = 0.5  # of the context by which a streaming window's beginning moves when the window is full
 COMPACT_SHARE = 7 / 8  # of the games held that must still be played, or the others are dropped from the caches
 
 
 class TransformerCache:
-    """Keys and values of the last `length` tokens of every game, so that each token passes through the stack once.
+    """Keys and values of every game's tokens, up to `length`, so that each token passes through the stack once.
 
-    What comes out is what the stack gives for all tokens so far while those are no more than `length`. After that the
-    oldest is forgotten at each step, but what later ones took from it remains: an approximation of the stack over the
-    last `length` tokens, except for a stack of one block, where a token's keys and values depend on it alone.
+    Exact as long as what is asked for is what the stack gives for all tokens since the first.
     """
 
     def __init__(self, transformer: CausalTransformer, length: int) -> None:
-        self.transformer, self.length, self.count = transformer, length, 0
-        self._kept: list[Tensor] = []  # of each block [B, length, 2 width]: a ring of keys and values
+        self.transformer, self.length, self.end = transformer, length, 0
+        self._kept: list[Tensor] = []  # of each block [B, length, 2 width]: keys and values
 
     def append(self, tokens: Tensor, *, private: bool = False) -> Tensor:
         """What the stack gives for the last of n new tokens, [B, n, width] to [B, width]; it sees all before it.
 
         A `private` last token is seen by nothing but itself: the next one takes its place.
         """
-        new = tokens.shape[1]
-        slots = [(self.count + i) % self.length for i in range(new)]
-        filled = min(self.count + new, self.length)
+        new, width = tokens.shape[1:]
         if not self._kept:
-            shape = (len(tokens), self.length, 2 * tokens.shape[2])
-            self._kept = [tokens.new_empty(shape) for _ in self.transformer.blocks]
-        visible = _visible(slots, filled, tokens.device)
+            self._kept = [tokens.new_empty(len(tokens), self.length, 2 * width) for _ in self.transformer.blocks]
+        begin, stop = self.end, self.end + new
+        visible = None if new == 1 else torch.ones(new, stop, dtype=torch.bool, device=tokens.device).tril(begin)
         last = len(self._kept) - 1
         for number, (block, kept) in enumerate(zip(_blocks(self.transformer), self._kept, strict=True)):
-            query, key, value = block.attention.qkv(block.norm_1(tokens)).chunk(3, dim=-1)
-            for place, slot in enumerate(slots):
-                kept[:, slot, : key.shape[2]] = key[:, place]
-                kept[:, slot, key.shape[2] :] = value[:, place]
+            query, key_value = block.attention.qkv(block.norm_1(tokens)).tensor_split([width], dim=-1)
+            kept[:, begin:stop] = key_value
             if number == last:
                 tokens, query, visible = tokens[:, -1:], query[:, -1:], None  # nothing reads the others any more
-            tokens = _after_attention(block, tokens, _attend(block, query, kept[:, :filled], visible))
-        self.count += new - private
+            tokens = _after_attention(block, tokens, _attend(block, query, kept[:, :stop], visible))
+        self.end = stop - private
         normed: Tensor = self.transformer.norm(tokens[:, -1])
         return normed
 
@@ -177,9 +172,11 @@ class Reading:
 class DecisionTransformerRollout:
     """Plays games in lock step with a network in which a token does not depend on its place in the window.
 
-    While the window begins where the episodes do, keys and values are kept and the outcome is exact. Then `streaming`
-    goes on so; otherwise windows are passed through the stack, and all of the history is read where tokens change as
-    the window moves: with `anchored` tokens (timesteps counted from its first step) and generated returns.
+    While the window begins where the episodes do, keys and values are kept and the outcome is exact. Then the windows
+    are passed through the stack (`WindowCache`), or read anew by `Reading.predict` where all tokens change as the
+    window moves: with `anchored` timesteps, which are counted from its first step, and generated returns. With
+    `streaming` the window's beginning stays and is moved only when the window is full, see `next_beginning`: every
+    outcome is that of a window of between about half and all of the context, and keys and values are kept meanwhile.
     """
 
     def __init__(
@@ -193,11 +190,11 @@ class DecisionTransformerRollout:
     ) -> None:
         """`network` is in evaluation mode and does not change; `context` is in steps."""
         self.network, self.context, self.reading = network, context, reading
-        self.anchored, self.step = anchored, 0
+        self.anchored, self.step, self.begin = anchored, 0, 0
+        generated = network.returns == "generated"
+        self.streaming, self.anew = streaming and not generated, generated or (anchored and not streaming)
         kept = {"given": 3, "none": 2, "generated": 3, "predicted": 2}[network.returns]
         self.length = kept * context - (network.returns != "predicted")  # the present's action is not known
-        alone = len(network.transformer.blocks) == 1 or context == 1
-        self.rolling = (streaming or alone) and not anchored
         self.cache: TransformerCache | WindowCache = TransformerCache(network.transformer, self.length)
         self.held = GamesHeld()
 
@@ -209,13 +206,12 @@ class DecisionTransformerRollout:
     def action_logits(self, history: History, rows: Tensor) -> Tensor:
         """See `Rollout`; for continuous actions the predictions themselves."""
         step, self.step = self.step, self.step + 1
-        inside = step < self.context
-        if not inside and not self.rolling and (self.anchored or self.network.returns == "generated"):
+        full = step - self.begin >= self.context
+        if full and self.anew:
             return self.reading.predict(history.of(rows))
         kept = self.held.update(rows, len(history.mask))
-        if not inside and not self.rolling and isinstance(self.cache, TransformerCache):
-            self.cache = WindowCache(self.network.transformer, self.length)
-            hidden = self.cache.append(self._window(history), private=self._private)
+        if full and (self.streaming or isinstance(self.cache, TransformerCache)):
+            hidden = self._begin_anew(history, step)
         else:
             if kept is not None:
                 self.cache.keep(kept)
@@ -227,12 +223,23 @@ class DecisionTransformerRollout:
     def _private(self) -> bool:
         return self.network.returns == "predicted"
 
+    def _begin_anew(self, history: History, step: int) -> Tensor:
+        """Fill another cache with a window of tokens, [held, width] of its last one."""
+        transformer = self.network.transformer
+        if self.streaming:
+            self.begin = next_beginning(step, self.context)
+            self.cache = TransformerCache(transformer, self.length)
+        else:
+            self.cache = WindowCache(transformer, self.length)
+        steps = min(step - self.begin + 1, self.context)
+        return self.cache.append(self._window(history, steps), private=self._private)
+
     def _append(self, history: History, step: int) -> Tensor:
-        """What the stack gives for the token at which the present's action is read, [B, width]."""
+        """What the stack gives for the token at which the present's action is read, [held, width]."""
         network, present = self.network, self.held.present
         time = self._time(present(history.timesteps))
         tokens = []
-        if step and self.context > 1:
+        if step > self.begin and self.context > 1:
             action = network.embed_actions(present(history.actions, -2)[:, None])
             tokens.append(action + self._time(present(history.timesteps, -2)))
         observation = network.embed_observation(self.reading.encode(present(history.observations))[:, None]) + time
@@ -252,19 +259,23 @@ class DecisionTransformerRollout:
     def _time(self, timesteps: Tensor) -> Tensor:
         """Embeddings of the timesteps [B], [B, 1, width]."""
         embedding: Any = self.network.embed_timestep
-        embedded: Tensor = embedding(timesteps[:, None].clamp(max=embedding.num_embeddings - 1))
+        embedded: Tensor = embedding(self._counted(timesteps)[:, None].clamp(max=embedding.num_embeddings - 1))
         return embedded
 
-    def _window(self, history: History) -> Tensor:
-        """All tokens of the window that are seen by others, and the one to read, [held, L, width]."""
-        held = history if self.held.rows is None else history.of(self.held.rows)
+    def _counted(self, timesteps: Tensor) -> Tensor:
+        """Timesteps from where they are counted."""
+        return timesteps - self.begin if self.anchored else timesteps
+
+    def _window(self, history: History, steps: int) -> Tensor:
+        """The last steps' tokens that are seen by others, and the one to read, [held, L, width]."""
+        begin = history.mask.shape[1] - steps
+        held = history.of(slice(None) if self.held.rows is None else self.held.rows, begin)
         returns = self.reading.return_tokens(held.returns_to_go)
-        observations = self.reading.encode(held.observations)
-        tokens = self.network.tokens(returns, observations, held.actions, held.timesteps)
+        observations, timesteps = self.reading.encode(held.observations), self._counted(held.timesteps)
+        tokens = self.network.tokens(returns, observations, held.actions, timesteps)
         if self._private:
             seen = torch.arange(tokens.shape[1] - 1, device=tokens.device)
-            seen = seen[(seen % 3 != 1) | (seen == seen[-1])]
-            return tokens[:, seen]
+            return tokens[:, seen[(seen % 3 != 1) | (seen == seen[-1])]]
         return tokens[:, :-1]
 
 
@@ -295,6 +306,11 @@ class WindowRollout:
         return torch.cat([self.head(newest_hidden(self.transformer, tokens)) for tokens in parts])
 
 
+def next_beginning(step: int, context: int) -> int:
+    """Where a streaming window begins at `step` if it would be longer than the context otherwise."""
+    return step - context + max(1, int(context * JUMP))
+
+
 def chosen_actions(predictions: Tensor, space: gym.Space[Any]) -> Tensor:
     """The likeliest discrete actions [B], or the predicted continuous ones [B, *action], from [B, actions]."""
     if isinstance(space, gym.spaces.Discrete):
@@ -319,13 +335,3 @@ def _attend(block: Block, query: Tensor, key_value: Tensor, visible: Tensor | No
 def _after_attention(block: Block, tokens: Tensor, mixed: Tensor) -> Tensor:
     """The rest of a block, from what attention mixed."""
     return block.after_attention(tokens + block.attention.out(mixed))
-
-
-def _visible(slots: list[int], filled: int, device: torch.device) -> Tensor | None:
-    """Which of the filled slots each new token sees, [n, filled]: all but what is newer; None for a single one."""
-    if len(slots) == 1:
-        return None
-    visible = torch.ones(len(slots), filled, dtype=torch.bool)
-    for place in range(len(slots) - 1):
-        visible[place, slots[place + 1 :]] = False
-    return visible.to(device)
