@@ -5,9 +5,9 @@ import torch
 
 from dtbench import History, InvalidValue, WindowSampler, generator, make_dataset
 from dtbench.decision_transformer import DecisionTransformer
-from dtbench.decision_transformer.agent import likely_high_return
 from dtbench.decision_transformer.model import CausalTransformer, ConvolutionalEncoder, Read, causal_visibility
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, load_transformers_weights
+from dtbench.decision_transformer.returns import likely_high_return
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
 from tests.episodes import episodes, with_actions
 

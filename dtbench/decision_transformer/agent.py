@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,11 +20,11 @@ from dtbench.decision_transformer.critic import Critic, class_weights
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
 from dtbench.decision_transformer.pack import TransformerPack
+from dtbench.decision_transformer.returns import distinct_returns, label_returns, likely_high_return
 from dtbench.decision_transformer.rollout import DecisionTransformerRollout, Reading, chosen_actions
 from dtbench.errors import IncompatibleTask, InvalidValue
 from dtbench.randomness import TorchStream, generator
 
-MAX_RETURN_BINS = 512
 PREDICTED_SHARE = 0.1  # of the loss of predicted returns beside that of actions, which hardly slopes on random walks
 
 
@@ -364,19 +363,6 @@ class DecisionTransformerLearner:
         return outputs
 
 
-def likely_high_return(logits: Tensor, values: Tensor, *, power: float, floor: float) -> Tensor:
-    """Index of the return in `values` (rising, [R]) that maximises P(R) P_prior(R)^power, [B] from logits [B, R].
-
-    P_prior(R = k steps) ~ T + 1 - k (Chen et al. 2021, appendix); with T + 1 steps for "never", that is R - min R.
-    Returns less likely than `floor` are taken for impossible: no softmax gives a true zero, and the prior's tenth
-    power lifts what little it gives by up to 1e10. The floor is not the paper's.
-    """
-    log_likelihood = logits.log_softmax(dim=-1)
-    possible = log_likelihood.exp() >= floor
-    weighed = log_likelihood + (power * (values - values.min()).log() if power else 0.0)
-    return weighed.masked_fill(~possible, -math.inf).argmax(dim=-1)
-
-
 def action_loss(predicted: Tensor, windows: Windows, space: gym.Space[Any]) -> Tensor:
     """Cross-entropy of discrete actions, mean squared error of continuous ones, over what is no padding."""
     if isinstance(space, gym.spaces.Discrete):
@@ -391,22 +377,3 @@ def action_loss(predicted: Tensor, windows: Windows, space: gym.Space[Any]) -> T
 def mean_of_steps(errors: Tensor, mask: Tensor) -> Tensor:
     """The mean of errors [B, T] where `mask` [B, T]: a product, as picking them out would wait for a device."""
     return (errors * mask).sum() / mask.sum()
-
-
-def label_returns(dataset: TrajectoryDataset, cut_off_return: float | None) -> NDArray[np.float64]:
-    """Each step's return-to-go, [N], but `cut_off_return` throughout the episodes that never ended."""
-    if cut_off_return is None:
-        return dataset.returns_to_go
-    ended = np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
-    return np.where(np.repeat(ended, dataset.lengths), dataset.returns_to_go, cut_off_return)
-
-
-def distinct_returns(returns_to_go: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The returns to choose from, in rising order; raise InvalidValue where they are too many to enumerate."""
-    values = np.unique(returns_to_go)
-    if len(values) > MAX_RETURN_BINS:
-        raise InvalidValue(
-            f"returns=generated chooses among the distinct returns of the data, at most {MAX_RETURN_BINS}; "
-            f"these data have {len(values)}. Use returns=given."
-        )
-    return values
