@@ -11,7 +11,7 @@ import torch
 from baselines.discrete_cql import DiscreteCQL
 from dtbench import Evaluator, History, IncompatibleTask, TrajectoryDataset, make_dataset
 from dtbench.algorithm import CachingLearner, Learner
-from dtbench.decision_transformer import DecisionTransformer
+from dtbench.decision_transformer import DecisionTransformer, rollout
 from dtbench.decision_transformer.atari import AtariDecisionTransformer
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.rollout import TransformerCache, WindowCache, newest_hidden
@@ -124,7 +124,7 @@ def test_streaming_reads_windows_whose_beginning_moves_by_half_of_the_context_wh
 ) -> None:
     data = dataset(returns=4)
     learner = learner_of(data, **changes)
-    rollout, begin, ends = learner.rollout(streaming=True), 0, [25, 30, 3, 13, 30, 30, 30, 30, 30]
+    playing, begin, ends = learner.rollout(streaming=True), 0, [25, 30, 3, 13, 30, 30, 30, 30, 30]
     for step, history in enumerate(histories(data, steps=30, context=learner.context)):
         if step - begin == learner.context:
             begin += max(1, learner.context // 2)
@@ -132,7 +132,7 @@ def test_streaming_reads_windows_whose_beginning_moves_by_half_of_the_context_wh
         rows = torch.tensor([game for game, end in enumerate(ends) if step < end])
         shown = history.of(rows)
         shown = dataclasses.replace(shown, mask=shown.mask & (shown.timesteps >= begin))
-        found = rollout.action_logits(history, rows)
+        found = playing.action_logits(history, rows)
         torch.testing.assert_close(found, learner.action_logits(shown), atol=1e-5, rtol=0)
 
 
@@ -248,6 +248,12 @@ def test_how_games_are_batched_changes_no_outcome() -> None:
     )
     assert whole.lengths.tolist() == parts.lengths.tolist()
     assert whole.returns.tolist() == parts.returns.tolist()
+
+
+def test_games_are_taken_in_parts_where_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "CHUNK_TOKENS", 20)
+    data = dataset()
+    assert max(differences(learner_of(data), data, steps=20, ends=[3, 8, 8, 8, 20, 20, 20, 20, 20])) < 1e-5
 
 
 class Reference:

@@ -14,7 +14,7 @@ from dtbench.algorithm import History
 from dtbench.decision_transformer.model import Block, CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork
 
-CHUNK_TOKENS = 2048  # of a window's tokens at a time: what a block makes of them then stays in a processor's cache
+CHUNK_TOKENS = 8192  # of all games at a time: what a block makes of them then takes little memory
 JUMP = 0.5  # of the context by which a streaming window's beginning moves when the window is full
 COMPACT_SHARE = 7 / 8  # of the games held that must still be played, or the others are dropped from the caches
 
@@ -37,22 +37,28 @@ class TransformerCache:
         new, width = tokens.shape[1:]
         if not self._kept:
             self._kept = [tokens.new_empty(len(tokens), self.length, 2 * width) for _ in self.transformer.blocks]
-        begin, stop = self.end, self.end + new
-        visible = None if new == 1 else torch.ones(new, stop, dtype=torch.bool, device=tokens.device).tril(begin)
-        last = len(self._kept) - 1
-        for number, (block, kept) in enumerate(zip(_blocks(self.transformer), self._kept, strict=True)):
-            query, key_value = block.attention.qkv(block.norm_1(tokens)).tensor_split([width], dim=-1)
-            kept[:, begin:stop] = key_value
-            if number == last:
-                tokens, query, visible = tokens[:, -1:], query[:, -1:], None  # nothing reads the others any more
-            tokens = _after_attention(block, tokens, _attend(block, query, kept[:, :stop], visible))
-        self.end = stop - private
-        normed: Tensor = self.transformer.norm(tokens[:, -1])
-        return normed
+        begin, self.end = self.end, self.end + new - private
+        games = max(1, CHUNK_TOKENS // new)
+        parts = zip(torch.split(tokens, games), *(torch.split(kept, games) for kept in self._kept), strict=True)
+        return torch.cat([self._pass(part, kept, begin) for part, *kept in parts])
 
     def keep(self, rows: Tensor) -> None:
         """Forget all games but these."""
         self._kept = [kept[rows] for kept in self._kept]
+
+    def _pass(self, tokens: Tensor, kept: list[Tensor], begin: int) -> Tensor:
+        """Pass some games' new tokens through the stack and write their keys and values from slot `begin` on."""
+        new, width = tokens.shape[1:]
+        stop, last = begin + new, len(kept) - 1
+        visible = None if new == 1 else torch.ones(new, stop, dtype=torch.bool, device=tokens.device).tril(begin)
+        for number, (block, seen) in enumerate(zip(_blocks(self.transformer), kept, strict=True)):
+            query, key_value = block.attention.qkv(block.norm_1(tokens)).tensor_split([width], dim=-1)
+            seen[:, begin:stop] = key_value
+            if number == last:
+                tokens, query, visible = tokens[:, -1:], query[:, -1:], None  # nothing reads the others any more
+            tokens = _after_attention(block, tokens, _attend(block, query, seen[:, :stop], visible))
+        normed: Tensor = self.transformer.norm(tokens[:, -1])
+        return normed
 
 
 class WindowCache:
