@@ -25,6 +25,13 @@ def test_a_game_played_alone_is_compared_with_the_same_game_of_a_batch() -> None
     assert found["alone"]["steps"] <= 2 * 80 / 4
 
 
+def test_a_step_of_a_game_is_held_against_transformers_model_with_equal_weights() -> None:
+    found = printed("rollout.py", "--quick")
+    assert {row["what"] for row in found["ratios"]} == {"exact", "streaming", "simulators"}
+    assert found["greatest_difference_of_actions"] < 1e-4
+    assert all(row["times_faster"]["least"] > 0 for row in found["ratios"])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="sizes are read from /proc")
 def test_stored_frames_take_a_byte_a_pixel_and_learners_say_what_they_hold(tmp_path: Path) -> None:
     found = printed("atari_memory.py", "--steps", "1500", "--updates", "1", "--out", str(tmp_path / "memory.json"))
