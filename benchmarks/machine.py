@@ -17,7 +17,7 @@ def surroundings() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "machine": {
-            "platform": platform.platform(terse=True),
+            "platform": f"{platform.system()} {platform.machine()}",
             "processor": _processor(),
             "cpu_count": os.cpu_count(),
             "torch_threads": torch.get_num_threads(),
