@@ -26,6 +26,12 @@ def surroundings() -> dict[str, Any]:
     }
 
 
+def peak_resident() -> int:
+    """The peak of this process's resident memory in bytes; `ru_maxrss` would begin with that of the process before."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def report(result: dict[str, Any], out: Path | None) -> None:
     """Print a result as JSON, and write it to `out` where that is given."""
     text = json.dumps(result, indent=1)

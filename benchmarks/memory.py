@@ -10,7 +10,6 @@ their own, on made-up data that lie in the store. Linux only. Of one process the
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 
 from atari_memory import store_random_play
 from contest import options, ready, say
-from machine import report, surroundings
+from machine import peak_resident, report, surroundings
 from made_data import hopper_shaped
 
 from dtbench.data import store
@@ -166,11 +165,10 @@ def proportional_size(pid: int) -> int:
 def of_this_process(path: str, root: str) -> dict[str, Any]:
     """Run the trial of a file, and give the peak of this process's resident memory."""
     spec = TrialSpec.from_json(json.loads(Path(path).read_text()))
-    imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    imported = peak_resident()
     state = run_trial(replace(spec, resources={"cpu": 1.0, "gpu": 0.0}), Path(root))
     assert state == "done", "\n".join(path.read_text() for path in Path(root).rglob("error.txt"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"imported_bytes": imported, "peak_resident_bytes": peak}
+    return {"imported_bytes": imported, "peak_resident_bytes": peak_resident()}
 
 
 def arguments() -> argparse.Namespace:

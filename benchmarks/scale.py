@@ -9,7 +9,6 @@ of its logarithms, fitted to all points and between the last two: 1 is proportio
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from contest import options, ready, say
-from machine import report, surroundings
+from machine import peak_resident, report, surroundings
 from made_data import hopper_shaped
 
 from dtbench import Evaluator, TransitionSampler, WindowSampler, generator
@@ -127,7 +126,7 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 def point(axis: str, size: str, folder: str, *, quick: bool) -> dict[str, Any]:
     """Seconds of each piece of work at this size in this process, and megabytes above what was there before."""
-    before = peak()
+    before = peak_resident()
     made: dict[str, Callable[[int, Path, bool], dict[str, float]]] = {
         "episodes": lambda size, folder, quick: evaluation(episodes=size, targets=1),
         "targets": lambda size, folder, quick: evaluation(episodes=2 if quick else TARGET_EPISODES, targets=size),
@@ -136,12 +135,7 @@ def point(axis: str, size: str, folder: str, *, quick: bool) -> dict[str, Any]:
         "trials": trials,
     }
     seconds = made[axis](int(size), Path(folder), quick)
-    return {"seconds": seconds, "megabytes": (peak() - before) / 1e6}
-
-
-def peak() -> int:
-    """Of this process's resident memory so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": seconds, "megabytes": (peak_resident() - before) / 1e6}
 
 
 def evaluation(*, episodes: int, targets: int) -> dict[str, float]:
