@@ -28,7 +28,8 @@ SCRIPTS: dict[str, tuple[str, ...]] = {  # name -> sizes that keep all of it bel
     "key_to_door": ("--share", "0.2"),
     "memory": (),
     "scale": ("--rounds", "1"),
-    "sweep_overhead": ("--trials", "6", "--budget", "60", "--idle", "8"),
+    "sweep_overhead": ("--trials", "16", "--budget", "240", "--idle", "20"),
+    "packing": (),
     "gpu": (),
 }
 NO_QUICK = {"sweep_overhead": ("--trials", "2", "--budget", "2", "--idle", "2")}

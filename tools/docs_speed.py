@@ -92,10 +92,32 @@ def sweep() -> str:
     seconds = result["overhead_seconds"]["a_further_trial_of_its_worker"]
     trials, cores = result["sizes"]["trials"], result["sizes"]["cores"]
     return (
-        f"With Ray, {trials} trials on {cores} cores took {result['ratio_to_processes_at_once']:.2f} times as long as "
-        f"in {cores} plain processes, Ray's start of {result['seconds']['ray_start']:.1f} s taken off; each further "
-        f"trial costs its worker {seconds:.2f} s."
+        f"With Ray, {trials} trials on {cores} cores took {result['ratio_to_processes_at_once']:.3f} times as long as "
+        f"in {cores} plain processes at once, and {result['ratio_to_alone']:.3f} times their time one after another "
+        f"divided by {cores}, Ray's start of {result['seconds']['ray_start']:.1f} s taken off; each further trial costs "
+        f"its worker {seconds:.2f} s."
     )
+
+
+def streaming() -> str:
+    """Returns of exact and of streaming games, row by row."""
+    result = results().get("streaming")
+    if result is None:
+        return "*Not measured yet: `python benchmarks/streaming_agreement.py` does.*"
+    rows = [
+        (
+            f"{row['task']}, {row['case']}",
+            "its own" if row["target"] is None else f"{row['target']:g}",
+            f"{row['context']} of {row['longest_episode']}",
+            f"{row['exact']:.4g} ({row['interval'][0]:.4g} to {row['interval'][1]:.4g})",
+            f"{row['streaming']:.4g}",
+            f"{row['difference_interval'][0]:.3g} to {row['difference_interval'][1]:.3g}",
+            "yes" if row["agree"] else "no",
+        )
+        for row in result["rows"]
+    ]
+    head = ("task", "target", "context of longest", "exact (95 %)", "streaming", "difference (95 %)", "agree")
+    return _table(head, rows)
 
 
 GENERATED = {
@@ -105,6 +127,7 @@ GENERATED = {
     "speed-figure": figure,
     "speed-sweep": sweep,
     "speed-machine": machine,
+    "speed-streaming": streaming,
 }
 
 
