@@ -44,12 +44,18 @@ WHY = {  # of an exponent that is not about 1; what the curve's own numbers must
 def ratios() -> str:
     """Every measured ratio: what, against whom, both times, how many times faster with its spread, the goal."""
     rows = [
-        (NAMES.get(name, name), row["what"], row["peer"].partition(": ")[2] or row["peer"], *_numbers(row))
+        (NAMES.get(name, name), row["what"].replace("--", ""), _against(row["peer"]), *_numbers(row))
         for name, result in results().items()
         for row in result.get("ratios", ())
     ]
     head = ("", "what", "against", "ours, ms", "theirs, ms", "times faster", "least to most", "goal")
     return _table(head, rows) if rows else NOT_MEASURED
+
+
+def _against(peer: str) -> str:
+    """A contestant's name without the task it stands before: "hopper: transformers", but "d3rlpy: CQL"."""
+    before, _, name = peer.partition(": ")
+    return name if name and before != "d3rlpy" else before
 
 
 def memory() -> str:
@@ -94,8 +100,8 @@ def sweep() -> str:
     return (
         f"With Ray, {trials} trials on {cores} cores took {result['ratio_to_processes_at_once']:.3f} times as long as "
         f"in {cores} plain processes at once, and {result['ratio_to_alone']:.3f} times their time one after another "
-        f"divided by {cores}, Ray's start of {result['seconds']['ray_start']:.1f} s taken off; each further trial costs "
-        f"its worker {seconds:.2f} s."
+        f"divided by {cores}, Ray's start of {result['seconds']['ray_start']:.1f} s taken off; each further trial "
+        f"costs its worker {seconds:.2f} s."
     )
 
 
