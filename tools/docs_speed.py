@@ -6,6 +6,7 @@ writes docs/scale.svg anew, which `make bench` does after it has measured; table
 """
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -149,7 +150,7 @@ def draw(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     axes = [axis for axis in AXES if any(curve["axis"] == axis for curve in curves)]
     with plt.style.context(STYLE):
-        figure, panels = plt.subplots(2, len(axes), figsize=(2.6 * len(axes), 4.6), sharex="col", squeeze=False)
+        figure, panels = plt.subplots(2, len(axes), figsize=(3.1 * len(axes), 5.4), sharex="col", squeeze=False)
         for column, axis in enumerate(axes):
             of_axis = [curve for curve in curves if curve["axis"] == axis]
             _fill(panels[0][column], panels[1][column], of_axis)
@@ -161,6 +162,8 @@ def draw(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _fill(seconds: Any, memory: Any, curves: Sequence[Mapping[str, Any]]) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     for curve in curves:
         sizes = [point["size"] for point in curve["points"]]
         seconds.plot(sizes, [point["seconds"] for point in curve["points"]], marker="o", label=curve["work"])
@@ -173,6 +176,12 @@ def _fill(seconds: Any, memory: Any, curves: Sequence[Mapping[str, Any]]) -> Non
     for panel in (seconds, memory):
         panel.set_xscale("log")
         panel.set_yscale("log")
+        for axis in (panel.xaxis, panel.yaxis):
+            # The report's style prints text as it is, so that a power of ten would show its markup.
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value:.0e}"))
+            axis.set_minor_formatter(NullFormatter())
+    low, high = memory.get_ylim()
+    memory.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
     seconds.legend()
 
 
