@@ -16,22 +16,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from machine import report, surroundings
+from made_data import pong_shaped
 
-from dtbench import TrajectoryDataset, make_dataset
+from dtbench import TrajectoryDataset
 from dtbench.data import store
-from dtbench.domains.atari.games import OBSERVATIONS, STACK
+from dtbench.domains.atari.games import OBSERVATIONS
 from dtbench.registry import make_algorithm
 from dtbench.suite import contender_on, load_suite
 
 TASK, SUITE, PRESET, CONTENDERS = "atari:pong", "atari", "cpu", ("DT", "QR-DQN")
 SEED = 0
 CHUNK = 10_000  # frames written at a time
-EPISODE = 1000  # steps
-ACTIONS = 6
 DISK_TARGET, MEMORY_TARGET = 5e9, 2e9  # bytes
 
 
@@ -62,22 +60,8 @@ def main() -> None:
 def store_random_play(folder: Path, *, steps: int, scratch: Path) -> None:
     """Store random frames, actions and rewards; the frames are never whole in memory."""
     path = scratch / "frames.bin"
-    lengths = np.diff([*range(0, steps, EPISODE), steps])
-    terminals = np.zeros(steps, bool)
-    terminals[np.cumsum(lengths) - 1] = True
-    rng = np.random.default_rng(SEED)
-    dataset = make_dataset(
-        observations=random_frames(path, steps=steps, rng=rng),
-        actions=rng.integers(ACTIONS, size=steps),
-        rewards=rng.integers(-1, 2, size=steps).astype(np.float32),
-        terminals=terminals,
-        lengths=lengths,
-        observation_space=OBSERVATIONS,
-        action_space=gym.spaces.Discrete(ACTIONS),
-        info={"source": "random bytes"},
-        frame_stack=STACK,
-    )
-    store.save(dataset, folder)
+    frames = random_frames(path, steps=steps, rng=np.random.default_rng(SEED))
+    store.save(pong_shaped(steps, seed=SEED, frames=frames), folder)
     path.unlink()
 
 

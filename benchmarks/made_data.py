@@ -2,6 +2,7 @@
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from dtbench import TrajectoryDataset, make_dataset
 from dtbench.domains.atari.games import OBSERVATIONS, STACK
@@ -35,14 +36,16 @@ def hopper_shaped(steps: int, *, seed: int = 0) -> TrajectoryDataset:
     )
 
 
-def pong_shaped(steps: int, *, seed: int = 0) -> TrajectoryDataset:
-    """Random frames of 84 x 84, of which four are an observation; 7 kB a step, in memory."""
+def pong_shaped(steps: int, *, seed: int = 0, frames: NDArray[np.uint8] | None = None) -> TrajectoryDataset:
+    """Frames [steps, 84, 84], of which four are an observation; random ones in memory, 7 kB a step, where none are."""
     rng = np.random.default_rng(seed)
+    if frames is None:
+        frames = rng.integers(256, size=(steps, *OBSERVATIONS.shape[1:]), dtype=np.uint8)
     lengths = np.diff([*range(0, steps, GAME_EPISODE), steps])
     terminals = np.zeros(steps, bool)
     terminals[np.cumsum(lengths) - 1] = True
     return make_dataset(
-        observations=rng.integers(256, size=(steps, *OBSERVATIONS.shape[1:]), dtype=np.uint8),
+        observations=frames,
         actions=rng.integers(GAME_ACTIONS, size=steps),
         rewards=rng.integers(-1, 2, size=steps).astype(np.float32),
         terminals=terminals,
