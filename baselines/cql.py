@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from baselines.networks import (
-    TwinCritics,
     action_scale,
     bellman_error,
     bellman_target,
     follow,
     observation_scale,
-    perceptron,
     require_flat_boxes,
 )
+from baselines.sac import SoftActorCritic, TanhNormal, entropy_loss, policy_loss
 from dtbench import History, Metrics, TorchStream, TrajectoryDataset, TransitionSampler, generator
 
 Backup = Literal["sampled", "soft", "mean"]
@@ -89,74 +87,6 @@ def conservative_penalty(values: Tensor, log_density: Tensor, taken: Tensor) -> 
     return ((values - log_density).logsumexp(dim=-1) - taken).mean(dim=-1).sum()
 
 
-def policy_loss(values: Tensor, log_density: Tensor, entropy_weight: Tensor) -> Tensor:
-    """α log π(a | s) - Q(s, a), Haarnoja et al. (2018), arXiv 1812.05905, eq. 9."""
-    return (entropy_weight * log_density - values).mean()
-
-
-def entropy_loss(log_weight: Tensor, log_density: Tensor, target_entropy: float) -> Tensor:
-    """- log α (log π(a | s) + target entropy), Haarnoja et al. (2018), arXiv 1812.05905, eq. 18.
-
-    The paper and d3rlpy have α where the authors of CQL and CORL have log α; the sign of the slope is the same.
-    """
-    return -log_weight * (log_density.detach().mean() + target_entropy)
-
-
-def log_tanh_slope(raw: Tensor) -> Tensor:
-    """Log of the derivative of tanh, log(1 - tanh(x)²), where it would underflow too."""
-    return 2 * (math.log(2) - raw - F.softplus(-2 * raw))
-
-
-def log_density(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log π(tanh(raw) | s) of a Gaussian squashed by tanh, summed over the numbers of an action."""
-    gaussian = -((raw - mean) / log_std.exp()).square() / 2 - log_std - math.log(2 * math.pi) / 2
-    return (gaussian - log_tanh_slope(raw)).sum(dim=-1)
-
-
-@dataclass(frozen=True, slots=True)
-class Squashed:
-    """A Gaussian squashed by tanh into [-1, 1], for each of B observations."""
-
-    mean: Tensor  # [B, action], before the squashing
-    log_std: Tensor  # [B, action]
-
-    def sample(self, count: int) -> tuple[Tensor, Tensor]:
-        """Actions [B, count, action] that gradients pass through, and their log densities [B, count]."""
-        mean, log_std = self.mean[:, None], self.log_std[:, None]
-        noise = torch.randn(len(mean), count, mean.shape[-1], device=mean.device)
-        raw = mean + log_std.exp() * noise
-        return raw.tanh(), log_density(raw, mean, log_std)
-
-    def log_density_of(self, actions: Tensor) -> Tensor:
-        """Log densities [B] of actions [B, action]; the Box's very border has none, so it is drawn in a little."""
-        return log_density(actions.clamp(-1 + 1e-6, 1 - 1e-6).atanh(), self.mean, self.log_std)
-
-    def detached(self) -> "Squashed":
-        """The same, with no gradient."""
-        return Squashed(self.mean.detach(), self.log_std.detach())
-
-
-class CQLNetwork(nn.Module):
-    """A policy, two critics and the weight of the entropy."""
-
-    def __init__(self, algorithm: CQL, observations: int, actions: int) -> None:
-        super().__init__()
-        self.algorithm = algorithm
-        width, layers = algorithm.width, algorithm.layers
-        self.actor = perceptron(observations, 2 * actions, width=width, layers=layers)
-        last = self.actor[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.xavier_uniform_(last.weight, gain=1e-2)
-        nn.init.zeros_(last.bias)
-        self.critics = TwinCritics(observations, actions, width=width, layers=layers, orthogonal=algorithm.orthogonal)
-        self.log_entropy_weight = nn.Parameter(torch.zeros(()))
-
-    def policy(self, observations: Tensor) -> Squashed:
-        """The policy at each observation."""
-        mean, log_std = self.actor(observations).chunk(2, dim=-1)
-        return Squashed(mean, (log_std + self.algorithm.initial_log_std).clamp(self.algorithm.minimum_log_std, 2.0))
-
-
 class CQLLearner:
     """Policy and critics, and slow critics.
 
@@ -178,7 +108,15 @@ class CQLLearner:
         self.action_scale = action_scale(dataset.action_space, device)
         self.stream = TorchStream(seed, device)
         with self.stream.active():
-            self.network = CQLNetwork(algorithm, observations, self.actions).to(device)
+            self.network = SoftActorCritic(
+                observations,
+                self.actions,
+                width=algorithm.width,
+                layers=algorithm.layers,
+                orthogonal=algorithm.orthogonal,
+                initial_log_std=algorithm.initial_log_std,
+                minimum_log_std=algorithm.minimum_log_std,
+            ).to(device)
         self.target = deepcopy(self.network.critics).requires_grad_(False)
         policy = [*self.network.actor.parameters(), self.network.log_entropy_weight]
         critics = list(self.network.critics.parameters())
@@ -211,7 +149,7 @@ class CQLLearner:
         self._step(torch.stack(list(losses.values())).sum())
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def following_value(self, following: Tensor, there: Squashed) -> Tensor:
+    def following_value(self, following: Tensor, there: TanhNormal) -> Tensor:
         """What the slow critics say of the next step, the smaller of the two, [B]."""
         if self.algorithm.backup == "mean":
             mean_value: Tensor = self.target(following, there.mean.tanh()).amin(dim=0)
@@ -222,7 +160,7 @@ class CQLLearner:
             return value - self.network.log_entropy_weight.exp() * density[:, 0]
         return value
 
-    def policy_losses(self, observations: Tensor, actions: Tensor, here: Squashed) -> dict[str, Tensor]:
+    def policy_losses(self, observations: Tensor, actions: Tensor, here: TanhNormal) -> dict[str, Tensor]:
         """The losses of policy and entropy weight; at first the data's actions stand in for the critics' choice."""
         chosen, density = (drawn[:, 0] for drawn in here.sample(1))
         log_weight = self.network.log_entropy_weight
@@ -236,7 +174,7 @@ class CQLLearner:
         }
 
     def critic_losses(
-        self, observations: Tensor, actions: Tensor, policies: tuple[Squashed, Squashed], target: Tensor
+        self, observations: Tensor, actions: Tensor, policies: tuple[TanhNormal, TanhNormal], target: Tensor
     ) -> dict[str, Tensor]:
         """The Bellman error and the penalty; the critics see the data's and all drawn actions at once."""
         count = self.algorithm.sampled_actions

@@ -1,10 +1,11 @@
-"""Behaviour policies: small stochastic perceptrons in float16 files, run with numpy."""
+"""Behaviour policies: small stochastic MLPs in compact files, run with numpy."""
 
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from dtbench.errors import InvalidDataset
 
 Array = NDArray[np.float32]
 LOG_STD_RANGE = (-20.0, 2.0)  # what SAC clips its log standard deviations to
+_LEVELS = 127  # of a weight stored in one byte, on either side of zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,33 +27,47 @@ class BehaviorPolicy:
     biases: Sequence[Array]  # [outputs] each
     activation: str  # "tanh" or "relu"
     squash: bool
-    log_std: Array | None  # [action]; None: the second half of the perceptron's output
+    log_std: Array | None  # [action]; None: the second half of the MLP's output
+    clip: float = 10.0  # of scaled observations, on either side of zero; inf: none
 
     def act(self, observations: Array, noise: Array) -> Array:
         """Actions [B, action] for observations [B, observation] and standard normal noise [B, action]."""
-        hidden = ((observations - self.mean) / self.scale).clip(-10, 10)
+        centre, log_std = self.gaussian(observations)
+        drawn = centre + np.exp(log_std) * noise
+        actions: Array = np.tanh(drawn) if self.squash else drawn.clip(-1, 1)
+        return actions
+
+    def gaussian(self, observations: Array) -> tuple[Array, Array]:
+        """Means [B, action] and log standard deviations, [B, action] or [action], before the squashing."""
+        hidden = ((observations - self.mean) / self.scale).clip(-self.clip, self.clip)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = hidden @ weight + bias
             hidden = np.tanh(hidden) if self.activation == "tanh" else np.maximum(hidden, 0)
         output = hidden @ self.weights[-1] + self.biases[-1]
         if self.log_std is None:
             centre, log_std = np.split(output, 2, axis=1)
-            log_std = log_std.clip(*LOG_STD_RANGE)
-        else:
-            centre, log_std = output, self.log_std
-        drawn = centre + np.exp(log_std) * noise
-        actions: Array = np.tanh(drawn) if self.squash else drawn.clip(-1, 1)
-        return actions
+            return centre, log_std.clip(*LOG_STD_RANGE)
+        return output, self.log_std
 
-    def save(self, path: Path) -> None:
-        """Write the policy with its weights in float16."""
-        layers = {f"weight_{i}": weight.astype(np.float16) for i, weight in enumerate(self.weights)}
+    def rounded(self) -> "BehaviorPolicy":
+        """The policy as `save` with `bytes_per_weight=1` keeps it."""
+        return replace(self, weights=[levels * scale for levels, scale in map(_levels, self.weights)])
+
+    def save(self, path: Path, *, bytes_per_weight: int = 2) -> None:
+        """Write the policy with its weights in float16, or in one byte each with a scale a column."""
+        layers: dict[str, NDArray[Any]] = {}
+        for i, weight in enumerate(self.weights):
+            if bytes_per_weight == 1:
+                layers[f"weight_{i}"], layers[f"scale_{i}"] = _levels(weight)
+            else:
+                layers[f"weight_{i}"] = weight.astype(np.float16)
         layers |= {f"bias_{i}": bias.astype(np.float16) for i, bias in enumerate(self.biases)}
         if self.log_std is not None:
             layers["log_std"] = self.log_std.astype(np.float32)
         kind = np.array([self.activation == "tanh", self.squash])
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, mean=self.mean, scale=self.scale, kind=kind, **layers)  # type: ignore[arg-type]
+        clip = np.float32(self.clip)
+        np.savez_compressed(path, mean=self.mean, scale=self.scale, kind=kind, clip=clip, **layers)  # type: ignore[arg-type]
 
     @staticmethod
     def load(path: Path) -> "BehaviorPolicy":
@@ -63,11 +79,27 @@ class BehaviorPolicy:
                 return BehaviorPolicy(
                     mean=file["mean"].astype(np.float32),
                     scale=file["scale"].astype(np.float32),
-                    weights=[file[f"weight_{i}"].astype(np.float32) for i in range(layers)],
+                    weights=[_weight(file, i) for i in range(layers)],
                     biases=[file[f"bias_{i}"].astype(np.float32) for i in range(layers)],
                     activation="tanh" if tanh else "relu",
                     squash=squash,
                     log_std=file["log_std"].astype(np.float32) if "log_std" in file.files else None,
+                    clip=float(file["clip"]) if "clip" in file.files else 10.0,
                 )
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InvalidDataset(f"{path} is no behaviour policy: {error}.") from error
+
+
+def _levels(weight: Array) -> tuple[NDArray[np.int8], Array]:
+    """A weight [inputs, outputs] as whole levels, and what a level of each column is worth, [outputs]."""
+    scale = (np.abs(weight).max(axis=0) / _LEVELS).astype(np.float32)
+    scale[scale == 0] = 1
+    return np.rint(weight / scale).astype(np.int8), scale
+
+
+def _weight(file: Any, layer: int) -> Array:
+    stored = file[f"weight_{layer}"]
+    if stored.dtype == np.int8:
+        stored = stored * file[f"scale_{layer}"]
+    weight: Array = stored.astype(np.float32)
+    return weight

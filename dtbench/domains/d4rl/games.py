@@ -1,7 +1,7 @@
 """Many games of one robot in lock step: gymnasium's own environment, one MuJoCo state for each game."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from dtbench.domains.d4rl.locomotion import WALKERS, Locomotion
 from dtbench.domains.d4rl.robots import Physics, Robot
+
+_WHOLE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, MuJoCo's warm start included
+_COUNTED = ("observations", "steps", "terminated", "earned")
 
 
 class RobotGames(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
@@ -89,6 +92,23 @@ class RobotGames(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             self._earned[~running] = 0.0
         truncated = (self._steps >= self.robot.horizon) & ~self._terminated
         return self._observations.copy(), rewards, self._terminated.copy(), truncated, {}
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What `restore` needs to let all games go on exactly as they are: plain arrays."""
+        size = mujoco.mj_stateSize(self._env.model, _WHOLE)
+        physics = np.zeros((self.num_envs, size))
+        for game, state in enumerate(self._states):
+            mujoco.mj_getState(self._env.model, state, physics[game], _WHOLE)
+        return {"physics": physics, **{name: getattr(self, f"_{name}").copy() for name in _COUNTED}}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Continue from what `state` gave for as many games of the same robot; give the present observations."""
+        for game, physics in enumerate(state["physics"]):
+            mujoco.mj_setState(self._env.model, self._states[game], physics, _WHOLE)
+            self._positions[game], self._velocities[game] = self._states[game].qpos, self._states[game].qvel
+        for name in _COUNTED:
+            getattr(self, f"_{name}")[:] = state[name]
+        return self._observations.copy()
 
     def close_extras(self, **kwargs: Any) -> None:
         """Let the threads go."""

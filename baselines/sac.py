@@ -1,0 +1,242 @@
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905): its losses and networks, which CQL shares."""
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.networks import (
+    ActionScale,
+    ObservationScale,
+    TwinCritics,
+    action_scale,
+    bellman_error,
+    bellman_target,
+    follow,
+    observation_scale,
+    perceptron,
+    require_flat_boxes,
+)
+from dtbench import History, Metrics, TorchStream, TrajectoryDataset, Transitions, TransitionSampler, generator
+
+
+@dataclass(frozen=True)
+class SAC:
+    """Soft actor-critic with two critics and a learned temperature.
+
+    The defaults are those of the paper (table 1). On a fixed dataset it is the off-policy baseline that Fu et al.
+    (2020) call SAC: nothing keeps it near the data. Online, `SACLearner` takes a replay buffer as its sampler.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"official": {}}
+
+    width: int = 256
+    layers: int = 2
+    actor_width: int | None = None  # None: as wide as the critics
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    discount: float = 0.99
+    target_rate: float = 5e-3  # Polyak averaging of the target critics
+    normalize_observations: bool = False
+
+    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "SACLearner":
+        """Build policy and critics; raise IncompatibleTask unless both spaces are flat Boxes, actions bounded."""
+        sizes = require_flat_boxes("sac", dataset)
+        return SACLearner(
+            self,
+            sizes,
+            sampler=TransitionSampler(dataset, batch_size=self.batch_size, rng=generator(seed, 1), device=device),
+            scales=(
+                observation_scale(dataset, normalize=self.normalize_observations, device=device),
+                action_scale(dataset.action_space, device),
+            ),
+            seed=seed,
+            device=device,
+        )
+
+
+class Sampler(Protocol):
+    """Batches of transitions from a fixed dataset or from a replay buffer."""
+
+    rng: np.random.Generator
+
+    def sample(self) -> Transitions:
+        """Draw one batch."""
+        ...
+
+
+def policy_loss(values: Tensor, log_density: Tensor, entropy_weight: Tensor) -> Tensor:
+    """α log π(a | s) - Q(s, a), Haarnoja et al. (2018), arXiv 1812.05905, eq. 9."""
+    return (entropy_weight * log_density - values).mean()
+
+
+def entropy_loss(log_weight: Tensor, log_density: Tensor, target_entropy: float) -> Tensor:
+    """- log α (log π(a | s) + target entropy), Haarnoja et al. (2018), arXiv 1812.05905, eq. 18.
+
+    The paper and d3rlpy have α where the authors of CQL and CORL have log α; the sign of the slope is the same.
+    """
+    return -log_weight * (log_density.detach().mean() + target_entropy)
+
+
+def log_tanh_slope(raw: Tensor) -> Tensor:
+    """Log of the derivative of tanh, log(1 - tanh(x)²), where it would underflow too."""
+    return 2 * (math.log(2) - raw - F.softplus(-2 * raw))
+
+
+def log_density(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log π(tanh(raw) | s) of a Gaussian squashed by tanh, summed over the numbers of an action."""
+    gaussian = -((raw - mean) / log_std.exp()).square() / 2 - log_std - math.log(2 * math.pi) / 2
+    return (gaussian - log_tanh_slope(raw)).sum(dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class TanhNormal:
+    """A Gaussian squashed by tanh into [-1, 1], for each of B observations."""
+
+    mean: Tensor  # [B, action], before the squashing
+    log_std: Tensor  # [B, action]
+
+    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+        """Actions [B, count, action] that gradients pass through, and their log densities [B, count]."""
+        mean, log_std = self.mean[:, None], self.log_std[:, None]
+        noise = torch.randn(len(mean), count, mean.shape[-1], device=mean.device)
+        raw = mean + log_std.exp() * noise
+        return raw.tanh(), log_density(raw, mean, log_std)
+
+    def log_density_of(self, actions: Tensor) -> Tensor:
+        """Log densities [B] of actions [B, action]; the Box's very border has none, so it is drawn in a little."""
+        return log_density(actions.clamp(-1 + 1e-6, 1 - 1e-6).atanh(), self.mean, self.log_std)
+
+    def detached(self) -> "TanhNormal":
+        """The same, with no gradient."""
+        return TanhNormal(self.mean.detach(), self.log_std.detach())
+
+
+class SoftActorCritic(nn.Module):
+    """A policy, two critics and the log of the entropy's weight: the network of SAC and of CQL."""
+
+    def __init__(
+        self,
+        observations: int,
+        actions: int,
+        *,
+        width: int,
+        layers: int,
+        actor_width: int | None = None,
+        orthogonal: bool = False,
+        initial_log_std: float = 0.0,
+        minimum_log_std: float = -20.0,
+    ) -> None:
+        """`initial_log_std` is added to what the actor gives, `minimum_log_std` is the least; the most is 2."""
+        super().__init__()
+        self.initial_log_std, self.minimum_log_std = initial_log_std, minimum_log_std
+        self.actor = perceptron(observations, 2 * actions, width=actor_width or width, layers=layers)
+        last = self.actor[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.xavier_uniform_(last.weight, gain=1e-2)
+        nn.init.zeros_(last.bias)
+        self.critics = TwinCritics(observations, actions, width=width, layers=layers, orthogonal=orthogonal)
+        self.log_entropy_weight = nn.Parameter(torch.zeros(()))
+
+    def policy(self, observations: Tensor) -> TanhNormal:
+        """The policy at each observation."""
+        mean, log_std = self.actor(observations).chunk(2, dim=-1)
+        return TanhNormal(mean, (log_std + self.initial_log_std).clamp(self.minimum_log_std, 2.0))
+
+
+class SACLearner:
+    """Policy, critics and target critics.
+
+    The losses of policy, entropy and critics share no weight that either could move, so one backward pass and one
+    step of Adam do what three would.
+    """
+
+    return_conditioned = False
+    context = 1
+
+    def __init__(
+        self,
+        algorithm: SAC,
+        sizes: tuple[int, int],
+        *,
+        sampler: Sampler,
+        scales: tuple[ObservationScale, ActionScale],
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        """Build networks for `sizes` numbers of an observation and of an action; `sampler` gives the batches."""
+        self.algorithm, self.actions, self.sampler = algorithm, sizes[1], sampler
+        self.observation_scale, self.action_scale = scales
+        self.stream = TorchStream(seed, device)
+        with self.stream.active():
+            self.network = SoftActorCritic(
+                *sizes, width=algorithm.width, layers=algorithm.layers, actor_width=algorithm.actor_width
+            ).to(device)
+        self.target = deepcopy(self.network.critics).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=algorithm.learning_rate, fused=True)
+
+    def update(self) -> Metrics:
+        """Take one step of policy, entropy and critics."""
+        batch = self.sampler.sample()
+        observations = self.observation_scale(batch.observations)
+        actions = self.action_scale.to_unit(batch.actions)
+        following = self.observation_scale(batch.next_observations)
+        with self.stream.active():
+            target = self.critic_target(batch, following)
+            losses = {
+                **self.policy_losses(observations),
+                "td_loss": bellman_error(self.network.critics(observations, actions), target),
+            }
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        follow(self.target, self.network.critics, self.algorithm.target_rate)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def critic_target(self, batch: Transitions, following: Tensor) -> Tensor:
+        """R + γ (min Q(s', a') - α log π(a' | s')), Haarnoja et al. (2018), arXiv 1812.05905, eq. 2 and 3, [B]."""
+        actions, density = self.network.policy(following).sample(1)
+        smaller = self.target(following, actions[:, 0]).amin(dim=0)
+        soft = smaller - self.network.log_entropy_weight.exp() * density[:, 0]
+        return bellman_target(batch.rewards, batch.terminals, soft, self.algorithm.discount)
+
+    def policy_losses(self, observations: Tensor) -> dict[str, Tensor]:
+        """The losses of policy and entropy weight; the target entropy is minus the numbers of an action."""
+        chosen, density = (drawn[:, 0] for drawn in self.network.policy(observations).sample(1))
+        values = self.network.critics(observations, chosen, frozen=True).amin(dim=0)
+        log_weight = self.network.log_entropy_weight
+        return {
+            "policy_loss": policy_loss(values, density, log_weight.detach().exp()),
+            "entropy_loss": entropy_loss(log_weight, density, -float(self.actions)),
+        }
+
+    @torch.no_grad()
+    def act(self, history: History) -> Tensor:
+        """The squashed mean of the policy, [B, action]."""
+        policy = self.network.policy(self.observation_scale(history.observations[:, -1]))
+        return self.action_scale.from_unit(policy.mean.tanh())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, target critics, optimizer and both random streams."""
+        return {
+            "network": self.network.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": self.sampler.rng.bit_generator.state,
+            "stream": self.stream.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sampler.rng.bit_generator.state = state["sampler"]
+        self.stream.state = state["stream"]
