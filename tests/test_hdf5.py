@@ -65,7 +65,7 @@ def test_episodes_end_at_terminals_and_timeouts_and_the_tail_is_dropped(tmp_path
     found = read(written(tmp_path / "a.hdf5", columns(".t...o.b..")))
     assert found.lengths.tolist() == [2, 4, 2]
     assert found.terminals[found.offsets[1:] - 1].tolist() == [True, False, True]
-    assert found.info == {"source": "d4rl", "unfinished_steps": 2}
+    assert found.info == {"source": "d4rl", "unfinished_steps": 2, "next_observations": "absent"}
 
 
 def test_without_timeouts_episodes_are_cut_at_the_step_limit(tmp_path: Path) -> None:

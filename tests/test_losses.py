@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn, tensor
 
-from baselines import cql, iql, td3_bc
+from baselines import cql, iql, sac, td3_bc
 from baselines.bc import BehaviorCloning
 from baselines.networks import TwinCritics, bellman_error, bellman_target, follow
 from baselines.qr_dqn import QRDQN
@@ -82,19 +82,19 @@ def test_the_conservative_penalty_weighs_actions_by_their_density() -> None:
 
 def test_sacs_losses_are_those_of_the_paper() -> None:
     density = tensor([-1.0, 3.0])
-    assert cql.policy_loss(tensor([1.0, 2.0]), density, tensor(0.5)).item() == pytest.approx((-1.5 - 0.5) / 2)
-    assert cql.entropy_loss(tensor(2.0), density, -2.0).item() == pytest.approx(-2 * (1 - 2))
+    assert sac.policy_loss(tensor([1.0, 2.0]), density, tensor(0.5)).item() == pytest.approx((-1.5 - 0.5) / 2)
+    assert sac.entropy_loss(tensor(2.0), density, -2.0).item() == pytest.approx(-2 * (1 - 2))
 
 
 def test_a_squashed_gaussians_density_integrates_to_one() -> None:
-    policy = cql.Squashed(tensor([[0.3]]), tensor([[-0.5]]))
+    policy = sac.TanhNormal(tensor([[0.3]]), tensor([[-0.5]]))
     actions = torch.linspace(-1 + 1e-4, 1 - 1e-4, 20_001)[:, None]
     density = policy.log_density_of(actions).exp()
     assert torch.trapezoid(density, actions[:, 0]).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_a_sample_has_the_density_that_is_said_of_it() -> None:
-    policy = cql.Squashed(tensor([[0.3, -0.2]]), tensor([[-0.5, 0.1]]))
+    policy = sac.TanhNormal(tensor([[0.3, -0.2]]), tensor([[-0.5, 0.1]]))
     actions, density = policy.sample(1)
     assert policy.log_density_of(actions[:, 0]).item() == pytest.approx(density.item(), abs=1e-4)
 

@@ -19,6 +19,7 @@ from dtbench.errors import DAMAGED, InvalidDataset, MissingDataset, one_line
 
 Array = NDArray[Any]
 KEYS = ("observations", "actions", "rewards", "terminals")
+FOLLOWING = "next_observations"
 WRITER = "dtbench"
 ACTION_ROUNDING = 1e-5  # how far an action may lie outside of its bounds, relative to them: float32 and tanh round
 
@@ -38,7 +39,9 @@ def read_d4rl(
 
     An episode ends at a terminal or a timeout; in an old file without `timeouts` after `horizon` steps at the latest,
     so that there an episode that was cut off earlier is joined to the next. A terminal counts before a timeout of the
-    same step. Other keys (next_observations, infos/*, metadata/*) are ignored.
+    same step. Of `next_observations` what followed each episode is kept, unless they are not the observations of the
+    rows that follow, as in some files: `info["next_observations"]` says which. Other keys (infos/*, metadata/*) are
+    ignored.
 
     Raises MissingDataset where there is no file, and InvalidDataset, with file and key, for what is no such file.
     """
@@ -62,6 +65,7 @@ def read_d4rl(
     arrays["terminals"] = terminals
     _check_bounds(path, arrays["actions"], action_space)
     whole = int(ends[-1]) + 1
+    final, found = _final_observations(path, arrays["observations"], ends)
     try:
         return make_dataset(
             observations=arrays["observations"][:whole],
@@ -71,7 +75,8 @@ def read_d4rl(
             lengths=np.diff(ends, prepend=-1),
             observation_space=observation_space,
             action_space=action_space,
-            info={**(info or {}), "unfinished_steps": len(terminals) - whole},
+            final_observations=final,
+            info={**(info or {}), "unfinished_steps": len(terminals) - whole, FOLLOWING: found},
         )
     except InvalidDataset as error:
         raise InvalidDataset(f"{path}: {error}") from error
@@ -82,7 +87,7 @@ def write_d4rl(
 ) -> None:
     """Write a dataset in D4RL's layout, float32, whole or not at all; `read_d4rl` gives it back with its digest.
 
-    `metadata/` says where the data come from. There are no next_observations: what follows a cut-off is unknown.
+    `metadata/` says where the data come from. `next_observations` are written where what follows a cut-off is known.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -129,6 +134,40 @@ def _read(path: Path) -> dict[str, Array]:
         raise InvalidDataset(
             f"{path} cannot be read as HDF5: {reason}. Delete it and fetch it again: it may be cut short."
         ) from error
+
+
+def _final_observations(path: Path, observations: Array, ends: NDArray[np.int64]) -> tuple[Array | None, str]:
+    """What followed the last step of each episode, [E, *observation], or None; and what was seen of the file's key."""
+    try:
+        with h5py.File(path, "r") as file:
+            if file.get(FOLLOWING, getlink=True) is None:
+                return None, "absent"
+            column = _column(path, file, FOLLOWING)
+            if column.shape != (column.shape[0], *observations.shape[1:]) or len(column) < len(observations):
+                return None, f"ignored: shape {column.shape}"
+            _check_room(path, [column])
+            following = column[: len(observations)]
+    except (*DAMAGED, InvalidDataset):
+        return None, "ignored: cannot be read"
+    following = following.astype(observations.dtype)
+    inner = np.ones(len(observations), bool)
+    inner[ends] = False
+    inner[-1] = False
+    rows = np.flatnonzero(inner)
+    wrong = rows[_differ(following[rows], observations[rows + 1])]
+    if len(wrong):
+        return None, f"ignored: row {wrong[0]} is not the observation of the row after it"
+    final = following[ends]
+    if np.issubdtype(final.dtype, np.floating) and not np.isfinite(final).all():
+        return None, "ignored: not finite"
+    return final, "used"
+
+
+def _differ(left: Array, right: Array) -> NDArray[np.bool_]:
+    """Which rows differ by more than rounding."""
+    near = np.isclose(left, right, rtol=1e-4, atol=1e-4).reshape(len(left), -1).all(axis=1)
+    different: NDArray[np.bool_] = ~near
+    return different
 
 
 def _column(path: Path, file: Any, key: str) -> Any:
@@ -256,6 +295,10 @@ def _check_bounds(path: Path, actions: Array, space: gym.Space[Any]) -> None:
 
 def _columns(dataset: TrajectoryDataset, timeouts: bool) -> dict[str, Array]:
     columns = {key: np.asarray(getattr(dataset, key)) for key in KEYS}
+    if dataset.final_observations is not None:
+        following = np.concatenate([columns["observations"][1:], columns["observations"][:1]])
+        following[dataset.offsets[1:] - 1] = dataset.final_observations
+        columns[FOLLOWING] = following
     columns = {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in columns.items()}
     if timeouts:
         columns["timeouts"] = np.zeros(dataset.num_steps, bool)

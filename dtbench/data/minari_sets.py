@@ -31,7 +31,7 @@ ToFrame = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 # Packages whose environments may be made because a dataset names them.
 _MAKERS = ("gymnasium", "gymnasium_robotics", "minigrid", "ale_py", "shimmy")
 _BATCH = 256  # frames turned into ours at a time
-_READER = 1  # part of an import's identity: raise it when the reader gives other arrays for the same files
+_READER = 2  # part of an import's identity: raise it when the reader gives other arrays for the same files
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +267,7 @@ def _read(said: MinariSet, observation_space: gym.Space[Any], action_space: gym.
             observation_space=observation_space,
             action_space=action_space,
             info=_info(said),
+            final_observations=_stacked(columns["final_observations"], observation_space),
         )
     except (*DAMAGED, InvalidDataset) as error:
         raise InvalidDataset(f"minari:{said.dataset_id}: {error}") from error
@@ -339,6 +340,7 @@ def _written(episodes: Iterable[dict[str, Array]], file: BinaryIO, frames_of: Ca
     """The episodes without their observations, whose frames are appended to the file."""
     for episode in episodes:
         observations = episode.pop("observations")
+        episode.pop("final_observations")  # the frame after the last one; learners of frames do not ask for it
         frames = frames_of(observations)
         if frames.shape != (len(observations), *FRAME) or frames.dtype != np.uint8:
             raise InvalidDataset(f"{len(observations)} observations made frames {frames.shape} of {frames.dtype}.")
@@ -357,6 +359,7 @@ def _episodes(said: MinariSet) -> Iterator[dict[str, Array]]:
             raise InvalidDataset(f"episode {episode.id} has {counts} for {steps} rewards.")
         yield {
             "observations": np.asarray(episode.observations)[:steps],
+            "final_observations": np.asarray(episode.observations)[steps:],
             "actions": np.asarray(episode.actions),
             "rewards": np.asarray(episode.rewards).reshape(steps),
             "terminals": np.asarray(episode.terminations).reshape(steps),

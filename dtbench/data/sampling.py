@@ -137,7 +137,9 @@ def sample_each(samplers: Sequence[WindowSampler]) -> Windows:
 
 
 class TransitionSampler:
-    """Draw single transitions uniformly; the last step of a cut-off episode is none, as its successor is unknown.
+    """Draw single transitions uniformly.
+
+    The last step of a cut-off episode leads to the dataset's final observation, and is left out where that is unknown.
 
     The arrays stay where they are, in memory or in a mapped file that trials share; on another device than the
     processor they are copied there as a whole where they are smaller than `DEVICE_BYTES`.
@@ -152,7 +154,9 @@ class TransitionSampler:
         self.dataset, self.batch_size, self.rng, self.device = dataset, batch_size, rng, device
         known = np.ones(dataset.num_steps, bool)
         last = dataset.offsets[1:] - 1
-        known[last] = np.asarray(dataset.terminals)[last]
+        self._final = None if dataset.final_observations is None else _FinalObservations(dataset)
+        if self._final is None:
+            known[last] = ~dataset.cut_off
         self._steps = np.flatnonzero(known)
         if not len(self._steps):
             raise InvalidValue("the dataset holds no transition: every episode is a single cut-off step.")
@@ -169,12 +173,15 @@ class TransitionSampler:
         steps = torch.from_numpy(drawn).to(self._home)
         *whole, actions, rewards, terminals = (array.index_select(0, steps) for array in self._arrays)
         if whole:
-            observations, following = whole[0], self._arrays[0].index_select(0, steps + ~terminals)
+            after = (steps + ~terminals).clamp_(max=self.dataset.num_steps - 1)
+            observations, following = whole[0], self._arrays[0].index_select(0, after)
         else:
-            after = drawn + ~terminals.cpu().numpy()
+            next_steps = np.minimum(drawn + ~terminals.cpu().numpy(), self.dataset.num_steps - 1)
             observations, following = (
-                torch.from_numpy(self._observations.at(at)).to(self._home) for at in (drawn, after)
+                torch.from_numpy(self._observations.at(at)).to(self._home) for at in (drawn, next_steps)
             )
+        if self._final is not None:
+            self._final.write(drawn, following)
         following.masked_fill_(terminals.view(-1, *[1] * (following.dim() - 1)), 0)
         return Transitions(
             observations=observations.to(self.device),
@@ -183,6 +190,23 @@ class TransitionSampler:
             next_observations=following.to(self.device),
             terminals=terminals.to(self.device),
         )
+
+
+class _FinalObservations:
+    """What followed the last steps of episodes that were cut off."""
+
+    def __init__(self, dataset: TrajectoryDataset) -> None:
+        cut = np.flatnonzero(dataset.cut_off)
+        self._last = dataset.offsets[1:][cut] - 1  # rising
+        self._observations = np.asarray(dataset.final_observations)[cut]
+
+    def write(self, steps: NDArray[np.int64], following: Tensor) -> None:
+        """Replace the rows of `following` [B, *observation] whose step is such a last one."""
+        places = np.searchsorted(self._last, steps)
+        rows = np.flatnonzero(self._last.take(places, mode="clip") == steps) if len(self._last) else ()
+        if len(rows):
+            final = torch.from_numpy(self._observations[places[rows]])
+            following[torch.from_numpy(rows).to(following.device)] = final.to(following)
 
 
 class Observations:

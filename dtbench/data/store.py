@@ -33,6 +33,7 @@ except ImportError:  # not POSIX
 
 FORMAT = 1  # of meta.json; another number is refused
 MOST_FRAMES = 1000  # of a stack
+FINAL = "final_observations"
 
 _READING_ONLY: ContextVar[bool] = ContextVar("_READING_ONLY", default=False)
 
@@ -118,6 +119,8 @@ def _save(dataset: TrajectoryDataset, folder: Path) -> None:
     try:
         for name in ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(dataset, name), allow_pickle=False)
+        if dataset.final_observations is not None:
+            np.save(temporary / f"{FINAL}.npy", dataset.final_observations, allow_pickle=False)
         for name, array in dataset.extras.items():
             np.save(temporary / f"extra-{_safe(name)}.npy", array, allow_pickle=False)
         meta = {
@@ -129,6 +132,7 @@ def _save(dataset: TrajectoryDataset, folder: Path) -> None:
             "card": statistics_card(dataset),
             **({"frame_stack": dataset.frame_stack} if dataset.frame_stack > 1 else {}),
             **({"extras": sorted(dataset.extras)} if dataset.extras else {}),
+            **({FINAL: True} if dataset.final_observations is not None else {}),
         }
         (temporary / "meta.json").write_text(json.dumps(meta, indent=2, sort_keys=True, allow_nan=False) + "\n")
         _move_into_place(temporary, folder)
@@ -172,6 +176,7 @@ def _opened(folder: Path) -> TrajectoryDataset:
         info=info,
         frame_stack=frame_stack,
         extras={name: _mapped(folder / f"extra-{_safe(name)}.npy") for name in meta.get("extras", ())},
+        final_observations=_mapped(folder / f"{FINAL}.npy") if meta.get(FINAL) else None,
     )
 
 

@@ -25,7 +25,8 @@ class TrajectoryDataset:
     """Episodes stored back to back: N steps in E episodes.
 
     `terminals[i]` says that the environment ended with step i; an episode whose last step is not terminal was
-    cut off, and what would have followed is unknown. `info` is free-form provenance: source, seed, recipe.
+    cut off. `final_observations[e]` is what followed the last step of episode e, where it was recorded: with it a TD
+    learner can bootstrap from a cut-off. `info` is free-form provenance: source, seed, recipe.
 
     With a `frame_stack` of F > 1 every frame is kept once: `observations[i]` is the newest of the F frames that make
     the observation of step i, and `observations_at` puts them together. `extras` are further arrays of a row a step,
@@ -43,6 +44,7 @@ class TrajectoryDataset:
     info: Mapping[str, Any] = field(default_factory=dict)
     frame_stack: int = 1
     extras: Mapping[str, Array] = field(default_factory=dict)  # name -> [N, ...]
+    final_observations: Array | None = None  # [E, *observation]; None where they are unknown
 
     def observations_at(self, steps: NDArray[np.int64]) -> Array:
         """What an agent saw at these steps, [..., *observation] for steps [...].
@@ -77,6 +79,17 @@ class TrajectoryDataset:
     def returns(self) -> NDArray[np.float64]:
         """Undiscounted return of each episode, [E]."""
         return np.add.reduceat(np.asarray(self.rewards, np.float64), self.offsets[:-1])
+
+    @property
+    def cut_off(self) -> NDArray[np.bool_]:
+        """Which episodes were cut off: their last step is not terminal, [E]."""
+        cut: NDArray[np.bool_] = ~np.asarray(self.terminals)[self.offsets[1:] - 1]
+        return cut
+
+    @property
+    def unknown_transitions(self) -> int:
+        """How many steps are no transition: the last of each cut-off episode where what followed is unknown."""
+        return int(self.cut_off.sum()) if self.final_observations is None else 0
 
     @property
     def timesteps(self) -> NDArray[np.int64]:
@@ -136,6 +149,7 @@ class TrajectoryDataset:
             info=self.info,
             frame_stack=self.frame_stack,
             extras={name: array[steps] for name, array in self.extras.items()},
+            final_observations=None if self.final_observations is None else self.final_observations[chosen],
         )
 
     def with_info(self, further: Mapping[str, Any]) -> "TrajectoryDataset":
@@ -162,6 +176,7 @@ def make_dataset(
     info: Mapping[str, Any] | None = None,
     frame_stack: int = 1,
     extras: Mapping[str, Array] | None = None,
+    final_observations: Array | None = None,
 ) -> TrajectoryDataset:
     """Check flat arrays of whole episodes and give them their digest.
 
@@ -179,6 +194,7 @@ def make_dataset(
         info=dict(info or {}),
         frame_stack=frame_stack,
         extras=dict(extras or {}),
+        final_observations=final_observations,
     )
     validate(dataset)
     return replace(dataset, digest=digest_of(dataset))
@@ -192,12 +208,14 @@ def validate(dataset: TrajectoryDataset) -> None:
     inner[offsets[1:] - 1] = False
     if (np.asarray(dataset.terminals) & inner).any():
         raise InvalidDataset("a terminal step lies inside an episode: an episode must end with it.")
-    for name in ("observations", "actions", "rewards"):
+    for name in ("observations", "actions", "rewards", "final_observations"):
         values = getattr(dataset, name)
-        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        if values is not None and np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise InvalidDataset(f"{name} holds values that are not finite.")
     if dataset.frame_stack == 1:
         _check_indices("observations", dataset.observations, dataset.observation_space)
+        if dataset.final_observations is not None:
+            _check_indices("final_observations", dataset.final_observations, dataset.observation_space)
     _check_indices("actions", dataset.actions, dataset.action_space)
 
 
@@ -221,12 +239,15 @@ def check_shapes(dataset: TrajectoryDataset) -> None:
     else:
         _check_space("observations", dataset.observations, dataset.observation_space)
     _check_space("actions", dataset.actions, dataset.action_space)
+    _check_final(dataset)
 
 
 def digest_of(dataset: TrajectoryDataset) -> str:
     """Sha256 over dtype, shape and bytes of every array and over both spaces."""
     sha = hashlib.sha256()
     arrays = [(name, getattr(dataset, name)) for name in ARRAYS] + sorted(dataset.extras.items())
+    if dataset.final_observations is not None:
+        arrays.append(("final_observations", dataset.final_observations))
     for name, array in arrays:
         sha.update(f"{name} {array.dtype.str} {array.shape}".encode())
         rows = max(1, HASHED_BYTES * len(array) // max(array.nbytes, 1))
@@ -266,7 +287,6 @@ def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
     if not np.isfinite(returns).all() or np.ptp(returns) > LARGEST_SPREAD:
         raise InvalidDataset("its returns are not finite. Delete it from the store: it will be made or read again.")
     counts, edges = np.histogram(returns, bins=20)
-    last = np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
     return {
         "episodes": dataset.num_episodes,
         "steps": dataset.num_steps,
@@ -277,8 +297,10 @@ def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
         "best_episode": int(returns.argmax()),
         "length_min": int(lengths.min()),
         "length_mean": float(lengths.mean()),
+        "length_std": float(lengths.std()),
         "length_max": int(lengths.max()),
-        "cut_off_episodes": int((~last).sum()),
+        "cut_off_episodes": int(dataset.cut_off.sum()),
+        "unknown_transitions": dataset.unknown_transitions,
         "return_histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
     }
 
@@ -315,6 +337,20 @@ def _check_frames(dataset: TrajectoryDataset) -> None:
         raise InvalidDataset(
             f"frames are {shape} of {dataset.observations.dtype}: stacks of {dataset.frame_stack} do not fit {space}."
         )
+
+
+def _check_final(dataset: TrajectoryDataset) -> None:
+    final = dataset.final_observations
+    if final is None:
+        return
+    if dataset.frame_stack > 1:
+        raise InvalidDataset("final_observations of stacked frames are not kept: leave them out.")
+    if final.shape[:1] != (dataset.num_episodes,):
+        rows = len(final) if final.ndim else 0
+        raise InvalidDataset(f"final_observations has {rows} rows for {dataset.num_episodes} episodes.")
+    if final.dtype != dataset.observations.dtype:
+        raise InvalidDataset(f"final_observations holds {final.dtype}, observations {dataset.observations.dtype}.")
+    _check_space("final_observations", final, dataset.observation_space)
 
 
 def _check_space(name: str, values: Array, space: gym.Space[Any]) -> None:

@@ -1,6 +1,7 @@
 """Recording of behaviour policies at play: whole episodes by the recipe of D4RL (Fu et al. 2020)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,23 @@ from dtbench.errors import InvalidValue
 from dtbench.randomness import generator
 
 GAMES = 128  # at a time
-Segment = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What was recorded of one episode of n steps."""
+
+    observations: NDArray[np.float32]  # [n, observation]
+    actions: NDArray[np.float32]  # [n, action]
+    rewards: NDArray[np.float32]  # [n]
+    terminated: bool
+    final_observation: NDArray[np.float32]  # [observation]: after the last step
+
+    def first(self, steps: int) -> "Episode":
+        """The episode as a replay buffer keeps it that was full after so many steps, fewer than it has."""
+        return Episode(
+            self.observations[:steps], self.actions[:steps], self.rewards[:steps], False, self.observations[steps]
+        )
 
 
 def record(
@@ -36,16 +53,17 @@ def record(
             f"steps {steps}: one episode of {robot.horizon} steps must fit for each of {len(policies)} policies."
         )
     shares = np.diff(np.linspace(0, steps, len(policies) + 1).astype(int))
-    segments: list[Segment] = []
+    episodes: list[Episode] = []
     for place, (policy, share) in enumerate(zip(policies, shares, strict=True)):
-        segments += _share(robot, policy, steps=int(share), seed=seed, place=place, physics=physics, cut_last=cut_last)
-    lengths = np.array([len(rewards) for _, _, rewards, _ in segments])
+        episodes += _share(robot, policy, steps=int(share), seed=seed, place=place, physics=physics, cut_last=cut_last)
+    lengths = np.array([len(episode.rewards) for episode in episodes])
     terminals = np.zeros(lengths.sum(), bool)
-    terminals[np.cumsum(lengths) - 1] = [terminated for *_, terminated in segments]
+    terminals[np.cumsum(lengths) - 1] = [episode.terminated for episode in episodes]
     return make_dataset(
-        observations=np.concatenate([observations for observations, *_ in segments]),
-        actions=np.concatenate([actions for _, actions, *_ in segments]),
-        rewards=np.concatenate([rewards for _, _, rewards, _ in segments]),
+        observations=np.concatenate([episode.observations for episode in episodes]),
+        actions=np.concatenate([episode.actions for episode in episodes]),
+        rewards=np.concatenate([episode.rewards for episode in episodes]),
+        final_observations=np.stack([episode.final_observation for episode in episodes]),
         terminals=terminals,
         lengths=lengths,
         observation_space=robot.observation_space,
@@ -57,7 +75,7 @@ def record(
 def mean_return(robot: Robot, policy: BehaviorPolicy, *, episodes: int, seed: int) -> tuple[float, float]:
     """Mean and standard deviation of the returns of `episodes` games with the policy's own noise."""
     played = _episodes(robot, policy, games=episodes, rng=generator(seed, 11), physics="d4rl")
-    returns = [float(rewards.sum()) for _, _, rewards, _ in played]
+    returns = [float(episode.rewards.sum()) for episode in played]
     return float(np.mean(returns)), float(np.std(returns))
 
 
@@ -70,21 +88,20 @@ def _share(
     place: int,
     physics: Physics,
     cut_last: bool,
-) -> list[Segment]:
+) -> list[Episode]:
     """Episodes of one policy, together at most `steps` long."""
     rng = generator(seed, 13, place)
-    kept: list[Segment] = []
+    kept: list[Episode] = []
     left = steps
     games = int(np.clip(steps // robot.horizon, 1, GAMES))
     while left > 0:
-        for observations, actions, rewards, terminated in _episodes(
-            robot, policy, games=games, rng=rng, physics=physics
-        ):
-            if len(rewards) <= left:
-                kept.append((observations, actions, rewards, terminated))
+        for episode in _episodes(robot, policy, games=games, rng=rng, physics=physics):
+            length = len(episode.rewards)
+            if length <= left:
+                kept.append(episode)
             elif cut_last:
-                kept.append((observations[:left], actions[:left], rewards[:left], False))
-            left -= len(rewards)
+                kept.append(episode.first(left))
+            left -= length
             if left <= 0:
                 break
     return kept
@@ -92,7 +109,7 @@ def _share(
 
 def _episodes(
     robot: Robot, policy: BehaviorPolicy | None, *, games: int, rng: np.random.Generator, physics: Physics
-) -> list[Segment]:
+) -> list[Episode]:
     """Play `games` games to their end."""
     env = RobotGames(robot, games, physics=physics)
     present, _ = env.reset(seed=[int(s) for s in rng.integers(2**31, size=games)])
@@ -117,6 +134,12 @@ def _episodes(
         if not running.any():
             break
     return [
-        (observations[:n, game].copy(), actions[:n, game].copy(), rewards[:n, game].copy(), bool(terminals[game]))
+        Episode(
+            observations[:n, game].copy(),
+            actions[:n, game].copy(),
+            rewards[:n, game].copy(),
+            bool(terminals[game]),
+            present[game],  # an ended game stands still
+        )
         for game, n in enumerate(lengths)
     ]

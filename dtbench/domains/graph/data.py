@@ -29,6 +29,7 @@ def random_walks(graph: Graph, *, walks: int, seed: int) -> TrajectoryDataset:
         lengths=lengths,
         observation_space=gym.spaces.Discrete(NODES),
         action_space=gym.spaces.Discrete(NODES),
+        final_observations=np.array([path[-1] for path in paths], np.int64),
         info={
             "source": "generated",
             "recipe": "random walks along the edges of a random directed graph",
