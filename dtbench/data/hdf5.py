@@ -114,7 +114,7 @@ def exported_source(path: Path) -> str | None:
     """Where the data of a file that `write_d4rl` wrote came from; None for any other file."""
     try:
         with h5py.File(path, "r") as file:
-            told = {key: _own(path, file, f"metadata/{key}").asstr()[()] for key in ("written_by", "source")}
+            told = {key: own_value(path, file, f"metadata/{key}").asstr()[()] for key in ("written_by", "source")}
     except (*DAMAGED, InvalidDataset):
         return None
     source = told["source"]
@@ -176,7 +176,7 @@ def _column(path: Path, file: Any, key: str) -> Any:
         raise InvalidDataset(
             f"{path}: no key {key!r}. It holds: {one_line(', '.join(sorted(file)), 200) or 'nothing'}."
         )
-    found = _own(path, file, key)
+    found = own_value(path, file, key)
     if not isinstance(found, h5py.Dataset):
         raise InvalidDataset(f"{path}: {key!r} is a group of {len(found)} entries, not an array.")
     if found.dtype.kind not in "biuf":
@@ -191,10 +191,12 @@ def _column(path: Path, file: Any, key: str) -> Any:
     return found
 
 
-def _own(path: Path, file: Any, key: str) -> Any:
+def own_value(path: Path, file: Any, key: str) -> Any:
     """What the file itself holds under a key: a link may lead to any file of this machine, and is not followed."""
     place = file
     for part in key.split("/"):
+        if not isinstance(place, h5py.Group) or place.get(part, getlink=True) is None:
+            raise InvalidDataset(f"{path}: no key {key!r}.")
         if isinstance(place.get(part, getlink=True), h5py.ExternalLink | h5py.SoftLink):
             raise InvalidDataset(f"{path}: {key!r} is a link. Put the array itself into the file.")
         place = place[part]

@@ -1,5 +1,6 @@
 """Behaviour policies: small stochastic MLPs in compact files, run with numpy."""
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dtbench.errors import InvalidDataset
 
 Array = NDArray[np.float32]
 LOG_STD_RANGE = (-20.0, 2.0)  # what SAC clips its log standard deviations to
+_FLOATS = {2: np.float16, 4: np.float32}
 _LEVELS = 127  # of a weight stored in one byte, on either side of zero
 
 
@@ -49,19 +51,42 @@ class BehaviorPolicy:
             return centre, log_std.clip(*LOG_STD_RANGE)
         return output, self.log_std
 
+    def log_density(self, observations: Array, actions: Array) -> NDArray[np.float64]:
+        """Log-probabilities [B] of squashed actions [B, action] strictly between -1 and 1."""
+        mean, log_std = (values.astype(np.float64) for values in self.gaussian(observations))
+        raw = np.arctanh(actions.astype(np.float64))
+        gaussian = -np.square((raw - mean) / np.exp(log_std)) / 2 - log_std - np.log(2 * np.pi) / 2
+        density: NDArray[np.float64] = (gaussian - np.log1p(-np.square(np.tanh(raw)))).sum(axis=1)
+        return density
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over everything that decides how it acts."""
+        sha = hashlib.sha256(f"{self.activation} {self.squash} {self.clip}".encode())
+        log_std = () if self.log_std is None else (self.log_std,)
+        for array in (self.mean, self.scale, *self.weights, *self.biases, *log_std):
+            sha.update(f"{array.shape}".encode())
+            sha.update(np.ascontiguousarray(array, np.float32).data)
+        return sha.hexdigest()
+
     def rounded(self) -> "BehaviorPolicy":
         """The policy as `save` with `bytes_per_weight=1` keeps it."""
-        return replace(self, weights=[levels * scale for levels, scale in map(_levels, self.weights)])
+        return replace(
+            self,
+            weights=[(levels * scale).astype(np.float32) for levels, scale in map(_levels, self.weights)],
+            biases=[bias.astype(np.float16).astype(np.float32) for bias in self.biases],
+        )
 
     def save(self, path: Path, *, bytes_per_weight: int = 2) -> None:
-        """Write the policy with its weights in float16, or in one byte each with a scale a column."""
+        """Write the policy with its weights in float32, in float16, or in one byte each with a scale a column."""
         layers: dict[str, NDArray[Any]] = {}
         for i, weight in enumerate(self.weights):
             if bytes_per_weight == 1:
                 layers[f"weight_{i}"], layers[f"scale_{i}"] = _levels(weight)
             else:
-                layers[f"weight_{i}"] = weight.astype(np.float16)
-        layers |= {f"bias_{i}": bias.astype(np.float16) for i, bias in enumerate(self.biases)}
+                layers[f"weight_{i}"] = weight.astype(_FLOATS[bytes_per_weight])
+        bias_type = _FLOATS[max(2, bytes_per_weight)]
+        layers |= {f"bias_{i}": bias.astype(bias_type) for i, bias in enumerate(self.biases)}
         if self.log_std is not None:
             layers["log_std"] = self.log_std.astype(np.float32)
         kind = np.array([self.activation == "tanh", self.squash])

@@ -51,6 +51,10 @@ def restore_d4rl_physics(model: mujoco.MjModel, *, total_mass: float | None = No
         model.body_inertia[:] *= scale
     if mujoco_version() >= ADDED_MARGINS:
         model.geom_margin[:] /= 2
+    # MuJoCo 3 finds the geoms of a body that may touch by a tree of boxes in the body's inertial frame. That frame has
+    # just been moved and the boxes cannot be, so contacts would be missed: HalfCheetah's head fell through the floor.
+    if hasattr(mujoco.mjtDisableBit, "mjDSBL_MIDPHASE"):
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
     mujoco.mj_setConst(model, mujoco.MjData(model))
 
 

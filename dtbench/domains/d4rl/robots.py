@@ -103,6 +103,19 @@ ROBOTS: dict[str, Robot] = {
 }
 
 
+# Known to `data verify` alone, which tells the physics of a file; no task has it. Its observation in D4RL's files ends
+# with 84 contact forces, which mujoco_py left at zero.
+ANT = Robot(
+    name="ant",
+    observation_size=111,
+    action_size=8,
+    environments=_gymnasium("ant", "AntEnv"),
+    horizon=1000,
+    reference=(-325.6, 3879.7),
+    target_returns=(),
+)
+
+
 def robot_named(name: str) -> Robot:
     """The robot of this name; raise UnknownName with those that exist."""
     if name not in ROBOTS:

@@ -1,0 +1,271 @@
+"""D4RL's sets recorded again: by the SAC policies that D4RL's own files carry, in the physics that recorded them.
+
+A v2 file holds the network that played it (`metadata/policy/*`), and two episodes of it are as good as the whole file:
+the network is read, checked against the file's own log-probabilities, kept, and plays as many steps as are asked for.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dtbench.data import store
+from dtbench.data.hdf5 import own_value
+from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.domains.d4rl import files
+from dtbench.domains.d4rl.behavior import BehaviorPolicy
+from dtbench.domains.d4rl.recording import record
+from dtbench.domains.d4rl.robots import Physics, Robot
+from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
+
+NAME = "re-recorded"
+STEPS = 1_000_000  # as in D4RL's sets of one policy
+SEED = 0
+RECIPE = 1  # raise it when equal arguments begin to give other data
+# The kinds that single policies played, and in what order; None plays uniformly at random. What SAC's replay buffer
+# held cannot be recorded again: D4RL published no policies of its training.
+PLAYED_BY: Mapping[str, tuple[str | None, ...]] = {
+    "random": (None,),
+    "medium": ("medium",),
+    "expert": ("expert",),
+    "medium-expert": ("medium", "expert"),
+}
+_LAYERS = ("fc0", "fc1", "last_fc", "last_fc_log_std")
+_MOST_WEIGHTS = 2**22  # of one layer: D4RL's have 65,536
+_SATURATED = 0.999  # the tanh of float32 actions beyond it cannot be undone precisely
+_TOLERANCE = 1e-3  # of a log-probability: those of D4RL's files agree within 3e-5
+_MOST_WRONG = 0.01  # share of the rows that may miss the tolerance
+
+
+def read_policy(path: Path, robot: Robot) -> BehaviorPolicy:
+    """Read the network of a D4RL file and check that it is the one that acted in it.
+
+    Raises MissingDataset where there is no file, InvalidDataset where the file carries no such network, one of another
+    robot, or one that does not give the file's own `infos/action_log_probs`.
+    """
+    if not path.is_file():
+        raise MissingDataset(f"no file {path}. Give --from a v2 file of D4RL, or an excerpt of one.")
+    try:
+        with h5py.File(path, "r") as file:
+            policy = _network(path, file, robot)
+            rows = {key: _rows(path, file, key) for key in ("observations", "actions", "infos/action_log_probs")}
+    except DAMAGED as error:
+        raise InvalidDataset(f"{path} cannot be read as HDF5: {one_line(str(error), 200)}.") from error
+    _check_log_probabilities(path, policy, rows, robot)
+    return policy
+
+
+def keep_policy(name: str, policy: BehaviorPolicy) -> Path:
+    """Keep the policy of a D4RL dataset, e.g. hopper-medium-v2, for runs with `--source re-recorded`."""
+    path = policy_path(name)
+    policy.save(path, bytes_per_weight=4)
+    return path
+
+
+def policy_path(name: str) -> Path:
+    """Where the policy of a D4RL dataset is kept."""
+    return store.root() / "policies" / f"{name}.npz"
+
+
+def check_kind(robot: Robot, kind: str) -> None:
+    """Raise InvalidValue for a kind of data that no policy of D4RL's files played."""
+    if kind not in PLAYED_BY:
+        there = ", ".join(f"{robot.name}-{kind}-v2" for kind in PLAYED_BY)
+        raise InvalidValue(
+            f"{robot.name}-{kind}-v2 cannot be recorded again: D4RL published no policies of its training. "
+            f"These can be: {there}."
+        )
+
+
+def policies_of(robot: Robot, kind: str) -> dict[str, BehaviorPolicy | None]:
+    """The policies that play this kind, by the dataset that each is of; "uniform" is None.
+
+    A policy is the one that was kept, or that of D4RL's own file where it is on this machine. Raises MissingDataset
+    where there is neither, InvalidValue for kinds that nothing can record again.
+    """
+    check_kind(robot, kind)
+    return dict(_policy(robot, played) for played in PLAYED_BY[kind])
+
+
+def load(
+    robot: Robot, kind: str, *, steps: int = STEPS, seed: int = SEED, physics: Physics = "d4rl"
+) -> TrajectoryDataset:
+    """Open the data that these policies recorded, or record and keep it first."""
+    policies = policies_of(robot, kind)
+    name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
+    return store.open_or_make(
+        name, lambda: make(robot, kind, policies, steps=steps, seed=seed, physics=physics)
+    )
+
+
+def is_stored(robot: Robot, kind: str, *, steps: int = STEPS, seed: int = SEED, physics: Physics = "d4rl") -> bool:
+    """Whether it has been recorded already."""
+    try:
+        policies = policies_of(robot, kind)
+    except (MissingDataset, InvalidDataset, InvalidValue):
+        return False
+    name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
+    return (store.root() / name / "meta.json").exists()
+
+
+def make(
+    robot: Robot,
+    kind: str,
+    policies: Mapping[str, BehaviorPolicy | None],
+    *,
+    steps: int,
+    seed: int,
+    physics: Physics,
+) -> TrajectoryDataset:
+    """Record `steps` steps, an equal share by each policy; equal arguments give equal data."""
+    made = record(robot, list(policies.values()), steps=steps, seed=seed, physics=physics)
+    return made.with_info(
+        {
+            "source": NAME,
+            "kind": kind,
+            "dataset": f"{robot.name}-{kind}-v2",
+            "policies": list(policies),
+            "policy_digests": _digests(policies),
+            "recipe": RECIPE,
+        }
+    )
+
+
+def _policy(robot: Robot, kind: str | None) -> tuple[str, BehaviorPolicy | None]:
+    if kind is None:
+        return "uniform", None
+    name = f"{robot.name}-{kind}-v2"
+    if policy_path(name).exists():
+        return name, BehaviorPolicy.load(policy_path(name))
+    official = files.find_file(name)
+    if official is not None:
+        return name, read_policy(official, robot)
+    raise MissingDataset(
+        f"no policy of {name} is kept in {policy_path(name).parent}, and its file is not here. Read it from D4RL's "
+        f"file or an excerpt of it: dtbench data rerecord {name} --from FILE."
+    )
+
+
+def _digests(policies: Mapping[str, BehaviorPolicy | None]) -> list[str]:
+    return ["" if policy is None else policy.digest for policy in policies.values()]
+
+
+def _stored_name(
+    robot: Robot,
+    kind: str,
+    policies: Mapping[str, BehaviorPolicy | None],
+    *,
+    steps: int,
+    seed: int,
+    physics: Physics,
+) -> str:
+    digests = "-".join(digest[:12] or "uniform" for digest in _digests(policies))
+    return f"re-recorded-{robot.name}-{kind}-{steps}-seed{seed}-{physics}-{digests}-recipe{RECIPE}"
+
+
+def _network(path: Path, file: Any, robot: Robot) -> BehaviorPolicy:
+    if file.get("metadata/policy") is None:
+        raise InvalidDataset(
+            f"{path} carries no policy (no group metadata/policy). D4RL's v2 files of medium and expert data do; "
+            f"random data needs no file, and other files cannot be recorded again."
+        )
+    nonlinearity = _text(path, file, "nonlinearity", "relu")
+    if nonlinearity != "relu":
+        raise InvalidDataset(f"{path}: its policy has nonlinearity {nonlinearity!r}, D4RL's SAC policies have relu.")
+    distribution = _text(path, file, "output_distribution", "tanh_gaussian")
+    if distribution not in ("tanh_gaussian", "tanh_gaussian_"):
+        raise InvalidDataset(f"{path}: its policy is {distribution!r}, D4RL's SAC policies are tanh_gaussian.")
+    layers = [_layer(path, file, name) for name in _LAYERS]
+    sizes = [robot.observation_size, *(len(bias) for _, bias in layers[:2])]
+    inputs = [*sizes, sizes[-1]]
+    outputs = [*sizes[1:], robot.action_size, robot.action_size]
+    for name, (weight, bias), expected in zip(_LAYERS, layers, zip(inputs, outputs, strict=True), strict=True):
+        if weight.shape != expected or bias.shape != expected[1:]:
+            raise InvalidDataset(
+                f"{path}: metadata/policy/{name} maps {weight.shape[0]} numbers to {weight.shape[1]}, a policy of "
+                f"{robot.name} needs {expected[0]} to {expected[1]}. Is it the file of another robot?"
+            )
+    *hidden, mean, log_std = layers
+    joined = tuple(np.concatenate(parts, axis=-1) for parts in zip(mean, log_std, strict=True))
+    return BehaviorPolicy(
+        mean=np.zeros(robot.observation_size, np.float32),
+        scale=np.ones(robot.observation_size, np.float32),
+        weights=[*(weight for weight, _ in hidden), joined[0]],
+        biases=[*(bias for _, bias in hidden), joined[1]],
+        activation="relu",
+        squash=True,
+        log_std=None,
+        clip=np.inf,
+    )
+
+
+def _layer(path: Path, file: Any, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight [inputs, outputs] and bias [outputs] of one layer."""
+    found = []
+    for part, dimensions in (("weight", 2), ("bias", 1)):
+        key = f"metadata/policy/{name}/{part}"
+        values = _array(path, file, key)
+        if values.ndim != dimensions or values.size > _MOST_WEIGHTS:
+            raise InvalidDataset(f"{path}: {key} has shape {values.shape}: not that of a small network's {part}.")
+        values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise InvalidDataset(f"{path}: {key} holds numbers that are not finite.")
+        found.append(np.ascontiguousarray(values.T))
+    return found[0], found[1]
+
+
+def _rows(path: Path, file: Any, key: str) -> NDArray[np.float32]:
+    return _array(path, file, key).astype(np.float32)
+
+
+def _array(path: Path, file: Any, key: str) -> NDArray[Any]:
+    found = own_value(path, file, key)
+    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "biuf" or not found.shape:
+        raise InvalidDataset(f"{path}: {key!r} is no array of numbers.")
+    values: NDArray[Any] = found[()]
+    return values
+
+
+def _text(path: Path, file: Any, key: str, default: str) -> str:
+    """A word of the policy's description; the default where the file leaves it out."""
+    key = f"metadata/policy/{key}"
+    if file.get(key) is None:
+        return default
+    value = own_value(path, file, key)[()]
+    return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip().lower()
+
+
+def _check_log_probabilities(
+    path: Path, policy: BehaviorPolicy, rows: Mapping[str, NDArray[np.float32]], robot: Robot
+) -> None:
+    """Raise InvalidDataset unless the policy gives the log-probabilities that the file recorded."""
+    observations, actions, recorded = rows.values()
+    recorded = recorded.reshape(-1)
+    shapes = (len(recorded), robot.observation_size), (len(recorded), robot.action_size)
+    if observations.shape != shapes[0] or actions.shape != shapes[1] or not len(recorded):
+        raise InvalidDataset(
+            f"{path}: observations {observations.shape}, actions {actions.shape} and {len(recorded)} log-probabilities "
+            f"are not those of {robot.name}."
+        )
+    plain = (np.abs(actions) < _SATURATED).all(axis=1)
+    if not plain.any():
+        raise InvalidDataset(f"{path}: every action lies on a bound, so that its policy cannot be checked.")
+    ours = policy.log_density(observations[plain], actions[plain])
+    off = np.abs(ours - recorded[plain])
+    wrong = ~(off <= _TOLERANCE * np.maximum(1, np.abs(recorded[plain])))  # nan is wrong too
+    if wrong.mean() > _MOST_WRONG:
+        raise InvalidDataset(
+            f"{path}: its policy does not give its own infos/action_log_probs: {wrong.sum()} of {len(off)} rows are off, "
+            f"by {np.median(off):.2g} in the median. It did not record this file, or the file was changed."
+        )
+
+
+def check_source(name: str) -> tuple[str, str]:
+    """Robot and kind of a D4RL dataset's name; raise UnknownName for other tasks."""
+    if name not in files.names():
+        raise UnknownName("dataset of D4RL", name, files.names())
+    robot, _, kind = name.removesuffix("-v2").partition("-")
+    return robot, kind
