@@ -13,11 +13,15 @@ TaskArgument = Annotated[
 SourceOption = Annotated[
     str | None,
     typer.Option(
-        help="d4rl, dqn-replay, minari, generated, ... Default: what is on disk, else what is generated; no download."
+        help="d4rl, re-recorded, dqn-replay, minari, generated, ... Default: what is on disk, else what is generated; "
+        "no download."
     ),
 ]
-StepsOption = Annotated[int | None, typer.Option(help="Size of generated data, in steps.")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of generated data.")]
+StepsOption = Annotated[int | None, typer.Option(help="Size of generated and re-recorded data, in steps.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of generated and re-recorded data.")]
+RecipeOption = Annotated[
+    str | None, typer.Option(help="Whose policies play a robot's generated data: sac, as in D4RL, or ppo.")
+]
 
 
 @data_app.command("ls")
@@ -45,11 +49,33 @@ def get(
 
 
 @data_app.command()
-def generate(task: TaskArgument, steps: StepsOption = None, seed: SeedOption = None) -> None:
+def generate(
+    task: TaskArgument, steps: StepsOption = None, seed: SeedOption = None, recipe: RecipeOption = None
+) -> None:
     """Make a task's data with the behaviour policies that dtbench ships; what is made already stays."""
     from dtbench import inventory
 
-    inventory.generate(task, _options(steps, seed))
+    inventory.generate(task, _options(steps, seed, recipe))
+
+
+@data_app.command()
+def rerecord(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A dataset of D4RL: hopper-medium-v2.")],
+    file: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="D4RL's v2 file of it, or an excerpt: it carries the policy."),
+    ] = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Record a set of D4RL again, with the policy that its file carries and D4RL's physics.
+
+    The policy must give the log-probabilities that the file recorded. It is kept, so that runs with
+    `--source re-recorded` find it. Random data needs no file; medium-expert needs the policies of both halves.
+    """
+    from dtbench import inventory
+
+    inventory.rerecord(task, file, _options(steps, seed))
 
 
 @data_app.command()
@@ -59,25 +85,40 @@ def show(
     out: Annotated[Path | None, typer.Option(help="A folder for the card as SVG and PNG.")] = None,
     steps: StepsOption = None,
     seed: SeedOption = None,
+    recipe: RecipeOption = None,
 ) -> None:
     """Print what is in a dataset: episodes, returns, their histogram, the best episode, frames, digest and origin."""
     from dtbench import inventory
 
-    inventory.show(task, source, out, _options(steps, seed))
+    inventory.show(task, source, out, _options(steps, seed, recipe))
 
 
 @data_app.command()
 def verify(
-    task: TaskArgument,
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK|FILE", help="A name from `list tasks`, or a file in D4RL's layout.", show_default=False
+        ),
+    ],
     source: SourceOption = None,
     steps: StepsOption = None,
     seed: SeedOption = None,
+    recipe: RecipeOption = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A file to read as the data of TASK, in place of D4RL's own.")
+    ] = None,
     remake: Annotated[bool, typer.Option("--remake", help="Generate it again, and compare: takes minutes.")] = False,
 ) -> None:
-    """Hash a dataset again and compare it with what is known of it. Exit code 1 where something differs."""
+    """Hash a dataset again and compare it with what is known of it. Exit code 1 where something differs.
+
+    For Hopper, HalfCheetah and Walker2d (and files of Ant) it replays a sample of transitions under the physics d4rl,
+    v4 and v5, prints the one-step errors and says which physics recorded the data.
+    """
     from dtbench import inventory
 
-    raise typer.Exit(0 if inventory.verify(task, source, _options(steps, seed), remake=remake) else 1)
+    options = _options(steps, seed, recipe, str(file) if file else None)
+    raise typer.Exit(0 if inventory.verify(task, source, options, remake=remake) else 1)
 
 
 @data_app.command()
@@ -87,12 +128,13 @@ def export(
     source: SourceOption = None,
     steps: StepsOption = None,
     seed: SeedOption = None,
+    recipe: RecipeOption = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a dataset as an HDF5 file in D4RL's layout, which knows no stacks of frames."""
     from dtbench import inventory
 
-    inventory.export(task, file, source, _options(steps, seed), force=force)
+    inventory.export(task, file, source, _options(steps, seed, recipe), force=force)
 
 
 @data_app.command("train-behavior")
@@ -112,5 +154,8 @@ def train_behavior(
     inventory.train_behavior(player, algorithm, out, steps=steps, seed=seed, snapshots=snapshots)
 
 
-def _options(steps: int | None, seed: int | None) -> dict[str, Any]:
-    return {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
+def _options(
+    steps: int | None, seed: int | None, recipe: str | None = None, file: str | None = None
+) -> dict[str, Any]:
+    options = {"steps": steps, "seed": seed, "recipe": recipe, "file": file}
+    return {name: value for name, value in options.items() if value is not None}

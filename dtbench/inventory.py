@@ -20,7 +20,9 @@ from dtbench.data import store
 from dtbench.data.download import reporting
 from dtbench.data.hdf5 import write_d4rl
 from dtbench.data.trajectories import ARRAYS, TrajectoryDataset, digest_of, statistics_card, validate
-from dtbench.domains.d4rl import verification
+from dtbench.domains.d4rl import rerecorded, verification
+from dtbench.domains.d4rl.replay import verify_file
+from dtbench.domains.d4rl.robots import robot_named
 from dtbench.domains.minari.tasks import local_names
 from dtbench.errors import DtbenchError, InvalidDataset, InvalidValue, MissingDataset, UnknownName
 from dtbench.progress import download_bar
@@ -76,6 +78,29 @@ def generate(name: str, options: Options) -> None:
     print(f"{name}: {dataset.num_episodes} episodes, {dataset.num_steps} steps, {dataset.digest}")
 
 
+def rerecord(name: str, file: Path | None, options: Options) -> None:
+    """Keep the policy of a D4RL file and record its dataset again with it."""
+    robot_name, kind = rerecorded.split_name(name)
+    robot = robot_named(robot_name)
+    rerecorded.check_kind(robot, kind)
+    if file is not None:
+        if kind not in ("medium", "expert"):
+            raise InvalidValue(f"{name} is not played by one policy: leave out --from. {rerecorded.NEEDS[kind]}")
+        policy = rerecorded.read_policy(file, robot)
+        path = rerecorded.keep_policy(name, policy)
+        print(f"{file}: its policy gives its own log-probabilities; kept in {path}")
+    task = registry.make_task(name, options)
+    source = next(found for found in task.sources if found.name == rerecorded.NAME)
+    if not source.available():
+        rerecorded.policies_of(robot, kind)
+        print(f"{name}: recording, which takes minutes", flush=True)
+    dataset = source.load()
+    print(f"{name}: {rerecorded.NAME}, {dataset.num_episodes} episodes, {dataset.num_steps} steps, {dataset.digest}")
+    for finding in verification.rerecorded_statistics(dataset):
+        print(f"{'ok  ' if finding.passed else 'FAIL'} {finding.text}")
+    print(f"use it: dtbench run --suite d4rl --source {rerecorded.NAME}")
+
+
 def show(name: str, source: str | None, out: Path | None, options: Options) -> None:
     """Print the card of a task's data; draw it into the folder `out`."""
     task = registry.make_task(name, options)
@@ -93,15 +118,32 @@ def show(name: str, source: str | None, out: Path | None, options: Options) -> N
 
 
 def verify(name: str, source: str | None, options: Options, *, remake: bool) -> bool:
-    """Hash a task's data again and compare it with all that is known of it; print a line each, True when all agree."""
+    """Hash a task's data again and compare it with all that is known of it; print a line each, True when all agree.
+
+    `name` may be a file in D4RL's layout, of which only the physics is looked at.
+    """
+    if name.endswith((".hdf5", ".h5")):
+        return _verify_file(Path(name).expanduser(), options)
     task = registry.make_task(name, options)
     dataset = _open_aloud(task, source)
     print(f"{name}: data source {dataset.info.get('source', 'unknown')}")
     fine = True
-    for finding in _findings(task, dataset, remake=remake):
+    file = Path(str(options["file"])).expanduser().absolute() if options.get("file") else None
+    for finding in _findings(task, dataset, remake=remake, file=file):
         fine = fine and finding.passed
         print(f"{'ok  ' if finding.passed else 'FAIL'} {finding.text}", flush=True)
     return fine
+
+
+def _verify_file(path: Path, options: Options) -> bool:
+    if options:
+        given = ", ".join(f"--{name}" for name in options)
+        raise InvalidValue(f"{given} with {path}: of a file only the physics is looked at. Name a task to check more.")
+    verdict = verify_file(path)
+    print(path)
+    for line in verdict.lines():
+        print(line)
+    return bool(verdict.physics)
 
 
 def export(name: str, path: Path, source: str | None, options: Options, *, force: bool) -> None:
@@ -235,8 +277,6 @@ def _saying_what_to_install() -> Iterator[None]:
 
 
 def _train_robot(name: str, algorithm: str, folder: Path, *, steps: int, seed: int, snapshots: int) -> None:
-    from dtbench.domains.d4rl.robots import robot_named
-
     robot = robot_named(name)
     if algorithm not in ("ppo", "sac"):
         raise UnknownName("algorithm for behaviour policies", algorithm, ("ppo", "sac"))
@@ -256,7 +296,9 @@ def _train_game(game: str, algorithm: str, folder: Path, *, steps: int, seed: in
     train(game, folder, steps=steps, seed=seed, snapshots=snapshots)
 
 
-def _findings(task: Task, dataset: TrajectoryDataset, *, remake: bool) -> Iterator[verification.Finding]:
+def _findings(
+    task: Task, dataset: TrajectoryDataset, *, remake: bool, file: Path | None
+) -> Iterator[verification.Finding]:
     yield verification.Finding(
         digest_of(dataset) == dataset.digest, f"digest {dataset.digest}: all arrays hashed again"
     )
@@ -265,7 +307,7 @@ def _findings(task: Task, dataset: TrajectoryDataset, *, remake: bool) -> Iterat
         yield verification.Finding(True, "whole, finite episodes of the declared spaces")
     except InvalidDataset as error:
         yield verification.Finding(False, str(error))
-    yield from verification.findings(dataset, remake=remake)
+    yield from verification.findings(dataset, remake=remake, file=file)
     if remake and dataset.info.get("source") == GENERATED and "robot" not in dataset.info:
         with _empty_store():
             again = task.open(GENERATED).digest

@@ -165,8 +165,8 @@ def _final_observations(path: Path, observations: Array, ends: NDArray[np.int64]
 
 def _differ(left: Array, right: Array) -> NDArray[np.bool_]:
     """Which rows differ by more than rounding."""
-    near = np.isclose(left, right, rtol=1e-4, atol=1e-4).reshape(len(left), -1).all(axis=1)
-    different: NDArray[np.bool_] = ~near
+    near: NDArray[np.bool_] = np.isclose(left, right, rtol=1e-4, atol=1e-4).reshape(len(left), -1)
+    different: NDArray[np.bool_] = np.logical_not(near).max(axis=1)
     return different
 
 

@@ -8,7 +8,6 @@ checkpoint.pt, from which the same command continues to the very numbers of a ru
 
 import argparse
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -204,7 +203,7 @@ class Run:
         }
         temporary = self.folder / ".checkpoint.pt"
         torch.save(state, temporary)
-        os.replace(temporary, self.folder / "checkpoint.pt")
+        temporary.replace(self.folder / "checkpoint.pt")
         write_json(self.folder / "curve.json", self.curve)
 
     def _open(self) -> None:

@@ -16,6 +16,9 @@ from dtbench.errors import MissingDataset, UnknownName
 
 URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"  # d4rl/infos.py, DATASET_URLS
 
+SOURCE = "d4rl"
+EXCERPT = "d4rl-excerpt"  # the source of a file that holds far fewer episodes than D4RL's
+_EXCERPT_SHARE = 0.9  # of the public count of episodes, below which a file is an excerpt
 _READER = 2  # part of an import's identity: raise it when the reader gives other arrays for the same file
 
 
@@ -91,20 +94,35 @@ def load_file(path: Path, name: str, robot: Robot) -> TrajectoryDataset:
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def make() -> TrajectoryDataset:
-        return read_d4rl(
+        exported = exported_source(path)
+        found = read_d4rl(
             path,
             observation_space=robot.observation_space,
             action_space=robot.action_space,
             horizon=robot.horizon,
-            info={
-                "source": exported_source(path) or "d4rl",
-                "dataset": name,
-                "file": path.name,
-                "sha256": sha256_of(path),
-            },
+            info={"source": exported or SOURCE, "dataset": name, "file": path.name, "sha256": sha256_of(path)},
         )
+        few = "" if exported else _shortfall(name, found.num_episodes)
+        return found.with_info({"source": EXCERPT, "excerpt": few}) if few else found
 
     return store.open_or_make(f"{name}-d4rl-{key}", make)
+
+
+def public_episodes(name: str) -> int | None:
+    """How many episodes D4RL's file has by public counts, an unfinished last one included; None where unknown."""
+    robot, _, kind = name.partition("-")
+    with shipped.find("published", "tfds_d4rl_v2_episodes.csv").open(newline="", encoding="utf-8") as text:
+        counts = {(row["env"], row["dataset"]): row["mean"] for row in csv.DictReader(text)}
+    found = counts.get((robot, kind))
+    return int(found) if found else None
+
+
+def _shortfall(name: str, episodes: int) -> str:
+    """What an excerpt is of, or nothing where the file has about as many episodes as D4RL's."""
+    public = public_episodes(name)
+    if public is None or episodes >= _EXCERPT_SHARE * public:
+        return ""
+    return f"{episodes} of about {public} episodes of {name}"
 
 
 def known_statistics(name: str) -> KnownStatistics | None:

@@ -33,29 +33,40 @@ class Episode:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A policy, and its part of the steps in proportion to the others'; None plays uniformly at random."""
+
+    policy: BehaviorPolicy | None
+    weight: float = 1.0
+
+
 def record(
     robot: Robot,
-    policies: Sequence[BehaviorPolicy | None],
+    shares: Sequence[Share],
     *,
     steps: int,
     seed: int,
     physics: Physics = "d4rl",
     cut_last: bool = False,
 ) -> TrajectoryDataset:
-    """Record about `steps` steps, an equal share by each policy in turn; None plays uniformly at random.
+    """Record about `steps` steps, by each policy in turn its share.
 
     Whole episodes: a policy plays until it has filled its share, and what it plays beyond that is dropped, as D4RL
     drops an unfinished tail. With `cut_last` the tail is kept instead as an episode that was cut off, as a replay
     buffer keeps it. Equal arguments give equal data. Raises InvalidValue for fewer steps than an episode has.
     """
-    if steps < robot.horizon * (1 if cut_last else len(policies)):
+    if steps < robot.horizon * (1 if cut_last else len(shares)):
         raise InvalidValue(
-            f"steps {steps}: one episode of {robot.horizon} steps must fit for each of {len(policies)} policies."
+            f"steps {steps}: one episode of {robot.horizon} steps must fit for each of {len(shares)} policies."
         )
-    shares = np.diff(np.linspace(0, steps, len(policies) + 1).astype(int))
+    ends = np.cumsum([0.0, *(share.weight for share in shares)])
+    parts = np.diff((ends / ends[-1] * steps + 1e-6).astype(int))
     episodes: list[Episode] = []
-    for place, (policy, share) in enumerate(zip(policies, shares, strict=True)):
-        episodes += _share(robot, policy, steps=int(share), seed=seed, place=place, physics=physics, cut_last=cut_last)
+    for place, (share, part) in enumerate(zip(shares, parts, strict=True)):
+        episodes += _share(
+            robot, share.policy, steps=int(part), seed=seed, place=place, physics=physics, cut_last=cut_last
+        )
     lengths = np.array([len(episode.rewards) for episode in episodes])
     terminals = np.zeros(lengths.sum(), bool)
     terminals[np.cumsum(lengths) - 1] = [episode.terminated for episode in episodes]
@@ -72,9 +83,11 @@ def record(
     )
 
 
-def mean_return(robot: Robot, policy: BehaviorPolicy, *, episodes: int, seed: int) -> tuple[float, float]:
-    """Mean and standard deviation of the returns of `episodes` games with the policy's own noise."""
-    played = _episodes(robot, policy, games=episodes, rng=generator(seed, 11), physics="d4rl")
+def mean_return(
+    robot: Robot, policy: BehaviorPolicy | None, *, episodes: int, seed: int, noise: bool = True
+) -> tuple[float, float]:
+    """Mean and standard deviation of the returns of `episodes` episodes, with the policy's own noise or without."""
+    played = _episodes(robot, policy, games=episodes, rng=generator(seed, 11), physics="d4rl", noise=noise)
     returns = [float(episode.rewards.sum()) for episode in played]
     return float(np.mean(returns)), float(np.std(returns))
 
@@ -95,7 +108,8 @@ def _share(
     left = steps
     games = int(np.clip(steps // robot.horizon, 1, GAMES))
     while left > 0:
-        for episode in _episodes(robot, policy, games=games, rng=rng, physics=physics):
+        longest = min(left, robot.horizon) if cut_last and games == 1 else robot.horizon
+        for episode in _episodes(robot, policy, games=games, rng=rng, physics=physics, longest=longest):
             length = len(episode.rewards)
             if length <= left:
                 kept.append(episode)
@@ -108,25 +122,32 @@ def _share(
 
 
 def _episodes(
-    robot: Robot, policy: BehaviorPolicy | None, *, games: int, rng: np.random.Generator, physics: Physics
+    robot: Robot,
+    policy: BehaviorPolicy | None,
+    *,
+    games: int,
+    rng: np.random.Generator,
+    physics: Physics,
+    noise: bool = True,
+    longest: int | None = None,
 ) -> list[Episode]:
-    """Play `games` games to their end."""
+    """Play `games` episodes to their end, or for `longest` steps."""
     env = RobotGames(robot, games, physics=physics)
     present, _ = env.reset(seed=[int(s) for s in rng.integers(2**31, size=games)])
-    shape = (robot.horizon, games)
+    shape = (longest or robot.horizon, games)
     observations = np.zeros((*shape, robot.observation_size), np.float32)
     actions = np.zeros((*shape, robot.action_size), np.float32)
     rewards = np.zeros(shape, np.float32)
-    lengths = np.full(games, robot.horizon)
+    lengths = np.full(games, shape[0])
     terminals = np.zeros(games, bool)
     running = np.ones(games, bool)
-    for step in range(robot.horizon):
+    for step in range(shape[0]):
         observations[step] = present
         if policy is None:
             actions[step] = rng.uniform(-1, 1, size=(games, robot.action_size))
         else:
-            noise = rng.standard_normal((games, robot.action_size), np.float32)
-            actions[step, running] = policy.act(present[running], noise[running])
+            drawn = rng.standard_normal((games, robot.action_size), np.float32) * noise
+            actions[step, running] = policy.act(present[running], drawn[running])
         present, rewards[step], terminated, truncated, _ = env.step(actions[step])
         ended = running & (terminated | truncated)
         lengths[ended], terminals[ended] = step + 1, terminated[ended]

@@ -17,12 +17,12 @@ from dtbench.data.hdf5 import own_value
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.d4rl import files
 from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.recording import record
+from dtbench.domains.d4rl.recording import Share, record
+from dtbench.domains.d4rl.replay import verify_file
 from dtbench.domains.d4rl.robots import Physics, Robot
 from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
 
 NAME = "re-recorded"
-STEPS = 1_000_000  # as in D4RL's sets of one policy
 SEED = 0
 RECIPE = 1  # raise it when equal arguments begin to give other data
 # The kinds that single policies played, and in what order; None plays uniformly at random. What SAC's replay buffer
@@ -32,6 +32,10 @@ PLAYED_BY: Mapping[str, tuple[str | None, ...]] = {
     "medium": ("medium",),
     "expert": ("expert",),
     "medium-expert": ("medium", "expert"),
+}
+NEEDS: Mapping[str, str] = {
+    "random": "It needs no file.",
+    "medium-expert": "First record the -medium-v2 and -expert-v2 sets again, each from its own file.",
 }
 _LAYERS = ("fc0", "fc1", "last_fc", "last_fc_log_std")
 _MOST_WEIGHTS = 2**22  # of one layer: D4RL's have 65,536
@@ -55,6 +59,7 @@ def read_policy(path: Path, robot: Robot) -> BehaviorPolicy:
     except DAMAGED as error:
         raise InvalidDataset(f"{path} cannot be read as HDF5: {one_line(str(error), 200)}.") from error
     _check_log_probabilities(path, policy, rows, robot)
+    _check_physics(path, robot)
     return policy
 
 
@@ -90,18 +95,14 @@ def policies_of(robot: Robot, kind: str) -> dict[str, BehaviorPolicy | None]:
     return dict(_policy(robot, played) for played in PLAYED_BY[kind])
 
 
-def load(
-    robot: Robot, kind: str, *, steps: int = STEPS, seed: int = SEED, physics: Physics = "d4rl"
-) -> TrajectoryDataset:
+def load(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl") -> TrajectoryDataset:
     """Open the data that these policies recorded, or record and keep it first."""
     policies = policies_of(robot, kind)
     name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
-    return store.open_or_make(
-        name, lambda: make(robot, kind, policies, steps=steps, seed=seed, physics=physics)
-    )
+    return store.open_or_make(name, lambda: make(robot, kind, policies, steps=steps, seed=seed, physics=physics))
 
 
-def is_stored(robot: Robot, kind: str, *, steps: int = STEPS, seed: int = SEED, physics: Physics = "d4rl") -> bool:
+def is_stored(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl") -> bool:
     """Whether it has been recorded already."""
     try:
         policies = policies_of(robot, kind)
@@ -121,7 +122,7 @@ def make(
     physics: Physics,
 ) -> TrajectoryDataset:
     """Record `steps` steps, an equal share by each policy; equal arguments give equal data."""
-    made = record(robot, list(policies.values()), steps=steps, seed=seed, physics=physics)
+    made = record(robot, [Share(policy) for policy in policies.values()], steps=steps, seed=seed, physics=physics)
     return made.with_info(
         {
             "source": NAME,
@@ -247,8 +248,8 @@ def _check_log_probabilities(
     shapes = (len(recorded), robot.observation_size), (len(recorded), robot.action_size)
     if observations.shape != shapes[0] or actions.shape != shapes[1] or not len(recorded):
         raise InvalidDataset(
-            f"{path}: observations {observations.shape}, actions {actions.shape} and {len(recorded)} log-probabilities "
-            f"are not those of {robot.name}."
+            f"{path}: observations {observations.shape}, actions {actions.shape} and {len(recorded)} "
+            f"log-probabilities are not those of {robot.name}."
         )
     plain = (np.abs(actions) < _SATURATED).all(axis=1)
     if not plain.any():
@@ -258,12 +259,26 @@ def _check_log_probabilities(
     wrong = ~(off <= _TOLERANCE * np.maximum(1, np.abs(recorded[plain])))  # nan is wrong too
     if wrong.mean() > _MOST_WRONG:
         raise InvalidDataset(
-            f"{path}: its policy does not give its own infos/action_log_probs: {wrong.sum()} of {len(off)} rows are off, "
-            f"by {np.median(off):.2g} in the median. It did not record this file, or the file was changed."
+            f"{path}: its policy does not give its own infos/action_log_probs: {wrong.sum()} of {len(off)} rows are "
+            f"off, by {np.median(off):.2g} in the median. It did not record this file, or the file was changed."
         )
 
 
-def check_source(name: str) -> tuple[str, str]:
+def _check_physics(path: Path, robot: Robot) -> None:
+    """Raise InvalidDataset unless the file's transitions are those of this robot under D4RL's physics.
+
+    Walker2d and HalfCheetah have equally many observations and actions, so that sizes do not tell them apart.
+    """
+    verdict = verify_file(path, robot)
+    if "d4rl" not in verdict.physics:
+        missed = min(replay.median for replay in verdict.replays)
+        raise InvalidDataset(
+            f"{path}: {verdict.text} under D4RL's physics: one step is missed by {missed:.2g} in the median. "
+            f"See `dtbench data verify {path}`."
+        )
+
+
+def split_name(name: str) -> tuple[str, str]:
     """Robot and kind of a D4RL dataset's name; raise UnknownName for other tasks."""
     if name not in files.names():
         raise UnknownName("dataset of D4RL", name, files.names())

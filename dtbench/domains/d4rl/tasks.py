@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data import store
 from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl import files, generated
+from dtbench.domains.d4rl import files, generated, rerecorded
 from dtbench.domains.d4rl.games import RobotGames
 from dtbench.domains.d4rl.robots import KINDS, PHYSICS, REACHER, ROBOTS, Physics, Robot
 from dtbench.domains.minari.tasks import source as minari_source
@@ -39,19 +40,24 @@ def gym_task(
     *,
     delayed: bool = False,
     physics: Physics = "d4rl",
-    steps: int = generated.STEPS,
+    steps: int | None = None,
     seed: int = generated.SEED,
+    recipe: str = "",
     file: str = "",
 ) -> Task:
     """The task of one robot and one kind of data.
 
     `physics` is that of evaluation and of generated data: "d4rl" is gymnasium's v4 with the physics of mujoco_py
-    restored, "v4" and "v5" are gymnasium's own. `steps` and `seed` are those of generated data.
+    restored, "v4" and "v5" are gymnasium's own. `steps` and `seed` are those of generated and re-recorded data; by
+    default there are as many as in D4RL's set. `recipe` says whose policies play generated data: "sac" or "ppo".
     `file` is a file in D4RL's layout to use in place of D4RL's own.
     Raises UnknownName or InvalidValue for others.
     """
     if physics not in PHYSICS:
         raise UnknownName("physics", physics, PHYSICS)
+    recipe = generated.checked_recipe(robot, recipe)
+    if steps is None:
+        steps = generated.default_steps(robot, kind)
     if type(steps) is not int or not robot.horizon <= steps <= MOST_STEPS:
         raise InvalidValue(
             f"steps {steps!r:.40}: generated data needs a whole number of at least {robot.horizon} steps, "
@@ -62,15 +68,20 @@ def gym_task(
         raise InvalidValue(f"file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     name = task_name(robot, kind, delayed=delayed)
     late = _delayed if delayed else _as_it_is
-    generate = partial(generated.load_generated, robot, kind, steps=steps, seed=seed, physics=physics)
+    made: dict[str, Any] = {"steps": steps, "seed": seed, "physics": physics}
     made_here = DataSource(
         name="generated",
-        load=lambda: late(generate()),
-        available=lambda: generated.is_stored(robot, kind, steps=steps, seed=seed, physics=physics),
+        load=lambda: late(generated.load_generated(robot, kind, recipe=recipe, **made)),
+        available=lambda: generated.is_stored(robot, kind, recipe=recipe, **made),
     )
     sources = [made_here]
     if robot.name != REACHER:
-        sources = [_official(robot, kind, late, file), *_minari(robot, kind, late), *sources]
+        again = DataSource(
+            name=rerecorded.NAME,
+            load=lambda: late(rerecorded.load(robot, kind, **made)),
+            available=lambda: rerecorded.is_stored(robot, kind, **made),
+        )
+        sources = [_official(robot, kind, late, file), again, *_minari(robot, kind, late), *sources]
     return Task(
         name=name,
         domain="d4rl",
@@ -80,6 +91,7 @@ def gym_task(
         score_name=f"normalised score (physics {physics})",
         target_returns=robot.target_returns,
         description=_description(robot, kind, delayed=delayed),
+        version=2 if robot.name == "halfcheetah" else 1,  # 2: no contact of its head is missed
         sources=tuple(sources),
     )
 

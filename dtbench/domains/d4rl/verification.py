@@ -2,16 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dtbench.data.download import check_file
 from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl import files, generated
+from dtbench.domains.d4rl import files, generated, rerecorded
 from dtbench.domains.d4rl.infos import disagreements, installed_infos
-from dtbench.domains.d4rl.robots import ROBOTS, robot_named
-from dtbench.errors import InvalidDataset
+from dtbench.domains.d4rl.locomotion import WALKERS
+from dtbench.domains.d4rl.replay import verify_dataset, verify_file
+from dtbench.domains.d4rl.robots import ROBOTS, Robot, robot_named
+from dtbench.errors import InvalidDataset, MissingDataset
 
+FEW_ERRORS = 3.0  # standard errors that a mean may be off
+FEW_POLICIES = 8  # that are listed by name
 NOT_D4RL = "made by dtbench with behaviour policies of its own: this is NOT D4RL's data, nor comparable as if it were"
 
 
@@ -23,24 +29,69 @@ class Finding:
     text: str
 
 
-def findings(dataset: TrajectoryDataset, *, remake: bool = False) -> Iterator[Finding]:
+def findings(dataset: TrajectoryDataset, *, remake: bool = False, file: Path | None = None) -> Iterator[Finding]:
     """Look at everything that is known of the dataset; nothing where it is no dataset of these tasks.
 
-    `remake` plays the behaviour policies of generated data again, which takes as long as making it did.
+    `remake` plays the behaviour policies of generated data again, which takes as long as making it did. `file` is what
+    the data were read from where that is not D4RL's own file.
     """
-    if dataset.info.get("source") == "d4rl":
-        yield _file(dataset)
+    source, robot = dataset.info.get("source"), _robot_of(dataset)
+    if source in (files.SOURCE, files.EXCERPT):
+        file = file or files.find_file(str(dataset.info["dataset"]))
+        yield _file(dataset, file)
         yield from _statistics(dataset)
         yield _package()
-    elif dataset.info.get("source") == "generated" and dataset.info.get("robot") in ROBOTS:
+    elif source == rerecorded.NAME:
+        yield from rerecorded_statistics(dataset)
+    elif source == "generated" and robot is not None:
         yield Finding(True, NOT_D4RL)
         yield from _recipe(dataset)
-        if remake:
-            yield _remade(dataset)
+    if remake and source in (rerecorded.NAME, "generated") and robot is not None:
+        yield _remade(dataset)
+    if robot in WALKERS and not dataset.info.get("delayed"):
+        yield from _physics(dataset, robot_named(robot), file)
 
 
-def _file(dataset: TrajectoryDataset) -> Finding:
-    path = files.find_file(str(dataset.info["dataset"]))
+def rerecorded_statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
+    """What was recorded, and how far its mean return is from that of D4RL's own set, in standard errors."""
+    digests = [digest[:12] or "uniform" for digest in dataset.info["policy_digests"]]
+    played = ", ".join(f"{name} ({digest})" for name, digest in zip(dataset.info["policies"], digests, strict=True))
+    yield Finding(True, f"recorded again with D4RL's own policies: {played}")
+    known = files.known_statistics(str(dataset.info["dataset"]))
+    if known is None or known.return_mean is None:
+        return
+    returns = dataset.returns
+    ours = returns.std() / np.sqrt(len(returns))
+    theirs = (known.return_std or 0.0) / np.sqrt(known.episodes or np.inf)
+    off = (returns.mean() - known.return_mean) / np.hypot(ours, theirs)
+    yield Finding(
+        bool(abs(off) <= FEW_ERRORS),
+        f"mean return {returns.mean():.1f} ± {ours:.1f} (s.d. {returns.std():.1f}, {len(returns)} episodes); D4RL's "
+        f"set has {known.return_mean:.1f} (s.d. {known.return_std or float('nan'):.1f}): {off:+.1f} standard errors",
+    )
+
+
+def _robot_of(dataset: TrajectoryDataset) -> str | None:
+    """The robot of the data, which D4RL's files name in the dataset's name."""
+    named = dataset.info.get("robot") or str(dataset.info.get("dataset", "")).partition("-")[0]
+    return str(named) if named in ROBOTS else None
+
+
+def _physics(dataset: TrajectoryDataset, robot: Robot, file: Path | None) -> Iterator[Finding]:
+    """Which physics recorded it: transitions played again from the file it came from, else from its observations."""
+    try:
+        verdict = verify_file(file, robot) if file is not None else verify_dataset(dataset, robot)
+    except (InvalidDataset, MissingDataset) as error:
+        yield Finding(False, str(error))
+        return
+    expected = str(dataset.info.get("physics", "d4rl"))
+    *lines, said = verdict.lines()
+    yield from (Finding(True, line) for line in lines)
+    fits = expected in verdict.physics
+    yield Finding(fits, said if fits else f"{said}, where {expected} was expected")
+
+
+def _file(dataset: TrajectoryDataset, path: Path | None) -> Finding:
     if path is None:
         return Finding(False, f"the file {dataset.info['file']} that it was read from is no longer here")
     try:
@@ -55,6 +106,9 @@ def _statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
     if known is None:
         return
     returns = dataset.returns
+    if dataset.info["source"] == files.EXCERPT:
+        yield Finding(True, f"AN EXCERPT: {dataset.info['excerpt']}; its returns are not held against D4RL's")
+        return
     if known.episodes is not None:
         ours = dataset.num_episodes
         yield Finding(ours == known.episodes, f"episodes: {ours} here, {known.episodes} in public logs")
@@ -92,21 +146,24 @@ def _recipe(dataset: TrajectoryDataset) -> Iterator[Finding]:
     yield Finding(
         early <= allowed, f"episodes cut off before the time limit: {early}, by the recipe at most {allowed}"
     )
-    expected = [name or "uniform" for name in generated.policy_names(robot, str(info.get("kind")))]
-    yield Finding(policies == expected, f"behaviour policies: {', '.join(policies)}")
-    same = info.get("recipe") == generated.RECIPE
-    yield Finding(same, f"recipe {info.get('recipe')}, seed {info.get('seed')}, physics {info.get('physics')}")
+    recipe = str(info.get("recipe"))
+    there = recipe in generated.recipes_of(robot)
+    shares = generated.policy_shares(robot, str(info.get("kind")), recipe) if there else []
+    few = ", ".join(policies) if len(policies) <= FEW_POLICIES else f"{len(policies)}, {policies[0]} to {policies[-1]}"
+    yield Finding(policies == [name or "uniform" for name, _ in shares], f"behaviour policies: {few}")
+    same = there and info.get("recipe_version") == generated.RECIPES[recipe]
+    told = f"recipe {recipe} {info.get('recipe_version', '')}".strip()
+    yield Finding(same, f"{told}, seed {info.get('seed')}, physics {info.get('physics')}")
 
 
 def _remade(dataset: TrajectoryDataset) -> Finding:
     info = dataset.info
-    again = generated.make_generated(
-        robot_named(str(info["robot"])),
-        str(info["kind"]),
-        steps=int(info["asked_steps"]),
-        seed=int(info["seed"]),
-        physics=info["physics"],
-    )
+    robot, kind = robot_named(str(info["robot"])), str(info["kind"])
+    made: dict[str, Any] = {"steps": int(info["asked_steps"]), "seed": int(info["seed"]), "physics": info["physics"]}
+    if info["source"] == rerecorded.NAME:
+        again = rerecorded.make(robot, kind, rerecorded.policies_of(robot, kind), **made)
+    else:
+        again = generated.make_generated(robot, kind, recipe=str(info["recipe"]), **made)
     if info.get("delayed"):
         again = again.delayed()
     return Finding(again.digest == dataset.digest, f"made again: digest {again.digest}")
