@@ -24,8 +24,13 @@ _SOURCES = {
     "generated": "generated data",
     "minari": "Minari data",
     "d4rl": "D4RL data",
+    "d4rl-excerpt": "an excerpt of D4RL's data",
+    "re-recorded": "data re-recorded with D4RL's policy",
     "dqn-replay": "DQN-replay data",
 }
+
+# Data that the same policies recorded in the same physics: other episodes of the same distribution.
+_AS_GOOD_AS = {"d4rl": "re-recorded"}
 
 _COLUMNS = (
     "table",
@@ -132,7 +137,8 @@ class PublishedTable:
         return "; ".join(reason for reason in dict.fromkeys(reasons) if reason)
 
     def _other_data(self, source: str) -> str:
-        others = [name for name in source.split(", ") if name and name != self.data] if self.data else []
+        as_good = (self.data, _AS_GOOD_AS.get(self.data))
+        others = [name for name in source.split(", ") if name and name not in as_good] if self.data else []
         return " and ".join(_SOURCES.get(name, f"data from {name}") for name in others)
 
 
