@@ -31,6 +31,7 @@ from dtbench.task import AUTO, DataSource, Task
 GENERATED = "generated"
 RAW = "raw_rewards"  # rewards before they were clipped, among a dataset's extras
 GAME = "atari:"  # how the names of games begin
+LISTED = 8  # entries of a list that are printed whole
 BAR = 40  # characters of a histogram's longest bar
 SHADES = " ░▒▓█"
 CELL = (4, 2)  # pixels of a frame that a character stands for, which is twice as high as it is wide
@@ -177,8 +178,16 @@ def card_lines(task: Task, dataset: TrajectoryDataset) -> Iterator[str]:
         height, width = dataset.observations.shape[1:]
         yield f"frames    {height} x {width} of {dataset.observations.dtype}, an observation is {dataset.frame_stack}"
     yield f"episodes  {card['episodes']}, of which {card['cut_off_episodes']} were cut off"
-    span = f"{card['length_min']} to {card['length_max']} an episode, mean {card['length_mean']:.1f}"
-    yield f"steps     {card['steps']}: {span}"
+    spread = f"mean {card['length_mean']:.1f}, std {card['length_std']:.1f}"
+    yield f"steps     {card['steps']}: {card['length_min']} to {card['length_max']} an episode, {spread}"
+    dropped = card["unknown_transitions"]
+    lost = "all of them" if not dropped else f"all but {dropped}, the last of episodes cut off to an unknown successor"
+    yield f"          TD learners learn from {lost}"
+    if card["actions_on_bound"] is not None:
+        yield f"actions   {card['actions_on_bound']:.2%} of their numbers lie on a bound"
+    yield from _policy_lines(info)
+    if info.get("excerpt"):
+        yield f"excerpt   {info['excerpt']}: NOT the set that published numbers are of"
     yield f"return    mean {card['return_mean']:.4g}, std {card['return_std']:.4g}"
     yield f"          lowest {card['return_min']:.4g}, highest {card['return_max']:.4g}"
     if RAW in dataset.extras:
@@ -190,7 +199,26 @@ def card_lines(task: Task, dataset: TrajectoryDataset) -> Iterator[str]:
     yield "returns   episodes"
     yield from _histogram(card["return_histogram"]["counts"], card["return_histogram"]["edges"])
     for key, value in sorted(info.items()):
-        yield f"{key:<9} {value}"
+        if key not in ("excerpt", "policy_returns"):
+            yield f"{key:<9} {_short(value)}"
+
+
+def _policy_lines(info: Mapping[str, Any]) -> Iterator[str]:
+    """How many policies recorded the data, and what each earns with its noise and without."""
+    policies = info.get("policies")
+    if policies:
+        yield f"policies  {len(policies)}"
+    for row in info.get("policy_returns") or ():
+        without = row.get("without_noise")
+        reach = "" if without is None else f"; without noise {without:.1f}, what imitation can reach"
+        yield f"          {row['policy']}: mean return {row['with_noise']:.1f}{reach}"
+
+
+def _short(value: Any) -> Any:
+    """A long list by its ends."""
+    if isinstance(value, list) and len(value) > LISTED:
+        return f"{len(value)} from {value[0]} to {value[-1]}"
+    return value
 
 
 def holds_frames(dataset: TrajectoryDataset) -> bool:

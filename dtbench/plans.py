@@ -29,6 +29,10 @@ from dtbench.terminal import complain, duration, say, show
 FULL_PRESET = "paper"  # what suites call the full protocol
 # Sources whose data others have published numbers on.
 REAL = {"d4rl": "D4RL", "dqn-replay": "DQN-replay", "minari": "Minari"}
+_CAUTIONS = {
+    "re-recorded": "data: RE-RECORDED with D4RL's policies in its physics, comparable with published numbers",
+    "d4rl-excerpt": "data: AN EXCERPT of D4RL's file, never compare with published numbers",
+}
 _SAID_BEFORE = {"measured": "", "timed": "up to ", "scaled": "about ", "unknown": ""}
 
 
@@ -58,7 +62,10 @@ def say_what_will_run(
         say(line)
     for (source, real), tasks in _by_source(specs).items():
         names = ", ".join(tasks)
-        if real:
+        if source in _CAUTIONS:
+            ran = {spec.task: spec for spec in specs if spec.task in tasks}
+            say(f"{_CAUTIONS[source]}: {', '.join(map(_with_excerpt, ran.values()))}", style="bold yellow")
+        elif real:
             caution = "behaviour policies of dtbench; never compare with published numbers"
             say(f"data: GENERATED HERE, not {real}: {names} ({caution})", style="bold yellow")
         else:
@@ -197,6 +204,13 @@ def _task_options(suite: Suite) -> Iterator[str]:
 
 def _listed(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
+def _with_excerpt(spec: TrialSpec) -> str:
+    """The task's name, and how much an excerpt holds."""
+    task = registry.make_task(spec.task, spec.task_options)
+    excerpt = task.open(spec.open_from or spec.dataset_source).info.get("excerpt")
+    return f"{spec.task} ({excerpt})" if excerpt else spec.task
 
 
 def _by_source(specs: Sequence[TrialSpec]) -> dict[tuple[str, str], list[str]]:

@@ -27,7 +27,8 @@ INTERVAL_RULE = (
 )
 
 # Long lists inside a data recipe are drawn, not printed.
-_DRAWN = ("walk_steps_to_goal", "shortest_steps", "edges")
+_DRAWN = ("walk_steps_to_goal", "shortest_steps", "edges", "policy_returns")
+_LISTED = 8  # entries of a list that are printed whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +290,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(_ends(value))
+
+
+def _ends(value: Any) -> Any:
+    """A long list by its length and ends."""
+    if isinstance(value, list) and len(value) > _LISTED:
+        return [value[0], f"... {len(value)} in all ...", value[-1]]
+    return value
 
 
 def _by_task(values: Mapping[str, set[str]]) -> str:

@@ -31,6 +31,7 @@ _SOURCES = {
 
 # Data that the same policies recorded in the same physics: other episodes of the same distribution.
 _AS_GOOD_AS = {"d4rl": "re-recorded"}
+_RERECORDED = "re-recorded with D4RL's policy"
 
 _COLUMNS = (
     "table",
@@ -135,6 +136,11 @@ class PublishedTable:
         nans = f"{_seeds(broken - diverged)} returned NaN" if broken > diverged else ""
         reasons = (*apart, *stated, theirs, nans, f"{_seeds(diverged)} diverged" if diverged else "")
         return "; ".join(reason for reason in dict.fromkeys(reasons) if reason)
+
+    def data_note(self, source: str) -> str:
+        """What must be said of our data beside these numbers although it may be compared; empty where nothing."""
+        as_good = _AS_GOOD_AS.get(self.data)
+        return f"data {_RERECORDED}" if as_good and as_good in source.split(", ") else ""
 
     def _other_data(self, source: str) -> str:
         as_good = (self.data, _AS_GOOD_AS.get(self.data))

@@ -121,6 +121,15 @@ def _beside_papers(material: Material) -> Iterator[Section]:
         )
         for place, table in enumerate(material.published, start=1)
     ]
+    if len(shown) > 1:
+        beside = tables.side_by_side_table(
+            material.published,
+            material.estimates,
+            missing=material.missing,
+            circumstances=material.scene.circumstances,
+            links=links_of(material),
+        )
+        shown.insert(0, beside)
     if shown:
         text = (
             "Episodes are those of all seeds together. The rule behind the verdicts is in the protocol below; "

@@ -115,6 +115,7 @@ def comparison_table(
 ) -> Table:
     """Ours beside one table of a paper, a row for each task and contender; `circumstances` are those of each task."""
     rows = []
+    again = [task for task in published.tasks if published.data_note(circumstances.get(task, Circumstances()).source)]
     for task, contender in itertools.product(published.tasks, published.contenders):
         cell = (task, contender)
         ours, theirs = estimates.get(cell), published.numbers.get(cell)
@@ -127,9 +128,44 @@ def comparison_table(
         said = _verdict_cell(ours, theirs, why_not, nans)
         rows.append((*labels, *ran, number_cell(episodes.get(cell), 0), *_theirs(theirs, compared), said))
     notes = tuple(
-        note for note in (published.note, spread_note(published.numbers.values()), *_number_notes(published)) if note
+        note
+        for note in (
+            f"Data re-recorded with D4RL's policy: {', '.join(again)}." if again else "",
+            published.note,
+            spread_note(published.numbers.values()),
+            *_number_notes(published),
+        )
+        if note
     )
     return Table(name, f"Ours beside the published numbers: {published.title}", _COMPARISON, tuple(rows), notes)
+
+
+def side_by_side_table(
+    references: Sequence[PublishedTable],
+    estimates: Estimates,
+    *,
+    missing: Counts,
+    circumstances: Mapping[str, Circumstances],
+    links: Links = _NONE,
+) -> Table:
+    """Ours beside all that was published of each task and contender, a column for each source with its protocol below."""
+    cells = dict.fromkeys(cell for table in references for cell in table.numbers if all(cell))
+    rows = []
+    for task, contender in cells:
+        ours, here = estimates.get((task, contender)), circumstances.get(task, Circumstances())
+        text = score_text(ours, missing.get((task, contender), 0), 0)
+        told = Cell(
+            text, ours.mean if ours else None, kind="" if ours else "hole", link=links.get((task, contender), "")
+        )
+        printed = [table.numbers.get((task, contender)) for table in references]
+        theirs = [Cell(number.printed, number.mean) if number else hole() for number in printed]
+        rows.append((Cell(task), Cell(contender), Cell(here.source or DASH), told, *theirs))
+    columns = [Column("Task"), Column("Contender"), Column("Data"), Column("Ours", number=True)]
+    columns += [Column(table.title, number=True) for table in references]
+    notes = [
+        f"{table.title}: {' '.join(filter(None, (table.note, f'Source: {table.source}.')))}" for table in references
+    ]
+    return Table("published", "Ours and all published numbers", tuple(columns), tuple(rows), tuple(notes))
 
 
 def aggregate_table(

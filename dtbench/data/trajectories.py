@@ -17,6 +17,7 @@ Array = NDArray[Any]
 ARRAYS = ("observations", "actions", "rewards", "terminals", "offsets")
 HASHED_BYTES = 2**26  # at a time
 MOMENT_ROWS = 65536  # whose moments are taken at once
+BOUND_SLACK = 1e-6  # of a Box's width: what is nearer to a bound lies on it
 LARGEST_SPREAD = 1e300  # of returns: what lies further apart has no histogram
 
 
@@ -301,8 +302,20 @@ def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
         "length_max": int(lengths.max()),
         "cut_off_episodes": int(dataset.cut_off.sum()),
         "unknown_transitions": dataset.unknown_transitions,
+        "actions_on_bound": share_on_bounds(dataset),
         "return_histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
     }
+
+
+def share_on_bounds(dataset: TrajectoryDataset) -> float | None:
+    """The share of all action numbers that lie on a bound of their Box; None where actions have no bounds."""
+    space = dataset.action_space
+    if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
+        return None
+    slack = BOUND_SLACK * (space.high - space.low)
+    low, high = space.low + slack, space.high - slack
+    parts = (dataset.actions[first : first + MOMENT_ROWS] for first in range(0, dataset.num_steps, MOMENT_ROWS))
+    return float(sum(((part <= low) | (part >= high)).sum() for part in parts) / dataset.actions.size)
 
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:

@@ -70,7 +70,16 @@ def make_generated(
     shares = [Share(_policy(recipe, robot.name, name), weight) for name, weight in played]
     made = record(robot, shares, steps=steps, seed=seed, physics=physics, cut_last=kind == "medium-replay")
     names = [name or "uniform" for name, _ in played]
-    return made.with_info({"kind": kind, "policies": names, "recipe": recipe, "recipe_version": RECIPES[recipe]})
+    measured = manifest_of(robot, recipe).get("measured", {}) if kind != "random" else {}
+    return made.with_info(
+        {
+            "kind": kind,
+            "policies": names,
+            "policy_returns": [{"policy": name, **measured[name]} for name in names if name in measured],
+            "recipe": recipe,
+            "recipe_version": RECIPES[recipe],
+        }
+    )
 
 
 def policy_shares(robot: Robot, kind: str, recipe: str) -> list[tuple[str | None, float]]:

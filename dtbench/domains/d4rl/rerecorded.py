@@ -17,7 +17,7 @@ from dtbench.data.hdf5 import own_value
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.d4rl import files
 from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.recording import Share, record
+from dtbench.domains.d4rl.recording import Share, mean_return, record
 from dtbench.domains.d4rl.replay import verify_file
 from dtbench.domains.d4rl.robots import Physics, Robot
 from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
@@ -39,6 +39,7 @@ NEEDS: Mapping[str, str] = {
 }
 _LAYERS = ("fc0", "fc1", "last_fc", "last_fc_log_std")
 _MOST_WEIGHTS = 2**22  # of one layer: D4RL's have 65,536
+_STEPS_AN_EPISODE = 20_000  # recorded for each episode that measures a policy
 _SATURATED = 0.999  # the tanh of float32 actions beyond it cannot be undone precisely
 _TOLERANCE = 1e-3  # of a log-probability: those of D4RL's files agree within 3e-5
 _MOST_WRONG = 0.01  # share of the rows that may miss the tolerance
@@ -130,9 +131,19 @@ def make(
             "dataset": f"{robot.name}-{kind}-v2",
             "policies": list(policies),
             "policy_digests": _digests(policies),
+            "policy_returns": [
+                _returns(robot, name, policy, steps) for name, policy in policies.items() if policy is not None
+            ],
             "recipe": RECIPE,
         }
     )
+
+
+def _returns(robot: Robot, name: str, policy: BehaviorPolicy, steps: int) -> dict[str, Any]:
+    """What the policy earns with its noise and without, by a few episodes of their own."""
+    episodes = int(np.clip(steps // _STEPS_AN_EPISODE, 2, 50))
+    means = [mean_return(robot, policy, episodes=episodes, seed=0, noise=noise)[0] for noise in (True, False)]
+    return {"policy": name, "with_noise": means[0], "without_noise": means[1], "episodes": episodes}
 
 
 def _policy(robot: Robot, kind: str | None) -> tuple[str, BehaviorPolicy | None]:
