@@ -148,7 +148,7 @@ def side_by_side_table(
     circumstances: Mapping[str, Circumstances],
     links: Links = _NONE,
 ) -> Table:
-    """Ours beside all that was published of each task and contender, a column for each source with its protocol below."""
+    """Ours beside all that was published: a row for each task and contender, a column for each source."""
     cells = dict.fromkeys(cell for table in references for cell in table.numbers if all(cell))
     rows = []
     for task, contender in cells:
