@@ -116,6 +116,11 @@ def test_a_file_on_disk_is_preferred_and_held_against_public_logs(
     assert re.search(rf"{NAME} .*d4rl .*on disk  ", data("ls", NAME))
     said = data("verify", NAME, code=1)
     assert re.search(r"ok   file .*sha256", said)
+    assert re.search(r"FAIL AN EXCERPT: \d+ of about 45240 episodes of hopper-random-v2", said)
+    assert "recorded with physics d4rl" in said
+    monkeypatch.setattr(files, "_EXCERPT_SHARE", 0.0)
+    path.touch()  # read anew
+    said = data("verify", NAME, code=1)
     assert re.search(r"FAIL mean return: .* here, 18\.398905 in public logs", said)
     path.unlink()
     exported.rename(path)

@@ -40,9 +40,9 @@ def small_policies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             squash=False,
             log_std=np.full(robot.action_size, -2.0, np.float32),
         )
-        still.save(tmp_path / "policies" / robot.name / "still.npz")
+        still.save(tmp_path / "policies" / "ppo" / robot.name / "still.npz")
         manifest = '{"medium": "still.npz", "expert": "still.npz", "replay": ["still.npz", "still.npz"]}'
-        (tmp_path / "policies" / robot.name / "manifest.json").write_text(manifest)
+        (tmp_path / "policies" / "ppo" / robot.name / "manifest.json").write_text(manifest)
     monkeypatch.setattr(generated, "POLICIES", tmp_path / "policies")
 
 
@@ -117,6 +117,7 @@ def test_data_of_other_options_are_other_data(small_policies: None) -> None:
 def test_sources_are_d4rls_file_minaris_set_and_data_made_here_and_reacher_has_only_the_last() -> None:
     assert [source.name for source in registry.make_task("hopper-medium-v2").sources] == [
         "d4rl",
+        "re-recorded",
         "minari",
         "generated",
     ]
@@ -150,7 +151,7 @@ def test_d4rls_file_is_taken_before_all_else(tmp_path: Path, small_policies: Non
     opened = task.open()
     assert task.resolve(fetch=False) == "d4rl"
     assert opened.digest == hopper_data().digest
-    assert opened.info["source"] == "d4rl"
+    assert opened.info["source"] == "d4rl-excerpt"  # two episodes
     assert registry.make_task("hopper-medium-replay-v2").resolve(fetch=False) == "generated"  # another file
 
 
@@ -185,7 +186,7 @@ def test_what_can_be_downloaded_comes_before_what_is_made(tmp_path: Path, monkey
     task = registry.make_task("hopper-medium-v2")
     assert task.resolve(fetch=False) == "generated"
     assert asked == []
-    assert task.open().info["source"] == "d4rl"
+    assert task.open().info["source"] == "d4rl-excerpt"
     assert asked == ["hopper-medium-v2"]
 
 

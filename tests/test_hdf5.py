@@ -209,7 +209,8 @@ def test_a_d4rl_file_is_imported_once_and_anew_when_it_changed(d4rl_folder: Path
     path = hopper_file(d4rl_folder)
     first = files.load("hopper-medium-v2", HOPPER)
     assert isinstance(first.observations, np.memmap)
-    assert first.info["source"] == "d4rl"
+    assert first.info["source"] == "d4rl-excerpt"
+    assert first.info["excerpt"] == "2 of about 2187 episodes of hopper-medium-v2"
     assert first.info["file"] == "hopper_medium-v2.hdf5"
     assert len(first.info["sha256"]) == 64
     with store.reading_only():

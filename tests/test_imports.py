@@ -42,7 +42,7 @@ ONLY_IN = {
         "baselines/rllib_module.py",
     },
     "optuna": {"dtbench/proposals.py"},
-    "h5py": {"dtbench/data/hdf5.py"},
+    "h5py": {"dtbench/data/hdf5.py", "dtbench/domains/d4rl/replay.py", "dtbench/domains/d4rl/rerecorded.py"},
     "matplotlib": {"dtbench/analysis/data_card.py", "dtbench/analysis/figures/*.py"},
     "minari": {"dtbench/data/minari_sets.py"},
     "rich": {f"dtbench/{name}.py" for name in ("terminal", "progress", "plans", "outcomes", "listings", "inventory")},

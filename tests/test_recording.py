@@ -1,24 +1,24 @@
-import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dtbench.domains.d4rl import generated
 from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.recording import mean_return, record
+from dtbench.domains.d4rl.recording import Share, mean_return, record
 from dtbench.domains.d4rl.robots import KINDS, ROBOTS
 from dtbench.errors import InvalidDataset, InvalidValue
 from dtbench.randomness import generator
 
-SHIPPED = sorted(path.parent.name for path in generated.POLICIES.glob("*/manifest.json"))
+SHIPPED = sorted((path.parent.parent.name, path.parent.name) for path in generated.POLICIES.glob("*/*/manifest.json"))
+UNIFORM = [Share(None)]
 MEDIUM_RETURNS = {"hopper": 1422.0, "halfcheetah": 4770.0, "walker2d": 2852.0}  # means of D4RL's medium-v2 files
 
 
-def manifest(robot: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads((generated.POLICIES / robot / "manifest.json").read_text())
-    return found
+def manifest(recipe: str, robot: str) -> dict[str, Any]:
+    return generated.manifest_of(ROBOTS[robot], recipe)
 
 
 def perceptron(robot: str = "hopper", *, squash: bool = True, seed: int = 0) -> BehaviorPolicy:
@@ -39,40 +39,43 @@ def perceptron(robot: str = "hopper", *, squash: bool = True, seed: int = 0) -> 
 
 def test_equal_arguments_give_equal_data_and_other_seeds_other_data() -> None:
     policies = [perceptron("reacher2d"), None]
-    digests = [record(ROBOTS["reacher2d"], policies, steps=200, seed=seed).digest for seed in (0, 0, 1)]
+    digests = [
+        record(ROBOTS["reacher2d"], [Share(policy) for policy in policies], steps=200, seed=seed).digest
+        for seed in (0, 0, 1)
+    ]
     assert digests[0] == digests[1]
     assert digests[0] != digests[2]
 
 
 def test_other_physics_give_other_data() -> None:
-    digests = {record(ROBOTS["reacher2d"], [None], steps=100, seed=0, physics=name).digest for name in ("d4rl", "v4")}
+    digests = {record(ROBOTS["reacher2d"], UNIFORM, steps=100, seed=0, physics=name).digest for name in ("d4rl", "v4")}
     assert len(digests) == 2
 
 
 def test_whole_episodes_fill_about_the_steps_that_were_asked_for() -> None:
-    made = record(ROBOTS["hopper"], [None], steps=1200, seed=0)
+    made = record(ROBOTS["hopper"], UNIFORM, steps=1200, seed=0)
     assert 1200 - 200 < made.num_steps <= 1200  # no random hop lasts 200 steps
     assert made.terminals.sum() == made.num_episodes
     assert made.info["asked_steps"] == 1200
 
 
 def test_a_kept_tail_fills_the_steps_to_the_last() -> None:
-    made = record(ROBOTS["hopper"], [None, None], steps=1000, seed=0, cut_last=True)
+    made = record(ROBOTS["hopper"], [*UNIFORM, *UNIFORM], steps=1000, seed=0, cut_last=True)
     assert made.num_steps == 1000
     ends = np.cumsum(made.lengths)
     assert 500 in ends  # each policy has its half
     cut = np.flatnonzero(~made.terminals[ends - 1])
     assert set(ends[cut]) <= {500, 1000}
-    whole = record(ROBOTS["hopper"], [None], steps=1000, seed=0)
+    whole = record(ROBOTS["hopper"], UNIFORM, steps=1000, seed=0)
     assert np.asarray(whole.terminals)[np.cumsum(whole.lengths) - 1].all()  # no tail was cut off and kept
     with pytest.raises(InvalidValue, match="for each of 2"):
-        record(ROBOTS["hopper"], [None, None], steps=1000, seed=0)
+        record(ROBOTS["hopper"], [*UNIFORM, *UNIFORM], steps=1000, seed=0)
 
 
 def test_an_episode_is_one_game_from_its_first_step_to_its_last() -> None:
     # Played again by its recorded actions, in an environment of its own, each game gives the same numbers.
     robot = ROBOTS["hopper"]
-    made = record(robot, [None], steps=1000, seed=3)
+    made = record(robot, UNIFORM, steps=1000, seed=3)
     env = robot.make("d4rl")
     seeds = generator(3, 13, 0).integers(2**31, size=1)  # the first game's; later rounds draw after the actions
     for episode, (begin, end) in enumerate(pairwise(made.offsets)):
@@ -90,14 +93,14 @@ def test_an_episode_is_one_game_from_its_first_step_to_its_last() -> None:
 
 
 def test_a_game_that_never_ends_is_cut_off_at_its_horizon() -> None:
-    made = record(ROBOTS["reacher2d"], [None, None], steps=1000, seed=0)
+    made = record(ROBOTS["reacher2d"], [*UNIFORM, *UNIFORM], steps=1000, seed=0)
     assert made.lengths.tolist() == [100] * 10
     assert not made.terminals.any()
 
 
 def test_a_replay_has_each_policy_for_an_equal_share_in_turn() -> None:
     still = [perceptron("reacher2d", seed=seed) for seed in (1, 2)]
-    made = record(ROBOTS["reacher2d"], still, steps=2000, seed=0)
+    made = record(ROBOTS["reacher2d"], [Share(policy) for policy in still], steps=2000, seed=0)
     for policy, part in zip(still, (slice(0, 1000), slice(1000, 2000)), strict=True):
         centre = policy.act(made.observations[part], np.zeros((1000, 2), np.float32))
         noise = policy.act(made.observations[part], np.ones((1000, 2), np.float32)) - centre
@@ -110,7 +113,7 @@ def test_a_replay_has_each_policy_for_an_equal_share_in_turn() -> None:
 
 def test_fewer_steps_than_an_episode_are_refused() -> None:
     with pytest.raises(InvalidValue, match="1000 steps must fit for each of 1"):
-        record(ROBOTS["hopper"], [None], steps=999, seed=0)
+        record(ROBOTS["hopper"], UNIFORM, steps=999, seed=0)
 
 
 def test_a_policy_acts_as_worked_by_hand() -> None:
@@ -177,43 +180,96 @@ def test_a_policy_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_every_robot_has_its_behaviour_policies() -> None:
-    assert sorted(ROBOTS) == SHIPPED
+    assert {("ppo", robot) for robot in ROBOTS} <= set(SHIPPED)
+    assert {("sac", robot) for robot in MEDIUM_RETURNS} <= set(SHIPPED)
 
 
-@pytest.mark.parametrize("robot", SHIPPED)
+@pytest.mark.parametrize(("recipe", "robot"), SHIPPED)
 @pytest.mark.parametrize("kind", KINDS)
-def test_data_of_every_kind_can_be_made(robot: str, kind: str) -> None:
+def test_data_of_every_kind_can_be_made(recipe: str, robot: str, kind: str) -> None:
     body, steps = ROBOTS[robot], 2 * ROBOTS[robot].horizon
-    made = generated.make_generated(body, kind, steps=steps, seed=0, physics="d4rl")
-    assert made.info["kind"] == kind
-    assert made.info["policies"] == [name or "uniform" for name in generated.policy_names(body, kind)]
+    made = generated.make_generated(body, kind, steps=steps, seed=0, physics="d4rl", recipe=recipe)
+    assert (made.info["kind"], made.info["recipe"]) == (kind, recipe)
+    assert made.info["policies"] == [name or "uniform" for name, _ in generated.policy_shares(body, kind, recipe)]
     assert made.lengths.max() <= body.horizon
     assert 0 < made.num_steps <= steps
     assert made.actions.dtype == made.observations.dtype == made.rewards.dtype == np.float32
     assert np.abs(made.actions).max() <= 1
     assert made.actions.std(axis=0).min() > 0.05
+    assert made.final_observations is not None
     if kind == "medium-replay":
         assert made.num_steps == steps
 
 
-@pytest.mark.parametrize("robot", SHIPPED)
-def test_policies_stand_in_order(robot: str) -> None:
-    body, files = ROBOTS[robot], manifest(robot)
-    played = record(body, [None], steps=2 * body.horizon, seed=0)
-    (medium, _), (expert, _) = files["medium_return"], files["expert_return"]  # type: ignore[misc]
+@pytest.mark.parametrize(("recipe", "robot"), SHIPPED)
+def test_policies_stand_in_order(recipe: str, robot: str) -> None:
+    body, files = ROBOTS[robot], manifest(recipe, robot)
+    played = record(body, UNIFORM, steps=2 * body.horizon, seed=0)
+    (medium, _), (expert, _) = files["medium_return"], files["expert_return"]
     assert played.returns.mean() < 0.5 * medium < 0.5 * expert
-    assert files["replay"][-1] == files["medium"]  # type: ignore[index]
-    assert len(files["replay"]) == 16  # type: ignore[arg-type]
-    assert files["replay"] == sorted(files["replay"])  # type: ignore[type-var,call-overload]
+    names = [name for name, _ in generated.policy_shares(body, "medium-replay", recipe)]
+    assert names[1:] == sorted(names[1:])  # along training
 
 
-@pytest.mark.parametrize("robot", [name for name in SHIPPED if name in MEDIUM_RETURNS])
-def test_the_medium_policy_returns_what_d4rls_did_within_15_per_cent(robot: str) -> None:
+@pytest.mark.parametrize(("recipe", "robot"), [one for one in SHIPPED if one[1] in MEDIUM_RETURNS])
+def test_the_medium_policy_returns_what_d4rls_did_within_15_per_cent(recipe: str, robot: str) -> None:
     # 15 % is for the policy; three standard errors more are for having played only 24 games.
-    policy = BehaviorPolicy.load(generated.POLICIES / robot / str(manifest(robot)["medium"]))
+    files = manifest(recipe, robot)
+    policy = BehaviorPolicy.load(generated.POLICIES / recipe / robot / files["medium"])
     mean, spread = mean_return(ROBOTS[robot], policy, episodes=24, seed=5)
     known = MEDIUM_RETURNS[robot]
     assert abs(mean - known) < 0.15 * known + 3 * spread / np.sqrt(24)
-    measured, _ = manifest(robot)["medium_return"]  # type: ignore[misc]
+    measured, _ = files["medium_return"]
     assert abs(measured - known) < 0.15 * known  # of 100 games
     assert abs(mean - measured) < 4 * spread / np.sqrt(24)
+
+
+@pytest.mark.parametrize("robot", sorted(MEDIUM_RETURNS))
+def test_a_sac_replay_is_what_a_buffer_holds(robot: str) -> None:
+    shares = generated.policy_shares(ROBOTS[robot], "medium-replay", "sac")
+    assert shares[0] == (None, 10_000)  # the uniform warm-up
+    steps = [int(name.removeprefix("step-").removesuffix(".npz")) for name, _ in shares[1:] if name]
+    medium = int(manifest("sac", robot)["medium"].removeprefix("step-").removesuffix(".npz"))
+    assert steps[0] == 10_000
+    # Each plays for as long as training took from it to the next.
+    assert [later - step for step, later in zip(steps, [*steps[1:], medium], strict=True)] == [
+        w for _, w in shares[1:]
+    ]
+    size = sum(path.stat().st_size for path in (generated.POLICIES / "sac" / robot).glob("*"))
+    assert size < 4_500_000
+
+
+def test_steps_are_shared_in_proportion_to_weights() -> None:
+    policies = [perceptron("reacher2d", seed=seed) for seed in (1, 2)]
+    made = record(ROBOTS["reacher2d"], [Share(policies[0], 3.0), Share(policies[1], 1.0)], steps=2000, seed=0)
+    both = record(ROBOTS["reacher2d"], [Share(policies[0], 6.0), Share(policies[1], 2.0)], steps=2000, seed=0)
+    assert made.digest == both.digest
+    alone = record(ROBOTS["reacher2d"], [Share(policies[0])], steps=1500, seed=0)
+    np.testing.assert_array_equal(made.actions[:1500], alone.actions)
+
+
+def test_what_follows_the_last_step_of_an_episode_is_recorded() -> None:
+    robot = ROBOTS["hopper"]
+    made = record(robot, UNIFORM, steps=1000, seed=3, cut_last=True)
+    assert made.final_observations is not None
+    env = robot.make("d4rl")
+    for episode in (0, made.num_episodes - 1):  # one that fell, one that was cut off
+        begin, end = made.offsets[episode : episode + 2]
+        seen = made.observations[end - 1].astype(np.float64)
+        env.reset(seed=0)
+        env.set_state(np.concatenate([[0.0], seen[:5]]), seen[5:])
+        followed = env.step(made.actions[end - 1].astype(np.float64))[0]
+        np.testing.assert_allclose(made.final_observations[episode], followed, atol=1e-4)
+        assert end - begin > 1
+
+
+def test_a_policy_in_one_byte_a_weight_is_read_as_it_was_rounded(tmp_path: Path) -> None:
+    policy = perceptron()
+    policy.save(tmp_path / "a.npz", bytes_per_weight=1)
+    read = BehaviorPolicy.load(tmp_path / "a.npz")
+    for mine, there in zip(policy.rounded().weights, read.weights, strict=True):
+        np.testing.assert_array_equal(mine, there)
+        assert np.abs(mine).max() > 0
+    for weight, there in zip(policy.weights, read.weights, strict=True):
+        assert np.abs(weight - there).max() <= np.abs(weight).max() / 127 / 2 + 1e-6
+    assert read.clip == 10.0

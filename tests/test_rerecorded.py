@@ -192,4 +192,4 @@ def test_a_file_with_few_of_d4rls_episodes_is_called_an_excerpt(tmp_path: Path) 
     verified = CliRunner().invoke(app, ["data", "verify", "hopper-medium-v2"])
     assert "AN EXCERPT" in verified.output
     assert "recorded with physics d4rl" in verified.output
-    assert verified.exit_code == 0, verified.output
+    assert verified.exit_code == 1, verified.output

@@ -1,6 +1,6 @@
 """Train one SAC run of a robot from uniform warm-up on, keep a snapshot every so many steps, resume after a kill.
 
-    python tools/behavior_policies/train.py hopper --out FOLDER [--steps 1000000] [--seed 0]
+    python tools/behavior_policies/train.py hopper --out FOLDER [--steps 1000000] [--seed 0] [--set learning_rate=3e-4]
 
 FOLDER holds training.json, curve.json, the policies as snapshots/step-XXXXXXXX.npz (one byte a weight), and
 checkpoint.pt, from which the same command continues to the very numbers of a run that was not stopped.
@@ -235,10 +235,27 @@ def describe(training: Training) -> dict[str, Any]:
         "algorithm": "sac",
         "settings": asdict(training),
         "physics": "d4rl",
-        "command": f"python tools/behavior_policies/train.py {training.robot} --steps {training.steps} "
-        f"--seed {training.seed} --out FOLDER",
+        "command": " ".join(["python tools/behavior_policies/train.py", training.robot, *_arguments(training)]),
         "versions": {name: version(name) for name in ("torch", "mujoco", "gymnasium", "numpy")},
     }
+
+
+def _arguments(training: Training) -> list[str]:
+    """What the command line says beyond the defaults."""
+    default = Training(training.robot)
+    changed = {name: value for name, value in asdict(training).items() if value != getattr(default, name)}
+    plain = [f"--{name} {changed.pop(name)}" for name in ("steps", "seed") if name in changed]
+    return [*plain, *(f"--set {name}={value}" for name, value in changed.items()), "--out FOLDER"]
+
+
+def _setting(text: str) -> tuple[str, int | float]:
+    """NAME=VALUE with a number of the kind that the setting has."""
+    name, _, value = text.partition("=")
+    default = getattr(Training("hopper"), name, None)
+    if not isinstance(default, int | float):
+        known = ", ".join(field for field, value in asdict(Training("hopper")).items() if value != "hopper")
+        raise argparse.ArgumentTypeError(f"{text!r}: no setting {name!r}. Known: {known}.")
+    return name, type(default)(value)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -255,9 +272,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="Folder of the run.")
     parser.add_argument("--steps", type=int, default=Training.steps, help="Environment steps.")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", dest="settings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    training = replace(Training(arguments.robot), steps=arguments.steps, seed=arguments.seed)
+    changed: dict[str, Any] = {"steps": arguments.steps, "seed": arguments.seed, **dict(arguments.settings)}
+    training = replace(Training(arguments.robot), **changed)
     Run(training, arguments.out).train()
 
 

@@ -102,7 +102,7 @@ def load_file(path: Path, name: str, robot: Robot) -> TrajectoryDataset:
             horizon=robot.horizon,
             info={"source": exported or SOURCE, "dataset": name, "file": path.name, "sha256": sha256_of(path)},
         )
-        few = "" if exported else _shortfall(name, found.num_episodes)
+        few = "" if exported not in (None, SOURCE) else _shortfall(name, found.num_episodes)
         return found.with_info({"source": EXCERPT, "excerpt": few}) if few else found
 
     return store.open_or_make(f"{name}-d4rl-{key}", make)

@@ -76,12 +76,8 @@ def gym_task(
     )
     sources = [made_here]
     if robot.name != REACHER:
-        again = DataSource(
-            name=rerecorded.NAME,
-            load=lambda: late(rerecorded.load(robot, kind, **made)),
-            available=lambda: rerecorded.is_stored(robot, kind, **made),
-        )
-        sources = [_official(robot, kind, late, file), again, *_minari(robot, kind, late), *sources]
+        again = [] if kind not in rerecorded.PLAYED_BY else [_rerecorded(robot, kind, late, made)]
+        sources = [_official(robot, kind, late, file), *again, *_minari(robot, kind, late), *sources]
     return Task(
         name=name,
         domain="d4rl",
@@ -108,6 +104,17 @@ def _official(
         load=lambda: late(files.load(name, robot)),
         available=lambda: files.find_file(name) is not None,
         fetch=lambda: files.fetch(name),
+    )
+
+
+def _rerecorded(
+    robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset], made: dict[str, Any]
+) -> DataSource:
+    """D4RL's set recorded again with D4RL's policy."""
+    return DataSource(
+        name=rerecorded.NAME,
+        load=lambda: late(rerecorded.load(robot, kind, **made)),
+        available=lambda: rerecorded.is_stored(robot, kind, **made),
     )
 
 

@@ -103,11 +103,11 @@ def _file(dataset: TrajectoryDataset, path: Path | None) -> Finding:
 
 def _statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
     known = files.known_statistics(str(dataset.info["dataset"]))
-    if known is None:
-        return
     returns = dataset.returns
-    if dataset.info["source"] == files.EXCERPT:
-        yield Finding(True, f"AN EXCERPT: {dataset.info['excerpt']}; its returns are not held against D4RL's")
+    if dataset.info.get("source") == files.EXCERPT:
+        yield Finding(False, f"AN EXCERPT: {dataset.info['excerpt']}; its returns are not held against D4RL's")
+        return
+    if known is None:
         return
     if known.episodes is not None:
         ours = dataset.num_episodes
