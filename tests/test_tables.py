@@ -19,6 +19,7 @@ from dtbench.analysis.tables import (
     estimates_of,
     path_table,
     score_table,
+    side_by_side_table,
 )
 from dtbench.errors import InvalidSuite, UnknownName
 
@@ -210,6 +211,55 @@ def test_ours_and_theirs_stand_side_by_side_in_the_csv() -> None:
         "Verdict": "agrees",
     }
     assert rows[2]["Published std"] == "1.5"
+
+
+def test_data_recorded_again_with_d4rls_policy_may_be_compared_and_are_called_so() -> None:
+    numbers = {("hopper-medium-v2", "DT"): printed(60.4)}
+    theirs = PublishedTable("T", "", "", ("hopper-medium-v2",), ("DT",), numbers, {}, data="d4rl", physics="d4rl")
+
+    def table(source: str) -> Table:
+        return comparison_table(
+            theirs,
+            {("hopper-medium-v2", "DT"): ours(60, 55, 65)},
+            name="t",
+            episodes={},
+            missing={},
+            circumstances={"hopper-medium-v2": Circumstances(source, physics="d4rl")},
+        )
+
+    (row,) = read(table("re-recorded").csv())
+    assert (row["Data"], row["Verdict"]) == ("re-recorded", "agrees")
+    assert "Data re-recorded with D4RL's policy: hopper-medium-v2." in table("re-recorded").notes
+    (row,) = read(table("d4rl-excerpt").csv())
+    assert row["Verdict"] == "not comparable: an excerpt of D4RL's data"
+    (row,) = read(table("generated, re-recorded").csv())
+    assert row["Verdict"] == "not comparable: generated data"
+    assert not any("re-recorded" in note for note in table("d4rl").notes)
+
+
+def test_all_published_numbers_stand_beside_ours_each_with_its_protocol() -> None:
+    cell = ("hopper-medium-v2", "DT")
+    first = PublishedTable("CORL", "Ten episodes.", "CORL README", (cell[0],), ("DT",), {cell: printed(59.8)}, {})
+    second = PublishedTable(
+        "d3rlpy",
+        "Ten seeds.",
+        "d3rlpy",
+        (cell[0],),
+        ("DT", "CQL"),
+        {cell: printed(60.4), (cell[0], "CQL"): printed(9)},
+        {},
+    )
+    table = side_by_side_table(
+        [first, second],
+        {cell: ours(60, 55, 65)},
+        missing={},
+        circumstances={cell[0]: Circumstances("re-recorded")},
+    )
+    dt, cql = read(table.csv())
+    assert (dt["Data"], dt["CORL"], dt["d3rlpy"]) == ("re-recorded", "59.8", "60.4")
+    assert dt["Ours"].startswith("60")
+    assert (cql["Ours"], cql["CORL"], cql["d3rlpy"]) == ("not run", "", "9")
+    assert table.notes == ("CORL: Ten episodes. Source: CORL README.", "d3rlpy: Ten seeds. Source: d3rlpy.")
 
 
 def test_all_formats_show_the_same_cells() -> None:
