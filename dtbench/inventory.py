@@ -84,13 +84,14 @@ def rerecord(name: str, file: Path | None, options: Options) -> None:
     robot_name, kind = rerecorded.split_name(name)
     robot = robot_named(robot_name)
     rerecorded.check_kind(robot, kind)
+    task = registry.make_task(name, options)
     if file is not None:
         if kind not in ("medium", "expert"):
             raise InvalidValue(f"{name} is not played by one policy: leave out --from. {rerecorded.NEEDS[kind]}")
         policy = rerecorded.read_policy(file, robot)
+        rerecorded.check_returns(file, name, robot)
         path = rerecorded.keep_policy(name, policy)
         print(f"{file}: its policy gives its own log-probabilities; kept in {path}")
-    task = registry.make_task(name, options)
     source = next(found for found in task.sources if found.name == rerecorded.NAME)
     if not source.available():
         rerecorded.policies_of(robot, kind)

@@ -112,7 +112,7 @@ def test_a_file_of_another_robot_of_equal_sizes_is_refused_by_its_physics(tmp_pa
     walker = ROBOTS["walker2d"]
     path = d4rl_file(tmp_path / "a.hdf5", walker, sac_policy(walker))
     assert rerecorded.read_policy(path, walker).digest
-    with pytest.raises(InvalidDataset, match="none of these physics recorded it with a halfcheetah"):
+    with pytest.raises(InvalidDataset, match="not recorded with a halfcheetah"):
         rerecorded.read_policy(path, ROBOTS["halfcheetah"])
 
 
@@ -151,6 +151,14 @@ def test_rerecord_keeps_the_policy_and_records_what_runs_then_find(tmp_path: Pat
     assert 1000 < data.num_steps <= 2000
     assert task.resolve(fetch=False) == rerecorded.NAME  # before what is generated
     assert CliRunner().invoke(app, arguments).output.count("which takes minutes") == 0  # recorded once
+
+
+def test_the_policy_of_another_set_of_the_same_robot_is_refused_by_its_returns(tmp_path: Path) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", HOPPER, sac_policy(HOPPER))
+    refused = CliRunner().invoke(app, ["data", "rerecord", "hopper-expert-v2", "--from", str(path)])
+    assert isinstance(refused.exception, InvalidDataset)
+    assert "those of hopper-expert-v2 3511" in str(refused.exception)
+    assert not rerecorded.policy_path("hopper-expert-v2").exists()
 
 
 def test_another_policy_gives_other_data_under_another_name(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ _LAYERS = ("fc0", "fc1", "last_fc", "last_fc_log_std")
 _MOST_WEIGHTS = 2**22  # of one layer: D4RL's have 65,536
 _STEPS_AN_EPISODE = 20_000  # recorded for each episode that measures a policy
 _SATURATED = 0.999  # the tanh of float32 actions beyond it cannot be undone precisely
+_FAR = 4.0  # standard deviations from D4RL's mean return: no episode of a set is all that far
 _TOLERANCE = 1e-3  # of a log-probability: those of D4RL's files agree within 3e-5
 _MOST_WRONG = 0.01  # share of the rows that may miss the tolerance
 
@@ -62,6 +63,22 @@ def read_policy(path: Path, robot: Robot) -> BehaviorPolicy:
     _check_log_probabilities(path, policy, rows, robot)
     _check_physics(path, robot)
     return policy
+
+
+def check_returns(path: Path, name: str, robot: Robot) -> None:
+    """Raise InvalidDataset where no episode of the file returns about what those of this D4RL dataset do.
+
+    So is the file of a medium policy told from that of an expert.
+    """
+    known = files.known_statistics(name)
+    if known is None or known.return_mean is None or known.return_std is None:
+        return
+    returns = files.load_file(path, name, robot).returns
+    if (np.abs(returns - known.return_mean) > _FAR * known.return_std).all():
+        raise InvalidDataset(
+            f"{path}: its episodes return {returns.mean():.0f}, those of {name} {known.return_mean:.0f} (s.d. "
+            f"{known.return_std:.0f}). Is it the file of another set?"
+        )
 
 
 def keep_policy(name: str, policy: BehaviorPolicy) -> Path:
@@ -284,8 +301,8 @@ def _check_physics(path: Path, robot: Robot) -> None:
     if "d4rl" not in verdict.physics:
         missed = min(replay.median for replay in verdict.replays)
         raise InvalidDataset(
-            f"{path}: {verdict.text} under D4RL's physics: one step is missed by {missed:.2g} in the median. "
-            f"See `dtbench data verify {path}`."
+            f"{path} was not recorded with a {robot.name} under D4RL's physics: one step is missed by {missed:.2g} in "
+            f"the median. See `dtbench data verify {path}`."
         )
 
 
