@@ -126,8 +126,8 @@ def _read(path: Path) -> dict[str, Array]:
     try:
         with h5py.File(path, "r") as file:
             present = [*KEYS, "timeouts"] if "timeouts" in file else KEYS
-            columns = {key: _column(path, file, key) for key in present}
-            _check_room(path, list(columns.values()))
+            columns = {key: numeric_column(path, file, key) for key in present}
+            check_room(path, list(columns.values()))
             return {key: _values(path, key, column) for key, column in columns.items()}
     except DAMAGED as error:
         reason = one_line(str(error), 200).strip("'\"") or type(error).__name__
@@ -142,10 +142,10 @@ def _final_observations(path: Path, observations: Array, ends: NDArray[np.int64]
         with h5py.File(path, "r") as file:
             if file.get(FOLLOWING, getlink=True) is None:
                 return None, "absent"
-            column = _column(path, file, FOLLOWING)
+            column = numeric_column(path, file, FOLLOWING)
             if column.shape != (column.shape[0], *observations.shape[1:]) or len(column) < len(observations):
                 return None, f"ignored: shape {column.shape}"
-            _check_room(path, [column])
+            check_room(path, [column])
             following = column[: len(observations)]
     except (*DAMAGED, InvalidDataset):
         return None, "ignored: cannot be read"
@@ -170,8 +170,8 @@ def _differ(left: Array, right: Array) -> NDArray[np.bool_]:
     return different
 
 
-def _column(path: Path, file: Any, key: str) -> Any:
-    """The array of this key, not read yet."""
+def numeric_column(path: Path, file: Any, key: str) -> Any:
+    """The array of numbers of this key, e.g. infos/qpos, not read yet; raise InvalidDataset where it is none."""
     if file.get(key, getlink=True) is None:
         raise InvalidDataset(
             f"{path}: no key {key!r}. It holds: {one_line(', '.join(sorted(file)), 200) or 'nothing'}."
@@ -205,7 +205,7 @@ def own_value(path: Path, file: Any, key: str) -> Any:
     return place
 
 
-def _check_room(path: Path, columns: Sequence[Any]) -> None:
+def check_room(path: Path, columns: Sequence[Any]) -> None:
     """Raise InvalidDataset for more than this machine's memory, which would take the process down."""
     needed, there = sum(column.nbytes for column in columns), _memory()
     if needed > there:

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.hdf5 import own_value
+from dtbench.data.hdf5 import check_room, numeric_column
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.d4rl.locomotion import FASTEST_SEEN, WALKERS, Locomotion
 from dtbench.domains.d4rl.robots import ANT, PHYSICS, ROBOTS, Physics, Robot
@@ -169,7 +169,7 @@ def _columns(path: Path) -> dict[str, Array]:
     try:
         with h5py.File(path, "r") as file:
             columns = {key: _array(path, file, key) for key in wanted}
-            columns |= {key: _array(path, file, key) for key in optional if file.get(key) is not None}
+            columns |= {key: _array(path, file, key) for key in optional if file.get(key, getlink=True)}
     except DAMAGED as error:
         raise InvalidDataset(f"{path} cannot be read as HDF5: {one_line(str(error), 200)}.") from error
     steps = len(columns["observations"])
@@ -183,9 +183,8 @@ def _columns(path: Path) -> dict[str, Array]:
 
 
 def _array(path: Path, file: Any, key: str) -> Array:
-    found = own_value(path, file, key)
-    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "biuf" or not found.shape:
-        raise InvalidDataset(f"{path}: {key!r} is no array of numbers.")
+    found = numeric_column(path, file, key)
+    check_room(path, [found])
     values: Array = found[()].astype(np.float64)
     return values[:, 0] if key in ("rewards", "terminals", "timeouts") and values.shape[1:] == (1,) else values
 

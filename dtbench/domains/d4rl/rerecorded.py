@@ -4,6 +4,7 @@ A v2 file holds the network that played it (`metadata/policy/*`), and two episod
 the network is read, checked against the file's own log-probabilities, kept, and plays as many steps as are asked for.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data import store
-from dtbench.data.hdf5 import own_value
+from dtbench.data.hdf5 import check_room, numeric_column, own_value
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.d4rl import files
 from dtbench.domains.d4rl.behavior import BehaviorPolicy
@@ -38,6 +39,7 @@ NEEDS: Mapping[str, str] = {
     "medium-expert": "First record the -medium-v2 and -expert-v2 sets again, each from its own file.",
 }
 _LAYERS = ("fc0", "fc1", "last_fc", "last_fc_log_std")
+_LONGEST_WORD = 64  # bytes
 _MOST_WEIGHTS = 2**22  # of one layer: D4RL's have 65,536
 _STEPS_AN_EPISODE = 20_000  # recorded for each episode that measures a policy
 _SATURATED = 0.999  # the tanh of float32 actions beyond it cannot be undone precisely
@@ -82,9 +84,21 @@ def check_returns(path: Path, name: str, robot: Robot) -> None:
 
 
 def keep_policy(name: str, policy: BehaviorPolicy) -> Path:
-    """Keep the policy of a D4RL dataset, e.g. hopper-medium-v2, for runs with `--source re-recorded`."""
+    """Keep the policy of a D4RL dataset, e.g. hopper-medium-v2, for runs with `--source re-recorded`.
+
+    It takes the place of one that was kept before; data recorded with that one stay in the store under its digest.
+    """
     path = policy_path(name)
-    policy.save(path, bytes_per_weight=4)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        policy.save(temporary, bytes_per_weight=4)
+        temporary.replace(path)
+    except OSError as error:
+        raise InvalidValue(
+            f"cannot keep a policy in {path.parent}: {error.strerror or error}. Set DTBENCH_DATA."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -168,7 +182,7 @@ def _policy(robot: Robot, kind: str | None) -> tuple[str, BehaviorPolicy | None]
         return "uniform", None
     name = f"{robot.name}-{kind}-v2"
     if policy_path(name).exists():
-        return name, BehaviorPolicy.load(policy_path(name))
+        return name, _kept(name)
     official = files.find_file(name)
     if official is not None:
         return name, read_policy(official, robot)
@@ -176,6 +190,15 @@ def _policy(robot: Robot, kind: str | None) -> tuple[str, BehaviorPolicy | None]
         f"no policy of {name} is kept in {policy_path(name).parent}, and its file is not here. Read it from D4RL's "
         f"file or an excerpt of it: dtbench data rerecord {name} --from FILE."
     )
+
+
+def _kept(name: str) -> BehaviorPolicy:
+    try:
+        return BehaviorPolicy.load(policy_path(name))
+    except InvalidDataset as error:
+        raise InvalidDataset(
+            f"{error} Delete it, and read it anew: dtbench data rerecord {name} --from FILE."
+        ) from error
 
 
 def _digests(policies: Mapping[str, BehaviorPolicy | None]) -> list[str]:
@@ -196,7 +219,7 @@ def _stored_name(
 
 
 def _network(path: Path, file: Any, robot: Robot) -> BehaviorPolicy:
-    if file.get("metadata/policy") is None:
+    if file.get("metadata/policy", getlink=True) is None:
         raise InvalidDataset(
             f"{path} carries no policy (no group metadata/policy). D4RL's v2 files of medium and expert data do; "
             f"random data needs no file, and other files cannot be recorded again."
@@ -251,9 +274,8 @@ def _rows(path: Path, file: Any, key: str) -> NDArray[np.float32]:
 
 
 def _array(path: Path, file: Any, key: str) -> NDArray[Any]:
-    found = own_value(path, file, key)
-    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "biuf" or not found.shape:
-        raise InvalidDataset(f"{path}: {key!r} is no array of numbers.")
+    found = numeric_column(path, file, key)
+    check_room(path, [found])
     values: NDArray[Any] = found[()]
     return values
 
@@ -261,9 +283,12 @@ def _array(path: Path, file: Any, key: str) -> NDArray[Any]:
 def _text(path: Path, file: Any, key: str, default: str) -> str:
     """A word of the policy's description; the default where the file leaves it out."""
     key = f"metadata/policy/{key}"
-    if file.get(key) is None:
+    if file.get(key, getlink=True) is None:
         return default
-    value = own_value(path, file, key)[()]
+    found = own_value(path, file, key)
+    if not isinstance(found, h5py.Dataset) or found.shape or found.dtype.itemsize > _LONGEST_WORD:
+        raise InvalidDataset(f"{path}: {key!r} is no word.")
+    value = found[()]
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip().lower()
 
 
