@@ -1,4 +1,4 @@
-"""What done on a GPU takes: training steps against others, the share of what the GPU can do, seeds packed together.
+"""What done on a GPU takes: training steps against others, and the share of what the GPU can do.
 
     python benchmarks/gpu.py --out results/performance/gpu.json
 
@@ -9,8 +9,6 @@ and from steps of games in lock step; `--protocol-steps 100000` makes all of its
 """
 
 import argparse
-import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -24,12 +22,10 @@ from dtbench import Evaluator
 from dtbench.registry import make_algorithm, make_task
 from dtbench.suite import contender_on, load_suite
 
-SPEED_GOAL, SHARE_GOAL, PACKED_GOAL = 10.0, 0.4, 2.0
-PACKED_SEEDS = 8
+SPEED_GOAL, SHARE_GOAL = 10.0, 0.4
 MATRIX = 8192
 TOLERANCE = 2e-2  # convolutions of the GPU round to TF32
 TASK, PROTOCOL_STEPS, EVALUATIONS, EPISODES, LAST_TARGETS = "hopper-medium-v2", 100_000, 10, 100, 15
-MODULE = "dtbench.packing"
 
 
 def main() -> None:
@@ -56,7 +52,6 @@ def main() -> None:
         "contestants": measured(seconds),
         "ceiling_teraflops": round(ceiling / 1e12, 1),
         "atari_share_of_ceiling": {"goal": SHARE_GOAL, **shares(seconds, chosen.atari_batch, ceiling)},
-        "packed_seeds": packed(chosen),
         "protocol_minutes": protocol(chosen),
         **surroundings(),
     }
@@ -107,22 +102,6 @@ def atari_operations(batch: int, context: int = 30, width: int = 128, layers: in
     convolutions = 4 * 64 * 32 * 20**2 + 32 * 16 * 64 * 9**2 + 64 * 9 * 64 * 7**2 + 3136 * width
     block = 12 * width**2 + 2 * (3 * context) * width  # maps, then scores and mixing over all tokens of the window
     return 3 * 2 * (frames * convolutions + tokens * layers * block)
-
-
-def packed(chosen: argparse.Namespace) -> dict[str, Any]:
-    """How much longer a step of eight seeds packed into one process is than that of one."""
-    if importlib.util.find_spec(MODULE) is None:
-        return {"state": f"absent: there is no {MODULE}"}
-    make = getattr(importlib.import_module(MODULE), "packed_learner", None)
-    if make is None:
-        return {"state": f"absent: {MODULE} has no packed_learner(algorithm, dataset, seeds=, device=)"}
-    data, algorithm = hopper_shaped(100_000), make_algorithm("dt", {})
-    alone = algorithm.learner(data, seed=0, device=chosen.device)
-    together = make(algorithm, data, seeds=tuple(range(PACKED_SEEDS)), device=chosen.device)
-    turns = {"one": cuda_calls(alone.update), "packed": cuda_calls(together.update)}
-    seconds = in_turn(turns, rounds=chosen.rounds, turn=chosen.turn)
-    times = [eight / one for one, eight in zip(seconds["one"], seconds["packed"], strict=True)]
-    return {"seeds": PACKED_SEEDS, "times_as_long": round(sorted(times)[len(times) // 2], 2), "goal": PACKED_GOAL}
 
 
 def protocol(chosen: argparse.Namespace) -> dict[str, Any]:

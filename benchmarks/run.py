@@ -29,7 +29,6 @@ SCRIPTS: dict[str, tuple[str, ...]] = {  # name -> sizes that keep all of it bel
     "memory": (),
     "scale": ("--rounds", "1"),
     "sweep_overhead": ("--trials", "16", "--budget", "240", "--idle", "20"),
-    "packing": (),
     "gpu": (),
 }
 NO_QUICK = {"sweep_overhead": ("--trials", "2", "--budget", "2", "--idle", "2")}

@@ -1,6 +1,6 @@
 """What the harness asks of an algorithm: hyperparameters that make a learner, a learner that learns and acts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -131,32 +131,4 @@ class Algorithm(Protocol):
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> Learner:
         """Begin learning from `dataset`; raise IncompatibleTask where its spaces do not fit."""
-        ...
-
-
-class Pack(Protocol):
-    """Learners of one algorithm and dataset, all at the same step, that learn as one stack of parameters.
-
-    Each draws its own batches from its own stream, and does what its `update` would do up to rounding, but for
-    dropout: its numbers come from a stream of the pack's.
-    """
-
-    def update(self) -> Sequence[Metrics]:
-        """Take one gradient step of every learner; give what each would give, in their order."""
-        ...
-
-    def unpack(self) -> None:
-        """Bring all learners to where they stand: to act, to give their state, to go on alone or in another pack.
-
-        It costs nothing where no step was taken since it was last asked; the pack may go on afterwards.
-        """
-        ...
-
-
-@runtime_checkable
-class PackingAlgorithm(Protocol):
-    """An algorithm whose learners can learn together, which pays where a single one leaves the device idle."""
-
-    def pack(self, learners: Sequence[Any]) -> Pack:
-        """Pack learners that this algorithm began on one dataset and device, and that differ in their seeds."""
         ...

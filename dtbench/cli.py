@@ -64,13 +64,6 @@ def run(
     checkpoint_minutes: Annotated[
         float, typer.Option(min=0.0, help="At most so much learning is lost with a killed worker.")
     ] = 1.0,
-    pack: Annotated[
-        int,
-        typer.Option(
-            help="So many seeds of a contender learn as one, with --local: for a GPU, which one small network leaves "
-            "idle; on a processor they learn faster one by one."
-        ),
-    ] = 1,
     again: Annotated[bool, typer.Option("--again", help="Also trials that diverged or failed three times.")] = False,
     source: SourceOption = None,
     results: ResultsOption = Path("results"),
@@ -87,16 +80,12 @@ def run(
 
     if local and address is not None:
         raise DtbenchError("--local and --address exclude each other.")
-    if pack < 1:
-        raise DtbenchError(f"--pack {pack}: so many seeds cannot learn together. Say 1 (each alone) or more.")
-    if pack > 1 and not local:
-        raise DtbenchError(f"--pack {pack} needs --local: with Ray every trial is run by itself.")
     if address is not None:
         check_address(address)
     given = [*as_overrides(resources), *(overrides or ())]
     whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=given)
     chosen = narrow(whole, tasks=task or (), contenders=contender or ())
-    where = _Where(local, address, 60 * checkpoint_minutes, pack)
+    where = _Where(local, address, 60 * checkpoint_minutes)
     with _ledger_at(results) as ledger:
         with progress.preparing() as on_dataset:
             specs = sized(trial_specs(chosen, on_dataset), resources)
@@ -106,7 +95,6 @@ def run(
         check_fit(missing)
         plans.say_what_will_run(chosen, specs, missing, why=plans.preset_reason(whole, suite, preset))
         plans.say_what_is_left_alone(specs, missing, ledger)
-        _say_what_is_packed(missing, pack)
         stopped = _run(whole, specs, missing, ledger, where)
         outcomes.say_what_failed([spec for spec in missing if not stopped], ledger)
     raise typer.Exit(130 if stopped else 0 if all(ledger.state(spec) == "done" for spec in specs) else 1)
@@ -205,20 +193,6 @@ class _Where:
     local: bool
     address: str | None
     checkpoint_seconds: float
-    pack: int
-
-
-def _say_what_is_packed(missing: "list[TrialSpec]", pack: int) -> None:
-    """Say which contenders learn several seeds at once where that was asked for, and which cannot."""
-    from dtbench.packing import can_pack
-
-    able = {spec.contender: can_pack(spec.algorithm) for spec in missing if pack > 1}
-    if together := [name for name, can in able.items() if can]:
-        typer.echo(f"up to {pack} seeds learn together: {', '.join(together)}")
-        if not any(spec.resources.get("gpu", 0) for spec in missing):
-            typer.echo("no trial has a GPU (--resources gpu=1): on a processor they learn faster one by one")
-    if alone := [name for name, can in able.items() if not can]:
-        typer.echo(f"one by one, as their algorithms cannot be packed: {', '.join(alone)}")
 
 
 @contextmanager
@@ -265,7 +239,7 @@ def _executed(missing: "list[TrialSpec]", results: Path, where: _Where) -> bool:
     def on_first() -> None:
         typer.echo("stopping: trials write their checkpoints ... (once more to stop at once)", err=True)
 
-    run = partial(run_locally, pack=where.pack) if where.local else partial(run_with_ray, address=where.address)
+    run = run_locally if where.local else partial(run_with_ray, address=where.address)
     root, remote, seconds = results / "runs", remote_of(results), where.checkpoint_seconds
     try:
         with progress.display(missing) as on_progress, hear_signals(on_first) as stop:

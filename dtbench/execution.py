@@ -7,18 +7,18 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtbench import cluster, lock, packing, processes
+from dtbench import cluster, lock, processes
 from dtbench.data import store
 from dtbench.errors import LedgerUnwritable
 from dtbench.ledger import Ledger
 from dtbench.spec import TrialSpec
-from dtbench.trial import Stop, Undertaking, go_on
+from dtbench.trial import Stop, go_on, run_trial
 from dtbench.worker import ledger_of, trainable
 
 if TYPE_CHECKING:  # pyarrow's file systems are for results on a URI
@@ -39,29 +39,23 @@ def run_locally(
     stop: Stop = go_on,
     remote: "Remote | None" = None,
     checkpoint_seconds: float | None = None,
-    pack: int = 1,
 ) -> dict[str, str]:
     """Run the trials one after another in this process; give each key's final state.
 
-    Up to `pack` seeds of a cell learn together where their algorithm can be packed. Where `stop` says so, the trials
-    at work write their checkpoints, and no further one begins.
+    Where `stop` says so, the trial at work writes its checkpoint, and no further one begins.
     """
     states: dict[str, str] = {}
-    for bundle in packing.bundles(specs, pack):
+    for spec in specs:
         if stop():
-            states |= dict.fromkeys((spec.key for spec in bundle), "stopped")
+            states[spec.key] = "stopped"
             continue
-        with ExitStack() as stack:
-            begun = []
-            for spec in bundle:
-                on_progress(spec, "running", 0, None)
-                folder, keep = stack.enter_context(ledger_of(spec, str(root), remote))
-                report = partial(_running, on_progress, spec)
-                begun.append(Undertaking(spec, folder, report, keep=keep, checkpoint_seconds=checkpoint_seconds))
-            packing.run_packed(begun, stop)
-        states |= {one.spec.key: one.state for one in begun}
-        for spec in bundle:
-            on_progress(spec, states[spec.key], spec.budget if states[spec.key] == "done" else 0, None)
+        on_progress(spec, "running", 0, None)
+        with ledger_of(spec, str(root), remote) as (folder, keep):
+            report = partial(_running, on_progress, spec)
+            states[spec.key] = run_trial(
+                spec, folder, report, keep=keep, stop=stop, checkpoint_seconds=checkpoint_seconds
+            )
+        on_progress(spec, states[spec.key], spec.budget if states[spec.key] == "done" else 0, None)
     return states
 
 

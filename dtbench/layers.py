@@ -100,7 +100,7 @@ def is_faster(values: Tensor, weight: Tensor) -> bool:
     Where nothing is learned the number of rows does not decide, as kernels differ in their last bits: a game must not
     depend on how many are played beside it. One row alone takes another kernel with either library.
     """
-    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.bfloat16) or is_transformed():
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.bfloat16):
         return False
     rows = values.numel() // max(1, values.shape[-1])
     learning = torch.is_grad_enabled()
@@ -112,7 +112,7 @@ def dropout(values: Tensor, p: float) -> Tensor:
     """Zero each element with chance `p` and scale the others up, so that the mean stays."""
     if p == 0:
         return values
-    if values.device.type != "cpu" or is_transformed():
+    if values.device.type != "cpu":
         return F.dropout(values, p)
     return values * keep_mask(values.shape, p, values.dtype)
 
@@ -126,11 +126,6 @@ def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = bits.view(torch.int16)[:count].view(shape) >= dropped - _LEVELS // 2
     return kept.to(dtype).mul_(_LEVELS / (_LEVELS - dropped))
-
-
-def is_transformed() -> bool:
-    """Whether a transform of torch.func is at work, which cannot enter oneDNN's products or bits that are shared."""
-    return torch._C._are_functorch_transforms_active()
 
 
 @functools.cache

@@ -64,7 +64,7 @@ def run_trial(
     says so between two steps, the checkpoint is written and the trial is "stopped". Raises LedgerUnwritable where the
     ledger cannot be written to, which is no fault of the trial's.
     """
-    undertaking = Undertaking(spec, root, report, keep=keep, checkpoint_seconds=checkpoint_seconds)
+    undertaking = _Undertaking(spec, root, report, keep=keep, checkpoint_seconds=checkpoint_seconds)
     if not undertaking.state:
         finished = False
         with undertaking.guarded():
@@ -73,7 +73,7 @@ def run_trial(
     return undertaking.state
 
 
-class Undertaking:
+class _Undertaking:
     """A trial from the first word of it in its ledger to the last; `state` is empty until its outcome is known."""
 
     def __init__(
@@ -94,9 +94,9 @@ class Undertaking:
             self.attempt = _Attempt(self.folder)
             torch.set_num_threads(max(1, int(spec.resources.get("cpu", 1))))
 
-    def open(self) -> "Trial":
+    def open(self) -> "_Trial":
         """The trial itself, at the step of its checkpoint."""
-        return Trial(
+        return _Trial(
             self.spec,
             self.folder,
             self.report,
@@ -161,13 +161,8 @@ class _Attempt:
         self.path.unlink(missing_ok=True)
 
 
-class Trial:
-    """One trial at work in its folder.
-
-    Several may learn together, in which case it is told of its own steps by `took`.
-    """
-
-    together = 1  # how many learn at once: each accounts for its part of the time
+class _Trial:
+    """One trial at work in its folder."""
 
     def __init__(
         self,
@@ -205,25 +200,24 @@ class Trial:
         )
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.progress = self._restored()
-        self.catch_up: Callable[[], None] = _nothing  # brings the learner to where it stands, see `Pack.unpack`
 
     def run(self, stop: Stop) -> bool:
         """Learn, evaluate and log until the budget is spent, then record; False where `stop` said so before."""
-        self.begin()
+        self._begin()
         while self.progress.step < self.spec.budget:
-            if not self.took(self.learner.update(), stop):
+            if not self._after_step(self.learner.update(), stop):
                 return False
-        self.record()
+        self._record()
         return True
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Say that it is at work, and look at the clock."""
         self.attempt.begin(self.progress.step)
         self.clock = self.saved = time.monotonic()
         if self.spec.budget == 0 and not self.progress.episodes:
             self._evaluate()
 
-    def took(self, metrics: Metrics, stop: Stop) -> bool:
+    def _after_step(self, metrics: Metrics, stop: Stop) -> bool:
         """Do all that is due after a step that gave these metrics; False where `stop` says to end before the last."""
         spec, progress = self.spec, self.progress
         progress.step += 1
@@ -234,7 +228,7 @@ class Trial:
         if evaluated:
             self._evaluate()
         now = time.monotonic()
-        progress.seconds, self.clock = progress.seconds + (now - self.clock) / self.together, now
+        progress.seconds, self.clock = progress.seconds + now - self.clock, now
         stopping = not last and stop()
         if self.resumable and (evaluated or stopping or now - self.saved > self.checkpoint_seconds):
             self._save()
@@ -251,7 +245,6 @@ class Trial:
         self.progress.metrics.append({"step": self.progress.step, **values})
 
     def _evaluate(self) -> None:
-        self.catch_up()
         evaluation = self.spec.evaluation
         last = self.progress.step == self.spec.budget
         episodes = self.evaluator.evaluate(self.learner, evaluation.last_targets if last else evaluation.targets)
@@ -262,7 +255,6 @@ class Trial:
         return float(np.mean(self.progress.episodes[-1]["score"])) if self.progress.episodes else None
 
     def _save(self) -> None:
-        self.catch_up()
         state = {
             "learner": self.learner.state_dict(),
             "step": self.progress.step,
@@ -288,7 +280,7 @@ class Trial:
         except Exception as error:
             raise LedgerError(f"{path} cannot be continued: {error}. Delete it to begin the trial anew.") from error
 
-    def record(self) -> None:
+    def _record(self) -> None:
         """Write all that is known; result.json comes last, as it alone means done."""
         progress, spec = self.progress, self.spec
         parts = [pd.DataFrame(columns) for columns in progress.episodes]
@@ -296,9 +288,7 @@ class Trial:
         write_lines(self.folder / "metrics.jsonl", progress.metrics)
         if not self.resumable or not (self.folder / "checkpoint.pt").exists():
             self._save()
-        known = provenance(self.task, self.dataset, self.device, self.started)
-        known |= {"packed": self.together} if self.together > 1 else {}
-        write_json(self.folder / "provenance.json", known)
+        write_json(self.folder / "provenance.json", provenance(self.task, self.dataset, self.device, self.started))
         if inspection := self.task.inspect(self.learner, self.dataset) if self.task.inspect else None:
             write_json(self.folder / "inspection.json", inspection)
         result = {
@@ -358,10 +348,6 @@ def parameter_count(learner: Learner) -> int | None:
 
 def _silent(step: int, score: float | None) -> None:
     """Report to nobody."""
-
-
-def _nothing() -> None:
-    """A learner that learns alone stands where it should."""
 
 
 def keep_here(folder: Path) -> None:

@@ -23,7 +23,7 @@ LAYERS = [
     {"mirror", "trial_folders"},
     {"storage"},
     {"trial", "provenance", "suite", "suite_settings", "search_space", "resources"},
-    {"search", "cluster", "packing"},
+    {"search", "cluster"},
     {"worker"},
     {"testing", "analysis", "execution", "calibration"},
     {"proposals", "tuning", "tuning_ray", "tuned_suite"},

@@ -129,13 +129,6 @@ class WindowSampler:
         return Windows(observations, actions, rewards.float(), terminals, returns_to_go, timed, kept)
 
 
-def sample_each(samplers: Sequence[WindowSampler]) -> Windows:
-    """One batch of each sampler after the other, [samplers x B, T, ...]; they must differ in their streams alone."""
-    bounds = [sampler._bounds(sampler._draw()) for sampler in samplers]
-    first, last, begin = (np.concatenate(parts) for parts in zip(*bounds, strict=True))
-    return samplers[0]._gather(first, last, begin)
-
-
 class TransitionSampler:
     """Draw single transitions uniformly.
 

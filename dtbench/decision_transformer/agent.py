@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +19,6 @@ from dtbench.data.trajectories import TrajectoryDataset, moments
 from dtbench.decision_transformer.critic import Critic, class_weights
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
-from dtbench.decision_transformer.pack import TransformerPack
 from dtbench.decision_transformer.returns import distinct_returns, label_returns, likely_high_return
 from dtbench.decision_transformer.rollout import DecisionTransformerRollout, Reading, chosen_actions
 from dtbench.errors import IncompatibleTask, InvalidValue
@@ -78,10 +77,6 @@ class DecisionTransformer:
         """Build the network for the dataset's spaces; raise InvalidValue for impossible sizes."""
         self.check_sizes()
         return DecisionTransformerLearner(self, dataset, seed=seed, device=device)
-
-    def pack(self, learners: "Sequence[DecisionTransformerLearner]") -> TransformerPack:
-        """See `dtbench.algorithm.PackingAlgorithm`."""
-        return TransformerPack(learners)
 
     def check_sizes(self) -> None:
         """Raise InvalidValue for sizes that no network can have."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dtbench.layers import Dropout, Linear, dropout, is_transformed, linear
+from dtbench.layers import Dropout, Linear, dropout, linear
 
 
 class CausalTransformer(nn.Module):
@@ -126,11 +126,11 @@ class CausalAttention(nn.Module):
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
         """Values mixed for each query, [B, heads, L of queries, width / heads]."""
         p = self.dropout.p if self.training else 0.0
-        if query.device.type != "cpu" or not (p or is_transformed()):
+        if query.device.type != "cpu" or not p:
             return F.scaled_dot_product_attention(
                 query, key, value, attn_mask=visible, is_causal=visible is None, dropout_p=p
             )
-        # With dropout PyTorch's own takes these steps too on a processor, with slower dropout; vmap cannot enter it.
+        # With dropout PyTorch's own takes these steps too on a processor, with slower dropout.
         weights = dropout(self._scores(query, key, visible).softmax(dim=-1), p)
         return weights.to(value.dtype) @ value
 
