@@ -70,12 +70,10 @@ def test_every_file_is_read_but_the_one_with_impossible_actions(path: Path) -> N
 
 @pytest.mark.parametrize("path", GYM, ids=lambda path: path.name)
 def test_every_gym_file_was_recorded_with_d4rls_physics(path: Path) -> None:
-    verdict = verify_file(path)
-    assert verdict.physics == ("d4rl",)
-    assert verdict.robot == path.name.partition("_")[0]
     shown = CliRunner().invoke(app, ["data", "verify", str(path)])
     assert shown.exit_code == 0
-    assert "recorded with physics d4rl" in shown.output
+    assert f"transitions of {path.name.partition('_')[0]}, begun from" in shown.output
+    assert shown.output.splitlines()[-1] == "recorded with physics d4rl"
 
 
 @pytest.mark.parametrize("robot", SHOWN)
@@ -95,7 +93,7 @@ def test_no_contact_of_halfcheetahs_head_is_missed() -> None:
 @pytest.mark.parametrize("robot", SHOWN)
 def test_the_policy_in_a_file_recorded_again_returns_what_d4rls_set_does(robot: str) -> None:
     policy = rerecorded.read_policy(FOLDER / "d4rl" / f"{robot}_medium-v2.hdf5", ROBOTS[robot])
-    made = record(ROBOTS[robot], [Share(policy)], steps=40_000, seed=1)
+    made = record(ROBOTS[robot], [Share(policy)], steps=20_000, seed=1)
     known = files.known_statistics(f"{robot}-medium-v2")
     assert known is not None
     assert known.return_mean is not None

@@ -263,13 +263,13 @@ def test_what_follows_the_last_step_of_an_episode_is_recorded() -> None:
         assert end - begin > 1
 
 
-def test_a_policy_in_one_byte_a_weight_is_read_as_it_was_rounded(tmp_path: Path) -> None:
+def test_a_policy_in_one_byte_a_weight_is_within_half_a_level(tmp_path: Path) -> None:
     policy = perceptron()
     policy.save(tmp_path / "a.npz", bytes_per_weight=1)
     read = BehaviorPolicy.load(tmp_path / "a.npz")
-    for mine, there in zip(policy.rounded().weights, read.weights, strict=True):
-        np.testing.assert_array_equal(mine, there)
-        assert np.abs(mine).max() > 0
+    read.save(tmp_path / "again.npz", bytes_per_weight=1)
+    for once, twice in zip(read.weights, BehaviorPolicy.load(tmp_path / "again.npz").weights, strict=True):
+        np.testing.assert_allclose(once, twice, rtol=1e-6)
     for weight, there in zip(policy.weights, read.weights, strict=True):
         assert np.abs(weight - there).max() <= np.abs(weight).max() / 127 / 2 + 1e-6
     assert read.clip == 10.0

@@ -2,7 +2,7 @@
 
     python tools/behavior_policies/train.py hopper --out FOLDER [--steps 1000000] [--seed 0] [--set learning_rate=3e-4]
 
-FOLDER holds training.json, curve.json, the policies as snapshots/step-XXXXXXXX.npz (one byte a weight), and
+FOLDER holds training.json, curve.json, the policies as snapshots/step-XXXXXXXX.npz (two bytes a weight), and
 checkpoint.pt, from which the same command continues to the very numbers of a run that was not stopped.
 """
 
@@ -159,7 +159,7 @@ class Run:
             self.updates += 1
 
     def policy(self) -> BehaviorPolicy:
-        """The policy as it is now, rounded as it is kept."""
+        """The policy as it is now."""
         size = self.robot.observation_size
         return BehaviorPolicy(
             mean=np.zeros(size, np.float32),
@@ -175,12 +175,12 @@ class Run:
     def _snapshot(self) -> None:
         t = self.training
         policy = self.policy()
-        policy.save(self.folder / "snapshots" / f"step-{self.step:08d}.npz", bytes_per_weight=1)
+        policy.save(self.folder / "snapshots" / f"step-{self.step:08d}.npz")
         row: dict[str, Any] = {"step": self.step, "updates": self.updates, "seconds": round(self.seconds, 1)}
         row["training_episodes"] = len(self.ended)
         row["training_return"] = round(float(np.mean(self.ended)), 2) if self.ended else None
         if self.step % t.evaluate_every == 0:
-            mean, std = mean_return(self.robot, policy.rounded(), episodes=t.evaluation_episodes, seed=0)
+            mean, std = mean_return(self.robot, policy, episodes=t.evaluation_episodes, seed=0)
             row |= {"return_mean": round(mean, 2), "return_std": round(std, 2)}
             print(json.dumps(row), flush=True)
         self.ended = []

@@ -4,7 +4,7 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,6 @@ class BehaviorPolicy:
             sha.update(f"{array.shape}".encode())
             sha.update(np.ascontiguousarray(array, np.float32).data)
         return sha.hexdigest()
-
-    def rounded(self) -> "BehaviorPolicy":
-        """The policy as `save` with `bytes_per_weight=1` keeps it."""
-        return replace(
-            self,
-            weights=[(levels * scale).astype(np.float32) for levels, scale in map(_levels, self.weights)],
-            biases=[bias.astype(np.float16).astype(np.float32) for bias in self.biases],
-        )
 
     def save(self, path: Path, *, bytes_per_weight: int = 2) -> None:
         """Write the policy with its weights in float32, in float16, or in one byte each with a scale a column."""
