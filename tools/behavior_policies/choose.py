@@ -24,8 +24,8 @@ from dtbench.domains.d4rl.recording import mean_return
 from dtbench.domains.d4rl.robots import Robot, robot_named
 from dtbench.domains.d4rl.selection import MASTERED, MEDIUM, TOLERANCE
 
-EPISODES = 100
-MEDIUM_CANDIDATES, EXPERT_CANDIDATES = 12, 6
+EPISODES = 50
+MEDIUM_CANDIDATES, EXPERT_CANDIDATES = 8, 5
 MOST_POLICIES = 180  # of a replay: at 22 KB each, less than 4 MB a robot
 
 
