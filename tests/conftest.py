@@ -19,11 +19,40 @@ os.environ["DTBENCH_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 DEALT_OUT = ("test_baselines", "test_benchmarks", "test_cli", "test_docs", "test_learning", "test_resume")
+# Minutes each: whole reports, browsers, servers, many processes. `make test-all` runs them, CI where time is left.
+EXTENDED = (
+    "test_benchmarks",
+    "test_cli_report",
+    "test_cluster_examples",
+    "test_diverged",
+    "test_docs",
+    "test_export",
+    "test_figures",
+    "test_gym_report",
+    "test_holed_report",
+    "test_html",
+    "test_malformed_fuzz",
+    "test_merge",
+    "test_mixed_report",
+    "test_page_in_browser",
+    "test_plot",
+    "test_report",
+    "test_resume",
+    "test_rllib",
+    "test_search_report",
+    "test_search_tuning",
+    "test_speed_scripts",
+    "test_status",
+    "test_storage",
+)
 LONG = ("test_storage", "test_page_in_browser", "test_malformed_fuzz", *DEALT_OUT)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in EXTENDED or item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.extended)
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
