@@ -51,7 +51,7 @@ def test_every_table_of_the_paper_is_there_before_anything_ran(untouched: list[T
     numbers = [f"paper-table-{number}" for number in (1, 2, 3, 4, 5, 6, 7, 12)]
     assert [table.name for table in untouched if table.name in numbers] == numbers
     others = [table.name for table in untouched if table.name not in numbers]
-    assert {"paper-corl-readme-last-scores", "paper-d3rlpy-benchmark", "paper-jax-corl-readme"} <= set(others)
+    assert {"paper-corl-readme-last-scores-d4rl", "paper-d3rlpy-benchmark", "paper-jax-corl-readme"} <= set(others)
     assert [table.name for table in untouched[-len(others) :]] == others  # after the paper's
     for table in untouched:
         texts = [cell.text for row in table.rows for cell in row if " / " in cell.text]
@@ -82,7 +82,7 @@ def test_columns_with_v0_numbers_say_so(untouched: list[Table]) -> None:
     said = next(note for note in named(untouched, "paper-table-2").notes if "D4RL v0 data" in note)
     for name in ("CQL but for medium-expert reacher", "BEAR", "BRAC-v", "AWR"):
         assert name in said
-    assert any("v0" in note for note in named(untouched, "paper-corl-readme-last-scores").notes)
+    assert any("v0" in note for note in named(untouched, "paper-corl-readme-last-scores-d4rl").notes)
     assert any(note.startswith("CQL (dense): D4RL v0 data") for note in named(untouched, "paper-table-7").notes)
 
 

@@ -87,4 +87,4 @@ def test_the_record_names_the_edges_and_the_data_stay_the_same() -> None:
     assert [tuple(edge) for edge in edges] == [tuple(edge) for edge in np.argwhere(graph.edges)]
     without = random_walks(graph, walks=1000, seed=0)
     assert data.digest == without.digest
-    assert data.digest.startswith("441d76349c8b3125")
+    assert data.digest.startswith("ac8399d98726b5d1")  # with the node after a cut-off
