@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,12 +12,11 @@ from baselines.networks import (
     action_scale,
     bellman_error,
     bellman_target,
-    follow,
     observation_scale,
     require_flat_boxes,
 )
-from baselines.sac import SoftActorCritic, TanhNormal, entropy_loss, policy_loss
-from dtbench import History, Metrics, TorchStream, TrajectoryDataset, TransitionSampler, generator
+from baselines.sac import SoftActorCritic, SoftActorCriticLearner, TanhNormal, entropy_loss, policy_loss
+from dtbench import Metrics, TorchStream, TrajectoryDataset, TransitionSampler, generator
 
 Backup = Literal["sampled", "soft", "mean"]
 
@@ -87,28 +85,19 @@ def conservative_penalty(values: Tensor, log_density: Tensor, taken: Tensor) -> 
     return ((values - log_density).logsumexp(dim=-1) - taken).mean(dim=-1).sum()
 
 
-class CQLLearner:
-    """Policy and critics, and slow critics.
+class CQLLearner(SoftActorCriticLearner):
+    """CQL at work on one dataset.
 
-    The losses of policy, entropy and critics share no weight that either could move, and CORL takes all of them
-    before any step; so one backward pass and one step of Adam do what four would.
+    CORL takes all losses before any step, so the order of SAC's one step is its order too.
     """
-
-    return_conditioned = False
-    context = 1
 
     def __init__(self, algorithm: CQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
         """See `CQL.learner`."""
         self.algorithm = algorithm
         observations, self.actions = require_flat_boxes("cql", dataset)
-        self.sampler = TransitionSampler(
-            dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
-        )
-        self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
-        self.action_scale = action_scale(dataset.action_space, device)
-        self.stream = TorchStream(seed, device)
-        with self.stream.active():
-            self.network = SoftActorCritic(
+        stream = TorchStream(seed, device)
+        with stream.active():
+            network = SoftActorCritic(
                 observations,
                 self.actions,
                 width=algorithm.width,
@@ -116,16 +105,18 @@ class CQLLearner:
                 orthogonal=algorithm.orthogonal,
                 initial_log_std=algorithm.initial_log_std,
                 minimum_log_std=algorithm.minimum_log_std,
-            ).to(device)
-        self.target = deepcopy(self.network.critics).requires_grad_(False)
-        policy = [*self.network.actor.parameters(), self.network.log_entropy_weight]
-        critics = list(self.network.critics.parameters())
-        groups = [
-            {"params": policy, "lr": algorithm.policy_learning_rate},
-            {"params": critics, "lr": algorithm.critic_learning_rate},
-        ]
-        self.optimizer = torch.optim.Adam(groups, fused=True)
-        self.steps = 0
+            )
+        super().__init__(
+            network.to(device),
+            sampler=TransitionSampler(dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device),
+            scales=(
+                observation_scale(dataset, normalize=algorithm.normalize_observations, device=device),
+                action_scale(dataset.action_space, device),
+            ),
+            stream=stream,
+            learning_rates=(algorithm.policy_learning_rate, algorithm.critic_learning_rate),
+            target_rate=algorithm.target_rate,
+        )
 
     def update(self) -> Metrics:
         """One step of policy, entropy and critics."""
@@ -146,8 +137,7 @@ class CQLLearner:
                 **self.policy_losses(observations, actions, here),
                 **self.critic_losses(observations, actions, (here.detached(), there), target),
             }
-        self._step(torch.stack(list(losses.values())).sum())
-        return {name: loss.detach() for name, loss in losses.items()}
+        return self.step(losses)
 
     def following_value(self, following: Tensor, there: TanhNormal) -> Tensor:
         """What the slow critics say of the next step, the smaller of the two, [B]."""
@@ -186,36 +176,3 @@ class CQLLearner:
         taken = values[..., 0]
         penalty = conservative_penalty(values[..., 1:], torch.cat([*densities, even], dim=1), taken)
         return {"td_loss": bellman_error(taken, target), "penalty": self.algorithm.penalty * penalty}
-
-    @torch.no_grad()
-    def act(self, history: History) -> Tensor:
-        """The squashed mean of the policy, [B, action]."""
-        policy = self.network.policy(self.observation_scale(history.observations[:, -1]))
-        return self.action_scale.from_unit(policy.mean.tanh())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, slow critics, optimizer, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = state["steps"]
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
-
-    def _step(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        follow(self.target, self.network.critics, self.algorithm.target_rate)
-        self.steps += 1

@@ -31,7 +31,7 @@ class SAC:
     """Soft actor-critic with two critics and a learned temperature.
 
     The defaults are those of the paper (table 1). On a fixed dataset it is the off-policy baseline that Fu et al.
-    (2020) call SAC: nothing keeps it near the data. Online, `SACLearner` takes a replay buffer as its sampler.
+    (2020) call SAC: nothing keeps it near the data.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"official": {}}
@@ -79,12 +79,12 @@ def policy_loss(values: Tensor, log_density: Tensor, entropy_weight: Tensor) -> 
 def entropy_loss(log_weight: Tensor, log_density: Tensor, target_entropy: float) -> Tensor:
     """- log α (log π(a | s) + target entropy), Haarnoja et al. (2018), arXiv 1812.05905, eq. 18.
 
-    The paper and d3rlpy have α where the authors of CQL and CORL have log α; the sign of the slope is the same.
+    The paper and d3rlpy have α where the authors of CQL and CORL have log α; the sign of the gradient is the same.
     """
     return -log_weight * (log_density.detach().mean() + target_entropy)
 
 
-def log_tanh_slope(raw: Tensor) -> Tensor:
+def log_tanh_derivative(raw: Tensor) -> Tensor:
     """Log of the derivative of tanh, log(1 - tanh(x)²), where it would underflow too."""
     return 2 * (math.log(2) - raw - F.softplus(-2 * raw))
 
@@ -92,7 +92,7 @@ def log_tanh_slope(raw: Tensor) -> Tensor:
 def log_density(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log π(tanh(raw) | s) of a Gaussian squashed by tanh, summed over the numbers of an action."""
     gaussian = -((raw - mean) / log_std.exp()).square() / 2 - log_std - math.log(2 * math.pi) / 2
-    return (gaussian - log_tanh_slope(raw)).sum(dim=-1)
+    return (gaussian - log_tanh_derivative(raw)).sum(dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,8 @@ class SoftActorCritic(nn.Module):
         return TanhNormal(mean, (log_std + self.initial_log_std).clamp(self.minimum_log_std, 2.0))
 
 
-class SACLearner:
-    """Policy, critics and target critics.
+class SoftActorCriticLearner:
+    """What SAC and CQL have in common: acting, the step of all networks, and their state.
 
     The losses of policy, entropy and critics share no weight that either could move, so one backward pass and one
     step of Adam do what three would.
@@ -159,6 +159,64 @@ class SACLearner:
 
     return_conditioned = False
     context = 1
+
+    def __init__(
+        self,
+        network: SoftActorCritic,
+        *,
+        sampler: Sampler,
+        scales: tuple[ObservationScale, ActionScale],
+        stream: TorchStream,
+        learning_rates: tuple[float, float],
+        target_rate: float,
+    ) -> None:
+        """`learning_rates` are those of policy and entropy weight, and of the critics."""
+        self.network, self.sampler, self.stream, self.target_rate = network, sampler, stream, target_rate
+        self.observation_scale, self.action_scale = scales
+        self.target = deepcopy(network.critics).requires_grad_(False)
+        parts = ([*network.actor.parameters(), network.log_entropy_weight], list(network.critics.parameters()))
+        groups = [{"params": part, "lr": rate} for part, rate in zip(parts, learning_rates, strict=True)]
+        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.steps = 0
+
+    @torch.no_grad()
+    def act(self, history: History) -> Tensor:
+        """The squashed mean of the policy, [B, action]."""
+        policy = self.network.policy(self.observation_scale(history.observations[:, -1]))
+        return self.action_scale.from_unit(policy.mean.tanh())
+
+    def step(self, losses: Mapping[str, Tensor]) -> Metrics:
+        """Move all networks by the gradients of the losses' sum, then the target critics."""
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        follow(self.target, self.network.critics, self.target_rate)
+        self.steps += 1
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, target critics, optimizer, steps and both random streams."""
+        return {
+            "network": self.network.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "sampler": self.sampler.rng.bit_generator.state,
+            "stream": self.stream.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
+        self.sampler.rng.bit_generator.state = state["sampler"]
+        self.stream.state = state["stream"]
+
+
+class SACLearner(SoftActorCriticLearner):
+    """SAC at work on batches that its sampler draws."""
 
     def __init__(
         self,
@@ -170,16 +228,21 @@ class SACLearner:
         seed: int,
         device: torch.device,
     ) -> None:
-        """Build networks for `sizes` numbers of an observation and of an action; `sampler` gives the batches."""
-        self.algorithm, self.actions, self.sampler = algorithm, sizes[1], sampler
-        self.observation_scale, self.action_scale = scales
-        self.stream = TorchStream(seed, device)
-        with self.stream.active():
-            self.network = SoftActorCritic(
+        """Build networks for `sizes` numbers of an observation and of an action."""
+        self.algorithm, self.actions = algorithm, sizes[1]
+        stream = TorchStream(seed, device)
+        with stream.active():
+            network = SoftActorCritic(
                 *sizes, width=algorithm.width, layers=algorithm.layers, actor_width=algorithm.actor_width
-            ).to(device)
-        self.target = deepcopy(self.network.critics).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=algorithm.learning_rate, fused=True)
+            )
+        super().__init__(
+            network.to(device),
+            sampler=sampler,
+            scales=scales,
+            stream=stream,
+            learning_rates=(algorithm.learning_rate, algorithm.learning_rate),
+            target_rate=algorithm.target_rate,
+        )
 
     def update(self) -> Metrics:
         """Take one step of policy, entropy and critics."""
@@ -193,11 +256,7 @@ class SACLearner:
                 **self.policy_losses(observations),
                 "td_loss": bellman_error(self.network.critics(observations, actions), target),
             }
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        follow(self.target, self.network.critics, self.algorithm.target_rate)
-        return {name: loss.detach() for name, loss in losses.items()}
+        return self.step(losses)
 
     @torch.no_grad()
     def critic_target(self, batch: Transitions, following: Tensor) -> Tensor:
@@ -216,27 +275,3 @@ class SACLearner:
             "policy_loss": policy_loss(values, density, log_weight.detach().exp()),
             "entropy_loss": entropy_loss(log_weight, density, -float(self.actions)),
         }
-
-    @torch.no_grad()
-    def act(self, history: History) -> Tensor:
-        """The squashed mean of the policy, [B, action]."""
-        policy = self.network.policy(self.observation_scale(history.observations[:, -1]))
-        return self.action_scale.from_unit(policy.mean.tanh())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, target critics, optimizer and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from baselines.sac import SAC, SoftActorCritic
 from dtbench import TorchStream, Transitions
-
-LOG_STD_RANGE = (-20.0, 2.0)
+from dtbench.domains.d4rl.behavior import LOG_STD_RANGE
 
 
 class SACUpdate:
@@ -49,14 +48,14 @@ class SACUpdate:
         self.optimizer = torch.optim.Adam([self.flat], lr=algorithm.learning_rate, fused=True)
 
     @torch.no_grad()
-    def update(self, batch: Transitions) -> dict[str, float]:
+    def update(self, batch: Transitions) -> None:
         """Take one step of policy, entropy and critics on B transitions."""
         a, rows = self.algorithm, len(batch.rewards)
         with self.stream.active():  # the order in which SACLearner draws
             noise_there, noise_here = (torch.randn(rows, 1, self.actions)[:, 0] for _ in range(2))
         weight = self.flat[-1].exp()
         states = torch.cat([batch.observations, batch.next_observations])
-        hidden, squashed, log_std, noise = self._act(states, torch.cat([noise_here, noise_there]))
+        hidden, squashed, log_std, noise = self.act(states, torch.cat([noise_here, noise_there]))
         density = _log_density(squashed, log_std, noise)
         chosen = squashed.tanh()
 
@@ -70,19 +69,18 @@ class SACUpdate:
         values = values[..., 0]  # [2, 2B]: of the data's actions, then of the policy's
         error = values[:, :rows] - target
         smaller = values[:, rows:].argmin(0)
-        slope = torch.zeros_like(values)
-        slope[:, :rows] = error.mul(2 / rows)
-        slope[:, rows:].scatter_(0, smaller[None], -1 / rows)
-        of_actions = self._critic_slopes(inputs, layers, slope[..., None], rows)
+        grad = torch.zeros_like(values)
+        grad[:, :rows] = error.mul(2 / rows)
+        grad[:, rows:].scatter_(0, smaller[None], -1 / rows)
+        of_actions = self._write_critic_grads(inputs, layers, grad[..., None], rows)
 
-        self._actor_slopes(batch.observations, hidden, (squashed, log_std, noise), chosen, of_actions, weight)
+        self._write_actor_grads(batch.observations, hidden, (squashed, log_std, noise), chosen, of_actions, weight)
         entropy = density[:rows].mean()
         self.flat.grad[-1] = -(entropy - self.actions)
         self.optimizer.step()
         self.target.lerp_(self.flat[: self.critic_size], a.target_rate)
-        return {}
 
-    def _act(self, states: Tensor, noise: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    def act(self, states: Tensor, noise: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Hidden layers, what tanh squashes, unclamped log standard deviations, and the noise."""
         (w1, b1), (w2, b2), (w3, b3) = self.actor
         first = torch.addmm(b1, states, w1).relu_()
@@ -97,22 +95,22 @@ class SACUpdate:
         second = torch.baddbmm(b2, first, w2).relu_()
         return torch.baddbmm(b3, second, w3), [first, second]
 
-    def _critic_slopes(self, inputs: Tensor, layers: list[Tensor], slope: Tensor, rows: int) -> Tensor:
-        """Write the critics' gradients, of the first `rows`; give the slopes of the policy's actions, [B, action]."""
+    def _write_critic_grads(self, inputs: Tensor, layers: list[Tensor], grad: Tensor, rows: int) -> Tensor:
+        """Write the critics' gradients, of the first `rows`; give those of the policy's actions, [B, action]."""
         first, second = layers
         (w1, _), (w2, _), (w3, _) = self.critics
         grads = self.critic_grads
         backward = torch.ops.aten.threshold_backward
-        of_second = backward(slope * w3.mT, second, 0)
+        of_second = backward(grad * w3.mT, second, 0)
         of_first = backward(torch.bmm(of_second, w2.mT), first, 0)
         for (of_weight, of_bias), below, above in zip(
-            grads, (inputs.expand(2, -1, -1), first, second), (of_first, of_second, slope), strict=True
+            grads, (inputs.expand(2, -1, -1), first, second), (of_first, of_second, grad), strict=True
         ):
             torch.bmm(below[:, :rows].mT, above[:, :rows], out=of_weight)
             torch.sum(above[:, :rows], 1, keepdim=True, out=of_bias)
         return torch.bmm(of_first[:, rows:], w1[:, self.observations :].mT).sum(0)
 
-    def _actor_slopes(
+    def _write_actor_grads(
         self,
         states: Tensor,
         hidden: list[Tensor],
@@ -134,11 +132,11 @@ class SACUpdate:
         backward = torch.ops.aten.threshold_backward
         of_second = backward(above @ w3.T, second, 0)
         of_first = backward(of_second @ w2.T, first, 0)
-        for (of_weight, of_bias), below, slope in zip(
+        for (of_weight, of_bias), below, grad in zip(
             self.actor_grads, (states, first, second), (of_first, of_second, above), strict=True
         ):
-            torch.mm(below.T, slope, out=of_weight)
-            torch.sum(slope, 0, out=of_bias)
+            torch.mm(below.T, grad, out=of_weight)
+            torch.sum(grad, 0, out=of_bias)
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters, target critics, optimizer and random stream."""

@@ -129,7 +129,7 @@ class Run:
         else:
             noise = self.rng.standard_normal((count, size), np.float32)
             with torch.no_grad():
-                drawn = self.update._act(torch.from_numpy(self.present), torch.from_numpy(noise))[1]
+                drawn = self.update.act(torch.from_numpy(self.present), torch.from_numpy(noise))[1]
             actions = drawn.tanh().numpy()
         following, rewards, terminated, truncated, _ = self.games.step(actions)
         self.replay.add(
