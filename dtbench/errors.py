@@ -36,6 +36,13 @@ class DtbenchError(Exception):
         return one_line(super().__str__())
 
 
+def abridged(value: Any, most: int = 8) -> Any:
+    """The value; of a list of more than `most` the first and the last, and how many there are."""
+    if not isinstance(value, list) or len(value) <= most:
+        return value
+    return [value[0], f"... {len(value)} in all ...", value[-1]]
+
+
 def one_line(text: str, longest: int = LONGEST) -> str:
     """Words with single spaces between them; of a text that is too long, the beginning and the end."""
     words = " ".join(text.split())

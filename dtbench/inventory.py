@@ -24,14 +24,13 @@ from dtbench.domains.d4rl import rerecorded, verification
 from dtbench.domains.d4rl.replay import verify_file
 from dtbench.domains.d4rl.robots import robot_named
 from dtbench.domains.minari.tasks import local_names
-from dtbench.errors import DtbenchError, InvalidDataset, InvalidValue, MissingDataset, UnknownName
+from dtbench.errors import DtbenchError, InvalidDataset, InvalidValue, MissingDataset, UnknownName, abridged
 from dtbench.progress import download_bar
 from dtbench.task import AUTO, DataSource, Task
 
 GENERATED = "generated"
 RAW = "raw_rewards"  # rewards before they were clipped, among a dataset's extras
 GAME = "atari:"  # how the names of games begin
-LISTED = 8  # entries of a list that are printed whole
 BAR = 40  # characters of a histogram's longest bar
 SHADES = " ░▒▓█"
 CELL = (4, 2)  # pixels of a frame that a character stands for, which is twice as high as it is wide
@@ -97,10 +96,12 @@ def rerecord(name: str, file: Path | None, options: Options) -> None:
         rerecorded.policies_of(robot, kind)
         print(f"{name}: recording, which takes minutes", flush=True)
     dataset = source.load()
-    print(f"{name}: {rerecorded.NAME}, {dataset.num_episodes} episodes, {dataset.num_steps} steps, {dataset.digest}")
+    label = dataset.info["source"]
+    print(f"{name}: {label}, {dataset.num_episodes} episodes, {dataset.num_steps} steps, {dataset.digest}")
     for finding in verification.rerecorded_statistics(dataset):
-        print(f"{'ok  ' if finding.passed else 'FAIL'} {finding.text}")
-    print(f"use it: dtbench run --suite d4rl --source {rerecorded.NAME}")
+        _print_finding(finding)
+    steps = f"task_options.steps={dataset.info['asked_steps']}"
+    print(f"use it: dtbench run --suite d4rl -t {name} --source {rerecorded.NAME} {steps}{_seed_option(options)}")
 
 
 def show(name: str, source: str | None, out: Path | None, options: Options) -> None:
@@ -133,8 +134,16 @@ def verify(name: str, source: str | None, options: Options, *, remake: bool) -> 
     file = Path(str(options["file"])).expanduser().absolute() if options.get("file") else None
     for finding in _findings(task, dataset, remake=remake, file=file):
         fine = fine and finding.passed
-        print(f"{'ok  ' if finding.passed else 'FAIL'} {finding.text}", flush=True)
+        _print_finding(finding)
     return fine
+
+
+def _print_finding(finding: verification.Finding) -> None:
+    print(f"{'ok  ' if finding.passed else 'FAIL'} {finding.text}", flush=True)
+
+
+def _seed_option(options: Options) -> str:
+    return f" task_options.seed={options['seed']}" if "seed" in options else ""
 
 
 def _verify_file(path: Path, options: Options) -> bool:
@@ -201,7 +210,7 @@ def card_lines(task: Task, dataset: TrajectoryDataset) -> Iterator[str]:
     yield from _histogram(card["return_histogram"]["counts"], card["return_histogram"]["edges"])
     for key, value in sorted(info.items()):
         if key not in ("excerpt", "policy_returns"):
-            yield f"{key:<9} {_short(value)}"
+            yield f"{key:<9} {abridged(value)}"
 
 
 def _policy_lines(info: Mapping[str, Any]) -> Iterator[str]:
@@ -213,13 +222,6 @@ def _policy_lines(info: Mapping[str, Any]) -> Iterator[str]:
         without = row.get("without_noise")
         reach = "" if without is None else f"; without noise {without:.1f}, what imitation can reach"
         yield f"          {row['policy']}: mean return {row['with_noise']:.1f}{reach}"
-
-
-def _short(value: Any) -> Any:
-    """A long list by its ends."""
-    if isinstance(value, list) and len(value) > LISTED:
-        return f"{len(value)} from {value[0]} to {value[-1]}"
-    return value
 
 
 def holds_frames(dataset: TrajectoryDataset) -> bool:

@@ -31,6 +31,8 @@ FULL_PRESET = "paper"  # what suites call the full protocol
 REAL = {"d4rl": "D4RL", "dqn-replay": "DQN-replay", "minari": "Minari"}
 _CAUTIONS = {
     "re-recorded": "data: RE-RECORDED with D4RL's policies in its physics, comparable with published numbers",
+    "re-recorded-part": "data: A PART of a re-recorded set (fewer steps than D4RL's, or other physics), never compare "
+    "with published numbers",
     "d4rl-excerpt": "data: AN EXCERPT of D4RL's file, never compare with published numbers",
 }
 _SAID_BEFORE = {"measured": "", "timed": "up to ", "scaled": "about ", "unknown": ""}

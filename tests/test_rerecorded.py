@@ -145,7 +145,8 @@ def test_rerecord_keeps_the_policy_and_records_what_runs_then_find(tmp_path: Pat
     assert "its policy gives its own log-probabilities" in done.output
     task = registry.make_task("hopper-medium-v2", {"steps": 2000})
     data = task.open(rerecorded.NAME)
-    assert data.info["source"] == rerecorded.NAME
+    assert data.info["source"] == rerecorded.PART  # 2000 steps are not the set that published numbers are of
+    assert "--source re-recorded task_options.steps=2000" in done.output
     assert data.info["policy_digests"] == [sac_policy(HOPPER).digest]
     assert data.unknown_transitions == 0
     assert 1000 < data.num_steps <= 2000
@@ -167,6 +168,26 @@ def test_another_policy_gives_other_data_under_another_name(tmp_path: Path) -> N
         rerecorded.keep_policy("hopper-medium-v2", sac_policy(HOPPER, seed=seed))
         digests.add(rerecorded.load(HOPPER, "medium", steps=1000).digest)
     assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "physics", "whole"),
+    [(1_000_000, "d4rl", True), (980_000, "d4rl", False), (200_000, "d4rl", False), (1_000_000, "v4", False)],
+)
+def test_only_as_many_steps_in_d4rls_physics_are_the_set(steps: int, physics: Any, whole: bool) -> None:
+    assert rerecorded.is_whole(HOPPER, "medium", steps=steps, physics=physics) == whole
+    assert not rerecorded.is_whole(HOPPER, "medium-expert", steps=1_000_000, physics="d4rl")  # D4RL's has two million
+
+
+def test_listing_reads_no_file_and_a_run_reads_it_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "d4rl").mkdir()
+    d4rl_file(tmp_path / "d4rl" / "hopper_medium-v2.hdf5", HOPPER, sac_policy(HOPPER))
+    assert not rerecorded.is_stored(HOPPER, "medium", steps=1000)
+    assert not rerecorded.policy_path("hopper-medium-v2").exists()
+    assert rerecorded.load(HOPPER, "medium", steps=1000).info["policy_digests"] == [sac_policy(HOPPER).digest]
+    monkeypatch.setattr(rerecorded, "read_policy", None)  # the kept policy is enough from now on
+    assert rerecorded.is_stored(HOPPER, "medium", steps=1000)
+    assert rerecorded.load(HOPPER, "medium", steps=1000).num_steps <= 1000
 
 
 def test_medium_expert_is_played_by_both_halves_policies() -> None:

@@ -232,6 +232,8 @@ def test_data_recorded_again_with_d4rls_policy_may_be_compared_and_are_called_so
     assert "Data re-recorded with D4RL's policy: hopper-medium-v2." in table("re-recorded").notes
     (row,) = read(table("d4rl-excerpt").csv())
     assert row["Verdict"] == "not comparable: an excerpt of D4RL's data"
+    (row,) = read(table("re-recorded-part").csv())
+    assert row["Verdict"] == "not comparable: a part of a set re-recorded with D4RL's policy"
     (row,) = read(table("generated, re-recorded").csv())
     assert row["Verdict"] == "not comparable: generated data"
     assert not any("re-recorded" in note for note in table("d4rl").notes)

@@ -13,6 +13,7 @@ _SOURCES = {
     "d4rl": "D4RL's own files",
     "d4rl-excerpt": "excerpts of D4RL's files, not the sets that published numbers are of",
     "re-recorded": "re-recorded with D4RL's own policies in its physics",
+    "re-recorded-part": "recorded with D4RL's own policies, but fewer steps than D4RL's sets or other physics",
     "minari": "Minari's sets",
     "dqn-replay": "the DQN-replay logs",
 }

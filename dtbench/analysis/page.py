@@ -15,6 +15,7 @@ from dtbench.analysis.published import VERDICT_RULE
 from dtbench.analysis.scores import SuiteResults
 from dtbench.analysis.statistics import success_interval
 from dtbench.analysis.table import DASH, Cell, Column, Table, hole, number_cell
+from dtbench.errors import abridged
 from dtbench.ledger import TrialRecord, Unfinished
 from dtbench.spec import EPSILON
 
@@ -28,7 +29,6 @@ INTERVAL_RULE = (
 
 # Long lists inside a data recipe are drawn, not printed.
 _DRAWN = ("walk_steps_to_goal", "shortest_steps", "edges", "policy_returns")
-_LISTED = 8  # entries of a list that are printed whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,14 +290,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(_ends(value))
-
-
-def _ends(value: Any) -> Any:
-    """A long list by its length and ends."""
-    if isinstance(value, list) and len(value) > _LISTED:
-        return [value[0], f"... {len(value)} in all ...", value[-1]]
-    return value
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(abridged(value))
 
 
 def _by_task(values: Mapping[str, set[str]]) -> str:

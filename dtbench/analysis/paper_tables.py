@@ -271,11 +271,7 @@ def _notes(grid: _Grid, found: Ran) -> Iterator[str]:
     absent = [headings[column] for column in grid.columns if not column[1]]
     if absent:
         yield f"No contender of the suite stands for {', '.join(absent)}."
-    again = {
-        place.task for table, place in grid.printed if place.task and table.data_note(_here(found, place.task).source)
-    }
-    if again:
-        yield f"Data re-recorded with D4RL's policy: {', '.join(sorted(again))}."
+    yield from dict.fromkeys(filter(None, (table.rerecorded_note(found.circumstances) for table in grid.references)))
     yield from dict.fromkeys(table.note for table in grid.references if table.note)
     if said := spread_note([place.number for _, place in grid.printed]):
         yield said

@@ -26,12 +26,12 @@ _SOURCES = {
     "d4rl": "D4RL data",
     "d4rl-excerpt": "an excerpt of D4RL's data",
     "re-recorded": "data re-recorded with D4RL's policy",
+    "re-recorded-part": "a part of a set re-recorded with D4RL's policy",
     "dqn-replay": "DQN-replay data",
 }
 
 # Data that the same policies recorded in the same physics: other episodes of the same distribution.
 _AS_GOOD_AS = {"d4rl": "re-recorded"}
-_RERECORDED = "re-recorded with D4RL's policy"
 
 _COLUMNS = (
     "table",
@@ -137,10 +137,12 @@ class PublishedTable:
         reasons = (*apart, *stated, theirs, nans, f"{_seeds(diverged)} diverged" if diverged else "")
         return "; ".join(reason for reason in dict.fromkeys(reasons) if reason)
 
-    def data_note(self, source: str) -> str:
-        """What must be said of our data beside these numbers although it may be compared; empty where nothing."""
-        as_good = _AS_GOOD_AS.get(self.data)
-        return f"data {_RERECORDED}" if as_good and as_good in source.split(", ") else ""
+    def rerecorded_note(self, circumstances: Mapping[str, Circumstances]) -> str:
+        """Which of our data, by task, are D4RL's sets recorded again; empty where none that may be compared are."""
+        again = _AS_GOOD_AS.get(self.data, "")
+        sources = {task: circumstances.get(task, Circumstances()).source.split(", ") for task in self.tasks}
+        tasks = [task for task, names in sources.items() if again in names]
+        return f"Data re-recorded with D4RL's policy: {', '.join(tasks)}." if tasks else ""
 
     def _other_data(self, source: str) -> str:
         as_good = (self.data, _AS_GOOD_AS.get(self.data))

@@ -115,7 +115,6 @@ def comparison_table(
 ) -> Table:
     """Ours beside one table of a paper, a row for each task and contender; `circumstances` are those of each task."""
     rows = []
-    again = [task for task in published.tasks if published.data_note(circumstances.get(task, Circumstances()).source)]
     for task, contender in itertools.product(published.tasks, published.contenders):
         cell = (task, contender)
         ours, theirs = estimates.get(cell), published.numbers.get(cell)
@@ -130,7 +129,7 @@ def comparison_table(
     notes = tuple(
         note
         for note in (
-            f"Data re-recorded with D4RL's policy: {', '.join(again)}." if again else "",
+            published.rerecorded_note(circumstances),
             published.note,
             spread_note(published.numbers.values()),
             *_number_notes(published),
@@ -154,12 +153,12 @@ def side_by_side_table(
     for task, contender in cells:
         ours, here = estimates.get((task, contender)), circumstances.get(task, Circumstances())
         text = score_text(ours, missing.get((task, contender), 0), 0)
-        told = Cell(
+        mean = Cell(
             text, ours.mean if ours else None, kind="" if ours else "hole", link=links.get((task, contender), "")
         )
         printed = [table.numbers.get((task, contender)) for table in references]
         theirs = [Cell(number.printed, number.mean) if number else hole() for number in printed]
-        rows.append((Cell(task), Cell(contender), Cell(here.source or DASH), told, *theirs))
+        rows.append((Cell(task), Cell(contender), Cell(here.source or DASH), mean, *theirs))
     columns = [Column("Task"), Column("Contender"), Column("Data"), Column("Ours", number=True)]
     columns += [Column(table.title, number=True) for table in references]
     notes = [

@@ -64,7 +64,7 @@ def open_or_make(name: str, make: Callable[[], TrajectoryDataset]) -> Trajectory
     """Open the dataset `name`, or make it and keep it first. Concurrent makers agree on one winner."""
     folder = root() / _safe(name)
     if not (folder / "meta.json").exists():
-        if _READING_ONLY.get():
+        if is_reading_only():
             raise MissingDataset(f"no dataset in {folder}, and none is made while datasets are only listed.")
         with _one_maker(folder):
             if not (folder / "meta.json").exists():
@@ -99,6 +99,11 @@ def reading_only() -> Iterator[None]:
         yield
     finally:
         _READING_ONLY.reset(token)
+
+
+def is_reading_only() -> bool:
+    """Whether nothing may be made now, see `reading_only`."""
+    return _READING_ONLY.get()
 
 
 def save(dataset: TrajectoryDataset, folder: Path) -> None:

@@ -18,13 +18,16 @@ from dtbench.data.hdf5 import check_room, numeric_column, own_value
 from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.domains.d4rl import files
 from dtbench.domains.d4rl.behavior import BehaviorPolicy
+from dtbench.domains.d4rl.generated import default_steps
 from dtbench.domains.d4rl.recording import Share, mean_return, record
 from dtbench.domains.d4rl.replay import verify_file
 from dtbench.domains.d4rl.robots import Physics, Robot
 from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
 
 NAME = "re-recorded"
+PART = "re-recorded-part"  # the source of data of fewer steps than D4RL's set, or of other physics
 SEED = 0
+_WHOLE = 0.99  # of the steps of D4RL's set, from which a recording counts as the set
 RECIPE = 1  # raise it when equal arguments begin to give other data
 # The kinds that single policies played, and in what order; None plays uniformly at random. What SAC's replay buffer
 # held cannot be recorded again: D4RL published no policies of its training.
@@ -120,8 +123,9 @@ def check_kind(robot: Robot, kind: str) -> None:
 def policies_of(robot: Robot, kind: str) -> dict[str, BehaviorPolicy | None]:
     """The policies that play this kind, by the dataset that each is of; "uniform" is None.
 
-    A policy is the one that was kept, or that of D4RL's own file where it is on this machine. Raises MissingDataset
-    where there is neither, InvalidValue for kinds that nothing can record again.
+    A policy is the one that was kept; that of D4RL's own file is read and kept first where the file is on this machine
+    (not while datasets are only listed). Raises MissingDataset where there is neither, InvalidValue for kinds that
+    nothing can record again.
     """
     check_kind(robot, kind)
     return dict(_policy(robot, played) for played in PLAYED_BY[kind])
@@ -137,7 +141,8 @@ def load(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Phys
 def is_stored(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl") -> bool:
     """Whether it has been recorded already."""
     try:
-        policies = policies_of(robot, kind)
+        with store.reading_only():
+            policies = policies_of(robot, kind)
     except (MissingDataset, InvalidDataset, InvalidValue):
         return False
     name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
@@ -157,7 +162,7 @@ def make(
     made = record(robot, [Share(policy) for policy in policies.values()], steps=steps, seed=seed, physics=physics)
     return made.with_info(
         {
-            "source": NAME,
+            "source": NAME if is_whole(robot, kind, steps=steps, physics=physics) else PART,
             "kind": kind,
             "dataset": f"{robot.name}-{kind}-v2",
             "policies": list(policies),
@@ -168,6 +173,11 @@ def make(
             "recipe": RECIPE,
         }
     )
+
+
+def is_whole(robot: Robot, kind: str, *, steps: int, physics: Physics) -> bool:
+    """Whether published numbers on D4RL's set may stand beside such data: as many steps, in D4RL's physics."""
+    return physics == "d4rl" and steps >= _WHOLE * default_steps(robot, kind)
 
 
 def _returns(robot: Robot, name: str, policy: BehaviorPolicy, steps: int) -> dict[str, Any]:
@@ -184,8 +194,10 @@ def _policy(robot: Robot, kind: str | None) -> tuple[str, BehaviorPolicy | None]
     if policy_path(name).exists():
         return name, _kept(name)
     official = files.find_file(name)
-    if official is not None:
-        return name, read_policy(official, robot)
+    if official is not None and not store.is_reading_only():
+        policy = read_policy(official, robot)
+        keep_policy(name, policy)
+        return name, policy
     raise MissingDataset(
         f"no policy of {name} is kept in {policy_path(name).parent}, and its file is not here. Read it from D4RL's "
         f"file or an excerpt of it: dtbench data rerecord {name} --from FILE."

@@ -14,10 +14,9 @@ from dtbench.domains.d4rl.infos import disagreements, installed_infos
 from dtbench.domains.d4rl.locomotion import WALKERS
 from dtbench.domains.d4rl.replay import verify_dataset, verify_file
 from dtbench.domains.d4rl.robots import ROBOTS, Robot, robot_named
-from dtbench.errors import InvalidDataset, MissingDataset
+from dtbench.errors import InvalidDataset, MissingDataset, abridged
 
 FEW_ERRORS = 3.0  # standard errors that a mean may be off
-FEW_POLICIES = 8  # that are listed by name
 NOT_D4RL = "made by dtbench with behaviour policies of its own: this is NOT D4RL's data, nor comparable as if it were"
 
 
@@ -41,12 +40,12 @@ def findings(dataset: TrajectoryDataset, *, remake: bool = False, file: Path | N
         yield _file(dataset, file)
         yield from _statistics(dataset)
         yield _package()
-    elif source == rerecorded.NAME:
+    elif source in (rerecorded.NAME, rerecorded.PART):
         yield from rerecorded_statistics(dataset)
     elif source == "generated" and robot is not None:
         yield Finding(True, NOT_D4RL)
         yield from _recipe(dataset)
-    if remake and source in (rerecorded.NAME, "generated") and robot is not None:
+    if remake and source in (rerecorded.NAME, rerecorded.PART, "generated") and robot is not None:
         yield _remade(dataset)
     if robot in WALKERS and not dataset.info.get("delayed"):
         yield from _physics(dataset, robot_named(robot), file)
@@ -149,8 +148,8 @@ def _recipe(dataset: TrajectoryDataset) -> Iterator[Finding]:
     recipe = str(info.get("recipe"))
     there = recipe in generated.recipes_of(robot)
     shares = generated.policy_shares(robot, str(info.get("kind")), recipe) if there else []
-    few = ", ".join(policies) if len(policies) <= FEW_POLICIES else f"{len(policies)}, {policies[0]} to {policies[-1]}"
-    yield Finding(policies == [name or "uniform" for name, _ in shares], f"behaviour policies: {few}")
+    played = [name or "uniform" for name, _ in shares]
+    yield Finding(policies == played, f"behaviour policies: {', '.join(map(str, abridged(policies)))}")
     same = there and info.get("recipe_version") == generated.RECIPES[recipe]
     told = f"recipe {recipe} {info.get('recipe_version', '')}".strip()
     yield Finding(same, f"{told}, seed {info.get('seed')}, physics {info.get('physics')}")
@@ -160,7 +159,7 @@ def _remade(dataset: TrajectoryDataset) -> Finding:
     info = dataset.info
     robot, kind = robot_named(str(info["robot"])), str(info["kind"])
     made: dict[str, Any] = {"steps": int(info["asked_steps"]), "seed": int(info["seed"]), "physics": info["physics"]}
-    if info["source"] == rerecorded.NAME:
+    if info["source"] != "generated":
         again = rerecorded.make(robot, kind, rerecorded.policies_of(robot, kind), **made)
     else:
         again = generated.make_generated(robot, kind, recipe=str(info["recipe"]), **made)
