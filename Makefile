@@ -7,7 +7,7 @@ PEERS := .venv-peers
 RLIABLE := .venv-rliable
 S3 := .venv-s3
 
-.PHONY: install demo test test-all check lint format wheel peers rliable s3 cluster chaos d4rl docs system report bench guard clean
+.PHONY: install demo test test-extended test-all check lint format wheel peers rliable s3 cluster chaos d4rl docs system report bench guard clean
 
 ## Train DT, BC and CQL on Key-to-Door, Hopper and Pong through Ray Tune, on data made here: asks no server for anything
 ## but the packages. Prints a table and the path of the report.
@@ -16,15 +16,17 @@ demo: $(INSTALLED)
 	$(DEMO) run --suite demo --source generated --results demo/results
 	$(DEMO) report --suite demo --results demo/results --out demo/report
 
-## The tests; they need no GPU and no network. `make test-all` runs those too that take minutes or start a Ray. Those that
-## need d3rlpy, rliable, an S3 server, Chromium or LaTeX run where `make peers`, `make rliable`, `make s3` or `make system`
-## has put it. JOBS processes share them: tests/conftest.py says which.
+## The tests; they need no GPU and no network. `make test-extended` runs those that take minutes or start a Ray,
+## `make test-all` both. Those that need d3rlpy, rliable, an S3 server, Chromium or LaTeX run where `make peers`,
+## `make rliable`, `make s3` or `make system` has put it. JOBS processes share them: tests/conftest.py says which.
 JOBS ?= 2
-test test-all: $(INSTALLED)
+TESTS_test-extended := -m 'extended and not cluster'
+TESTS_test-all := -m 'not cluster'
+test test-extended test-all: $(INSTALLED)
 	$(if $(wildcard $(PEERS)/.installed),DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python) \
 	$(if $(wildcard $(RLIABLE)/.installed),DTBENCH_RLIABLE_PYTHON=$(CURDIR)/$(RLIABLE)/bin/python) \
 	$(if $(wildcard $(S3)/.installed),DTBENCH_MOTO_SERVER=$(CURDIR)/$(S3)/bin/moto_server) \
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(if $(filter test-all,$@),-m 'not cluster')
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(TESTS_$@)
 
 install: $(INSTALLED)
 
