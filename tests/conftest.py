@@ -19,8 +19,8 @@ os.environ["DTBENCH_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 DEALT_OUT = ("test_baselines", "test_benchmarks", "test_cli", "test_docs", "test_learning", "test_resume")
-# What takes long: whole reports, a browser, servers, many processes. `make test-extended` runs it, and CI where there is
-# time.
+# What takes long: whole reports, a browser, servers, many processes. `make test-extended` runs it, and CI where time
+# is left.
 EXTENDED = (
     "test_benchmarks",
     "test_cli_report",
