@@ -2,7 +2,7 @@
 
     python benchmarks/atari_memory.py --steps 500000 --out memory.json
 
-The frames are random bytes, stored by `dtbench.data.store` in a folder that is removed again. Two learners of the
+The frames are random bytes, stored by `dtbench.data.cache` in a folder that is removed again. Two learners of the
 suite `atari` with its preset `cpu` update, each in a process of its own. Linux only: sizes are read from /proc. It
 counts the pages of the mapped file that a process has touched as resident; RssAnon are those that it alone holds.
 """
@@ -22,10 +22,10 @@ from machine import report, surroundings
 from made_data import pong_shaped
 
 from dtbench import TrajectoryDataset
-from dtbench.data import store
-from dtbench.domains.atari.games import OBSERVATIONS
+from dtbench.data import cache
+from dtbench.domains.atari.env import OBSERVATIONS
 from dtbench.registry import make_algorithm
-from dtbench.suite import contender_on, load_suite
+from dtbench.suite.planning import contender_on, load_suite
 
 TASK, SUITE, PRESET, CONTENDERS = "atari:pong", "atari", "cpu", ("DT", "QR-DQN")
 SEED = 0
@@ -61,7 +61,7 @@ def store_random_play(folder: Path, *, steps: int, scratch: Path) -> None:
     """Store random frames, actions and rewards; the frames are never whole in memory."""
     path = scratch / "frames.bin"
     frames = random_frames(path, steps=steps, rng=np.random.default_rng(SEED))
-    store.save(pong_shaped(steps, seed=SEED, frames=frames), folder)
+    cache.save(pong_shaped(steps, seed=SEED, frames=frames), folder)
     path.unlink()
 
 
@@ -85,7 +85,7 @@ def in_own_process(contender: str, stored: Path, *, updates: int) -> dict[str, A
 def trained(contender: str, stored: Path, *, updates: int) -> dict[str, Any]:
     """Begin the suite's contender on the stored data and update it; give bytes after the imports, and at most."""
     before = memory()
-    dataset: TrajectoryDataset = store.load(stored)
+    dataset: TrajectoryDataset = cache.load(stored)
     settled = contender_on(load_suite(SUITE, preset=PRESET).contenders[contender], TASK)
     algorithm = make_algorithm(settled.algorithm, settled.hyperparameters)
     learner = algorithm.learner(dataset, seed=SEED, device=torch.device("cpu"))

@@ -21,10 +21,10 @@ from machine import report, surroundings
 
 from dtbench import Episodes, Evaluator, TrajectoryDataset
 from dtbench.algorithm import Learner
-from dtbench.domains.atari.console import MAX_FRAMES, PROTOCOLS
-from dtbench.domains.atari.recording import record
+from dtbench.domains.atari.emulator import MAX_FRAMES, PROTOCOLS
+from dtbench.domains.atari.generation import record
 from dtbench.registry import make_algorithm, make_task
-from dtbench.suite import contender_on, load_suite
+from dtbench.suite.planning import contender_on, load_suite
 from dtbench.task import Task
 
 TASK, SUITE, PRESET, CONTENDER = "atari:pong", "atari", "cpu", "DT"

@@ -20,7 +20,7 @@ from made_data import hopper_shaped
 
 from dtbench import Evaluator
 from dtbench.registry import make_algorithm, make_task
-from dtbench.suite import contender_on, load_suite
+from dtbench.suite.planning import contender_on, load_suite
 
 SPEED_GOAL, SHARE_GOAL = 10.0, 0.4
 MATRIX = 8192

@@ -80,7 +80,7 @@ def measure(sides: dict[str, Ask], chosen: argparse.Namespace) -> list[dict[str,
 
 def contenders() -> list[str]:
     """Those of the suite; its random player learns nothing, and is left out."""
-    from dtbench.suite import load_suite
+    from dtbench.suite.planning import load_suite
 
     return [name for name, one in load_suite(SUITE, preset=PRESET).contenders.items() if one.budget]
 
@@ -113,7 +113,7 @@ def serve(checkout: str) -> None:
     """Answer with the seconds and the last score of every trial asked for; only what both codes have is used."""
     os.chdir(checkout)  # the suite of this code, not of the folder that it was called from
     import dtbench
-    from dtbench.suite import load_suite, trial_specs
+    from dtbench.suite.planning import load_suite, trial_specs
     from dtbench.trial import run_trial
 
     out = os.fdopen(os.dup(1), "w", buffering=1)

@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.machine import report, surroundings
 from dtbench.analysis.archive import read_archive, write_archive
-from dtbench.analysis.report import write_report
-from dtbench.analysis.scores import collect
-from dtbench.ledger import Ledger
-from tests import holed_ledger
+from dtbench.analysis.page.build import write_report
+from dtbench.analysis.results import collect
+from dtbench.ledger.store import Ledger
+from tests.support import holed_ledger
 
 
 def main() -> None:

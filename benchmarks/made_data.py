@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench import TrajectoryDataset, make_dataset
-from dtbench.domains.atari.games import OBSERVATIONS, STACK
+from dtbench.domains.atari.env import OBSERVATIONS, STACK
 
 OBSERVED, ACTED = 11, 3  # numbers of an observation and of an action of Hopper's
 EPISODES = (300, 1000)  # shortest and longest; Hopper's medium data: 457 on average, 1000 at most

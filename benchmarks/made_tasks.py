@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dtbench import Task
-from dtbench.data import store
+from dtbench.data import cache
 from dtbench.registry import make_task
 
 
@@ -19,4 +19,4 @@ def pong(*, stored: str, max_frames: int = 4000) -> Task:
 
 
 def _on(task: Task, stored: str) -> Task:
-    return replace(task, sources=(), load_dataset=lambda: store.load(Path(stored)))
+    return replace(task, sources=(), load_dataset=lambda: cache.load(Path(stored)))

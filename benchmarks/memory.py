@@ -24,9 +24,9 @@ from contest import options, ready, say
 from machine import peak_resident, report, surroundings
 from made_data import hopper_shaped
 
-from dtbench.data import store
-from dtbench.spec import EvaluationSpec, TrialSpec
-from dtbench.suite import contender_on, load_suite, resolved_hyperparameters
+from dtbench.data import cache
+from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
+from dtbench.suite.planning import contender_on, load_suite, resolved_hyperparameters
 from dtbench.trial import run_trial
 
 TASKS = Path(__file__).with_name("made_tasks.py")
@@ -81,7 +81,7 @@ def gym(folder: Path, chosen: argparse.Namespace) -> tuple[list[dict[str, Any]],
     """Four trials at once against one, the suite `d4rl` with its preset `paper`."""
     steps = 2000 if chosen.quick else GYM_STEPS
     stored = folder / "stored"
-    store.save(hopper_shaped(steps), stored)
+    cache.save(hopper_shaped(steps), stored)
     figures = []
     details: dict[str, Any] = {"steps": steps}
     for label, names in chosen.together.items():
@@ -122,7 +122,7 @@ def spec_of(
         task=f"{TASKS}:{game}",
         task_version=1,
         task_options={"stored": str(stored)},
-        dataset_digest=store.load(stored).digest,
+        dataset_digest=cache.load(stored).digest,
         dataset_source="auto",
         algorithm=settled.algorithm,
         algorithm_version="1",

@@ -24,8 +24,8 @@ from peer_networks import TransformersLayout
 from dtbench import Evaluator
 from dtbench.decision_transformer import DecisionTransformer
 from dtbench.decision_transformer.network import load_transformers_weights
-from dtbench.domains.d4rl.games import RobotGames
-from dtbench.domains.d4rl.robots import ROBOTS
+from dtbench.domains.d4rl.env import RobotGames
+from dtbench.domains.d4rl.env_specs import ROBOTS
 
 HOPPER = {"width": 128, "layers": 3, "heads": 1}  # Chen et al. (2021), Table 9
 TINY = {"width": 16, "layers": 2, "heads": 1}

@@ -26,9 +26,9 @@ from machine import peak_resident, report, surroundings
 from made_data import hopper_shaped
 
 from dtbench import Evaluator, TransitionSampler, WindowSampler, generator
-from dtbench.data import store
+from dtbench.data import cache
 from dtbench.registry import make_algorithm, make_task
-from dtbench.suite import contender_on, load_suite
+from dtbench.suite.planning import contender_on, load_suite
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -85,7 +85,7 @@ def main() -> None:
 def measure(axis: str, size: int, folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     """The median of `rounds` processes that measure one point: its size, seconds by work, and megabytes."""
     if axis == "dataset":
-        store.save(hopper_shaped(size), folder / str(size))
+        cache.save(hopper_shaped(size), folder / str(size))
     found = []
     for _ in range(chosen.rounds):
         quick = ["--quick"] if chosen.quick else []
@@ -162,7 +162,7 @@ def draws(size: int, folder: Path, quick: bool) -> dict[str, float]:
     """Both samplers on stored, mapped data."""
 
     def opened() -> tuple[TransitionSampler, WindowSampler]:
-        data = store.load(folder / str(size))
+        data = cache.load(folder / str(size))
         return (
             TransitionSampler(data, batch_size=256, rng=generator(0), device=CPU),
             WindowSampler(data, context=20, batch_size=64, rng=generator(0), device=CPU),
@@ -183,11 +183,11 @@ def trials(count: int, folder: Path, quick: bool) -> dict[str, float]:
     """A ledger of so many finished trials, two tasks and two contenders, all others seeds."""
     sys.path.insert(0, str(ROOT))
     from dtbench.analysis.archive import read_archive, write_archive
-    from dtbench.analysis.report import write_report
-    from dtbench.analysis.scores import collect
-    from dtbench.ledger import Ledger
-    from dtbench.spec import TrialSpec
-    from tests.tiny_ledger import SCORES, tiny_ledger
+    from dtbench.analysis.page.build import write_report
+    from dtbench.analysis.results import collect
+    from dtbench.ledger.store import Ledger
+    from dtbench.ledger.trial_spec import TrialSpec
+    from tests.support.tiny_ledger import SCORES, tiny_ledger
 
     home = folder / str(count)
     rng = np.random.default_rng(0)

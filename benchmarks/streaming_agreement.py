@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from dtbench import Episodes, Evaluator
 from dtbench.evaluation import action_mode
+from dtbench.ledger.trial_spec import TrialSpec
 from dtbench.registry import make_algorithm, make_task
-from dtbench.spec import TrialSpec
-from dtbench.suite import load_suite, narrow, trial_specs
+from dtbench.suite.planning import load_suite, narrow, trial_specs
 from dtbench.trial import evaluation_seeds, run_trial
 
 RESAMPLES = 10_000

@@ -22,10 +22,10 @@ from typing import Any
 
 from machine import report, surroundings
 
-from dtbench.cluster import ray_started
-from dtbench.execution import run_with_ray
-from dtbench.spec import TrialSpec
-from dtbench.suite import load_suite, trial_specs
+from dtbench.execution.cluster import ray_started
+from dtbench.execution.ray_driver import run_with_ray
+from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.suite.planning import load_suite, trial_specs
 from dtbench.trial import run_trial
 
 SUITE, TASK, WORK, IDLE = "key-to-door", "key-to-door-1k", "DT", "Random"

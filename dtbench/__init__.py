@@ -7,17 +7,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dtbench.algorithm import Algorithm, CachingLearner, DiscreteLearner, History, Learner, Metrics, Rollout
-    from dtbench.cluster import ray_started
-    from dtbench.data.images import ImageScale, image_scale, is_image
+    from dtbench.data.cache import data_root
+    from dtbench.data.dataset import TrajectoryDataset, make_dataset, moments
+    from dtbench.data.randomness import TorchStream, generator
     from dtbench.data.sampling import Transitions, TransitionSampler, Windows, WindowSampler
-    from dtbench.data.store import data_root
-    from dtbench.data.trajectories import TrajectoryDataset, make_dataset, moments
+    from dtbench.decision_transformer.kv_cache import GamesHeld, TransformerCache, next_beginning
     from dtbench.decision_transformer.model import CausalTransformer
-    from dtbench.decision_transformer.rollout import GamesHeld, TransformerCache, next_beginning
     from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
     from dtbench.evaluation import Episodes, Evaluator
-    from dtbench.layers import Dropout, Linear, Perceptron, feed_forward, is_faster
-    from dtbench.randomness import TorchStream, generator
+    from dtbench.execution.cluster import ray_started
+    from dtbench.nn import Dropout, ImageScale, Linear, Perceptron, feed_forward, image_scale, is_faster, is_image
     from dtbench.task import Task, normalize
 
 # Looked up at first use: `dtbench --help` must not wait for torch.
@@ -26,39 +25,39 @@ _HOMES = {
     "CachingLearner": "algorithm",
     "CausalTransformer": "decision_transformer.model",
     "DiscreteLearner": "algorithm",
-    "Dropout": "layers",
+    "Dropout": "nn",
     "DtbenchError": "errors",
     "Episodes": "evaluation",
     "Evaluator": "evaluation",
-    "GamesHeld": "decision_transformer.rollout",
+    "GamesHeld": "decision_transformer.kv_cache",
     "History": "algorithm",
-    "ImageScale": "data.images",
+    "ImageScale": "nn",
     "IncompatibleTask": "errors",
     "InvalidValue": "errors",
     "Learner": "algorithm",
-    "Linear": "layers",
+    "Linear": "nn",
     "Metrics": "algorithm",
-    "Perceptron": "layers",
+    "Perceptron": "nn",
     "Rollout": "algorithm",
     "Task": "task",
-    "TorchStream": "randomness",
-    "TrajectoryDataset": "data.trajectories",
-    "TransformerCache": "decision_transformer.rollout",
+    "TorchStream": "data.randomness",
+    "TrajectoryDataset": "data.dataset",
+    "TransformerCache": "decision_transformer.kv_cache",
     "TransitionSampler": "data.sampling",
     "Transitions": "data.sampling",
     "WindowSampler": "data.sampling",
     "Windows": "data.sampling",
-    "data_root": "data.store",
-    "feed_forward": "layers",
-    "generator": "randomness",
-    "image_scale": "data.images",
-    "is_faster": "layers",
-    "is_image": "data.images",
-    "make_dataset": "data.trajectories",
-    "moments": "data.trajectories",
-    "next_beginning": "decision_transformer.rollout",
+    "data_root": "data.cache",
+    "feed_forward": "nn",
+    "generator": "data.randomness",
+    "image_scale": "nn",
+    "is_faster": "nn",
+    "is_image": "nn",
+    "make_dataset": "data.dataset",
+    "moments": "data.dataset",
+    "next_beginning": "decision_transformer.kv_cache",
     "normalize": "task",
-    "ray_started": "cluster",
+    "ray_started": "execution.cluster",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data.dataset import TrajectoryDataset
 
 Metrics: TypeAlias = Mapping[str, Tensor | float]
 """Named scalars of one gradient step; tensors are converted only when they are logged."""

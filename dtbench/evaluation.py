@@ -13,18 +13,10 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtbench.algorithm import (
-    CachingLearner,
-    DiscreteLearner,
-    Encoder,
-    EncodingLearner,
-    History,
-    Learner,
-    Rollout,
-)
+from dtbench.algorithm import CachingLearner, DiscreteLearner, Encoder, EncodingLearner, History, Learner, Rollout
+from dtbench.data.randomness import generator
 from dtbench.errors import IncompatibleTask, UnknownName
-from dtbench.randomness import generator
-from dtbench.spec import EPSILON, ActionMode
+from dtbench.ledger.trial_spec import EPSILON, ActionMode
 
 CPU = torch.device("cpu")
 MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]

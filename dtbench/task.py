@@ -9,7 +9,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from dtbench.algorithm import Learner
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.errors import IncompatibleTask, InvalidValue, MissingDataset, UnknownName
 from dtbench.evaluation import Episodes, TargetUnits
 
@@ -72,6 +72,17 @@ class Task:
     def targets(self, dataset: TrajectoryDataset) -> TargetReturns:
         """What a return-conditioned policy that learned from this data is asked for, in `target_units`."""
         return self.target_returns if self.targets_of is None else self.targets_of(dataset)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is recorded of the task beside each result, as plain JSON."""
+        return {
+            "name": self.name,
+            "domain": self.domain,
+            "version": self.version,
+            "description": self.description,
+            "score_name": self.score_name,
+            **({"target_units": self.target_units.name} if self.target_units else {}),
+        }
 
     def tuning_seeds(self, episodes: int) -> list[int]:
         """Seeds of the episodes that a search for hyperparameters plays: none of those that are reported on.

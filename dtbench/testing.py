@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dtbench import registry
 from dtbench.algorithm import Algorithm, CachingLearner, DiscreteLearner, EncodingLearner, History, Learner
-from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+from dtbench.data.dataset import TrajectoryDataset, make_dataset
+from dtbench.data.randomness import generator
 from dtbench.errors import IncompatibleTask, InvalidAlgorithm
-from dtbench.randomness import generator
 from dtbench.trial import check_learner
 
 STEPS = 3

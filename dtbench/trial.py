@@ -15,14 +15,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dtbench import processes, registry
+from dtbench import registry
 from dtbench.algorithm import Learner, Metrics
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.errors import InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
 from dtbench.evaluation import Episodes, Evaluator, action_mode
-from dtbench.ledger import Ledger, write_bytes, write_frame, write_json, write_lines
-from dtbench.provenance import provenance
-from dtbench.spec import TrialSpec
+from dtbench.ledger import lock
+from dtbench.ledger.provenance import provenance
+from dtbench.ledger.store import Ledger, write_bytes, write_frame, write_json, write_lines
+from dtbench.ledger.trial_spec import TrialSpec
 from dtbench.task import Task
 
 LOG_POINTS = 200  # lines of metrics a trial keeps
@@ -144,7 +145,7 @@ class _Attempt:
 
     def __init__(self, folder: Path) -> None:
         self.path, self.step = folder / "running.json", 0
-        self.facts: dict[str, Any] = processes.this_process()
+        self.facts: dict[str, Any] = lock.this_process()
 
     def begin(self, step: int) -> None:
         self.facts["from_step"] = step
@@ -288,7 +289,9 @@ class _Trial:
         write_lines(self.folder / "metrics.jsonl", progress.metrics)
         if not self.resumable or not (self.folder / "checkpoint.pt").exists():
             self._save()
-        write_json(self.folder / "provenance.json", provenance(self.task, self.dataset, self.device, self.started))
+        write_json(
+            self.folder / "provenance.json", provenance(self.task.facts(), self.dataset, self.device, self.started)
+        )
         if inspection := self.task.inspect(self.learner, self.dataset) if self.task.inspect else None:
             write_json(self.folder / "inspection.json", inspection)
         result = {

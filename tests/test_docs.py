@@ -23,11 +23,11 @@ import yaml
 from typer.testing import CliRunner
 
 from dtbench import registry
-from dtbench.analysis.scores import COLUMNS
-from dtbench.cli import app
+from dtbench.analysis.results import COLUMNS
+from dtbench.cli.run import app
 from dtbench.errors import DtbenchError
-from dtbench.suite_document import suite_names
-from dtbench.trial_folders import FILES
+from dtbench.ledger.store import FILES
+from dtbench.suite.loading import suite_names
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dtbench.ledger import Ledger
-from dtbench.suite import load_suite, narrow, trial_specs
+from dtbench.ledger.store import Ledger
+from dtbench.suite.planning import load_suite, narrow, trial_specs
 from dtbench.trial import run_trial
 
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dtbench.analysis.archive import write_archive
-from dtbench.cli import main
+from dtbench.cli.run import main
 from tests.fuzz.files import toy_dataset
-from tests.tiny_ledger import tiny_ledger
+from tests.support.tiny_ledger import tiny_ledger
 
 SUITE = (
     "tasks: [key-to-door-1k]\nseeds: [0]\nevaluation: {episodes: 2}\n"
@@ -413,11 +413,11 @@ def test_a_ledger_with(refused: Callable[..., str], tmp_path: Path, file: str, c
 
 
 def test_a_store_whose_files_were_changed(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from dtbench.data import store
+    from dtbench.data import cache
 
     monkeypatch.setenv("DTBENCH_DATA", str(Path("store").absolute()))
-    store.save(toy_dataset(), store.root() / "key-to-door-1k-seed0")
-    (store.root() / "key-to-door-1k-seed0" / "rewards.npy").write_bytes(b"PK\x03\x04")
+    cache.save(toy_dataset(), cache.root() / "key-to-door-1k-seed0")
+    (cache.root() / "key-to-door-1k-seed0" / "rewards.npy").write_bytes(b"PK\x03\x04")
     assert "Delete that folder" in refused("data", "show", "key-to-door-1k")
 
 

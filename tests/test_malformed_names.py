@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from dtbench.analysis.archive import write_archive
-from dtbench.analysis.report import build_report, write_report
-from dtbench.data import store
-from dtbench.data.minari_sets import check_id, is_local
+from dtbench.analysis.page.build import build_report, write_report
+from dtbench.data import cache
+from dtbench.data.minari import check_id, is_local
 from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName
-from dtbench.ledger import Ledger
-from dtbench.shipped import find
-from dtbench.suite import load_suite, resolved_document, trial_specs
-from tests.tiny_ledger import spec_of, tiny_ledger
+from dtbench.ledger.store import Ledger
+from dtbench.suite.package_data import find
+from dtbench.suite.planning import load_suite, resolved_document, trial_specs
+from tests.support.tiny_ledger import spec_of, tiny_ledger
 
 NAMES = (
     *(
@@ -122,8 +122,8 @@ def test_a_published_table_is_one_of_its_folder(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", "a\\b", "..", "x\x00y"])
 def test_the_store_makes_one_folder_of_any_name(name: str) -> None:
-    folder = store.root() / store._safe(f"prefix-{name}")
-    assert folder.parent == store.root()
+    folder = cache.root() / cache._safe(f"prefix-{name}")
+    assert folder.parent == cache.root()
     assert "\x00" not in str(folder)
 
 

@@ -84,7 +84,7 @@ def test_a_file_and_a_package_appear_in_scores_and_report(tmp_path: Path, site: 
     environment = os.environ | {"PYTHONPATH": str(site)}
 
     def dtbench(*arguments: str) -> str:
-        command = [sys.executable, "-c", "from dtbench.cli import main; main()", *arguments]
+        command = [sys.executable, "-c", "from dtbench.cli.run import main; main()", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout

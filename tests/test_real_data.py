@@ -16,15 +16,15 @@ from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from dtbench import Evaluator, TrajectoryDataset, registry
-from dtbench.cli import app
-from dtbench.data.hdf5 import read_d4rl
-from dtbench.domains.atari.console import PROTOCOLS
+from dtbench.cli.run import app
+from dtbench.data.d4rl_hdf5 import read_d4rl
 from dtbench.domains.atari.dqn_replay import load_shards
-from dtbench.domains.atari.games import AtariGames
+from dtbench.domains.atari.emulator import PROTOCOLS
+from dtbench.domains.atari.env import AtariGames
 from dtbench.domains.d4rl import files, rerecorded
-from dtbench.domains.d4rl.recording import Share, record
+from dtbench.domains.d4rl.env_specs import ROBOTS
+from dtbench.domains.d4rl.generation import Share, record
 from dtbench.domains.d4rl.replay import verify_file
-from dtbench.domains.d4rl.robots import ROBOTS
 from dtbench.errors import InvalidDataset
 
 FOLDER = Path(os.environ.get("DTBENCH_REAL_DATA") or "/nonexistent")

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from dtbench import trial
-from dtbench.analysis.scores import collect, write_scores
+from dtbench.analysis.results import collect, write_scores
 from dtbench.domains.key_to_door.tasks import key_to_door
 from dtbench.errors import LedgerError
-from dtbench.ledger import Ledger
-from dtbench.spec import EvaluationSpec, TrialSpec
-from dtbench.suite import load_suite, resolved_document, trial_specs
+from dtbench.ledger.store import Ledger
+from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
+from dtbench.suite.planning import load_suite, resolved_document, trial_specs
 from dtbench.trial import run_trial
 
 SUITE = {
@@ -87,7 +87,7 @@ def test_an_interrupted_trial_equals_an_undisturbed_one(tmp_path: Path, monkeypa
 KILLED = """
 import sys, json, pathlib
 from dtbench import trial
-from dtbench.spec import EvaluationSpec, TrialSpec
+from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
 trial.CHECKPOINT_SECONDS = 0.0
 spec = TrialSpec.from_json(json.loads(pathlib.Path(sys.argv[1]).read_text()))
 trial.run_trial(spec, pathlib.Path(sys.argv[2]), lambda step, score: print(step, flush=True))

@@ -18,15 +18,15 @@ from typer.main import get_command
 
 from dtbench import registry
 from dtbench.analysis import archive
-from dtbench.analysis.scores import COLUMNS
-from dtbench.cli import app
+from dtbench.analysis.results import COLUMNS
+from dtbench.cli.run import app
 from dtbench.domains.atari.tasks import atari_task
 from dtbench.domains.d4rl.tasks import gym_task
-from dtbench.domains.files.tasks import task_from_id
-from dtbench.ledger import TrialRecord
-from dtbench.spec import EvaluationSpec, TrialSpec
-from dtbench.suite_document import suite_names
-from dtbench.suite_settings import Contender, ContenderSettings, Evaluation, Resources, Suite, TaskSettings
+from dtbench.domains.gymnasium.tasks import task_from_id
+from dtbench.ledger.store import TrialRecord
+from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
+from dtbench.suite.loading import suite_names
+from dtbench.suite.schema import Contender, ContenderSettings, Evaluation, Resources, Suite, TaskSettings
 from dtbench.task import DataSource, Task
 
 MARK = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)

@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "performance"
 FIGURE = ROOT / "docs" / "scale.svg"
-STYLE = ROOT / "report" / "dtbench.mplstyle"
+STYLE = ROOT / "dtbench" / "analysis" / "figures" / "dtbench.mplstyle"
 NOT_MEASURED = "*Not measured yet: `make bench` does.*"
 NAMES = {
     "training_step": "Training step",

@@ -1,9 +1,9 @@
-"""The losses of d3rlpy 2.8.1 on weights and batches that `tests/test_losses.py` wrote: IN.npz to OUT.json.
+"""The losses of d3rlpy 2.8.1 on weights and batches that `tests/baselines/test_losses.py` wrote: IN.npz to OUT.json.
 
 d3rlpy needs another gymnasium than dtbench, so this runs with an interpreter of its own and imports nothing of ours:
 
     python -m venv peers && peers/bin/pip install torch==2.13.0 d3rlpy==2.8.1
-    DTBENCH_PEERS_PYTHON=peers/bin/python python -m pytest tests/test_losses.py
+    DTBENCH_PEERS_PYTHON=peers/bin/python python -m pytest tests/baselines/test_losses.py
 
 An entry CASE/settings of the archive is JSON; CASE/batch/NAME, CASE/noise/I and CASE/MODULE/I/weight (or /bias, of the
 module's I-th linear layer) are arrays. What d3rlpy would draw at random, it takes from the noise, in order.

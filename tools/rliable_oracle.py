@@ -3,7 +3,7 @@
 rliable needs an older pandas than dtbench, so this runs with an interpreter of its own and imports nothing of ours:
 
     python -m venv oracle && oracle/bin/pip install rliable==1.2.0 'pandas<3' 'arch<8'
-    DTBENCH_RLIABLE_PYTHON=oracle/bin/python python -m pytest tests/test_rliable.py
+    DTBENCH_RLIABLE_PYTHON=oracle/bin/python python -m pytest tests/analysis/test_rliable.py
 
 IN.json is a list of cases: what to compute (`ask`: a key of ANSWERS) and its arguments; OUT.json the list of answers.
 rliable draws from numpy's global generator whatever `random_state` it is given; so that one is seeded here.

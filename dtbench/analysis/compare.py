@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dtbench.analysis.sides import Side, SideScores, asked_alike
+from dtbench.analysis.comparison_inputs import Side, SideScores, asked_alike
 from dtbench.analysis.statistics import (
     Array,
     Estimate,
@@ -19,9 +19,9 @@ from dtbench.analysis.statistics import (
     mean,
     probability_of_improvement,
 )
-from dtbench.analysis.table import Cell, Column, Table, hole, number_cell, with_interval
+from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
 from dtbench.errors import NothingToReport, UnknownName
-from dtbench.spec import TrialSpec
+from dtbench.ledger.trial_spec import TrialSpec
 
 BETTER, WORSE, SAME, UNCLEAR = "better", "worse", "identical", "no difference seen"
 FEW, LOST, ONLY_A, ONLY_B = "too few seeds", "no number in B", "only in A", "only in B"

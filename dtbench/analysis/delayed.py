@@ -8,8 +8,8 @@ import pandas as pd
 from dtbench.analysis import statistics
 from dtbench.analysis.published import NOT_RUN, Circumstances, Published, PublishedTable, verdict
 from dtbench.analysis.statistics import Array, Estimate, Interval
-from dtbench.analysis.table import DASH, Cell, Column, Table, hole, number_cell, with_interval
-from dtbench.analysis.tables import Counts, Estimates, Links, no_number
+from dtbench.analysis.tables.scores import Counts, Estimates, Links, no_number
+from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, number_cell, with_interval
 
 LOSS_RULE = (
     "Loss: by how much the mean score falls, in per cent of the score with dense rewards; negative where delay helps. "

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dtbench import shipped
 from dtbench.analysis.statistics import Estimate
 from dtbench.errors import InvalidSuite, UnknownName
+from dtbench.suite import package_data
 
 AGREES, DIFFERS, NOT_RUN, NOT_COMPARABLE = "agrees", "differs", "not run", "not comparable"
 
@@ -155,7 +155,7 @@ def read_rows(file: str) -> list[Row]:
 
     Raises UnknownName where there is no such file, InvalidSuite for one that is no such table.
     """
-    path = shipped.find("published", file)
+    path = package_data.find("published", file)
     try:
         with path.open(newline="", encoding="utf-8") as text:
             rows: list[Any] = list(csv.DictReader(text, strict=True))

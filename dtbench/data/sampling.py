@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtbench.data.trajectories import TrajectoryDataset, give_back
+from dtbench.data.dataset import TrajectoryDataset, give_back
 from dtbench.errors import InvalidValue
 
 Anchor = Literal["start", "end", "inside"]

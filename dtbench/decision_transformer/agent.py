@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dtbench.algorithm import History, Metrics, Rollout
-from dtbench.data.images import is_image
+from dtbench.data.dataset import TrajectoryDataset, moments
+from dtbench.data.randomness import TorchStream, generator
 from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
-from dtbench.data.trajectories import TrajectoryDataset, moments
 from dtbench.decision_transformer.critic import Critic, class_weights
+from dtbench.decision_transformer.kv_cache import DecisionTransformerRollout, Reading, chosen_actions
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
 from dtbench.decision_transformer.returns import distinct_returns, label_returns, likely_high_return
-from dtbench.decision_transformer.rollout import DecisionTransformerRollout, Reading, chosen_actions
 from dtbench.errors import IncompatibleTask, InvalidValue
-from dtbench.randomness import TorchStream, generator
+from dtbench.nn import is_image
 
 PREDICTED_SHARE = 0.1  # of the loss of predicted returns beside that of actions, which hardly slopes on random walks
 

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from dtbench.algorithm import Encoder, History, Rollout
-from dtbench.data.images import ImageScale, image_scale, is_image
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.sampling import Anchor
-from dtbench.data.trajectories import TrajectoryDataset
 from dtbench.decision_transformer.agent import DecisionTransformer, DecisionTransformerLearner
+from dtbench.decision_transformer.kv_cache import WindowRollout
 from dtbench.decision_transformer.model import CausalTransformer, Read
 from dtbench.decision_transformer.network import Returns, observation_encoder
-from dtbench.decision_transformer.rollout import WindowRollout
 from dtbench.errors import IncompatibleTask
-from dtbench.layers import Dropout
+from dtbench.nn import Dropout, ImageScale, image_scale, is_image
 
 WARMUP_TOKENS = 512 * 20  # of the public code; a token is a predicted action there
 FLOOR = 0.1  # of the learning rate, where the cosine ends

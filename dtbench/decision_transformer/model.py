@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dtbench.layers import Dropout, Linear, dropout, linear
+from dtbench.nn import Dropout, Linear, dropout, linear
 
 
 class CausalTransformer(nn.Module):

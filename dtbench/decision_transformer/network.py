@@ -8,14 +8,13 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from dtbench.data.images import ImageScale, is_image, to_floats
 from dtbench.decision_transformer.model import (
     CausalTransformer,
     ConvolutionalEncoder,
     Read,
     transformer_weights_from_transformers,
 )
-from dtbench.layers import Dropout, Linear
+from dtbench.nn import Dropout, ImageScale, Linear, is_image, to_floats
 
 Returns = Literal["given", "none", "generated", "predicted"]
 

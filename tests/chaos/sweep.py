@@ -13,9 +13,9 @@ from typing import IO, Any
 
 import yaml
 
-from dtbench import cluster
+from dtbench.execution import cluster
 
-MAIN = "from dtbench.cli import main; main()"
+MAIN = "from dtbench.cli.run import main; main()"
 TRANSFORMER = {"width": 16, "layers": 1, "context": 8, "batch_size": 32, "dropout": 0.1}
 SECONDS = 600.0  # the longest that anything here may take
 

@@ -12,17 +12,16 @@ from typing import Any
 import pandas as pd
 from hypothesis import strategies as st
 
-from dtbench import listings
-from dtbench.analysis.archive import read_archive, write_archive
-from dtbench.analysis.material import gather
-from dtbench.analysis.places import keep_scores, load_results, placed_suites
-from dtbench.analysis.sections import suite_page
+from dtbench.analysis.archive import keep_scores, load_results, placed_suites, read_archive, write_archive
+from dtbench.analysis.page.suite_page import suite_page
+from dtbench.analysis.suite_analysis import gather
+from dtbench.cli import listings
+from dtbench.cli.status import status_of
 from dtbench.errors import DtbenchError, LedgerError
-from dtbench.ledger import EPISODES, Ledger
-from dtbench.status import status_of
+from dtbench.ledger.store import EPISODES, Ledger
 from tests.fuzz.outcome import Target
 from tests.fuzz.values import anything, damage, damaged, mutated
-from tests.tiny_ledger import spec_of, tiny_ledger
+from tests.support.tiny_ledger import spec_of, tiny_ledger
 
 SCORES = {("hill", "DT"): (50.0, 51.0), ("hill", "BC"): (40.0, None)}
 _NO_TEXT = (EPISODES, "metrics.parquet")

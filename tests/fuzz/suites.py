@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from dtbench import registry, shipped
+from dtbench import registry
 from dtbench.analysis.published import published_tables
-from dtbench.ledger import Ledger
-from dtbench.suite import load_suite, narrow, parse_seeds, resolved_document, trial_specs
-from dtbench.suite_settings import Suite
+from dtbench.ledger.store import Ledger
+from dtbench.suite import package_data
+from dtbench.suite.planning import load_suite, narrow, parse_seeds, resolved_document, trial_specs
+from dtbench.suite.schema import Suite
 from tests.fuzz.outcome import Target
 from tests.fuzz.values import anything, damage, damaged, mutated, texts
 
@@ -57,8 +58,8 @@ TINY: Mapping[str, Any] = {
 @cache
 def shipped_texts() -> tuple[str, ...]:
     """The files of the suites that dtbench ships."""
-    names = [name for name in shipped.names("sweeps") if name.endswith(".yaml")]
-    return tuple(shipped.find("sweeps", name).read_text() for name in names)
+    names = [name for name in package_data.names("sweeps") if name.endswith(".yaml")]
+    return tuple(package_data.find("sweeps", name).read_text() for name in names)
 
 
 @cache

@@ -19,9 +19,8 @@ from typing import Any
 
 from train import write_json
 
-from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.recording import mean_return
-from dtbench.domains.d4rl.robots import Robot, robot_named
+from dtbench.domains.d4rl.env_specs import Robot, robot_named
+from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
 from dtbench.domains.d4rl.selection import MASTERED, MEDIUM, TOLERANCE
 
 EPISODES = 50

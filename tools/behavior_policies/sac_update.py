@@ -2,8 +2,8 @@
 
 At batches of 128 and layers of 256 more than half of an update by autograd is the cost of its many small operators.
 Here both critics are one stack, the policy's and the data's actions go through the critics together, and all
-parameters lie in one flat vector, which Adam moves by one operator. `tests/test_behavior_training.py` holds this to
-`baselines.sac.SACLearner`: equal weights, batch and noise give equal parameters.
+parameters lie in one flat vector, which Adam moves by one operator. `tests/domains/test_behavior_training.py` holds
+this to `baselines.sac.SACLearner`: equal weights, batch and noise give equal parameters.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from baselines.sac import SAC, SoftActorCritic
 from dtbench import TorchStream, Transitions
-from dtbench.domains.d4rl.behavior import LOG_STD_RANGE
+from dtbench.domains.d4rl.generation import LOG_STD_RANGE
 
 
 class SACUpdate:

@@ -21,10 +21,9 @@ from sac_update import SACUpdate
 
 from baselines.sac import SAC
 from dtbench import Transitions, generator
-from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.games import RobotGames
-from dtbench.domains.d4rl.recording import mean_return
-from dtbench.domains.d4rl.robots import REACHER, ROBOTS, Robot, robot_named
+from dtbench.domains.d4rl.env import RobotGames
+from dtbench.domains.d4rl.env_specs import REACHER, ROBOTS, Robot, robot_named
+from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
 
 Array = NDArray[Any]
 

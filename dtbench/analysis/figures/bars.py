@@ -8,7 +8,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from dtbench.analysis.figures.marks import draw_points, explain, sentence, told
 from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import (
     INK,
@@ -22,9 +21,10 @@ from dtbench.analysis.figures.style import (
     thousands,
     wrapped,
 )
+from dtbench.analysis.figures.tooltips import draw_points, explain, sentence, told
 from dtbench.analysis.published import PublishedTable
 from dtbench.analysis.statistics import Estimate
-from dtbench.analysis.tables import Estimates
+from dtbench.analysis.tables.scores import Estimates
 
 _PUBLISHED_MARKERS = "D*^vPX"
 _BESIDE_AXIS = 26  # characters of a contender's name there

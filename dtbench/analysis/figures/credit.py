@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from dtbench.analysis.figures.marks import draw_points, explain, told
 from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import INK, WALKS, Drawing, drawing, figure, legend_below, wrapped
+from dtbench.analysis.figures.tooltips import draw_points, explain, told
 
 Inspection = Mapping[str, Any]
 _LOOKS = {"no key": ("#8a8f98", "s"), "key, no door": ("#D55E00", "^"), "door": ("#0072B2", "o")}

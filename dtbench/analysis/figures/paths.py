@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.transforms import offset_copy
 
-from dtbench.analysis.figures.marks import draw_points
 from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import INK, WALKS, Drawing, colours, drawing, figure, legend_below, wrapped
+from dtbench.analysis.figures.tooltips import draw_points
 
 Edge = tuple[int, int]
 Places = Mapping[int, tuple[float, float]]

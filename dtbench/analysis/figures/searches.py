@@ -6,11 +6,19 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from dtbench.analysis.expected_best import ExpectedBest
-from dtbench.analysis.figures.looks import MARKERS, PALETTE
-from dtbench.analysis.figures.marks import draw_points, told
-from dtbench.analysis.figures.style import Drawing, drawing, figure, legend_below, legend_name, wrapped
-from dtbench.search import SearchRecord
+from dtbench.analysis.figures.style import (
+    MARKERS,
+    PALETTE,
+    Drawing,
+    drawing,
+    figure,
+    legend_below,
+    legend_name,
+    wrapped,
+)
+from dtbench.analysis.figures.tooltips import draw_points, told
+from dtbench.analysis.tables.searches import ExpectedBest
+from dtbench.tuning.search import SearchRecord
 
 _MOST_MARKERS = 16  # on one curve
 _CAPTION = (

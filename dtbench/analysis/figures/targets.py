@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from dtbench.analysis.figures.marks import draw_points, explain, sentence, told
 from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import (
     INK,
@@ -23,8 +22,9 @@ from dtbench.analysis.figures.style import (
     thousands,
     wrapped,
 )
+from dtbench.analysis.figures.tooltips import draw_points, explain, sentence, told
 from dtbench.analysis.statistics import Array, Interval
-from dtbench.analysis.targets import Achieved, TaskTargets
+from dtbench.analysis.tables.targets import Achieved, TaskTargets
 
 FENCE = 1.5  # spans of targets or middle halves of the curves beyond which a point is drawn at the edge
 _CAPTION = (

@@ -28,8 +28,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data import store
-from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+from dtbench.data import cache
+from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset
 
 Array = NDArray[Any]
@@ -62,7 +62,7 @@ def find_shards(game: str) -> Path | None:
     $DQN_REPLAY_DIR, by default ~/.dqn_replay, holds a folder of the game's name (in any capitalisation) with
     1/replay_logs or with the shards themselves; or it lies itself in, or is, a folder of that name.
     """
-    root = store.folder_of(os.environ.get("DQN_REPLAY_DIR") or "~/.dqn_replay")
+    root = cache.folder_of(os.environ.get("DQN_REPLAY_DIR") or "~/.dqn_replay")
     own = [root] if any(_plain(part) == _plain(game) for part in root.parts) else []
     try:
         inside = sorted(root.iterdir()) if root.is_dir() else []
@@ -159,7 +159,7 @@ def load_shards(
         info = {"source": "dqn-replay", "game": game, **options, **_info(plan, present, num_buffers)}
         return _read(folder, plan, terminals, actions=actions, info=info)
 
-    return store.open_or_make(f"dqn-replay-{_plain(game)}-seed{seed}-{key}", make)
+    return cache.open_or_make(f"dqn-replay-{_plain(game)}-seed{seed}-{key}", make)
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,8 +385,8 @@ def _check_rows(path: Path, values: Array, good: NDArray[np.bool_], wanted: str)
 def _frames(folder: Path, plan: Sequence[Visit]) -> NDArray[np.uint8]:
     """The frames of all visits, [N, 84, 84], mapped from a file that has no name and goes when they go."""
     steps = sum(visit.steps for visit in plan)
-    store.root().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=store.root()) as file:
+    cache.root().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache.root()) as file:
         for buffer in sorted({visit.buffer for visit in plan}):
             with _opened(folder, _OBSERVATION, buffer) as rows:
                 # Visits to one buffer follow upon each other from its first entry on, so it is read straight through.

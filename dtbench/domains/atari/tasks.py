@@ -9,12 +9,12 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from dtbench.data import minari_sets
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.atari import dqn_replay, generated
-from dtbench.domains.atari.console import MAX_FRAMES, Protocol, action_count, check_game, protocol_of
+from dtbench.data import minari
+from dtbench.data.dataset import TrajectoryDataset
+from dtbench.domains.atari import dqn_replay, generation
+from dtbench.domains.atari.emulator import MAX_FRAMES, Protocol, action_count, check_game, protocol_of
+from dtbench.domains.atari.env import AtariGames
 from dtbench.domains.atari.frames import grey_frames
-from dtbench.domains.atari.games import AtariGames
 from dtbench.errors import InvalidValue, MissingDataset, UnknownName
 from dtbench.evaluation import Episodes, TargetUnits
 from dtbench.task import MOST_STEPS, DataSource, TargetReturns, Task, check_seed, normalize
@@ -46,7 +46,7 @@ def atari_task(
     *,
     protocol: str = "official-dt",
     reward_units: str = "clipped",
-    steps: int = generated.STEPS,
+    steps: int = generation.STEPS,
     seed: int | None = None,
     max_frames: int = MAX_FRAMES,
 ) -> Task:
@@ -88,7 +88,7 @@ def _sources(
     game: str, protocol: Protocol, *, steps: int, seed: int | None, max_frames: int
 ) -> tuple[DataSource, ...]:
     """DQN-replay's shards, a Minari set where it is asked for, and what is made here."""
-    own = generated.SEED if seed is None else seed
+    own = generation.SEED if seed is None else seed
     return (
         DataSource(
             name="dqn-replay",
@@ -98,17 +98,17 @@ def _sources(
         DataSource(
             name="minari",
             load=partial(_load_minari, game),
-            available=partial(minari_sets.is_local, minari_id(game)),
-            fetch=partial(minari_sets.fetch_minari, minari_id(game)),
+            available=partial(minari.is_local, minari_id(game)),
+            fetch=partial(minari.fetch_minari, minari_id(game)),
             automatic=False,
         ),
         DataSource(
             name="generated",
             load=partial(
-                generated.load_generated, game, steps=steps, seed=own, protocol=protocol, max_frames=max_frames
+                generation.load_generated, game, steps=steps, seed=own, protocol=protocol, max_frames=max_frames
             ),
             available=partial(
-                generated.is_stored, game, steps=steps, seed=own, protocol=protocol, max_frames=max_frames
+                generation.is_stored, game, steps=steps, seed=own, protocol=protocol, max_frames=max_frames
             ),
         ),
     )
@@ -130,7 +130,7 @@ def _load_shards(game: str, steps: int, seed: int) -> TrajectoryDataset:
 
 
 def _load_minari(game: str) -> TrajectoryDataset:
-    return minari_sets.load_minari_frames(minari_id(game), actions=action_count(game), to_frame=grey_frames)
+    return minari.load_minari_frames(minari_id(game), actions=action_count(game), to_frame=grey_frames)
 
 
 def _play(game: str, protocol: Protocol, max_frames: int, num_envs: int) -> VectorEnv[Any, Any, Any]:

@@ -15,9 +15,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from dtbench.domains.atari.behavior import FEATURES, RamPolicy, features
-from dtbench.domains.atari.console import PROTOCOLS, RAM, Console, action_count
-from dtbench.domains.atari.recording import choose_policies
+from dtbench.domains.atari.emulator import PROTOCOLS, RAM, Console, action_count
+from dtbench.domains.atari.generation import FEATURES, RamPolicy, choose_policies, features
 
 GAMES = 16  # at a time
 # PPO as stable-baselines3 has it for Atari, but for a learning rate made for a perceptron.

@@ -6,13 +6,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dtbench import shipped
-from dtbench.data import store
+from dtbench.data import cache
+from dtbench.data.d4rl_hdf5 import exported_source, read_d4rl
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.download import download, sha256_of
-from dtbench.data.hdf5 import exported_source, read_d4rl
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl.robots import KINDS, REACHER, ROBOTS, Robot
-from dtbench.errors import MissingDataset, UnknownName
+from dtbench.data.minari import describe, load_minari
+from dtbench.domains.d4rl.env_specs import KINDS, REACHER, ROBOTS, Robot
+from dtbench.errors import InvalidDataset, MissingDataset, UnknownName
+from dtbench.suite import package_data
 
 URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"  # d4rl/infos.py, DATASET_URLS
 
@@ -54,8 +55,8 @@ def url(name: str) -> str:
 def folders() -> list[Path]:
     """Where files are looked for: $D4RL_DATASET_DIR, d4rl's own folder, and dtbench's downloads."""
     configured = os.environ.get("D4RL_DATASET_DIR")
-    own = [store.folder_of(configured)] if configured else []
-    return [*own, Path.home() / ".d4rl" / "datasets", store.root() / "downloads"]
+    own = [cache.folder_of(configured)] if configured else []
+    return [*own, Path.home() / ".d4rl" / "datasets", cache.root() / "downloads"]
 
 
 def find_file(name: str) -> Path | None:
@@ -105,13 +106,13 @@ def load_file(path: Path, name: str, robot: Robot) -> TrajectoryDataset:
         few = "" if exported not in (None, SOURCE) else _shortfall(name, found.num_episodes)
         return found.with_info({"source": EXCERPT, "excerpt": few}) if few else found
 
-    return store.open_or_make(f"{name}-d4rl-{key}", make)
+    return cache.open_or_make(f"{name}-d4rl-{key}", make)
 
 
 def public_episodes(name: str) -> int | None:
     """How many episodes D4RL's file has by public counts, an unfinished last one included; None where unknown."""
     robot, _, kind = name.partition("-")
-    with shipped.find("published", "tfds_d4rl_v2_episodes.csv").open(newline="", encoding="utf-8") as text:
+    with package_data.find("published", "tfds_d4rl_v2_episodes.csv").open(newline="", encoding="utf-8") as text:
         counts = {(row["env"], row["dataset"]): row["mean"] for row in csv.DictReader(text)}
     found = counts.get((robot, kind))
     return int(found) if found else None
@@ -128,7 +129,7 @@ def _shortfall(name: str, episodes: int) -> str:
 def known_statistics(name: str) -> KnownStatistics | None:
     """What the published tables that dtbench ships say of D4RL's file, or None."""
     robot, _, kind = name.partition("-")
-    with shipped.find("published", "decision_transformer.csv").open(newline="", encoding="utf-8") as text:
+    with package_data.find("published", "decision_transformer.csv").open(newline="", encoding="utf-8") as text:
         rows = [
             row
             for row in csv.DictReader(text)
@@ -146,3 +147,19 @@ def known_statistics(name: str) -> KnownStatistics | None:
         return_min=means.get("traj_return_min"),
         return_max=means.get("traj_return_max"),
     )
+
+
+def load_minari_for(robot: Robot, dataset_id: str) -> TrajectoryDataset:
+    """A Minari dataset as data of a robot, e.g. mujoco/hopper/medium-v0 for Hopper.
+
+    It was recorded with gymnasium's v5 physics and other policies than D4RL's: `info` says so. Raises InvalidDataset
+    where its spaces are not the robot's.
+    """
+    said = describe(dataset_id)
+    ours = (robot.observation_space, robot.action_space)
+    if (said.observation_space.shape, said.action_space.shape) != (ours[0].shape, ours[1].shape):
+        raise InvalidDataset(
+            f"minari:{dataset_id} has observations {said.observation_space} and actions {said.action_space}: "
+            f"{robot.name} has {ours[0]} and {ours[1]}."
+        )
+    return load_minari(dataset_id, spaces=ours)

@@ -14,12 +14,12 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.hdf5 import check_room, numeric_column
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl.locomotion import FASTEST_SEEN, WALKERS, Locomotion
-from dtbench.domains.d4rl.robots import ANT, PHYSICS, ROBOTS, Physics, Robot
+from dtbench.data.d4rl_hdf5 import check_room, numeric_column
+from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.randomness import generator
+from dtbench.domains.d4rl.env import FASTEST_SEEN, WALKERS, Locomotion
+from dtbench.domains.d4rl.env_specs import ANT, PHYSICS, ROBOTS, Physics, Robot
 from dtbench.errors import DAMAGED, InvalidDataset, MissingDataset, one_line
-from dtbench.randomness import generator
 
 REPLAYED: Mapping[str, Robot] = {name: ROBOTS[name] for name in WALKERS} | {ANT.name: ANT}
 TRANSITIONS = 1000  # played again

@@ -13,15 +13,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data import store
-from dtbench.data.hdf5 import check_room, numeric_column, own_value
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data import cache
+from dtbench.data.d4rl_hdf5 import check_room, numeric_column, own_value
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.domains.d4rl import files
-from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.generated import default_steps
-from dtbench.domains.d4rl.recording import Share, mean_return, record
+from dtbench.domains.d4rl.env_specs import Physics, Robot
+from dtbench.domains.d4rl.generation import BehaviorPolicy, Share, default_steps, mean_return, record
 from dtbench.domains.d4rl.replay import verify_file
-from dtbench.domains.d4rl.robots import Physics, Robot
 from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
 
 NAME = "re-recorded"
@@ -107,7 +105,7 @@ def keep_policy(name: str, policy: BehaviorPolicy) -> Path:
 
 def policy_path(name: str) -> Path:
     """Where the policy of a D4RL dataset is kept."""
-    return store.root() / "policies" / f"{name}.npz"
+    return cache.root() / "policies" / f"{name}.npz"
 
 
 def check_kind(robot: Robot, kind: str) -> None:
@@ -135,18 +133,18 @@ def load(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Phys
     """Open the data that these policies recorded, or record and keep it first."""
     policies = policies_of(robot, kind)
     name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
-    return store.open_or_make(name, lambda: make(robot, kind, policies, steps=steps, seed=seed, physics=physics))
+    return cache.open_or_make(name, lambda: make(robot, kind, policies, steps=steps, seed=seed, physics=physics))
 
 
 def is_stored(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl") -> bool:
     """Whether it has been recorded already."""
     try:
-        with store.reading_only():
+        with cache.reading_only():
             policies = policies_of(robot, kind)
     except (MissingDataset, InvalidDataset, InvalidValue):
         return False
     name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
-    return (store.root() / name / "meta.json").exists()
+    return (cache.root() / name / "meta.json").exists()
 
 
 def make(
@@ -194,7 +192,7 @@ def _policy(robot: Robot, kind: str | None) -> tuple[str, BehaviorPolicy | None]
     if policy_path(name).exists():
         return name, _kept(name)
     official = files.find_file(name)
-    if official is not None and not store.is_reading_only():
+    if official is not None and not cache.is_reading_only():
         policy = read_policy(official, robot)
         keep_policy(name, policy)
         return name, policy

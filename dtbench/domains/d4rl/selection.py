@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.recording import mean_return
-from dtbench.domains.d4rl.robots import REACHER, Robot
+from dtbench.domains.d4rl.env_specs import REACHER, Robot
+from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
 from dtbench.errors import InvalidValue
 
 # Mean and standard deviation of the returns of D4RL's medium-v2 sets, from public logs (see

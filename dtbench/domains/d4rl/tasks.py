@@ -1,7 +1,6 @@
 """The Gym tasks of D4RL (Fu et al. 2020) and the paper's Reacher, each with the sources of its data."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data import store
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl import files, generated, rerecorded
-from dtbench.domains.d4rl.games import RobotGames
-from dtbench.domains.d4rl.robots import KINDS, PHYSICS, REACHER, ROBOTS, Physics, Robot
-from dtbench.domains.minari.tasks import source as minari_source
+from dtbench.data import cache
+from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.minari import fetch_minari, is_local
+from dtbench.domains.d4rl import files, generation, rerecorded
+from dtbench.domains.d4rl.env import RobotGames
+from dtbench.domains.d4rl.env_specs import KINDS, PHYSICS, REACHER, ROBOTS, Physics, Robot
 from dtbench.errors import InvalidValue, UnknownName
 from dtbench.evaluation import Episodes
 from dtbench.task import MOST_STEPS, DataSource, Task, check_seed, normalize
@@ -41,7 +40,7 @@ def gym_task(
     delayed: bool = False,
     physics: Physics = "d4rl",
     steps: int | None = None,
-    seed: int = generated.SEED,
+    seed: int = generation.SEED,
     recipe: str = "",
     file: str = "",
 ) -> Task:
@@ -55,9 +54,9 @@ def gym_task(
     """
     if physics not in PHYSICS:
         raise UnknownName("physics", physics, PHYSICS)
-    recipe = generated.checked_recipe(robot, recipe)
+    recipe = generation.checked_recipe(robot, recipe)
     if steps is None:
-        steps = generated.default_steps(robot, kind)
+        steps = generation.default_steps(robot, kind)
     if type(steps) is not int or not robot.horizon <= steps <= MOST_STEPS:
         raise InvalidValue(
             f"steps {steps!r:.40}: generated data needs a whole number of at least {robot.horizon} steps, "
@@ -71,8 +70,8 @@ def gym_task(
     made: dict[str, Any] = {"steps": steps, "seed": seed, "physics": physics}
     made_here = DataSource(
         name="generated",
-        load=lambda: late(generated.load_generated(robot, kind, recipe=recipe, **made)),
-        available=lambda: generated.is_stored(robot, kind, recipe=recipe, **made),
+        load=lambda: late(generation.load_generated(robot, kind, recipe=recipe, **made)),
+        available=lambda: generation.is_stored(robot, kind, recipe=recipe, **made),
     )
     sources = [made_here]
     if robot.name != REACHER:
@@ -122,8 +121,16 @@ def _minari(robot: Robot, kind: str, late: Callable[[TrajectoryDataset], Traject
     """Minari's set of the same robot and level: other policies on gymnasium's v5, so only where it is asked for."""
     if kind not in ("medium", "expert"):
         return []
-    found = minari_source(f"mujoco/{robot.name}/{kind}-v0", robot)
-    return [replace(found, load=lambda: late(found.load()), automatic=False)]
+    dataset_id = f"mujoco/{robot.name}/{kind}-v0"
+    return [
+        DataSource(
+            name="minari",
+            load=lambda: late(files.load_minari_for(robot, dataset_id)),
+            available=partial(is_local, dataset_id),
+            fetch=partial(fetch_minari, dataset_id),
+            automatic=False,
+        )
+    ]
 
 
 def task_name(robot: Robot, kind: str, *, delayed: bool = False) -> str:
@@ -143,7 +150,7 @@ def _normalized(robot: Robot, episodes: Episodes) -> NDArray[np.float64]:
 
 
 def _delayed(dataset: TrajectoryDataset) -> TrajectoryDataset:
-    return store.open_or_make(f"delayed-{dataset.digest[:16]}", dataset.delayed)
+    return cache.open_or_make(f"delayed-{dataset.digest[:16]}", dataset.delayed)
 
 
 def _as_it_is(dataset: TrajectoryDataset) -> TrajectoryDataset:

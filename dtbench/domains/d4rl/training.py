@@ -15,10 +15,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
-from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.games import RobotGames
-from dtbench.domains.d4rl.recording import mean_return
-from dtbench.domains.d4rl.robots import REACHER, Robot
+from dtbench.domains.d4rl.env import RobotGames
+from dtbench.domains.d4rl.env_specs import REACHER, Robot
+from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
 from dtbench.domains.d4rl.selection import MEDIUM, choose_policies
 from dtbench.errors import UnknownName
 

@@ -1,20 +1,62 @@
 """What can be checked of the Gym tasks' data: D4RL's files against public logs, generated data against its recipe."""
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.download import check_file
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl import files, generated, rerecorded
-from dtbench.domains.d4rl.infos import disagreements, installed_infos
-from dtbench.domains.d4rl.locomotion import WALKERS
+from dtbench.domains.d4rl import files, generation, rerecorded
+from dtbench.domains.d4rl.env import WALKERS
+from dtbench.domains.d4rl.env_specs import ROBOTS, Robot, robot_named
 from dtbench.domains.d4rl.replay import verify_dataset, verify_file
-from dtbench.domains.d4rl.robots import ROBOTS, Robot, robot_named
 from dtbench.errors import InvalidDataset, MissingDataset, abridged
+
+
+@dataclass(frozen=True, slots=True)
+class Infos:
+    """d4rl/infos.py of the installed package."""
+
+    version: str
+    low: Mapping[str, float]  # REF_MIN_SCORE
+    high: Mapping[str, float]  # REF_MAX_SCORE
+    urls: Mapping[str, str]  # DATASET_URLS
+
+
+def installed_infos() -> Infos | None:
+    """What the installed d4rl says, or None where there is none; raise InvalidDataset where it cannot be read."""
+    try:
+        package = distribution("d4rl")
+    except PackageNotFoundError:
+        return None
+    path = Path(str(package.locate_file("d4rl/infos.py")))
+    spec = importlib.util.spec_from_file_location("dtbench_d4rl_infos", path)
+    try:
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return Infos(package.version, module.REF_MIN_SCORE, module.REF_MAX_SCORE, module.DATASET_URLS)
+    except Exception as error:  # another package's code: whatever it raises, the remedy is the same
+        raise InvalidDataset(f"{path} of d4rl {package.version} cannot be read: {error}. Reinstall d4rl.") from error
+
+
+def disagreements(infos: Infos) -> list[str]:
+    """Where our reference scores and addresses differ from the package's, one line each."""
+    found = []
+    for name in files.names():
+        robot = ROBOTS[name.partition("-")[0]]
+        ours = (*robot.reference, files.url(name))
+        theirs = (infos.low.get(name), infos.high.get(name), infos.urls.get(name))
+        if ours != theirs:
+            found.append(f"{name}: dtbench has {ours}, d4rl {infos.version} has {theirs}")
+    return found
+
 
 FEW_ERRORS = 3.0  # standard errors that a mean may be off
 NOT_D4RL = "made by dtbench with behaviour policies of its own: this is NOT D4RL's data, nor comparable as if it were"
@@ -146,11 +188,11 @@ def _recipe(dataset: TrajectoryDataset) -> Iterator[Finding]:
         early <= allowed, f"episodes cut off before the time limit: {early}, by the recipe at most {allowed}"
     )
     recipe = str(info.get("recipe"))
-    there = recipe in generated.recipes_of(robot)
-    shares = generated.policy_shares(robot, str(info.get("kind")), recipe) if there else []
+    there = recipe in generation.recipes_of(robot)
+    shares = generation.policy_shares(robot, str(info.get("kind")), recipe) if there else []
     played = [name or "uniform" for name, _ in shares]
     yield Finding(policies == played, f"behaviour policies: {', '.join(map(str, abridged(policies)))}")
-    same = there and info.get("recipe_version") == generated.RECIPES[recipe]
+    same = there and info.get("recipe_version") == generation.RECIPES[recipe]
     told = f"recipe {recipe} {info.get('recipe_version', '')}".strip()
     yield Finding(same, f"{told}, seed {info.get('seed')}, physics {info.get('physics')}")
 
@@ -162,7 +204,7 @@ def _remade(dataset: TrajectoryDataset) -> Finding:
     if info["source"] != "generated":
         again = rerecorded.make(robot, kind, rerecorded.policies_of(robot, kind), **made)
     else:
-        again = generated.make_generated(robot, kind, recipe=str(info["recipe"]), **made)
+        again = generation.make_generated(robot, kind, recipe=str(info["recipe"]), **made)
     if info.get("delayed"):
         again = again.delayed()
     return Finding(again.digest == dataset.digest, f"made again: digest {again.digest}")

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 import gymnasium as gym
 import numpy as np
 
-from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+from dtbench.data.dataset import TrajectoryDataset, make_dataset
+from dtbench.data.randomness import generator
 from dtbench.domains.graph.env import GOAL, NODES, WALK_STEPS, Graph
-from dtbench.randomness import generator
 
 
 def random_walks(graph: Graph, *, walks: int, seed: int) -> TrajectoryDataset:

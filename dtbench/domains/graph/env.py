@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from dtbench.randomness import generator
+from dtbench.data.randomness import generator
 
 NODES = 20
 EDGE_PROBABILITY = 0.1  # Chen et al.: "edge sparsity coefficient 0.1"

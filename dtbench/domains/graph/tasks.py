@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data import store
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data import cache
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.domains.graph.data import random_walks, subpaths
 from dtbench.domains.graph.env import GOAL, Graph, GraphVectorEnv, random_graph
 from dtbench.evaluation import Episodes
@@ -68,7 +68,7 @@ def _seeds_of_every_start(starts: int, episodes: int) -> list[int]:
 
 
 def _dataset(name: str, graph: Graph, seed: int) -> TrajectoryDataset:
-    walks = store.open_or_make(f"{name}-{WALKS}-walks", partial(random_walks, graph, walks=WALKS, seed=seed))
+    walks = cache.open_or_make(f"{name}-{WALKS}-walks", partial(random_walks, graph, walks=WALKS, seed=seed))
     return walks.with_info({"edges": np.argwhere(graph.edges).tolist()})  # [from, to] each: a report draws them
 
 

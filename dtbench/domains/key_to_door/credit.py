@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dtbench.algorithm import History, Learner
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.domains.key_to_door.data import random_walks
 from dtbench.domains.key_to_door.env import HORIZON, KEY, MOVES, PHASE_STEPS, VIEW_RADIUS
 from dtbench.domains.key_to_door.exact import success_probabilities

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+from dtbench.data.dataset import TrajectoryDataset, make_dataset
+from dtbench.data.randomness import generator
 from dtbench.domains.key_to_door.env import ACTION_SPACE, HORIZON, OBSERVATION_SPACE, KeyToDoorVectorEnv
-from dtbench.randomness import generator
 
 
 def random_walks(episodes: int, *, seed: int) -> TrajectoryDataset:

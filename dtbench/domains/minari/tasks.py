@@ -5,17 +5,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.minari_sets import (
-    describe,
-    fetch_minari,
-    is_local,
-    load_minari,
-    local_sets,
-    make_environment,
-)
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl.robots import Robot
-from dtbench.domains.gymnasium_games import Games
+from dtbench.data.minari import describe, fetch_minari, is_local, load_minari, local_sets, make_environment
+from dtbench.domains.gymnasium.env import Games
 from dtbench.errors import InvalidDataset
 from dtbench.evaluation import Episodes
 from dtbench.task import DataSource, Task, normalize
@@ -51,39 +42,20 @@ def task_from_id(name: str) -> Task:
         score_name="raw return" if said.reference is None else own,
         target_returns=(float(load().returns.max()),),
         description=f"Minari's {dataset_id}, made by {said.algorithm}, in {said.environment or 'no environment'}.",
-        sources=(source(dataset_id),),
+        sources=(
+            DataSource(
+                name="minari",
+                load=load,
+                available=partial(is_local, dataset_id),
+                fetch=partial(fetch_minari, dataset_id),
+            ),
+        ),
     )
 
 
 def local_names() -> list[str]:
     """The names of the tasks whose data are on this machine."""
     return [f"{SCHEME}{dataset_id}" for dataset_id in local_sets() if not dataset_id.startswith(GAMES)]
-
-
-def source(dataset_id: str, robot: Robot | None = None) -> DataSource:
-    """A Minari dataset as a source of data: of its own task, or of a robot's."""
-    return DataSource(
-        name="minari",
-        load=partial(load_minari, dataset_id) if robot is None else partial(load_minari_for, robot, dataset_id),
-        available=partial(is_local, dataset_id),
-        fetch=partial(fetch_minari, dataset_id),
-    )
-
-
-def load_minari_for(robot: Robot, dataset_id: str) -> TrajectoryDataset:
-    """A Minari dataset as data of a robot, e.g. mujoco/hopper/medium-v0 for Hopper.
-
-    It was recorded with gymnasium's v5 physics and other policies than D4RL's: `info` says so. Raises InvalidDataset
-    where its spaces are not the robot's.
-    """
-    said = describe(dataset_id)
-    ours = (robot.observation_space, robot.action_space)
-    if (said.observation_space.shape, said.action_space.shape) != (ours[0].shape, ours[1].shape):
-        raise InvalidDataset(
-            f"minari:{dataset_id} has observations {said.observation_space} and actions {said.action_space}: "
-            f"{robot.name} has {ours[0]} and {ours[1]}."
-        )
-    return load_minari(dataset_id, spaces=ours)
 
 
 def score(episodes: Episodes, *, reference: tuple[float, float] | None) -> NDArray[np.float64]:

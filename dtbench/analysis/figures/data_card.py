@@ -1,0 +1,177 @@
+"""Histograms: of the returns in the data, and of steps to the goal."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+
+from dtbench.analysis.figures.scene import Scene
+from dtbench.analysis.figures.style import (
+    INK,
+    WALKS,
+    Drawing,
+    colours,
+    drawing,
+    figure,
+    legend_below,
+    panels,
+    style,
+    thousands,
+    wrapped,
+)
+from dtbench.analysis.figures.tooltips import explain, told
+from dtbench.data.dataset import TrajectoryDataset
+
+Card = Mapping[str, Any]  # statistics_card of dtbench/data/trajectories.py
+_MEAN, _BEST = "#D55E00", "#009E73"
+
+
+def draw_data_cards(
+    scene: Scene, cards: Mapping[str, Card], *, targets: Mapping[str, Sequence[float]] | None = None
+) -> Drawing | None:
+    """How the returns of each task's data are spread; None where no card has a histogram.
+
+    `targets` are those set beforehand, by task.
+    """
+    told_of = {task: card for task, card in cards.items() if (card.get("return_histogram") or {}).get("counts")}
+    if not told_of:
+        return None
+    with panels(scene, list(told_of), below="return of an episode") as (sheet, grid):
+        for axes, (task, card) in zip(grid, told_of.items(), strict=True):
+            _draw_card(axes, task, card, (targets or {}).get(task, ()))
+        sheet.supylabel("episodes", fontsize=9)
+        legend_below(sheet)
+        caption = "Returns of the episodes in the data."
+        if targets:
+            caption += " Triangles: target returns set beforehand."
+        alt = f"Histograms of the data's episode returns on {len(told_of)} tasks."
+        return drawing(sheet, "data", caption, alt, wide=len(told_of) > 1)
+
+
+def draw_steps_to_goal(
+    scene: Scene, task: str, *, generated: Mapping[str, Mapping[str, int]], walks: Mapping[str, int],
+    shortest: Mapping[str, int],
+) -> Drawing | None:  # fmt: skip
+    """The paper's appendix histogram, a panel for each contender; counts are by steps as text, "inf" not reached."""
+    if not generated:
+        return None
+    seen = {steps for counts in (walks, shortest, *generated.values()) for steps in counts if steps != "inf"}
+    bins = [*map(str, range(min(map(int, seen), default=1), max(map(int, seen), default=1) + 1)), "inf"]
+    palette, columns = colours(scene.contenders), min(3, len(generated))
+    rows = -(-len(generated) // columns)
+    with figure(scene.smoke, 2.2 + 2.5 * columns, 0.9 + 2.0 * rows) as sheet:
+        grid = sheet.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, (name, counts) in zip(grid.flat, generated.items(), strict=False):
+            series = ((walks, WALKS, "random walks"), (counts, palette[name], None), (shortest, INK, "shortest paths"))
+            _draw_histogram(axes, bins, series)
+            axes.set_title(wrapped(name, 26))
+        for axes in grid.flat[len(generated) :]:
+            axes.set_axis_off()
+        for axes in grid[-1, : len(generated) - columns * (rows - 1)]:
+            axes.set_xlabel("steps to goal (∞: never)")
+        sheet.supylabel("paths (%)", fontsize=9)
+        sheet.suptitle(wrapped(task, 28 * columns), fontweight="bold", fontsize=10)
+        legend_below(sheet)
+        caption = (
+            f"{task}: steps to the goal, in per cent of the random walks in the data (grey), of the paths generated "
+            "by each contender (coloured, all seeds together) and of the shortest paths from the start nodes (dark)."
+        )
+        return drawing(sheet, f"steps-{task}", caption, f"Histograms of steps to the goal on {task}, by contender.")
+
+
+def _draw_histogram(
+    axes: Axes, bins: Sequence[str], series: Sequence[tuple[Mapping[str, int], str, str | None]]
+) -> None:
+    width = 0.8 / len(series)
+    for offset, (counts, colour, label) in enumerate(series):
+        total = sum(counts.values())
+        if total:
+            heights = [100 * counts.get(steps, 0) / total for steps in bins]
+            axes.bar(np.arange(len(bins)) + (offset - 1) * width, heights, width, color=colour, label=label)
+    axes.set_xticks(range(len(bins)), [*bins[:-1], "∞"])
+    axes.grid(axis="x", visible=False)
+
+
+def _draw_card(axes: Axes, task: str, card: Card, targets: Sequence[float]) -> None:
+    counts, edges = (np.asarray(card["return_histogram"][part], np.float64) for part in ("counts", "edges"))
+    bars = axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=WALKS, edgecolor=INK, linewidth=0.3)
+    for bar, count, low, high in zip(bars, counts, edges[:-1], edges[1:], strict=True):
+        episodes = "1 episode returns" if count == 1 else f"{told(count)} episodes return"
+        explain(bar, [f"{task}: {episodes} {told(low)} to {told(high)}"])
+    for name, key, colour, dashes in (("mean", "return_mean", _MEAN, "-"), ("best", "return_max", _BEST, ":")):
+        if card.get(key) is not None and math.isfinite(card[key]):
+            line = axes.axvline(card[key], color=colour, linestyle=dashes, linewidth=1.4, label=f"{name} return")
+            explain(line, [f"{task}: {name} return {told(card[key])}"])
+    mark: dict[str, Any] = {"color": INK, "clip_on": False, "markersize": 6, "zorder": 4, "label": "fixed targets"}
+    if targets:
+        axes.plot(targets, [0.0] * len(targets), "^", transform=axes.get_xaxis_transform(), **mark)
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.grid(axis="x", visible=False)
+    thousands(axes.xaxis, axes.yaxis)
+
+
+BINS = 40
+STRIP = 8  # frames of the best episode
+
+
+def write_card(dataset: TrajectoryDataset, name: str, folder: Path) -> list[Path]:
+    """Write <name>.svg and <name>.png into the folder; equal data give equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+    with style():
+        figure = _drawn(dataset, name)
+        paths = []
+        for kind, nothing in (
+            ("svg", dict.fromkeys(("Date", "Creator", "Format", "Type"))),
+            ("png", {"Software": None}),
+        ):
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, metadata=nothing, facecolor="white")
+            path = folder / f"{stem}.{kind}"
+            path.write_bytes(content.getvalue())
+            paths.append(path)
+    return paths
+
+
+def _drawn(dataset: TrajectoryDataset, name: str) -> Figure:
+    if dataset.frame_stack > 1 and dataset.observations.ndim == 3:
+        figure = Figure(figsize=(7.2, 4.3))
+        grid = figure.add_gridspec(2, 1, height_ratios=(1.3, 3.0))
+        _draw_strip(dataset, figure.add_subfigure(grid[0]))
+        left, right = figure.add_subfigure(grid[1]).subplots(1, 2)
+    else:
+        figure = Figure(figsize=(7.2, 3.0))
+        left, right = figure.subplots(1, 2)
+    source = dataset.info.get("source", "unknown")
+    returns = dataset.returns
+    left.hist(returns, bins=BINS, color="#0072B2")
+    left.axvline(float(returns.mean()), color="#D55E00", label=f"mean {returns.mean():.1f}")
+    left.axvline(float(returns.max()), color="#009E73", linestyle=":", label=f"best {returns.max():.1f}")
+    clipped = ", rewards clipped" if "raw_rewards" in dataset.extras else ""
+    left.set(xlabel=f"return of an episode{clipped}", ylabel="episodes", title=f"{dataset.num_episodes} episodes")
+    left.legend(fontsize=8)
+    lengths = dataset.lengths
+    terminal = np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
+    right.hist([lengths[terminal], lengths[~terminal]], bins=BINS, stacked=True, label=["ended", "cut off"])
+    right.set(xlabel="steps of an episode", ylabel="episodes", title=f"{dataset.num_steps} steps")
+    right.legend(fontsize=8)
+    figure.suptitle(f"{name}, data: {source}")
+    figure.supxlabel(f"sha256 {dataset.digest}", fontsize=6)
+    return figure
+
+
+def _draw_strip(dataset: TrajectoryDataset, figure: SubFigure) -> None:
+    """Frames of the best episode, evenly spread between its begin and its end."""
+    best = int(dataset.returns.argmax())
+    begin, end = dataset.offsets[best : best + 2]
+    steps = np.linspace(begin, end, STRIP + 2)[1:-1].astype(int)
+    for axes, step in zip(figure.subplots(1, STRIP), steps, strict=True):
+        axes.imshow(dataset.observations[step], cmap="gray", vmin=0, vmax=255)
+        axes.set_axis_off()
+        axes.set_title(f"step {step - begin}", fontsize=6, fontweight="normal", loc="center")

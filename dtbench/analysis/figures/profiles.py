@@ -1,0 +1,139 @@
+"""What lies behind a mean over tasks: performance profiles, and the chance that one contender beats another."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from dtbench.analysis import statistics
+from dtbench.analysis.figures.scene import Scene
+from dtbench.analysis.figures.style import (
+    INK,
+    Drawing,
+    colours,
+    drawing,
+    figure,
+    legend_below,
+    legend_name,
+    markers,
+    shortened,
+    thousands,
+    wrapped,
+)
+from dtbench.analysis.figures.tooltips import draw_points, sentence, told
+from dtbench.analysis.statistics import Array, Interval
+
+Matrices = Mapping[str, Array]  # by contender, seeds x tasks, nan where a trial is missing
+
+_THRESHOLDS, _MARKED = 121, 12  # of a profile's curve: where it is drawn, and every how many there is a marker
+
+
+def draw_profiles(scene: Scene, matrices: Matrices, *, tasks: Sequence[str] = ()) -> Drawing | None:
+    """Share of runs above each score, by contender; None where no contender ran on every task."""
+    ran = _complete(matrices)
+    if not ran:
+        return None
+    everything = np.concatenate([scores.ravel() for scores in ran.values()])
+    low, high = float(np.nanmin(everything)), float(np.nanmax(everything))
+    margin = 0.04 * (high - low) or 1.0
+    thresholds = np.linspace(low - margin, high + margin, _THRESHOLDS)
+    with figure(scene.smoke, 6.4, 4.0) as sheet:
+        axes = sheet.subplots()
+        for place, (name, scores) in enumerate(ran.items()):
+            _draw_profile(axes, scene, name, statistics.performance_profile(scores, thresholds), place)
+        score = _score(scene, tasks)
+        axes.set(xlabel=f"{wrapped(score, 60)}, threshold", ylabel="runs above the threshold (%)", ylim=(-2, 104))
+        thousands(axes.xaxis)
+        legend_below(sheet, first=scene.contenders)
+        caption = (
+            "Performance profiles (Agarwal et al., 2021): the share of runs that score more than a threshold, "
+            f"averaged over {_number_of_tasks(ran)}; bands: pointwise 95 % intervals, seeds redrawn within each task."
+            f"{_left_out(matrices, ran)}"
+        )
+        alt = f"Share of runs above each score for {len(ran)} contenders."
+        return drawing(sheet, "profiles", caption, alt)
+
+
+def draw_improvement(scene: Scene, matrices: Matrices, first: str, *, tasks: Sequence[str] = ()) -> Drawing | None:
+    """The chance that a run of `first` beats one of each rival; None where no pair ran on every task."""
+    ran = _complete(matrices)
+    rivals = [name for name in ran if name != first]
+    if first not in ran or not rivals:
+        return None
+    palette, shapes = colours(scene.contenders), markers(scene.contenders)
+    with figure(scene.smoke, 6.4, 1.1 + 0.36 * len(rivals)) as sheet:
+        axes = sheet.subplots()
+        axes.axvline(0.5, color=INK, linestyle="--", linewidth=1)
+        for place, rival in enumerate(rivals):
+            chance = float(statistics.probability_of_improvement(ran[first], ran[rival]))
+            interval = _chance_interval(ran[first], ran[rival])
+            look: dict[str, Any] = {"color": palette[rival], "marker": shapes[rival], "markersize": 8}
+            if interval:
+                axes.plot([interval.low, interval.high], [place, place], color=palette[rival], linewidth=3, alpha=0.7)
+            subject = f"Chance that a run of {first} scores more than one of {rival}"
+            draw_points(axes, [chance], [place], [sentence(subject, chance, interval)], **look)
+        axes.set_yticks(range(len(rivals)), [f"over {shortened(rival, 26)}" for rival in rivals])
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(rivals) - 0.5, -0.5))
+        axes.set_xlabel(f"chance that a run of {shortened(first, 26)} scores more")
+        axes.grid(axis="y", visible=False)
+        caption = (
+            f"Probability of improvement (Agarwal et al., 2021) of {first}: the chance that one of its runs scores "
+            f"more than a rival's on the same task, ties counting half, averaged over {_number_of_tasks(ran)}"
+            f"{_named(scene, tasks)}; lines: 95 % intervals, seeds redrawn within each task; dashed: no difference."
+            f"{_left_out(matrices, ran)}"
+        )
+        alt = f"Chance that {first} beats each of {len(rivals)} rivals, with intervals."
+        return drawing(sheet, "improvement", caption, alt)
+
+
+def _draw_profile(axes: Axes, scene: Scene, name: str, profile: statistics.Profile, place: int) -> None:
+    look: dict[str, Any] = {"color": colours(scene.contenders)[name], "zorder": 3 - 0.01 * place}
+    look["marker"] = markers(scene.contenders)[name]
+    share = 100 * profile.share
+    if profile.band is not None:
+        low, high = (100 * end for end in profile.band)
+        axes.fill_between(profile.thresholds, low, high, step="post", color=look["color"], alpha=0.15, lw=0)
+    axes.plot(profile.thresholds, share, drawstyle="steps-post", label=legend_name(name), markevery=[], **look)
+    shown = range(place % _MARKED, len(share), _MARKED)
+    labels = [_profile_label(name, profile, at) for at in shown]
+    draw_points(axes, profile.thresholds[list(shown)], share[list(shown)], labels, **look)
+
+
+def _profile_label(name: str, profile: statistics.Profile, at: int) -> str:
+    text = f"{name}: {told(100 * profile.share[at])} % of runs score more than {told(profile.thresholds[at])}"
+    if profile.band is None:
+        return text
+    low, high = (told(100 * end[at]) for end in profile.band)
+    return f"{text} [{low}, {high}], 95 %"
+
+
+def _chance_interval(ours: Array, theirs: Array) -> Interval | None:
+    if not (statistics.repeated(ours) and statistics.repeated(theirs)):
+        return None
+    return statistics.bootstrap_interval(statistics.probability_of_improvement, ours, theirs)
+
+
+def _complete(matrices: Matrices) -> dict[str, Array]:
+    """Those with a run on every task."""
+    return {
+        name: scores for name, scores in matrices.items() if scores.size and not np.isnan(scores).all(axis=0).any()
+    }
+
+
+def _number_of_tasks(ran: Matrices) -> str:
+    count = next(iter(ran.values())).shape[1]
+    return f"{count} tasks" if count > 1 else "one task"
+
+
+def _named(scene: Scene, tasks: Sequence[str]) -> str:
+    return f" ({_score(scene, tasks)})" if tasks else ""
+
+
+def _score(scene: Scene, tasks: Sequence[str]) -> str:
+    return scene.shared_score(tasks or list(scene.score_names)) or "score"
+
+
+def _left_out(matrices: Matrices, ran: Matrices) -> str:
+    missing = [name for name in matrices if name not in ran]
+    return f" Left out, because some task has no run: {', '.join(missing)}." if missing else ""

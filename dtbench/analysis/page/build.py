@@ -1,0 +1,140 @@
+"""From results to a folder: one index.html for all suites, and for each suite report.md, tables/ and figures/."""
+
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from dtbench.analysis.page import html
+from dtbench.analysis.page.html import Document, SuitePage
+from dtbench.analysis.page.markdown import markdown
+from dtbench.analysis.page.overview import overview
+from dtbench.analysis.page.searches import searches_section
+from dtbench.analysis.page.suite_page import suite_page
+from dtbench.analysis.results import SuiteResults
+from dtbench.analysis.suite_analysis import Material, gather
+from dtbench.errors import NothingToReport
+from dtbench.ledger.store import write_bytes
+from dtbench.tuning.search import SearchRecord
+
+TITLE = "Does return-conditioned sequence modelling match TD learning?"
+OVERVIEW = "overview"  # the folder of what is said of all suites together
+_OURS = {"tables": (".csv", ".tex"), "figures": (".svg", ".png", ".pdf")}  # what a report may leave behind
+
+
+def write_report(
+    found: Sequence[SuiteResults], folder: Path, *, workers: int = 1, searches: Sequence[SearchRecord] = ()
+) -> Path:
+    """Write the whole report and give the path of its index.html; equal results give equal bytes.
+
+    Raises NothingToReport where no trial has finished. `workers` as in `build_report`.
+    """
+    files = build_report(found, workers=workers, searches=searches)
+    for name, content in files.items():
+        path = Path(folder) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+    for path in _left_over(Path(folder), files):
+        path.unlink()
+        for above in (path.parent, path.parent.parent):
+            if above != Path(folder) and not any(above.iterdir()):
+                above.rmdir()
+    return Path(folder) / "index.html"
+
+
+def build_report(
+    found: Sequence[SuiteResults], *, workers: int = 1, searches: Sequence[SearchRecord] = ()
+) -> dict[str, bytes]:
+    """Every file of the report by its place in the folder.
+
+    Raises NothingToReport where no trial has finished. With several `workers` suites are drawn in processes of their
+    own, which import the calling script anew: it must have its `if __name__ == "__main__":`.
+    """
+    materials = [gather(results) for results in found if results.records]
+    if not materials:
+        names = ", ".join(results.name for results in found) or "any suite"
+        raise NothingToReport(f"no trial of {names} has finished. Run `dtbench run` first.")
+    suites = _suite_pages(materials, min(workers, len(materials)))
+    sections = (*overview(materials), *searches_section(searches))
+    files = {"index.html": html.render(Document(TITLE, sections, suites)).encode()}
+    whole = SuitePage(OVERVIEW, TITLE, description="", facts=(), warning="", sections=sections, trials={})
+    for suite in (whole, *suites):
+        files |= _files(suite)
+    return files
+
+
+def check_report(
+    found: Sequence[SuiteResults], folder: Path, *, workers: int = 1, searches: Sequence[SearchRecord] = ()
+) -> list[str]:
+    """How a report on disk differs from what the results give: a sentence a file, none where all is equal."""
+    files = build_report(found, workers=workers, searches=searches)
+    return [
+        *(difference for name, content in files.items() for difference in _difference(Path(folder) / name, content)),
+        *(f"{path} is left over: these results do not make it." for path in _left_over(Path(folder), files)),
+    ]
+
+
+def _suite_pages(materials: Sequence[Material], workers: int) -> tuple[SuitePage, ...]:
+    if workers < 2:
+        return tuple(map(suite_page, materials))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return tuple(pool.map(suite_page, materials))
+
+
+def _files(suite: SuitePage) -> dict[str, bytes]:
+    folder = suite.name
+    shown = [table for section in suite.sections for table in section.tables]
+    drawn = [drawing for section in suite.sections for drawing in section.drawings]
+    files = {f"{folder}/report.md": markdown(suite).encode()}
+    files |= {f"{folder}/tables/{table.name}.csv": table.csv().encode() for table in shown}
+    files |= {f"{folder}/tables/{table.name}.tex": table.latex(folder).encode() for table in shown}
+    for drawing in drawn:
+        kinds = {"svg": drawing.svg, "png": drawing.png, "pdf": drawing.pdf()}
+        files |= {f"{folder}/figures/{drawing.name}.{kind}": content for kind, content in kinds.items()}
+    return files
+
+
+def _left_over(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Pages, tables and figures of an earlier report that this one no longer has."""
+    found = [path for report in folder.glob("*/report.md") for path in _of_report(report)]
+    return sorted(path for path in found if path.relative_to(folder).as_posix() not in files)
+
+
+def _of_report(report: Path) -> Iterator[Path]:
+    yield from (path for path in (report, report.with_name("index.html")) if path.exists())
+    for place, kinds in _OURS.items():
+        yield from (path for path in (report.parent / place).glob("*") if path.suffix in kinds)
+
+
+def _difference(path: Path, content: bytes) -> Iterator[str]:
+    if not path.exists():
+        yield f"{path} is missing."
+    elif (there := path.read_bytes()) != content and _plain(path, there) != _plain(path, content):
+        yield f"{path} differs{_first_line(there, content)}."
+
+
+def _plain(path: Path, content: bytes) -> Any:
+    """What a file says, whatever library compressed it: machines have different ones."""
+    if path.suffix == ".html":
+        return html.unpacked(content.decode(errors="replace"))
+    if path.suffix == ".pdf":
+        streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+        return [zlib.decompressobj().decompress(stream) if stream[:1] == b"x" else stream for stream in streams]
+    return content
+
+
+def _first_line(there: bytes, content: bytes) -> str:
+    """Where two texts part, shortened; nothing for pictures."""
+    try:
+        pair = there.decode().splitlines(), content.decode().splitlines()
+    except UnicodeDecodeError:
+        return ""
+    for number, (theirs, ours) in enumerate(zip(*pair, strict=False), start=1):
+        if theirs != ours:
+            start = next((i for i, two in enumerate(zip(theirs, ours, strict=False)) if two[0] != two[1]), 0)
+            shown = slice(max(0, start - 20), start + 40)
+            return f" in line {number}: there {theirs[shown]!r}, rebuilt {ours[shown]!r}"
+    return " in its length"

@@ -1,0 +1,283 @@
+"""The page: one self-contained HTML file with every suite in it. Equal documents give equal bytes."""
+
+import base64
+import gzip
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from dtbench.analysis.figures import INK, Drawing
+from dtbench.analysis.page.section import Section
+from dtbench.analysis.tables.table import Table
+
+PAGE_BYTES = 4_900_000  # browsers open more, people mail less
+FIGURE_BYTES = 3_200_000  # of all figures inside the page; further ones are named, not drawn
+TRIAL_BYTES = 1_500_000  # of all trials' curves and settings, packed
+
+LONG_HEADING = 32  # characters of a row's heading that stay on one line
+
+SCRIPTS = ("page.js", "tables.js", "points.js", "trials.js", "start.js")  # one script, in this order
+
+# What the trials of a large document go without, one after the other, until they fit into TRIAL_BYTES.
+_LEFT_OUT = ((), ("metrics",), ("metrics", "curve"))
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePage:
+    """What the page says of one suite."""
+
+    name: str
+    title: str
+    description: str
+    facts: tuple[tuple[str, str], ...]  # what a reader wants to know first
+    warning: str  # empty where the numbers mean something
+    sections: tuple[Section, ...]
+    trials: Mapping[str, Any]  # plain JSON: cells, trials, provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Everything on the page, not yet in any format."""
+
+    title: str
+    overview: tuple[Section, ...]
+    suites: tuple[SuitePage, ...]
+
+
+def render(document: Document) -> str:
+    """One file that needs no other and asks for no address: styles, script, figures and data are inside it."""
+    script, theme = "\n".join(map(_file, SCRIPTS)), _file("theme.js")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(table=partial(_table, suites=_suite_links(document.suites)), box=_box)
+    known: dict[str, Any] = {
+        "document": document,
+        "style": Markup(_file("style.css")),
+        "script": Markup(script),
+        "theme": Markup(theme),
+        "policy": _policy(theme, script),
+        "trials": _packed_trials(document.suites),
+    }
+    template = environment.from_string(_file("page.html.j2"))
+    views = _views(document)
+    bare = len(template.render(**known, views=_within(views, 0)).encode())
+    return template.render(**known, views=_within(views, min(FIGURE_BYTES, PAGE_BYTES - bare)))
+
+
+def unpacked(page: str) -> str:
+    """The page with its packed data as plain JSON: equal wherever it was built, whatever that machine's zlib."""
+    return re.sub(rf"({_BLOB}[^>]*>)([\w+/=]*)", lambda found: found[1] + unpack(found[2]), page)
+
+
+def pack(content: Any) -> str:
+    """JSON, compressed and as text that may stand inside a script element; what is not finite becomes null."""
+    text = json.dumps(_finite(content), separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=9, mtime=0)).decode()
+
+
+def unpack(text: str) -> str:
+    """The JSON that `pack` was given."""
+    return gzip.decompress(base64.b64decode(text)).decode()
+
+
+def inline_svg(drawing: Drawing, prefix: str) -> Markup:
+    """An SVG element that takes its ink from the page and whose ids, all with `prefix`, meet no other figure's."""
+    text = drawing.svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
+    text = re.sub(r'\b(?:d|x|y)="[^"]*"', _rounded, text)
+    text = re.sub(r">\s+<", "><", text).replace(INK, "currentColor")
+    label = Markup(' role="img" aria-label="{}"').format(drawing.alt)
+    return Markup(text.replace("<svg", f"<svg{label}", 1).strip())
+
+
+_BLOB = '<script type="application/octet-stream;base64"'
+_VERDICT = re.compile(r"(<td[^>]*>)(agrees|differs|not comparable|not run)(: |(?=<))")
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    drawing: Drawing
+    prefix: str  # of the ids inside its SVG
+    svg: Markup  # empty where the page had no room for it
+    path: str  # of its file, seen from the page
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A section with its place in the page."""
+
+    anchor: str
+    section: Section
+    figures: tuple[_Figure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The overview or one suite."""
+
+    key: str
+    anchor: str
+    label: str  # in the list of suites
+    suite: SuitePage | None
+    blocks: tuple[_Block, ...]
+    texts: str  # what can be copied and what points say, packed
+
+
+def _views(document: Document) -> list[_View]:
+    """All parts of the page, every figure drawn."""
+    views = []
+    for key, suite in zip(_keys(document.suites), (None, *document.suites), strict=True):
+        sections = [one for one in (suite.sections if suite else document.overview) if one.in_page]
+        blocks = tuple(_blocks(key, f"{suite.name}/" if suite else "", sections))
+        label = suite.name if suite else "Overview"
+        views.append(
+            _View(
+                key,
+                f"suite-{key}" if suite else key,
+                label,
+                suite,
+                blocks,
+                _texts(sections, suite.name if suite else "overview"),
+            )
+        )
+    return views
+
+
+def _keys(suites: Sequence[SuitePage]) -> list[str]:
+    """What tells the overview, which comes first, and each suite apart in ids."""
+    names = _Names()
+    return [names.unlike(name) for name in ("overview", *(suite.name for suite in suites))]
+
+
+def _within(views: Sequence[_View], budget: int) -> list[_View]:
+    """The same with figures drawn in order for as long as they fit into `budget` bytes."""
+    left, kept = budget, []
+    for view in views:
+        blocks = []
+        for block in view.blocks:
+            figures = []
+            for figure in block.figures:
+                size = len(figure.svg.encode())
+                figures.append(figure if size <= left else replace(figure, svg=Markup("")))
+                left -= size if size <= left else 0
+            blocks.append(replace(block, figures=tuple(figures)))
+        kept.append(replace(view, blocks=tuple(blocks)))
+    return kept
+
+
+def _blocks(key: str, folder: str, sections: Iterable[Section]) -> Iterator[_Block]:
+    anchors, drawings = _Names(), _Names()
+    for section in sections:
+        figures = []
+        for drawing in section.drawings:
+            prefix = f"{key}--{drawings.unlike(drawing.name)}--"
+            path = f"{folder}figures/{drawing.name}.svg"
+            figures.append(_Figure(drawing, prefix, inline_svg(drawing, prefix), path))
+        yield _Block(f"{key}--{anchors.unlike(section.heading)}", section, tuple(figures))
+
+
+class _Names:
+    """Names as they may stand in an id or address, no two alike and none with two dashes in a row."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def unlike(self, name: str) -> str:
+        plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "part"
+        tries = itertools.chain([plain], (f"{plain}-{number}" for number in itertools.count(2)))
+        chosen = next(text for text in tries if text not in self._given)
+        self._given.add(chosen)
+        return chosen
+
+
+def _texts(sections: Iterable[Section], prefix: str) -> str:
+    sections = tuple(sections)
+    tables = [table for section in sections for table in section.tables]
+    drawings = [drawing for section in sections for drawing in section.drawings]
+    copies = {table.name: [table.latex(prefix), table.csv(), table.markdown()] for table in tables}
+    marks = {drawing.name: [[one.gid, list(one.labels)] for one in drawing.marks] for drawing in drawings}
+    return pack({"copies": copies, "marks": marks})
+
+
+def _packed_trials(suites: Sequence[SuitePage]) -> list[str]:
+    """Each suite's trials, all without the same curves where they would be too many bytes with them."""
+    packed: list[str] = []
+    for names in _LEFT_OUT:
+        packed = [pack(_without(suite.trials, names)) for suite in suites]
+        if sum(map(len, packed)) <= TRIAL_BYTES:
+            break
+    return packed
+
+
+def _without(trials: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    if not names:
+        return trials
+    kept = [{name: value for name, value in trial.items() if name not in names} for trial in trials["trials"]]
+    return {**trials, "trials": kept, "left_out": list(names)}
+
+
+def _suite_links(suites: Sequence[SuitePage]) -> dict[str, str]:
+    """From a link to a suite, as a table writes it, to the suite's place in the page."""
+    names = _keys(suites)[1:]
+    return {
+        str(Markup('href="#suite-{}"').format(suite.name)): f'href="#suite-{key}"'
+        for suite, key in zip(suites, names, strict=True)
+    }
+
+
+def _table(table: Table, key: str, suites: Mapping[str, str]) -> Markup:
+    """The table with ids that no other suite has, links to suites that meet them, and its verdicts as badges."""
+    text = re.sub(r'(<table[^>]*?\sid=")', rf"\g<1>{key}--table--", str(table.html()), count=1)
+    text = re.sub(r'href="#suite-[^"]*"', lambda found: suites.get(found[0], found[0]), text)
+    text = _VERDICT.sub(_badge, text)
+    return Markup(text)
+
+
+def _box(table: Table) -> str:
+    """The classes of the box around a table: row headings that are long must break, or they would hide the rest."""
+    longest = max((len(row[0].text) for row in table.rows), default=0)
+    return "table long" if longest > LONG_HEADING else "table"
+
+
+def _badge(found: re.Match[str]) -> str:
+    badge = f'<span class="badge {found[2].replace(" ", "-")}">{found[2]}</span>'
+    return f"{found[1]}{badge}{' ' if found[3] else ''}"
+
+
+def _rounded(found: re.Match[str]) -> str:
+    """Two decimals of a point of 1/72 inch are more than a screen shows."""
+    text = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", found[0])
+    return re.sub(r"\s+", " ", text)
+
+
+def _policy(*scripts: str) -> str:
+    """A browser that keeps to this fetches nothing and runs no script but these."""
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {str(name): _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content
+
+
+def _file(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,305 @@
+"""The papers' own tables, row by row and method by method, with ours in every cell and holes where nobody ran."""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from dtbench.analysis.published import (
+    NOT_RUN,
+    VALUES,
+    Circumstances,
+    Place,
+    PublishedTable,
+    published_tables,
+    spread_note,
+    verdict,
+)
+from dtbench.analysis.statistics import Estimate
+from dtbench.analysis.suite_analysis import Material
+from dtbench.analysis.tables.scores import BOLD_RULE, Counts, Estimates, Links, best_contenders, estimates_of
+from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, number
+from dtbench.ledger.store import DIVERGED
+from dtbench.suite.loading import read_document, suite_names
+
+CELL_RULE = (
+    "Each cell: ours / published / difference / verdict. Ours is the mean over training seeds at the last checkpoint; "
+    "no difference stands where nothing may be compared, and a dash alone where the paper prints nothing."
+)
+
+_OF = {"score": "", "return": " Ours here are returns in the task's own points."}
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a suite's trials have to say to a paper's table; empty where none has run."""
+
+    estimates: Estimates = field(default_factory=dict)
+    circumstances: Mapping[str, Circumstances] = field(default_factory=dict)  # by task
+    missing: Counts = field(default_factory=dict)  # trials without a number
+    broken: Counts = field(default_factory=dict)  # those of them that finished or diverged
+    diverged: Counts = field(default_factory=dict)  # those of them that diverged
+    links: Links = field(default_factory=dict)
+
+
+def all_paper_tables(suites: Mapping[str, Material]) -> list[Table]:
+    """Every table that a suite of dtbench refers to, in the papers' order; `suites` are those that ran.
+
+    Tables of the others are there too, with every cell "not run".
+    """
+    found = []
+    for suite in sorted({*suite_names(), *suites}):
+        document = read_document(suite) if suite in suite_names() else suites[suite].results.suite
+        for value in VALUES:
+            referred = sorted(published_tables(document, value=value), key=_order)
+            for _, references in itertools.groupby(referred, key=_order):
+                known = list(references)
+                material = suites.get(suite)
+                table = paper_table(known, ran(material, value) if material else Ran())
+                told = f"Suite: {suite}." if material else f"Suite: {suite}, of which no trial has run."
+                found.append((_order(known[0]), replace(table, notes=(told, *table.notes)), suite))
+    found.sort(key=lambda one: (one[0], one[2]))
+    names = [table.name for _, table, _ in found]
+    return [replace(t, name=f"{t.name}-{suite}") if names.count(t.name) > 1 else t for _, t, suite in found]
+
+
+def ran(material: Material, value: str = "score") -> Ran:
+    """What a suite's material holds of this value, one of VALUES."""
+    returns = value == "return"
+    diverged = Counter(material.diverged)
+    broken = diverged + Counter((record.spec.task, record.spec.contender) for record in material.broken)
+    for name, over in material.averages.items():
+        for contender, counts in itertools.product(material.scene.contenders, (broken, diverged)):
+            counts[name, contender] = sum(counts[task, contender] for task in over)
+    return Ran(
+        estimates=estimates_of(material.scene.finals, "return_mean") if returns else material.estimates,
+        circumstances=material.scene.circumstances,
+        missing=material.missing,
+        broken=broken,
+        diverged=diverged,
+        links={cell: f"cell-{key}" for cell, key in material.links.items()},
+    )
+
+
+def paper_table(references: Sequence[PublishedTable], found: Ran) -> Table:
+    """One table of a paper in its own shape, from all references of a suite to it.
+
+    A paper's table may be several references: its Table 7 has a column for each contender and kind of reward.
+    """
+    grid, reasons = _Grid(references), _Letters()
+    rows = []
+    for row in grid.rows:
+        best = _best(grid.of_row(row), found)
+        labels = [Cell(text) for text in grid.labels(row)]
+        tasks = dict.fromkeys(place.task for _, place in grid.of_row(row) if place.task)
+        cells = [_cell(grid.cells.get((row, column)), found, best, reasons) for column in grid.columns]
+        rows.append((*labels, *cells, Cell(", ".join(tasks))))
+    columns = [*(Column(name) for name in grid.label_names), *(Column(name, number=True) for name in grid.headings)]
+    caption = f"{grid.title}: ours / published / difference / verdict"
+    notes = (CELL_RULE + _OF[references[0].value], *_seed_notes(grid, found), *reasons.notes(), *_notes(grid, found))
+    return Table(grid.name, caption, (*columns, Column("Our tasks", shown=False)), tuple(rows), notes)
+
+
+Row = tuple[str, str]  # dataset and environment
+Method = tuple[str, str, str]  # metric, our contender, the paper's name where we have none
+Printed = tuple[PublishedTable, Place]
+
+
+class _Grid:
+    """The places of a paper's table by row and column, in the order of the file of published numbers."""
+
+    def __init__(self, references: Sequence[PublishedTable]) -> None:
+        self.references = references
+        self.printed: list[Printed] = sorted(_printed(references), key=lambda one: one[1].line)
+        self.cells = {(place.row, _method(place)): (table, place) for table, place in self.printed}
+        self.rows = list(dict.fromkeys(place.row for _, place in self.printed))
+        self.columns = list(dict.fromkeys(_method(place) for _, place in self.printed))
+        self.headings = [self._heading(column) for column in self.columns]
+        self._varies = [len({row[place] for row in self.rows}) > 1 for place in (0, 1)]
+        if not any(self._varies):
+            self._varies = [True, False]
+
+    @property
+    def title(self) -> str:
+        """What the references' titles have in common, and the label that all rows share."""
+        parts = zip(*(table.title.split(", ") for table in self.references), strict=False)
+        common = ", ".join(names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, parts))
+        shared = [label for label, varies in zip(self.rows[0], self._varies, strict=True) if not varies]
+        return ", ".join([common or self.references[0].title, *shared])
+
+    @property
+    def name(self) -> str:
+        """Of the table's files."""
+        table = self.references[0].table
+        return f"paper-table-{table}" if table.isdigit() else f"paper-{re.sub(r'[^a-z0-9]+', '-', table.lower())}"
+
+    @property
+    def label_names(self) -> list[str]:
+        return [name for name, varies in zip(("Dataset", "Environment"), self._varies, strict=True) if varies]
+
+    def labels(self, row: Row) -> list[str]:
+        """What heads a row: all that rows differ in."""
+        return [label for label, varies in zip(row, self._varies, strict=True) if varies]
+
+    def of_row(self, row: Row) -> list[Printed]:
+        return [(table, place) for table, place in self.printed if place.row == row]
+
+    def of_column(self, column: Method) -> list[Place]:
+        return [place for _, place in self.printed if _method(place) == column]
+
+    def _heading(self, column: Method) -> str:
+        names = " / ".join(dict.fromkeys(place.method for place in self.of_column(column)))
+        several = len({metric for metric, _, _ in self.columns}) > 1
+        under = re.search(r"\(([^()]+)\)$", column[0]) if several else None
+        return f"{names} ({under[1]})" if under else names
+
+
+class _Letters:
+    """A letter for each reason why numbers are not comparable, in the order of their first use."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, str] = {}
+
+    def of(self, reasons: Sequence[str]) -> str:
+        """Like "(a, b)"."""
+        for reason in reasons:
+            place = len(self._given)
+            self._given.setdefault(reason, chr(ord("a") + place) if place < 26 else str(place + 1))
+        return f"({', '.join(self._given[reason] for reason in reasons)})"
+
+    def notes(self) -> Iterator[str]:
+        """What each letter stands for."""
+        yield from (f"({letter}) Not comparable: {reason}." for reason, letter in self._given.items())
+
+
+def _order(table: PublishedTable) -> tuple[bool, str, bool, int, str]:
+    """The paper's numbered tables first, then those of others."""
+    numbered = table.table.isdigit()
+    other = table.file != "decision_transformer.csv"
+    return (other, table.file, not numbered, int(table.table) if numbered else 0, table.table)
+
+
+def _printed(references: Sequence[PublishedTable]) -> Iterator[Printed]:
+    """Each printed number once, with the reference that names our task and contender where one does."""
+    found: dict[int, Printed] = {}
+    for table in references:
+        for place in table.places:
+            if place.line not in found or (place.task and not found[place.line][1].task):
+                found[place.line] = (table, place)
+    yield from found.values()
+
+
+def _method(place: Place) -> Method:
+    return (place.metric, place.contender, "" if place.contender else place.method)
+
+
+def _best(printed: Sequence[Printed], found: Ran) -> set[tuple[str, str]]:
+    """Which of our cells in a row are bold: the best of each task where several of the paper's methods ran."""
+    best = set()
+    for task in {place.task for _, place in printed if place.contender}:
+        names = sorted({place.contender for _, place in printed if place.task == task and place.contender})
+        ours = {name: found.estimates[task, name] for name in names if (task, name) in found.estimates}
+        barred = {name for name in names if found.broken.get((task, name))}
+        if len(ours) > 1:
+            best |= {(task, name) for name in best_contenders(ours, barred=barred)}
+    return best
+
+
+def _cell(printed: Printed | None, found: Ran, best: set[tuple[str, str]], letters: _Letters) -> Cell:
+    if printed is None:
+        return hole()
+    table, place = printed
+    cell, theirs = (place.task, place.contender), place.number
+    ours = found.estimates.get(cell) if all(cell) else None
+    broken, diverged = found.broken.get(cell, 0), found.diverged.get(cell, 0)
+    if ours is None and not broken:
+        return Cell(f"{DASH} / {theirs.printed} / {DASH} / {NOT_RUN}", kind="hole")
+    here = _here(found, place.task)
+    why_not = table.why_not(place.task, place.contender, here, broken=broken, diverged=diverged)
+    said = verdict(ours, theirs, why_not=why_not, broken=broken)
+    word, _, reasons = said.partition(": ")
+    gap = DASH if ours is None or reasons else _difference(ours.mean - theirs.mean, theirs.decimals)
+    mean = (
+        DIVERGED if ours is None and diverged == broken else _mean(ours, theirs.decimals, found.missing.get(cell, 0))
+    )
+    told = f"{word} {letters.of(reasons.split('; '))}" if reasons else word
+    return Cell(
+        f"{mean} / {theirs.printed} / {gap} / {told}",
+        strong=cell in best,
+        kind=word.replace(" ", "-"),
+        link=found.links.get(cell, ""),
+        rank=ours.mean if ours else None,
+    )
+
+
+def _here(found: Ran, task: str) -> Circumstances:
+    return found.circumstances.get(task, Circumstances())
+
+
+def _mean(ours: Estimate | None, decimals: int, missing: int) -> str:
+    """Ours, with the number of its seeds where they are fewer than they should be or leave no interval."""
+    if ours is None:
+        return "no number"
+    seeds = len(ours.values)
+    told = f" (n = {seeds} of {seeds + missing})" if missing else " (1 seed)" if ours.interval is None else ""
+    return number(ours.mean, decimals) + told
+
+
+def _difference(value: float, decimals: int) -> str:
+    return (
+        f"+{number(value, decimals)}" if value > 0 and number(value, decimals).strip("0.") else number(value, decimals)
+    )
+
+
+def _seed_notes(grid: _Grid, found: Ran) -> Iterator[str]:
+    averages = {name for table in grid.references for name in table.averages}
+    cells = {(place.task, place.contender) for _, place in grid.printed if place.task not in averages}
+    counts = sorted({len(found.estimates[cell].values) for cell in cells if cell in found.estimates})
+    if counts:
+        yield f"Seeds behind a number of ours: {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}."
+        yield BOLD_RULE.replace("Bold:", "Bold, among ours:")
+
+
+def _notes(grid: _Grid, found: Ran) -> Iterator[str]:
+    """Whose numbers the table prints, who stands for whom, and what the file says of single numbers."""
+    headings = dict(zip(grid.columns, grid.headings, strict=True))
+    renamed = [f"{name} for {headings[metric, name, '']}" for metric, name, _ in grid.columns if name]
+    renamed = [text for text in renamed if not _same(*text.split(" for ", 1))]
+    if renamed:
+        yield f"Ours under another name: {', '.join(renamed)}."
+    absent = [headings[column] for column in grid.columns if not column[1]]
+    if absent:
+        yield f"No contender of the suite stands for {', '.join(absent)}."
+    yield from dict.fromkeys(filter(None, (table.rerecorded_note(found.circumstances) for table in grid.references)))
+    yield from dict.fromkeys(table.note for table in grid.references if table.note)
+    if said := spread_note([place.number for _, place in grid.printed]):
+        yield said
+    yield from _number_notes(grid)
+
+
+def _same(ours: str, theirs: str) -> bool:
+    """Whether the two names say the same, but for what a metric adds in brackets."""
+    return ours.replace(" ", "") == re.sub(r" \([^()]*\)$", "", theirs).replace(" ", "")
+
+
+def _number_notes(grid: _Grid) -> Iterator[str]:
+    """What the file says of numbers: of whole columns at once, of others by their rows."""
+    for text in dict.fromkeys(place.number.note for _, place in grid.printed if place.number.note):
+        where: dict[str, list[str]] = {}
+        for column, heading in zip(grid.columns, grid.headings, strict=True):
+            rows = _rows(grid, column, text)
+            if rows is not None:
+                where.setdefault(rows, []).append(heading)
+        yield f"{'; '.join(', '.join(names) + rows for rows, names in where.items())}: {text}."
+
+
+def _rows(grid: _Grid, column: Method, note: str) -> str | None:
+    """In which rows of a column the note holds: empty for all, None for none."""
+    places = grid.of_column(column)
+    said = [" ".join(grid.labels(place.row)) for place in places if place.number.note == note]
+    others = [" ".join(grid.labels(place.row)) for place in places if place.number.note != note]
+    if not said:
+        return None
+    fewer = f" but for {', '.join(others)}" if others else ""
+    return fewer if len(others) < len(said) else f" in {', '.join(said)}"

@@ -1,0 +1,399 @@
+"""Two contenders compared on common evaluation seeds: the difference, its verdict, and how many seeds would decide.
+
+Episodes of one evaluation seed begin alike for everyone, so that their luck cancels from a difference. Training seeds
+are not paired: seed 3 of one algorithm has nothing but its name in common with seed 3 of another.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
+from statistics import NormalDist
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dtbench.analysis import statistics
+from dtbench.analysis.published import NOT_RUN
+from dtbench.analysis.statistics import LEVEL, RESAMPLES, Array, Interval
+from dtbench.analysis.tables.diverged import Counts
+from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
+from dtbench.ledger.store import DIVERGED, TrialRecord
+
+Links = Mapping[tuple[str, str], str]  # by (task, contender), what its numbers lead to: an id on the page
+
+POWER = 0.8  # of the repetitions of a plan that decide
+MOST = 1000  # seeds that a plan may ask for
+
+PAIR_RULE = (
+    "Difference: mean score of the first less that of its rival over the evaluation episodes that all of their trials "
+    "have in common. Interval: 95 %, training seeds of either side redrawn on their own, episodes redrawn for both "
+    f"sides together ({RESAMPLES} resamples, fixed seed); none with one training seed on a side. A pair is decided "
+    "where it excludes 0, without a correction for the number of pairs. P: chance that a training seed of the first "
+    "has the higher mean. More seeds: for each side, so that four of five repetitions would decide if means and "
+    "spreads stay as they are (normal approximation). The luck of the episodes does not fall with training seeds: "
+    "where it alone hides the difference, more episodes are needed first."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far one contender scores above another on the same evaluation episodes."""
+
+    mean: float
+    interval: Interval | None  # None with one training seed on a side: it says nothing of the next training
+    ours_seeds: int
+    theirs_seeds: int
+    episodes: int
+
+    @property
+    def sign(self) -> int:
+        """1 where ours is above, -1 where it is below, 0 where the interval holds 0 or there is none."""
+        if self.interval is None:
+            return 0
+        return int(self.interval.low > 0) - int(self.interval.high < 0)
+
+
+def paired_difference(
+    ours: Array, theirs: Array, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Difference:
+    """Mean difference of scores of [training seeds, episodes], whose columns are the same evaluation seeds.
+
+    The interval redraws training seeds of each side on their own and episodes for both sides together. Training
+    seeds that are all nan are left out, then the episodes that anybody else lacks; raise ValueError if none is left.
+    """
+    ours, theirs = _present(ours, theirs)
+    values = _resampled_differences(ours, theirs, seed, resamples) if min(len(ours), len(theirs)) > 1 else None
+    interval = None if values is None else statistics.percentile_interval(values, level=level)
+    return Difference(float(ours.mean() - theirs.mean()), interval, len(ours), len(theirs), ours.shape[1])
+
+
+def more_seeds(ours: Array, theirs: Array) -> int | None:
+    """How many more training seeds, for each side, would decide this pair with a chance of POWER.
+
+    0 where `paired_difference` is decided. None where there is no answer: no spread can be seen (one seed on a side),
+    the difference is 0, not even MOST would do, or the noise of the episodes alone, which no training seed takes
+    away, hides the difference.
+    """
+    found = paired_difference(ours, theirs)
+    if found.interval is None or found.sign:
+        return None if found.interval is None else 0
+    return _seeds_to_decide([spread_of(*_present(ours, theirs))])
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A difference and the parts of its variance."""
+
+    difference: float
+    ours: float  # variance between the means of training seeds; the episodes' noise of each alone is in it
+    theirs: float
+    ours_seeds: int
+    theirs_seeds: int
+    shared: float  # variance of the mean luck of the episodes, which is the same for all training seeds
+
+    def variance(self, more: NDArray[np.int_]) -> Array:
+        """The difference's variance with so many more training seeds on each side."""
+        return self.ours / (self.ours_seeds + more) + self.theirs / (self.theirs_seeds + more) + self.shared
+
+
+def spread_of(ours: Array, theirs: Array) -> Spread:
+    """The parts, from complete scores of two training seeds and more on each side."""
+    return Spread(
+        difference=float(ours.mean() - theirs.mean()),
+        ours=float(ours.mean(axis=1).var(ddof=1)),
+        theirs=float(theirs.mean(axis=1).var(ddof=1)),
+        ours_seeds=len(ours),
+        theirs_seeds=len(theirs),
+        shared=_luck_variance(ours, theirs) / ours.shape[1],
+    )
+
+
+def pair_table(
+    records: Iterable[TrialRecord],
+    finals: pd.DataFrame,
+    *,
+    tasks: Sequence[str],
+    contenders: Sequence[str],
+    averages: Mapping[str, Sequence[str]] | None = None,
+    links: Links | None = None,
+    diverged: Counts = MappingProxyType({}),
+) -> Table | None:
+    """The first contender against each other one on each task; None where nobody can be compared.
+
+    A row of `finals` says which step and target of a trial count. `averages` are names of sets of tasks on one scale:
+    rows of the mean difference over them. `links` are the ids that numbers of a (task, contender) lead to; `diverged`
+    counts its trials that have no number for that reason.
+    """
+    first, *rivals = contenders
+    played = _played(records, finals)
+    pairs = _pairs(played, tasks, contenders)
+    if not pairs:
+        return None
+    rows = [
+        _row(first, task, rival, [pairs[task, rival]], links or {})
+        if (task, rival) in pairs
+        else _empty_row(task, rival, _why_not(task, (first, rival), played, diverged))
+        for task, rival in itertools.product(tasks, rivals)
+    ]
+    for name, over in (averages or {}).items():
+        whole = [rival for rival in rivals if over and all((task, rival) in pairs for task in over)]
+        rows += [_row(first, name, rival, [pairs[task, rival] for task in over], links or {}) for rival in whole]
+    caption = f"{first} against each rival on common evaluation seeds"
+    return Table("pairs", caption, _columns(first), tuple(rows), (PAIR_RULE,))
+
+
+def differences(
+    records: Iterable[TrialRecord], finals: pd.DataFrame, *, tasks: Sequence[str], contenders: Sequence[str]
+) -> dict[tuple[str, str], Difference]:
+    """What `pair_table` says, by (task, rival); pairs that did not both run are not there."""
+    found = _pairs(_played(records, finals), tasks, contenders)
+    return {place: _over([pair]) for place, pair in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """A trial's last episodes at its headline target: evaluation seeds, rising, and their scores."""
+
+    seeds: NDArray[np.int64]
+    scores: Array
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """What a row is made from: complete scores of both sides, and the resampled differences."""
+
+    ours: Array
+    theirs: Array
+    drawn: Array | None  # None with one training seed on a side
+
+
+def _present(ours: Array, theirs: Array) -> tuple[Array, Array]:
+    if ours.shape[1:] != theirs.shape[1:]:
+        raise ValueError(f"{ours.shape[1:]} and {theirs.shape[1:]} evaluation episodes are not common")
+    ours, theirs = (scores[~np.isnan(scores).all(axis=1)] for scores in (ours, theirs))
+    common = ~np.isnan(np.concatenate([ours, theirs])).any(axis=0)
+    if not len(ours) or not len(theirs) or not common.any():
+        raise ValueError("a difference needs a training seed on each side and an episode that all of them have")
+    return ours[:, common], theirs[:, common]
+
+
+def _resampled_differences(ours: Array, theirs: Array, seed: int, resamples: int) -> Array:
+    """[resamples]: the seeds' means redrawn, and what the luck of redrawn episodes adds.
+
+    To redraw rows and columns of the scores at once would count three times the noise that is neither the seed's nor
+    the episode's (Owen 2007, "The pigeonhole bootstrap"). The seeds' means hold it once; so the episodes' differences
+    are shrunk to the part of their variance that is not it.
+    """
+    of_ours, of_theirs, of_episodes = _redrawn((len(ours), len(theirs), ours.shape[1]), seed, resamples)
+    by_episode = ours.mean(axis=0) - theirs.mean(axis=0)
+    luck, variance = by_episode - by_episode.mean(), _luck_variance(ours, theirs)
+    if variance > 0:
+        luck *= math.sqrt(variance / by_episode.var(ddof=1))
+    else:
+        luck[:] = 0
+    return np.asarray(of_ours @ ours.mean(axis=1) - of_theirs @ theirs.mean(axis=1) + of_episodes @ luck)
+
+
+def _luck_variance(ours: Array, theirs: Array) -> float:
+    """Variance between episodes of what one adds to the difference of every two training seeds.
+
+    That of the episodes' mean differences less what residuals (analysis of variance without repetition) leave in it.
+    0 with a single episode, whose luck cannot be seen.
+    """
+    if ours.shape[1] < 2:
+        return 0.0
+    left = sum(_residual_variance(scores) / len(scores) for scores in (ours, theirs))
+    return max(0.0, float((ours.mean(axis=0) - theirs.mean(axis=0)).var(ddof=1)) - left)
+
+
+@lru_cache(maxsize=8)
+def _redrawn(sizes: tuple[int, ...], seed: int, resamples: int) -> list[Array]:
+    """[resamples, size] each: the weight of every member of a sample that is drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    rows = np.arange(resamples)[:, None]
+    weights = []
+    for size in sizes:
+        places = rng.integers(size, size=(resamples, size)) + rows * size
+        weights.append(np.bincount(places.ravel(), minlength=resamples * size).reshape(resamples, size) / size)
+    return weights
+
+
+def _residual_variance(scores: Array) -> float:
+    """Of [training seeds, episodes]: what neither the training seed nor the episode explains."""
+    residual = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
+    return float((residual**2).sum() / ((scores.shape[0] - 1) * (scores.shape[1] - 1)))
+
+
+def _seeds_to_decide(spreads: Sequence[Spread]) -> int | None:
+    """Of the mean difference over tasks that is undecided so far; None where MOST are too few."""
+    more = np.arange(1, MOST + 1)
+    variance = sum((spread.variance(more) for spread in spreads), np.zeros(len(more))) / len(spreads) ** 2
+    difference = abs(float(np.mean([spread.difference for spread in spreads])))
+    enough = (difference > 0) & (difference >= _reach() * np.sqrt(variance))
+    return int(more[enough.argmax()]) if enough.any() else None
+
+
+def _hidden_by_episodes(spreads: Sequence[Spread]) -> bool:
+    """Whether no number of training seeds would do."""
+    shared = math.sqrt(sum(spread.shared for spread in spreads)) / len(spreads)
+    return abs(float(np.mean([spread.difference for spread in spreads]))) < _reach() * shared
+
+
+def _reach() -> float:
+    """Standard deviations that a difference must be away from 0, for its interval to exclude 0 with POWER."""
+    normal = NormalDist()
+    return normal.inv_cdf(0.5 + LEVEL / 2) + normal.inv_cdf(POWER)
+
+
+def _played(records: Iterable[TrialRecord], finals: pd.DataFrame) -> dict[tuple[str, str], list[_Played]]:
+    """The last episodes of every trial that has a row in `finals`, by task and contender."""
+    columns = (finals[name].tolist() for name in ("contender", "trial", "step", "target"))
+    wanted = {(contender, trial): (step, target) for contender, trial, step, target in zip(*columns, strict=True)}
+    keyed = [(record.spec.seed, record.spec.key, record) for record in records]
+    played: dict[tuple[str, str], list[_Played]] = {}
+    for _, key, record in sorted(keyed, key=lambda row: row[:2]):
+        task, contender = record.spec.task, record.spec.contender
+        if (contender, key) in wanted:
+            own = _last_episodes(record.episodes(), *wanted[contender, key])
+            played.setdefault((task, contender), []).append(own)
+    return played
+
+
+def _last_episodes(episodes: pd.DataFrame, step: int, target: float) -> _Played:
+    """Those of a step and target that have a score; an evaluation seed that was played twice counts by its mean."""
+    targets, scores = episodes["target"].to_numpy(np.float64), episodes["score"].to_numpy(np.float64)
+    asked = np.isnan(targets) if math.isnan(target) else targets == target
+    kept = (episodes["step"].to_numpy() == step) & asked & ~np.isnan(scores)
+    seeds, place, times = np.unique(episodes["seed"].to_numpy()[kept], return_inverse=True, return_counts=True)
+    return _Played(seeds, np.bincount(place, weights=scores[kept], minlength=len(seeds)) / times)
+
+
+def _common(ours: Sequence[_Played], theirs: Sequence[_Played]) -> tuple[Array, Array] | None:
+    """Scores of [training seeds, common episodes]; None where there is no such episode."""
+    both = [*ours, *theirs]
+    if not ours or not theirs:
+        return None
+    if all(np.array_equal(trial.seeds, both[0].seeds) for trial in both):
+        scores = np.stack([trial.scores for trial in both])
+    else:
+        common = reduce(np.intersect1d, (trial.seeds for trial in both))
+        scores = np.stack([trial.scores[np.isin(trial.seeds, common)] for trial in both])
+    return (scores[: len(ours)], scores[len(ours) :]) if scores.size else None
+
+
+def _pairs(
+    played: Mapping[tuple[str, str], Sequence[_Played]], tasks: Sequence[str], contenders: Sequence[str]
+) -> dict[tuple[str, str], _Pair]:
+    first, *rivals = contenders
+    pairs = {}
+    for place, (task, rival) in enumerate(itertools.product(tasks, rivals)):
+        sides = _common(played.get((task, first), []), played.get((task, rival), []))
+        if sides is not None:
+            pairs[task, rival] = _pair(*sides, seed=place // len(rivals))
+    return pairs
+
+
+def _pair(ours: Array, theirs: Array, *, seed: int) -> _Pair:
+    repeated = min(len(ours), len(theirs)) > 1
+    return _Pair(ours, theirs, _resampled_differences(ours, theirs, seed, RESAMPLES) if repeated else None)
+
+
+def _row(first: str, name: str, rival: str, pairs: Sequence[_Pair], links: Links) -> tuple[Cell, ...]:
+    """One task's, or the mean of several tasks', each of which was resampled on its own."""
+    found = _over(pairs)
+    low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
+    return (
+        Cell(name),
+        Cell(rival),
+        Cell(with_interval(found.mean, found.interval), found.mean),
+        number_cell(low),
+        number_cell(high),
+        _probability_cell(pairs),
+        replace(number_cell(found.ours_seeds, 0), link=links.get((name, first), "")),
+        replace(number_cell(found.theirs_seeds, 0), link=links.get((name, rival), "")),
+        number_cell(found.episodes, 0),
+        _verdict_cell(first, found),
+        _plan_cell(found, pairs),
+    )
+
+
+def _over(pairs: Sequence[_Pair]) -> Difference:
+    """The mean difference; of seeds and episodes, the fewest that a task has."""
+    drawn = [pair.drawn for pair in pairs if pair.drawn is not None]
+    whole = len(drawn) == len(pairs)
+    return Difference(
+        mean=float(np.mean([pair.ours.mean() - pair.theirs.mean() for pair in pairs])),
+        interval=statistics.percentile_interval(np.mean(drawn, axis=0)) if whole else None,
+        ours_seeds=min(len(pair.ours) for pair in pairs),
+        theirs_seeds=min(len(pair.theirs) for pair in pairs),
+        episodes=min(pair.ours.shape[1] for pair in pairs),
+    )
+
+
+def _probability_cell(pairs: Sequence[_Pair]) -> Cell:
+    sides = [_seed_means([pair.ours for pair in pairs]), _seed_means([pair.theirs for pair in pairs])]
+    value = float(statistics.probability_of_improvement(*sides))
+    repeated = all(statistics.repeated(side) for side in sides)
+    chance = statistics.probability_of_improvement
+    interval = statistics.bootstrap_interval(chance, *sides) if repeated else None
+    return Cell(with_interval(value, interval, 2), value)
+
+
+def _seed_means(scores: Sequence[Array]) -> Array:
+    """Training seeds x tasks from each task's training seeds x episodes, nan where a task has fewer than another."""
+    means = np.full((max(map(len, scores)), len(scores)), np.nan)
+    for task, own in enumerate(scores):
+        means[: len(own), task] = own.mean(axis=1)
+    return means
+
+
+def _verdict_cell(first: str, found: Difference) -> Cell:
+    if found.interval is None:
+        return Cell("undecided: one seed on a side", kind="undecided")
+    kind = {1: "above", -1: "below", 0: "undecided"}[found.sign]
+    return Cell(f"{first} is {kind}" if found.sign else kind, kind=kind)
+
+
+def _plan_cell(found: Difference, pairs: Sequence[_Pair]) -> Cell:
+    if found.interval is None or found.mean == 0:
+        return hole()
+    if found.sign:
+        return Cell("0", 0)
+    spreads = [spread_of(pair.ours, pair.theirs) for pair in pairs]
+    more = _seeds_to_decide(spreads)
+    if more is not None:
+        return Cell(str(more), more)
+    return Cell("more episodes first" if _hidden_by_episodes(spreads) else f"over {MOST}")
+
+
+def _why_not(
+    task: str, sides: Sequence[str], played: Mapping[tuple[str, str], Sequence[_Played]], diverged: Counts
+) -> str:
+    absent = [name for name in sides if (task, name) not in played]
+    told = {DIVERGED: [n for n in absent if diverged.get((task, n))], NOT_RUN: []}
+    told[NOT_RUN] = [name for name in absent if name not in told[DIVERGED]]
+    said = [f"{' and '.join(names)} {why}" for why, names in told.items() if names]
+    return ", ".join(said) or "no common episodes"
+
+
+def _empty_row(task: str, rival: str, why_not: str) -> tuple[Cell, ...]:
+    return (Cell(task), Cell(rival), *[hole()] * 7, Cell(why_not, kind="hole"), hole())
+
+
+def _columns(first: str) -> tuple[Column, ...]:
+    def numbers(*names: str, shown: bool = True) -> Iterator[Column]:
+        return (Column(name, number=True, shown=shown) for name in names)
+
+    return (
+        Column("Task"),
+        Column("Rival"),
+        *numbers("Difference"),
+        *numbers("95% low", "95% high", shown=False),
+        *numbers(f"P({first} is above)", f"Seeds of {first}", "Seeds of the rival", "Common episodes"),
+        Column("Verdict"),
+        *numbers("More seeds to decide"),
+    )

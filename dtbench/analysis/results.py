@@ -1,0 +1,222 @@
+"""The tidy table that every table and figure is made from: one row a trial, checkpoint and target return."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dtbench.errors import LedgerError
+from dtbench.ledger.store import DIVERGED, EPISODES, Ledger, TrialRecord, Unfinished, write_bytes
+from dtbench.ledger.trial_spec import TrialSpec
+
+COLUMNS = (
+    "suite",
+    "task",
+    "contender",
+    "algorithm",
+    "seed",
+    "step",
+    "target",
+    "action_mode",
+    "episodes",
+    "return_mean",
+    "return_std",
+    "achieved_mean",
+    "length_mean",
+    "score",
+    "dataset_source",
+    "dataset_digest",
+    "trial",
+)
+ACHIEVED = "achieved_mean"  # in the task's target units; left out of files where no task of the suite has its own
+
+
+class TrialTable:
+    """A table whose rows belong to trials, each trial's rows together."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        """Take rows that have a column `trial`."""
+        self.rows = rows.assign(trial=rows[TRIAL].astype("category"))
+        codes = self.rows[TRIAL].cat.codes.to_numpy()
+        ends = np.append(np.flatnonzero(codes[1:] != codes[:-1]) + 1, len(codes)) if len(codes) else np.array([], int)
+        names = self.rows[TRIAL].cat.categories[codes[ends - 1]] if len(ends) else []
+        starts = np.append(0, ends[:-1]) if len(ends) else ends
+        self._places = {str(name): slice(a, b) for name, a, b in zip(names, starts, ends, strict=True)}
+        self._shared = [place for place, name in enumerate(self.rows) if name in ALWAYS]
+        others = [place for place, name in enumerate(self.rows) if name not in (*ALWAYS, TRIAL)]
+        filled = self.rows.iloc[:, others].notna().to_numpy()
+        counts = np.vstack([np.zeros((1, len(others)), int), filled.cumsum(axis=0)])
+        has = counts[ends] > counts[starts]  # [trials, other columns]
+        self._own = {str(name): [others[i] for i in np.flatnonzero(row)] for name, row in zip(names, has, strict=True)}
+
+    def __contains__(self, trial: object) -> bool:
+        return trial in self._places
+
+    def of(self, trial: str) -> pd.DataFrame:
+        """One trial's rows, without the columns that only other trials have; without rows where it has none."""
+        if trial not in self._places:
+            return pd.DataFrame()
+        columns = sorted([*self._shared, *self._own[trial]])
+        return self.rows.iloc[self._places[trial], columns].reset_index(drop=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteResults:
+    """All that a report may know: what was to run, what ran, and nothing else."""
+
+    suite: Mapping[str, Any]  # the resolved suite: name, title, description, preset, tasks, contenders, seeds, ...
+    records: tuple[TrialRecord, ...]
+    unfinished: tuple[Unfinished, ...]
+    scores: pd.DataFrame  # COLUMNS
+    episodes: TrialTable  # of all records
+
+    @property
+    def not_run(self) -> tuple[TrialSpec, ...]:
+        """What was planned and has no result."""
+        return tuple(trial.spec for trial in self.unfinished)
+
+    @property
+    def name(self) -> str:
+        """The suite's name."""
+        return str(self.suite.get("name") or "")
+
+
+def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
+    """Everything in the ledger that belongs to a suite's planned trials, further seeds included."""
+    planned = [TrialSpec.from_json(trial) for trial in suite["trials"]]
+    cells: dict[str, dict[str, list[TrialRecord]]] = {}
+    for task in dict.fromkeys(spec.task for spec in planned):
+        cells[task] = defaultdict(list)
+        for record in ledger.records_of(task):
+            cells[task][record.spec.cell].append(record)
+    records: dict[tuple[str, str], TrialRecord] = {}
+    for spec in {(spec.contender, spec.cell): spec for spec in planned}.values():
+        for record in cells[spec.task][spec.cell]:
+            records[spec.contender, record.spec.key] = record.relabelled(spec)
+    missing = [spec for spec in planned if (spec.contender, spec.key) not in records]
+    folders = ledger.folders()
+    episodes = read_all({key: folders[key] / EPISODES for _, key in records})
+    found = tuple(replace(r, episodes=partial(episodes.of, r.spec.key)) for r in records.values())
+    nowhere = ledger.root / "nowhere"
+    unfinished = [ledger.unfinished(spec, folders.get(spec.key, nowhere)) for spec in missing]
+    unfinished += _diverged_beyond(planned, ledger, folders)
+    return SuiteResults(suite, found, tuple(unfinished), score_table(found, episodes), episodes)
+
+
+def _diverged_beyond(
+    planned: Sequence[TrialSpec], ledger: Ledger, folders: Mapping[str, Path]
+) -> Iterator[Unfinished]:
+    """Trials of further seeds that diverged: finished ones count, so a mean without these would look better."""
+    known, cells = {spec.key for spec in planned}, {(spec.contender, spec.cell): spec for spec in planned}
+    for key, folder in folders.items():
+        if key in known or not (folder / "failure.json").exists():
+            continue
+        spec = ledger.spec(folder)
+        if ledger.state(spec, folder) == DIVERGED:
+            own = [found for found in cells.values() if found.cell == spec.cell]
+            labelled = [spec.labelled(suite=found.suite, contender=found.contender) for found in own]
+            yield from (ledger.unfinished(one, folder) for one in labelled)
+
+
+def score_table(records: Sequence[TrialRecord], episodes: TrialTable | None = None) -> pd.DataFrame:
+    """COLUMNS, sorted; `return_std` is over the evaluation episodes of one trial (population).
+
+    `episodes` are those of all records, where they are already at hand.
+    """
+    if not records:
+        return pd.DataFrame(columns=list(COLUMNS))
+    known = episodes or joined({record.spec.key: record.episodes() for record in records})
+    rows = known.rows.reindex(columns=[*_MEANS, "step", "target", TRIAL])
+    groups = rows.groupby([TRIAL, "step", "target"], dropna=False, sort=True, observed=True)
+    table = groups[list(_MEANS)].mean().rename(columns=_MEANS)
+    table["return_std"] = groups["return"].std(ddof=0)
+    table["episodes"] = groups.size()
+    labels = pd.DataFrame([_labels(record) for record in records])
+    whole = labels.merge(table.reset_index().astype({TRIAL: str}), on=TRIAL)[list(COLUMNS)].astype({"step": int})
+    keys = ["task", "contender", "seed", "step", "target", TRIAL]
+    return whole.sort_values(keys, na_position="first", kind="stable").reset_index(drop=True)
+
+
+def headline_rows(scores: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
+    """All checkpoints of the trials in `finals`, at the target of each trial's row there."""
+    keys = ["contender", "trial"]
+    wanted = finals[[*keys, "target"]].rename(columns={"target": "headline"})
+    rows = scores.merge(wanted, on=keys, how="inner")
+    same = (rows["target"] == rows["headline"]) | (rows["target"].isna() & rows["headline"].isna())
+    return rows[same].drop(columns="headline")
+
+
+def scores_text(table: pd.DataFrame) -> str:
+    """The tidy table as CSV, `achieved_mean` only where it says anything: equal ledgers give equal text."""
+    if table[ACHIEVED].isna().all():
+        table = table.drop(columns=ACHIEVED)
+    return str(table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+
+
+def write_scores(table: pd.DataFrame, path: Path) -> None:
+    """Write `scores_text` atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, scores_text(table).encode())
+
+
+_MEANS = {"return": "return_mean", "achieved": ACHIEVED, "length": "length_mean", "score": "score"}
+
+
+def _labels(record: TrialRecord) -> dict[str, Any]:
+    spec = record.spec
+    return {
+        "suite": spec.suite,
+        "task": spec.task,
+        "contender": spec.contender,
+        "algorithm": spec.algorithm,
+        "seed": spec.seed,
+        "action_mode": record.result["action_mode"],
+        "dataset_source": spec.dataset_source,
+        "dataset_digest": spec.dataset_digest,
+        "trial": spec.key,
+    }
+
+
+TRIAL = "trial"
+ALWAYS = ("step", "target", "episode", "seed", "return", "length", "score")  # of episodes, even where all are nan
+
+
+def joined(parts: Mapping[str, pd.DataFrame]) -> TrialTable:
+    """The tables of several trials, by key, as one."""
+    filled = {key: rows for key, rows in parts.items() if len(rows)}
+    if not filled:
+        return TrialTable(pd.DataFrame({TRIAL: []}))
+    rows = pd.concat(list(filled.values()), ignore_index=True)
+    return TrialTable(rows.assign(trial=_repeated(filled, [len(part) for part in filled.values()])))
+
+
+def read_all(paths: Mapping[str, Path]) -> TrialTable:
+    """The Parquet files of several trials, by key; raise LedgerError, naming the file, where one cannot be read."""
+    if not paths:
+        return TrialTable(pd.DataFrame({TRIAL: []}))
+    with ThreadPoolExecutor(4) as pool:
+        tables = list(pool.map(_read, paths.values()))
+    rows = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    return TrialTable(rows.assign(trial=_repeated(paths, [table.num_rows for table in tables])))
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, use_threads=False).replace_schema_metadata(None)
+    except (OSError, ValueError) as error:
+        raise LedgerError(
+            f"cannot read {path}: {error}. Delete that trial's folder and run the suite again."
+        ) from error
+
+
+def _repeated(keys: Iterable[str], sizes: list[int]) -> pd.Categorical:
+    names = list(keys)
+    return pd.Categorical.from_codes(np.repeat(np.arange(len(names)), sizes), categories=names)

@@ -1,0 +1,317 @@
+"""The commands that read results: report, plot, compare, export; and how `run` keeps its scores."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dtbench.errors import DtbenchError, LedgerError, UnknownName
+
+if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
+    from dtbench.analysis.compare import Pair, Rule
+    from dtbench.analysis.comparison_inputs import Side
+    from dtbench.analysis.results import SuiteResults
+    from dtbench.ledger.store import Ledger
+    from dtbench.tuning.search import SearchRecord
+
+_WORKERS = os.cpu_count() or 1  # processes that draw suites at the same time
+
+
+def results_folder(text: str | Path) -> Path:
+    """A folder as it is said; of an address such as s3://bucket/path the local mirror, brought up to date."""
+    if "://" not in str(text):
+        return Path(text)
+    from dtbench.ledger.storage import results_folder
+
+    return results_folder(text)
+
+
+ResultsOption = Annotated[
+    Path,
+    typer.Option(
+        parser=results_folder,
+        metavar="FOLDER",
+        help="Folder or address (s3://bucket/path) of the ledger (runs/) and the score tables (scores/).",
+    ),
+]
+SuitesOption = Annotated[
+    list[str] | None, typer.Option("--suite", "-s", help="Default: every suite there. May be said several times.")
+]
+
+
+def report(
+    suite: SuitesOption = None,
+    preset: Annotated[str | None, typer.Option(help="Of the one --suite. Default: as it last ran.")] = None,
+    results: ResultsOption = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder for index.html and <suite>/ with tables and figures.")] = Path(
+        "report"
+    ),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 1 where --out is not what the scores give.")
+    ] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Serve it on this machine and open it, until Ctrl-C.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --open. 0: a free one.")] = 0,
+) -> None:
+    """Write tables, figures and one HTML page of all suites.
+
+    First brings results/scores up to date with the ledger results/runs, where
+    there is one; then builds the report from results/scores alone, so that a
+    checkout without a ledger gives the same bytes. Scores of another machine
+    are never overwritten: what is new is then kept, and reported, under the
+    name <suite>-<preset>.
+    """
+    if check and (open_ or preset):
+        raise DtbenchError(f"--check writes nothing and runs nothing: it excludes --{'open' if open_ else 'preset'}.")
+    names = suite or []
+    if check:
+        raise typer.Exit(0 if _is_current(names, results, out) else 1)
+    _refresh(names, preset, results)
+    index = _build(names, results, out)
+    typer.echo(str(index.resolve()))
+    if open_:
+        from dtbench.analysis.page.serve import serve
+
+        serve(out, port, lambda line: typer.echo(line, err=True))
+
+
+def plot(
+    suite: Annotated[str, typer.Option("--suite", "-s", help="A suite that ran here, or whose scores are here.")],
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "-t", help="Name, its beginning, or a pattern. Default: all tasks together."),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="targets, progress, bars, profiles, improvement or data")] = "targets",
+    out: Annotated[Path | None, typer.Option(help="A .png, .svg or .pdf. Default: <kind>-<task>.png here.")] = None,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Draw one figure: achieved against target return, score over training, or final scores."""
+    from dtbench.analysis.archive import load_results
+    from dtbench.cli.plot import check_file, draw, write_drawing
+
+    if out is not None:
+        check_file(out)
+    (found,) = load_results(results, [suite])
+    drawing = draw(found, kind, task)
+    path = out or Path(f"{drawing.name}.png")
+    write_drawing(drawing, path)
+    typer.echo(str(path.resolve()))
+
+
+def compare(
+    before: Annotated[str, typer.Argument(metavar="A", help="Before: a folder, a score file or a commit.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="After: likewise.")],
+    suite: SuitesOption = None,
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="Fail where the 95 % interval of B - A lies wholly below minus this.")
+    ] = 0.0,
+    fail_below: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Fail, too, where P(B improves on A) is below this.")
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", help="text, markdown, csv or json")] = "text",
+    results: Annotated[Path, typer.Option(help="Folder of the results inside a commit.")] = Path("results"),
+) -> None:
+    """Say what changed from results A to results B, for each suite, task and contender. Exit code 1: a regression.
+
+    A and B are each a results folder (with scores/ or runs/), a folder of
+    scores, a <suite>.csv, or a commit, branch or tag of the repository here,
+    of which results/scores is read. A path wins over a commit of that name.
+
+    A regression is where the 95 % interval of the difference B - A of mean
+    final scores lies wholly below -MAX_DROP, where P(B improves on A) is below
+    FAIL_BELOW if that is given, or where every trial of B scored nan or
+    diverged. With one seed on either side there is no interval. What is
+    identical, or on one side only, is no regression.
+    """
+    from dtbench.analysis.compare import Rule, compare
+
+    if format_ not in _PRINTED:
+        raise UnknownName("format", format_, _PRINTED)
+    sides = _side(before, results), _side(after, results)
+    pairs, rule = compare(*sides, suite or ()), Rule(max_drop, fail_below)
+    _PRINTED[format_](pairs, *sides, rule)
+    raise typer.Exit(1 if any(map(rule.broken_by, pairs)) else 0)
+
+
+def export(
+    format_: Annotated[str, typer.Argument(metavar="FORMAT", help="csv, parquet, latex, rliable or npz")],
+    suite: Annotated[str | None, typer.Option("--suite", "-s", help="Default: the only one that is there.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A file, for latex a folder. Default: named after the suite.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Write a suite's results for other programs.
+
+    csv: a row a trial, checkpoint and target.
+
+    parquet: a row an evaluation episode, labelled.
+
+    latex: a folder with every table of the report, and a main.tex for them.
+
+    npz: arrays CONTENDER/TASK/returns (seeds x episodes), and likewise seeds,
+    steps, curve, scores, lengths, targets, achieved.
+
+    rliable: an .npz with final scores of each contender (seeds x tasks),
+    without holes; what had to be left out is said. To read it:
+    scores = dict(np.load(path)); tasks = scores.pop("tasks")
+    """
+    from dtbench.analysis.archive import load_results
+    from dtbench.cli.export import check_place, export, format_of
+
+    format_of(format_)
+    if out is not None:
+        check_place(format_, out, force=force)
+    found = _only_one(load_results(results, [suite] if suite else []))
+    path, exported = export(found, format_, out, force=force)
+    for line in exported.left_out:
+        typer.secho(f"left out: {line}", err=True, fg="yellow", bold=True)
+    typer.echo(str(path.resolve()))
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (report, plot, compare, export)
+
+
+def keep_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path, *, fresh: bool = True) -> "SuiteResults":
+    """Bring results/scores up to date with the ledger's trials of a suite; say it loudly where its name is taken.
+
+    `fresh`: of a ledger at an address, what trials have written there since is fetched first.
+    """
+    from dtbench.analysis import archive
+
+    with published(results, fresh=fresh):
+        found = archive.keep_scores(document, ledger, results / "scores")
+    name = str(document["name"])
+    if found.name != name:
+        taken = (
+            f"{results / 'scores' / name}.csv has finished trials that are not in {ledger.root}, and stays as it is"
+        )
+        typer.secho(f"{name}: {taken}. These results are kept as {found.name}.", err=True, fg="yellow", bold=True)
+    return found
+
+
+def published(results: Path, *, fresh: bool = True) -> AbstractContextManager[None]:
+    """Within, a results folder's suites and scores may be written; they reach the address that it is a mirror of."""
+    if not (results / ".mirror-of").exists():
+        return nullcontext()
+    from dtbench.ledger import storage
+
+    return storage.published(results, fresh=fresh)
+
+
+def _refresh(names: Sequence[str], preset: str | None, results: Path) -> None:
+    """Bring the scores of the suites asked for, or of all that ran here, up to date with the ledger."""
+    from dtbench.analysis.archive import placed_suites
+    from dtbench.ledger.store import Ledger
+
+    ledger = Ledger(results / "runs")
+    if preset:
+        documents = [_with_preset(names, preset)]
+    else:
+        placed = placed_suites(ledger, results / "scores")
+        documents = [own for place, own in placed.items() if not names or {place, str(own["name"])} & set(names)]
+    for document in documents:
+        if not keep_scores(document, ledger, results, fresh=False).records:
+            typer.echo(f"{document['name']}: no finished trial to report.", err=True)
+
+
+def _with_preset(names: Sequence[str], preset: str) -> Mapping[str, Any]:
+    from dtbench.suite.planning import load_suite, resolved_document, trial_specs
+
+    if len(names) != 1:
+        raise DtbenchError("--preset needs one --suite: which suite's preset?")
+    chosen = load_suite(names[0], preset=preset)
+    return resolved_document(chosen, trial_specs(chosen))
+
+
+def _build(names: Sequence[str], results: Path, out: Path) -> Path:
+    from dtbench.analysis.archive import archived, check_known, read_archive
+    from dtbench.analysis.page.build import write_report
+
+    scores = results / "scores"
+    known = archived(scores)
+    check_known(names, known, results)
+    for path in sorted(scores.glob("*.csv")):
+        if path.stem not in known:
+            typer.echo(f"{path} has no archive {path.with_suffix('')} beside it: not in the report.", err=True)
+    found = [read_archive(scores, name) for name in names or known]
+    return write_report(found, out, workers=_WORKERS, searches=_searches(names, results))
+
+
+def _searches(names: Sequence[str], results: Path) -> "tuple[SearchRecord, ...]":
+    """The finished searches beside the scores: all, or those of the suites that are reported."""
+    from dtbench.tuning.search import read_records
+
+    found = read_records(results / "searches")
+    return tuple(record for record in found if not names or record.question.suite in names)
+
+
+def _is_current(names: Sequence[str], results: Path, out: Path) -> bool:
+    """Whether every score file is that of its episodes, and the report is what they give; say what is not."""
+    from dtbench.analysis.archive import archived, check_known, read_archive
+    from dtbench.analysis.page.build import check_report
+
+    scores = results / "scores"
+    known = archived(scores)
+    check_known(names, known, results)
+    found, wrong = [], []
+    for name in names or known:
+        try:
+            found.append(read_archive(scores, name))
+        except LedgerError as error:
+            wrong.append(str(error))
+    for line in wrong or check_report(found, out, workers=_WORKERS, searches=_searches(names, results)):
+        typer.echo(line)
+        wrong = wrong or [line]
+    if not wrong:
+        typer.echo(f"{out} is what {scores} gives: {', '.join(one.name for one in found)}")
+    return not wrong
+
+
+def _side(text: str, results: Path) -> "Side":
+    from dtbench.analysis.comparison_inputs import open_side
+
+    if "://" not in text:
+        return open_side(text, results)
+    return dataclasses.replace(open_side(str(results_folder(text))), name=text.partition("?")[0], remark="")
+
+
+def _only_one(found: "Sequence[SuiteResults]") -> "SuiteResults":
+    if len(found) > 1:
+        raise DtbenchError(f"there are {len(found)} suites: {', '.join(one.name for one in found)}. Name a --suite.")
+    return found[0]
+
+
+def _print_text(pairs: "list[Pair]", before: "Side", after: "Side", rule: "Rule") -> None:
+    from dtbench.analysis.compare import table_of, text
+
+    typer.echo(text(table_of(pairs, before, after, rule)), nl=False)
+
+
+def _print_markdown(pairs: "list[Pair]", before: "Side", after: "Side", rule: "Rule") -> None:
+    from dtbench.analysis.compare import table_of
+
+    typer.echo(table_of(pairs, before, after, rule).markdown(), nl=False)
+
+
+def _print_csv(pairs: "list[Pair]", before: "Side", after: "Side", rule: "Rule") -> None:
+    """The rows alone; what is no row goes to stderr."""
+    from dtbench.analysis.compare import table_of
+
+    table = table_of(pairs, before, after, rule)
+    typer.echo(table.csv(), nl=False)
+    for note in table.notes:
+        typer.echo(note, err=True)
+
+
+def _print_json(pairs: "list[Pair]", before: "Side", after: "Side", rule: "Rule") -> None:
+    from dtbench.analysis.compare import document
+
+    typer.echo(document(pairs, before, after, rule), nl=False)
+
+
+_PRINTED = {"text": _print_text, "markdown": _print_markdown, "csv": _print_csv, "json": _print_json}

@@ -1,0 +1,414 @@
+"""Minari's datasets as trajectories; the only module that imports minari."""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from dtbench.data import cache
+from dtbench.data.dataset import TrajectoryDataset, make_dataset
+from dtbench.data.download import check_reachable
+from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, one_line
+
+HUB = "https://huggingface.co"  # where Minari keeps its datasets
+FRAME = (84, 84)  # what an agent sees of a game
+
+Array = NDArray[Any]
+ToFrame = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+# Packages whose environments may be made because a dataset names them.
+_MAKERS = ("gymnasium", "gymnasium_robotics", "minigrid", "ale_py", "shimmy")
+_BATCH = 256  # frames turned into ours at a time
+_READER = 2  # part of an import's identity: raise it when the reader gives other arrays for the same files
+
+
+@dataclass(frozen=True, slots=True)
+class MinariSet:
+    """What a local Minari dataset says of itself."""
+
+    dataset_id: str
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    reference: tuple[float, float] | None  # the returns that score 0 and 100, where its makers gave them
+    algorithm: str  # what made it, as its makers say
+    environment: str  # the id of its environment, "" where there is none
+
+
+def local_sets() -> list[str]:
+    """The ids of the Minari datasets on this machine; none where minari is not installed."""
+    if not _folder("").is_dir():
+        return []
+    try:
+        return sorted(_minari().list_local_datasets())
+    except MissingDataset:
+        return []
+    except Exception as error:  # one broken set is enough for Minari to list none
+        raise InvalidDataset(f"{_folder('')} cannot be listed: {error}. Move what is broken out of it.") from error
+
+
+def is_local(dataset_id: str) -> bool:
+    """Whether this dataset lies on this machine."""
+    return (_folder(check_id(dataset_id)) / "data").is_dir()
+
+
+def check_id(dataset_id: str) -> str:
+    """The id of a dataset, as in mujoco/hopper/medium-v0; InvalidValue for one that would lead out of their folder."""
+    if len(dataset_id) > 200 or not re.fullmatch(
+        r"(?:[A-Za-z0-9_-][\w.-]*/)*[A-Za-z0-9_-][\w.-]*", dataset_id, re.ASCII
+    ):
+        raise InvalidValue(
+            f"minari:{dataset_id:.100} is no id of a dataset: write one as in minari:mujoco/hopper/medium-v0."
+        )
+    return dataset_id
+
+
+def describe(dataset_id: str) -> MinariSet:
+    """What a local dataset says of itself; MissingDataset where it is not here, InvalidDataset where it is broken."""
+    found = _opened(dataset_id)
+    try:
+        return _described(dataset_id, found)
+    except (*DAMAGED, InvalidDataset) as error:
+        raise InvalidDataset(_unreadable(dataset_id, error)) from error
+
+
+def _described(dataset_id: str, found: Any) -> MinariSet:
+    metadata = found.storage.metadata
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    spec = found.env_spec
+    return MinariSet(
+        dataset_id=dataset_id,
+        observation_space=single_precision(found.observation_space),
+        action_space=single_precision(found.action_space),
+        reference=None if low is None or high is None or low == high else (float(low), float(high)),
+        algorithm=one_line(str(metadata.get("algorithm_name") or "unknown"), 100),
+        environment=spec.id if spec is not None else "",
+    )
+
+
+def _unreadable(dataset_id: str, error: Exception) -> str:
+    why = str(error) or type(error).__name__
+    return (
+        f"minari:{dataset_id} in {_folder(dataset_id)} cannot be read: {why}. Delete that folder and fetch it again."
+    )
+
+
+def make_environment(dataset_id: str) -> gym.Env[Any, Any]:
+    """The environment that the dataset is to be evaluated in; InvalidDataset where it names none that can be made."""
+    found = _opened(dataset_id)
+    try:
+        _check_code(dataset_id, found.storage.metadata)
+        made: gym.Env[Any, Any] = found.recover_environment(eval_env=True)
+    except InvalidDataset:
+        raise
+    except Exception as error:  # what other packages' environments raise shares no base class
+        raise InvalidDataset(
+            f"minari:{dataset_id}: its environment cannot be made: {type(error).__name__}: {error}. "
+            "Install the package that it is from."
+        ) from error
+    return made
+
+
+def _check_code(dataset_id: str, metadata: Mapping[str, Any]) -> None:
+    """Raise InvalidDataset where the environment would be made by code of packages that are not known to make some.
+
+    The file names a function and what to call it with, be it os.system.
+    """
+    spec = json.loads(metadata.get("eval_env_spec") or metadata.get("env_spec") or "{}")
+    for part in (spec, *spec.get("additional_wrappers", ())):
+        entry = part.get("entry_point")
+        registered = gym.registry.get(str(part.get("id")))
+        known = registered is not None and registered.entry_point == entry
+        if entry is not None and not known and str(entry).partition(":")[0].partition(".")[0] not in _MAKERS:
+            raise InvalidDataset(
+                f"minari:{dataset_id}: its environment is made by {entry!r:.100}, which dtbench does not run because "
+                "a file says so. Import the module that registers it in gymnasium, or evaluate on a task of your own."
+            )
+
+
+def load_minari(dataset_id: str, *, spaces: tuple[gym.Space[Any], gym.Space[Any]] | None = None) -> TrajectoryDataset:
+    """Open a local dataset; the first time, and after it changed, it is read into the store.
+
+    `spaces` are of observations and actions, by default the dataset's own with floats in single precision. Raises
+    MissingDataset where it is not here, InvalidDataset for spaces that are neither vectors nor Discrete.
+    """
+    said = describe(dataset_id)
+    observation_space, action_space = spaces or (said.observation_space, said.action_space)
+
+    def make() -> TrajectoryDataset:
+        return _read(said, observation_space, action_space)
+
+    return cache.open_or_make(_kept_as(dataset_id, f"{observation_space} {action_space}"), make)
+
+
+def load_minari_frames(
+    dataset_id: str,
+    *,
+    actions: int,
+    frame_stack: int = 4,
+    to_frame: ToFrame | None = None,
+    clip_rewards: bool = True,
+) -> TrajectoryDataset:
+    """Open a local dataset of a game's frames; the first time, and after it changed, it is read into the store.
+
+    Taken are bytes of [84, 84], [84, 84, 1] or [1, 84, 84], and stacks [F, 84, 84] or [84, 84, F] with the oldest
+    frame first, of which the newest is kept. `to_frame` turns a batch [n, ...] of any other observations into
+    [n, 84, 84]; its name is part of what the store keeps the frames as. Clipped rewards lie in [-1, 1], and
+    `extras["raw_rewards"]` has them as they were. No more than one episode of observations is held in memory.
+
+    Raises MissingDataset where the set is not here; InvalidDataset where its actions are not Discrete(`actions`),
+    its observations are no frames, or the stacks of an episode do not follow one another.
+    """
+    said = describe(dataset_id)
+    what = f"frames {actions} {frame_stack} {_name_of(to_frame)} {clip_rewards}"
+    with ExitStack() as reading:
+
+        def make() -> TrajectoryDataset:
+            cache.root().mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.TemporaryDirectory(dir=cache.root(), prefix=".minari.")
+            path = Path(reading.enter_context(scratch)) / "frames"
+            return _read_frames(
+                said, path, actions=actions, frame_stack=frame_stack, to_frame=to_frame, clip_rewards=clip_rewards
+            )
+
+        return cache.open_or_make(_kept_as(dataset_id, what), make)
+
+
+def fetch_minari(dataset_id: str) -> None:
+    """Download a dataset unless it is here; raise MissingDataset, within seconds, where that cannot be done."""
+    if is_local(dataset_id):
+        return
+    minari = _minari()
+    try:
+        if os.environ.get("HF_HUB_OFFLINE", "0").upper() not in ("1", "ON", "YES", "TRUE"):
+            check_reachable(HUB)  # huggingface_hub alone tries for 23 s
+        minari.download_dataset(dataset_id)
+    except Exception as error:  # the hub's client raises what its HTTP library raises, which shares no base class
+        raise MissingDataset(
+            f"minari:{dataset_id} could not be downloaded: {str(error).strip() or type(error).__name__}. "
+            f"Put it into {_folder(dataset_id)}, or set MINARI_DATASETS_PATH. {_here()}"
+        ) from error
+
+
+def single_precision(space: gym.Space[Any]) -> gym.Space[Any]:
+    """The same space in float32: what learners compute in, and D4RL stores."""
+    if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), space.shape, np.float32)
+    return space
+
+
+def _minari() -> Any:
+    try:
+        import minari
+    except ImportError as error:
+        raise MissingDataset(f"{error}. Minari's datasets need: pip install 'dtbench[minari]'.") from error
+    return minari
+
+
+def _opened(dataset_id: str) -> Any:
+    minari = _minari()
+    if not is_local(dataset_id):
+        raise MissingDataset(
+            f"minari:{dataset_id} is not in {_folder('')}. Run `dtbench data get minari:{dataset_id}`. {_here()}"
+        )
+    try:
+        return minari.load_dataset(dataset_id)
+    except (*DAMAGED, ImportError) as error:
+        raise InvalidDataset(_unreadable(dataset_id, error)) from error
+
+
+def _folder(dataset_id: str) -> Path:
+    # As minari.storage.datasets_root_dir, which creates the folder when asked.
+    configured = os.environ.get("MINARI_DATASETS_PATH")
+    return (Path(configured) if configured else Path.home() / ".minari" / "datasets") / dataset_id
+
+
+def _here() -> str:
+    return f"Here: {', '.join(local_sets()) or 'none'}."
+
+
+def _kept_as(dataset_id: str, what: str) -> str:
+    """The store's name for a dataset read as `what`: another one where the files have changed."""
+    identity = f"{_identity(_folder(dataset_id))} {what} {_READER}"
+    return f"minari-{dataset_id}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def _identity(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return " ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+
+
+def _read(said: MinariSet, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> TrajectoryDataset:
+    for name, space in (("observations", observation_space), ("actions", action_space)):
+        flat = isinstance(space, gym.spaces.Discrete) or (isinstance(space, gym.spaces.Box) and len(space.shape) == 1)
+        if not flat:
+            raise InvalidDataset(
+                f"minari:{said.dataset_id}: its {name} are {space}: dtbench reads vectors and Discrete."
+            )
+    try:
+        columns = _columns(_episodes(said))
+        return make_dataset(
+            observations=_stacked(columns["observations"], observation_space),
+            actions=_stacked(columns["actions"], action_space),
+            rewards=np.concatenate(columns["rewards"]).astype(np.float32),
+            terminals=np.concatenate(columns["terminals"]).astype(bool),
+            lengths=_lengths(columns),
+            observation_space=observation_space,
+            action_space=action_space,
+            info=_info(said),
+            final_observations=_stacked(columns["final_observations"], observation_space),
+        )
+    except (*DAMAGED, InvalidDataset) as error:
+        raise InvalidDataset(f"minari:{said.dataset_id}: {error}") from error
+
+
+def _read_frames(
+    said: MinariSet, path: Path, *, actions: int, frame_stack: int, to_frame: ToFrame | None, clip_rewards: bool
+) -> TrajectoryDataset:
+    """The set with its frames in the file at `path`, memory-mapped."""
+    space = said.action_space
+    if not isinstance(space, gym.spaces.Discrete) or (space.start, space.n) != (0, actions):
+        raise InvalidDataset(
+            f"minari:{said.dataset_id}: its actions are {space}, the game's are Discrete({actions}). "
+            "dtbench does not translate one into the other."
+        )
+    try:
+        with path.open("wb") as file:
+            columns = _columns(_written(_episodes(said), file, _frame_reader(said, to_frame)))
+        raw = np.concatenate(columns["rewards"]).astype(np.float32)
+        return make_dataset(
+            observations=np.memmap(path, np.uint8, "r", shape=(len(raw), *FRAME)),
+            actions=np.concatenate(columns["actions"]),
+            rewards=raw.clip(-1, 1) if clip_rewards else raw,
+            terminals=np.concatenate(columns["terminals"]).astype(bool),
+            lengths=_lengths(columns),
+            observation_space=gym.spaces.Box(0, 255, (frame_stack, *FRAME), np.uint8),
+            action_space=gym.spaces.Discrete(actions),
+            info={**_provenance(said), **_screens(said)},
+            frame_stack=frame_stack,
+            extras={"raw_rewards": raw} if clip_rewards else {},
+        )
+    except (*DAMAGED, InvalidDataset) as error:
+        raise InvalidDataset(f"minari:{said.dataset_id}: {error}") from error
+
+
+def _frame_reader(said: MinariSet, to_frame: ToFrame | None) -> Callable[[Array], Array]:
+    """What makes frames [n, 84, 84] of an episode's observations [n, ...]."""
+    space = said.observation_space
+    if isinstance(space, gym.spaces.Box) and space.dtype == np.uint8:
+        shape = space.shape
+        if shape == FRAME:
+            return np.asarray
+        if shape[1:] == FRAME:
+            return _newest
+        if shape[:2] == FRAME and shape[2:] not in ((), (3,)):  # three bytes at the end are red, green and blue
+            return lambda stacks: _newest(np.moveaxis(stacks, -1, 1))
+        if to_frame is not None:
+            return partial(_turned, to_frame)
+    raise InvalidDataset(f"its observations are {space}: neither frames of 84 x 84 bytes nor stacks of them.")
+
+
+def _newest(stacks: Array) -> Array:
+    """The last frame of each stack [n, F, 84, 84] of an episode, where each stack is the one before and a frame."""
+    for place in range(stacks.shape[1] - 1):
+        wrong = np.flatnonzero((stacks[1:, place] != stacks[:-1, place + 1]).any(axis=(1, 2)))
+        if len(wrong):
+            raise InvalidDataset(
+                f"the stack of frames of step {wrong[0] + 1} of an episode does not follow from the one before: "
+                "stacks must hold consecutive frames, the oldest first."
+            )
+    return stacks[:, -1]
+
+
+def _turned(to_frame: ToFrame, observations: Array) -> Array:
+    batches = (observations[first : first + _BATCH] for first in range(0, len(observations), _BATCH))
+    return np.concatenate([to_frame(batch) for batch in batches])
+
+
+def _written(episodes: Iterable[dict[str, Array]], file: BinaryIO, frames_of: Callable[[Array], Array]) -> Any:
+    """The episodes without their observations, whose frames are appended to the file."""
+    for episode in episodes:
+        observations = episode.pop("observations")
+        episode.pop("final_observations")  # the frame after the last one; learners of frames do not ask for it
+        frames = frames_of(observations)
+        if frames.shape != (len(observations), *FRAME) or frames.dtype != np.uint8:
+            raise InvalidDataset(f"{len(observations)} observations made frames {frames.shape} of {frames.dtype}.")
+        np.ascontiguousarray(frames).tofile(file)
+        yield episode
+
+
+def _episodes(said: MinariSet) -> Iterator[dict[str, Array]]:
+    """The arrays of each episode; Minari keeps one observation more than actions, the one after the last step."""
+    for episode in _opened(said.dataset_id).iterate_episodes():
+        steps = len(episode.rewards)
+        if not steps:
+            continue
+        if len(episode.observations) != steps + 1 or len(episode.actions) != steps:
+            counts = f"{len(episode.observations)} observations and {len(episode.actions)} actions"
+            raise InvalidDataset(f"episode {episode.id} has {counts} for {steps} rewards.")
+        yield {
+            "observations": np.asarray(episode.observations)[:steps],
+            "final_observations": np.asarray(episode.observations)[steps:],
+            "actions": np.asarray(episode.actions),
+            "rewards": np.asarray(episode.rewards).reshape(steps),
+            "terminals": np.asarray(episode.terminations).reshape(steps),
+        }
+
+
+def _columns(episodes: Iterable[Mapping[str, Array]]) -> dict[str, list[Array]]:
+    columns: dict[str, list[Array]] = defaultdict(list)
+    for episode in episodes:
+        for name, array in episode.items():
+            columns[name].append(array)
+    if not columns:
+        raise InvalidDataset("it holds no episode.")
+    return columns
+
+
+def _lengths(columns: Mapping[str, list[Array]]) -> NDArray[np.int64]:
+    return np.array([len(rewards) for rewards in columns["rewards"]])
+
+
+def _stacked(arrays: list[Array], space: gym.Space[Any]) -> Array:
+    stacked = np.concatenate(arrays)
+    return stacked.astype(np.float32) if isinstance(space, gym.spaces.Box) and stacked.dtype.kind == "f" else stacked
+
+
+def _info(said: MinariSet) -> Mapping[str, Any]:
+    info = _provenance(said)
+    if said.reference is None:
+        return {**info, "normalisation": "none: the set names no reference scores"}
+    return {**info, "normalisation": "Minari's own", "reference": list(said.reference)}
+
+
+def _provenance(said: MinariSet) -> Mapping[str, Any]:
+    return {
+        "source": "minari",
+        "dataset": said.dataset_id,
+        "algorithm": said.algorithm,
+        "environment": said.environment,
+    }
+
+
+def _screens(said: MinariSet) -> Mapping[str, Any]:
+    """What a game's frames were before they became ours."""
+    encoded = getattr(_opened(said.dataset_id).storage, "jpeg_encoding", True)  # Minari had no choice before 0.5.4
+    image = min((said.observation_space.shape or ())[:2]) >= 32  # as minari.dataset.minari_storage.is_image_space
+    return {"observed": str(said.observation_space), "compression": "JPEG, lossy" if encoded and image else "none"}
+
+
+def _name_of(function: Callable[..., Any] | None) -> str:
+    if isinstance(function, partial):
+        return f"{_name_of(function.func)} {function.args} {function.keywords}"
+    return "" if function is None else f"{function.__module__}.{function.__qualname__}"

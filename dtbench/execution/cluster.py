@@ -1,0 +1,316 @@
+"""A Ray that says nothing to the network, and what must be true of every node before trials run on it."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dtbench import registry
+from dtbench.data import cache as store
+from dtbench.data.dataset import digest_of
+from dtbench.errors import DtbenchError, MissingDataset
+from dtbench.ledger import lock
+from dtbench.ledger.lock import processors
+from dtbench.ledger.store import write_bytes
+from dtbench.ledger.trial_spec import TrialSpec
+
+PACKAGES = ("dtbench", "torch", "numpy", "gymnasium", "mujoco", "ale-py", "pandas", "pyarrow", "ray")
+CONNECT_SECONDS = 30.0
+ANSWER_SECONDS = 3.0  # that a node may live longer than a worker which died with it
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would swallow Ctrl-C and return as if all were well
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # causes are told in trials' folders
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+@contextmanager
+def ray_started(address: str | None = None) -> Iterator[None]:
+    """A running Ray that says nothing, on the terminal or to the network: one of its own, or that at `address`.
+
+    Raises DtbenchError where Ray cannot start or does not let us in.
+    """
+    import ray
+
+    ray_home = store.root() / ".ray-home"
+    ray_home.mkdir(parents=True, exist_ok=True)
+    # Ray's dashboard process asks the cloud's metadata address where it runs, whatever the usage-statistics
+    # switch says, unless it finds this file in its HOME.
+    (ray_home / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
+    os.environ.update(QUIET)
+    home = os.environ.get("HOME")
+    if address is None:
+        # Ray's own default for a Ray of one's own, said aloud: a second start in one process would look for a token.
+        if os.environ.setdefault("RAY_AUTH_MODE", "disabled") == "token" and "RAY_AUTH_TOKEN" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(Path("~/.ray/auth_token").expanduser()))
+        os.environ["HOME"] = str(ray_home)
+    else:
+        use_token()
+        check_connection(address)
+    try:
+        ray.init(
+            address=address or "local",  # whatever RAY_ADDRESS says
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            # Before a worker reads anything from an address: without credentials it would ask the cloud for some.
+            runtime_env={"env_vars": {name: os.environ.get(name, "true") for name in ("AWS_EC2_METADATA_DISABLED",)}},
+            **({} if address else {"num_cpus": processors()}),
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise DtbenchError(f"Ray did not start: {_one_line(error)}. Run without it: --local.") from error
+    finally:
+        if home is not None:
+            os.environ["HOME"] = home
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise DtbenchError at once where nobody listens at host:port; Ray itself would wait for minutes."""
+    match = re.fullmatch(r"(?:ray://)?([^:/\s]+):(\d{1,5})", address)
+    if address == "auto":
+        return
+    if not match or int(match[2]) > 65535:
+        raise DtbenchError(f"--address {address!r}: write auto, host:6379 or ray://host:10001.")
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=5).close()
+    except OSError as error:
+        raise DtbenchError(f"no Ray at {address}: {error}. Start one: ray start --head --port {match[2]}.") from None
+
+
+def use_token() -> None:
+    """Show a cluster the token that lies where Ray looks for it, as drivers must where `ray start` asks for one."""
+    places = (os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token", "~/.ray/auth_token")
+    found = os.environ.get("RAY_AUTH_TOKEN") or any(Path(place).expanduser().is_file() for place in places)
+    if found and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def check_connection(address: str) -> None:
+    """Raise DtbenchError where the cluster does not let us in; asked for in vain, Ray's own client would never end."""
+    code = f"import ray; ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR')"
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=CONNECT_SECONDS,
+            check=False,
+        )
+        output, connected = asked.stdout, asked.returncode == 0
+    except subprocess.TimeoutExpired as error:
+        output, connected = error.stdout or b"", False
+    said = output.decode(errors="replace")
+    if connected:
+        return
+    if "AuthToken" in said or "AuthenticationError" in said or "authentication token" in said:
+        raise DtbenchError(
+            f"the Ray at {address} asks for its token. Copy ~/.ray/auth_token from its head node, or set "
+            "RAY_AUTH_TOKEN; in a network that you trust, RAY_AUTH_MODE=disabled on all nodes does without."
+        )
+    last = next((line for line in reversed(said.splitlines()) if line.strip()), "it does not answer")
+    raise DtbenchError(
+        f"cannot join the Ray at {address} within {CONNECT_SECONDS:.0f} s: {_one_line(last)}. See `ray status` there; "
+        "RAY_AUTH_MODE must be the same on all nodes."
+    )
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """What decides a trial's numbers and is installed: Python, packages, dtbench's own code."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2]), "code": _code()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def differences(wanted: Mapping[str, str]) -> str:
+    """In what this process's installation differs from that of the driver; "" where it does not."""
+    here = versions()
+    return ", ".join(
+        f"{name} {here.get(name)} (the driver has {wanted[name]})" for name in wanted if here.get(name) != wanted[name]
+    )
+
+
+def node_data(specs: Iterable[TrialSpec]) -> list[dict[str, Any]]:
+    """What every node must have of the trials' datasets, each named once, as plain values."""
+    wanted = {spec.dataset_digest: spec for spec in specs}
+    return [
+        {"task": s.task, "options": dict(s.task_options), "source": s.open_from or s.dataset_source, "digest": digest}
+        for digest, s in wanted.items()
+    ]
+
+
+def prepare_data(data: Sequence[Mapping[str, Any]]) -> str:
+    """Open, fetch or make the datasets in this node's own store and read each whole; what is wrong, or ""."""
+    for wanted in data:
+        task = registry.make_task(wanted["task"], wanted["options"])
+        for source in task.sources:
+            if source.name == wanted["source"] and source.fetch and not source.available():
+                source.fetch()
+        dataset = task.open(wanted["source"])
+        for digest, whose in ((dataset.digest, "data are others"), (digest_of(dataset), "stored data are damaged")):
+            if digest != wanted["digest"]:
+                return (
+                    f"{wanted['task']}: its {whose}: digest {digest[:12]}, planned {wanted['digest'][:12]}. "
+                    f"Copy the driver's folder of it into {store.root()}, or delete what is there."
+                )
+    return ""
+
+
+def examine_node(job: Mapping[str, Any]) -> str:
+    """What keeps this node from running the job's trials, in one line; "" where nothing does."""
+    if different := differences(job["versions"]):
+        return f"another installation: {different}. Install the same on all nodes"
+    if job["held"] and lock.described(Path(job["root"])) != job["held"]:
+        return f"it does not see the results in {job['root']}. Use a folder that all nodes share, or s3://bucket/path"
+    try:
+        settle(job)
+        return prepare_data(job["data"])
+    except MissingDataset as error:
+        return f"{_one_line(error)} (in {store.root()} of that node)"
+    except (DtbenchError, OSError) as error:
+        return _one_line(error)
+
+
+def settle(job: Mapping[str, Any]) -> None:
+    """Give this worker the driver's environment, its working folder or, where that is not here, its plug-in files.
+
+    A node's own DTBENCH_DATA stays: each has its own store.
+    """
+    for name, value in job["environment"].items():
+        if name != "DTBENCH_DATA" or name not in os.environ or job["alone"]:
+            os.environ[name] = value
+    folder = Path(job["folder"])
+    files: Mapping[str, bytes] = job["files"]
+    if not all((folder / name).is_file() and (folder / name).read_bytes() == text for name, text in files.items()):
+        digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
+        folder = store.root() / ".plugins" / digest
+        for name, text in files.items():
+            write_bytes(folder / name, text)
+    if folder.is_dir():
+        os.chdir(folder)
+
+
+def plugin_files(specs: Iterable[TrialSpec]) -> dict[str, bytes]:
+    """The files below the working folder that the trials' algorithms and tasks are in."""
+    found = {}
+    for spec in specs:
+        for name in (spec.algorithm, spec.task):
+            path = registry.file_of(name)
+            if path and path.is_relative_to(Path.cwd()):
+                found[str(path.relative_to(Path.cwd()))] = path.read_bytes()
+    return found
+
+
+def check_nodes(job: Mapping[str, Any]) -> int:
+    """Examine every node of the cluster that trials may run on, all at once; how many there are.
+
+    Raises DtbenchError, before any trial runs, that names the first node that cannot run them and why.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    task = ray.remote(num_cpus=0, max_retries=0)(examine_node)
+    asked = {
+        node["NodeID"]: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        for node in nodes
+    }
+    said = {name: one.remote(dict(job)) for name, one in asked.items()}
+    for node in nodes:
+        try:
+            wrong = ray.get(said[node["NodeID"]])
+        except ray.exceptions.RayError as error:
+            if not answers(node["NodeID"]):  # lost between our asking which there are and asking it
+                continue
+            wrong = f"dtbench does not start there: {_one_line(error)}"
+        if wrong:
+            name = node.get("NodeManagerHostname") or node["NodeManagerAddress"]
+            raise DtbenchError(f"node {name} ({node['NodeManagerAddress']}) cannot run trials: {wrong.rstrip('.')}.")
+    return len(nodes)
+
+
+def this_node() -> str:
+    """Ray's name of the node that this worker is on."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def answers(node: str) -> bool:
+    """Whether a node's own process still takes connections some seconds on; Ray itself may need half a minute to know.
+
+    A node that was never told is taken to answer.
+    """
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < deadline:
+        if not _listens(node):
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _listens(node: str) -> bool:
+    import ray
+
+    for found in ray.nodes():
+        if found["NodeID"] == node:
+            place = (found["NodeManagerAddress"], found["NodeManagerPort"])
+            try:
+                socket.create_connection(place, timeout=2).close()
+            except OSError:
+                return False
+            return bool(found["Alive"])
+    return not node
+
+
+def most_cores() -> float:
+    """The processor cores of the largest node."""
+    import ray
+
+    return max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=1.0)
+
+
+def _code() -> str:
+    """A hash of the source files of dtbench and of every package that has an algorithm registered."""
+    packages = {"dtbench", *registry.algorithm_packages()}
+    digest = hashlib.sha256()
+    for package in sorted(packages):
+        found = importlib.util.find_spec(package)
+        for folder in map(Path, (found and found.submodule_search_locations) or ()):
+            for path in sorted(folder.rglob("*.py")):
+                digest.update(json.dumps(f"{package}/{path.relative_to(folder)}").encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _one_line(text: object) -> str:
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    return (" ".join(lines) or type(text).__name__)[:400]

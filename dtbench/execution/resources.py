@@ -1,0 +1,79 @@
+"""What a trial takes: as asked on the command line, or as measured on a GPU."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+
+import torch
+
+from dtbench import registry
+from dtbench.errors import InvalidValue
+from dtbench.ledger.trial_spec import TrialSpec
+
+NAMES = ("cpu", "gpu", "extra_cpu")
+AUTO = "auto"
+PROBED_UPDATES = 5
+CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU besides its tensors: CUDA's context and libraries
+MOST_ON_ONE_GPU = 32
+
+PeakBytes = Callable[[TrialSpec], tuple[int, int]]
+"""(bytes that a trial takes of a GPU, bytes that the GPU has)"""
+
+
+def as_overrides(text: str | None) -> list[str]:
+    """Read "cpu=2,gpu=0.25" as overrides of a suite; gpu=auto is measured later, by `sized`.
+
+    Raises InvalidValue for what is no such text.
+    """
+    given = _parsed(text)
+    if given.get("gpu") == AUTO:
+        given["gpu"] = "1"
+    return [f"resources.{name}={value}" for name, value in given.items()]
+
+
+def sized(specs: Sequence[TrialSpec], text: str | None, peak: PeakBytes | None = None) -> list[TrialSpec]:
+    """The trials, with the share of a GPU that the largest of them was measured to take where gpu=auto was asked.
+
+    `peak` measures one trial of each cell. Raises InvalidValue where gpu=auto is asked without a GPU.
+    """
+    if _parsed(text).get("gpu") != AUTO:
+        return list(specs)
+    if peak is None and not torch.cuda.is_available():
+        raise InvalidValue(
+            "--resources gpu=auto measures on a GPU, and this machine has none. Say gpu=0, or gpu=0.25."
+        )
+    cells = {spec.cell: spec for spec in specs}.values()
+    fit = min((trials_on_one_gpu(*(peak or peak_bytes)(spec)) for spec in cells), default=1)
+    return [dataclasses.replace(spec, resources={**spec.resources, "gpu": 1 / fit}) for spec in specs]
+
+
+def trials_on_one_gpu(taken: int, available: int) -> int:
+    """How many trials that each take so many bytes a GPU holds, with a tenth of it left free; at least one."""
+    return max(1, min(MOST_ON_ONE_GPU, math.floor(0.9 * available / (taken + CONTEXT_BYTES))))
+
+
+def peak_bytes(spec: TrialSpec) -> tuple[int, int]:
+    """Take a few gradient steps of a trial on the GPU, and see how much of it that took."""
+    device = torch.device("cuda")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    dataset = registry.make_task(spec.task, spec.task_options).open(spec.open_from or spec.dataset_source)
+    algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)
+    learner = algorithm.learner(dataset, seed=spec.seed, device=device)
+    for _ in range(min(spec.budget, PROBED_UPDATES)):
+        learner.update()
+    torch.cuda.synchronize(device)
+    taken = torch.cuda.max_memory_reserved(device)
+    return taken, torch.cuda.get_device_properties(device).total_memory
+
+
+def _parsed(text: str | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in (text or "").split(",") if text is not None else ():
+        name, _, value = part.strip().partition("=")
+        number = re.fullmatch(r"\d+(\.\d+)?|\.\d+", value)
+        if name not in NAMES or not (number or (name, value) == ("gpu", AUTO)) or name in found:
+            raise InvalidValue(f"--resources {text!r}: write cpu=2,gpu=0.25 (or gpu=auto). Known: {', '.join(NAMES)}.")
+        found[name] = value
+    return found

@@ -1,0 +1,304 @@
+"""Linear maps and dropout of every network: PyTorch's mathematics, by the fastest way this processor has.
+
+PyTorch hands single-precision products to MKL, which on AMD's processors never leaves AVX2; oneDNN, which PyTorch
+brings along, uses AVX-512 wherever it exists. PyTorch's dropout draws a floating-point number for each element; here
+four elements share one draw of 64 bits.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from dtbench.data.dataset import TrajectoryDataset, give_back
+
+_LARGE = 2**19  # multiplications of a product from which oneDNN is asked while learning
+_LARGE_WEIGHT = 2**12  # numbers of a weight from which it is asked while acting
+_ROWS = 512  # of a product that are taken back at a time: what lies between layers fits a cache
+_LEVELS = 2**16  # of chance that dropout can tell apart: 0.1 becomes 0.100006, and the scale follows it
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` in all but its speed: [..., inputs] to [..., outputs]."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """See `linear`."""
+        return linear(values, self.weight, self.bias)
+
+
+class Perceptron(nn.Sequential):
+    """Linear layers with ReLU between them, named as in the `nn.Sequential` of these modules."""
+
+    def __init__(self, *sizes: int) -> None:
+        """`sizes` are those of the input, of the hidden layers and of the output."""
+        *hidden, last = (Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes))
+        super().__init__(*(module for layer in hidden for module in (layer, nn.ReLU())), last)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[..., first size] to [..., last size]."""
+        return feed_forward(values, [(layer.weight, layer.bias) for layer in self if isinstance(layer, nn.Linear)])
+
+
+class Dropout(nn.Module):
+    """`nn.Dropout` in all but its speed and the numbers that it draws."""
+
+    def __init__(self, p: float) -> None:
+        """`p` is the chance that an element becomes zero."""
+        super().__init__()
+        self.p = p
+
+    def forward(self, values: Tensor) -> Tensor:
+        """See `dropout`."""
+        return dropout(values, self.p) if self.training else values
+
+    def extra_repr(self) -> str:
+        """The chance."""
+        return f"p={self.p}"
+
+
+def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    """The product values @ weight.T + bias, [..., inputs] to [..., outputs], or its positive part where `relu`.
+
+    Differentiable once, where oneDNN is asked.
+    """
+    if not is_faster(values, weight):
+        product = F.linear(values, weight, bias)
+        return product.relu_() if relu else product
+    if torch.is_autocast_enabled("cpu"):
+        kind = torch.get_autocast_dtype("cpu")
+        values, weight = values.to(kind), weight.to(kind)
+        bias = None if bias is None else bias.to(kind)
+    if not torch.is_grad_enabled():
+        return _product(values, weight, bias, relu=relu)
+    values = values.contiguous()
+    found: Tensor = _Linear.apply(values, weight, bias, relu)  # type: ignore[no-untyped-call]
+    return found
+
+
+def feed_forward(values: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Linear layers (weight, bias) with ReLU between them: [..., inputs] to [..., outputs], see `linear`."""
+    widest = max((weight for weight, _ in layers), key=Tensor.numel)
+    if torch.is_grad_enabled() and is_faster(values, widest) and not torch.is_autocast_enabled("cpu"):
+        flat = values.reshape(-1, values.shape[-1])
+        found: Tensor = _Layers.apply(flat, *itertools.chain(*layers))  # type: ignore[no-untyped-call]
+        return found.view(*values.shape[:-1], found.shape[-1])
+    *hidden, last = layers
+    for weight, bias in hidden:
+        values = linear(values, weight, bias, relu=True)
+    return linear(values, *last)
+
+
+def is_faster(values: Tensor, weight: Tensor) -> bool:
+    """Whether `linear` asks oneDNN for the product of values [..., inputs] and weight [outputs, inputs].
+
+    It takes some 10 microseconds to begin, so that small products are left to PyTorch.
+
+    Where nothing is learned the number of rows does not decide, as kernels differ in their last bits: a game must not
+    depend on how many are played beside it. One row alone takes another kernel with either library.
+    """
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    rows = values.numel() // max(1, values.shape[-1])
+    learning = torch.is_grad_enabled()
+    large = rows * weight.numel() >= _LARGE if learning else rows > 1 and weight.numel() >= _LARGE_WEIGHT
+    return large and has_faster_products()
+
+
+def dropout(values: Tensor, p: float) -> Tensor:
+    """Zero each element with chance `p` and scale the others up, so that the mean stays."""
+    if p == 0:
+        return values
+    if values.device.type != "cpu":
+        return F.dropout(values, p)
+    return values * keep_mask(values.shape, p, values.dtype)
+
+
+def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What dropout multiplies by on the processor: 0 with chance `p`, 1 / (1 - p) otherwise, of `shape`."""
+    dropped = round(p * _LEVELS)
+    if dropped == _LEVELS:
+        return torch.zeros(shape, dtype=dtype)
+    count = math.prod(shape)
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    kept = bits.view(torch.int16)[:count].view(shape) >= dropped - _LEVELS // 2
+    return kept.to(dtype).mul_(_LEVELS / (_LEVELS - dropped))
+
+
+@functools.cache
+def has_faster_products() -> bool:
+    """Whether oneDNN is to be asked for products: where it exists and the processor has AVX-512."""
+    return (
+        bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def _product(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    kind = "relu" if relu else "none"
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, kind, [], "")
+    return found
+
+
+class _Linear(torch.autograd.Function):
+    """The product and its gradients, all by oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+        """See `linear`."""
+        product = _product(values, weight, bias, relu=relu)
+        ctx.save_for_backward(values, weight, product if relu else None)
+        ctx.biased = bias is not None
+        return product
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Slopes of values, weight and bias, each where it is asked for; rows by rows, as caches hold no more."""
+        values, weight, positive = ctx.saved_tensors
+        wants_values, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        of_values = torch.empty_like(values) if wants_values else None
+        parts = [_by_rows(tensor) for tensor in (slope, values, positive, of_values)]
+        of_weight = of_bias = None
+        for rows, inputs, outputs, found in zip(*parts, strict=False):
+            if outputs is not None:
+                rows = torch.ops.aten.threshold_backward(rows, outputs, 0)
+            rows = rows.contiguous()  # oneDNN is lost between strided rows
+            if found is not None:
+                found.copy_(_product(rows, weight.t()))
+            if wants_weight:
+                of_weight = _sum(of_weight, _weight_slope(rows, inputs))
+            if ctx.biased and wants_bias:
+                of_bias = _sum(of_bias, rows.sum(0))
+        return of_values, of_weight, of_bias, None
+
+
+def _by_rows(tensor: Tensor | None) -> Iterable[Tensor | None]:
+    """[..., numbers] in parts of `_ROWS` rows; None for ever where there is none."""
+    return itertools.repeat(None) if tensor is None else torch.split(tensor.reshape(-1, tensor.shape[-1]), _ROWS)
+
+
+def _sum(sum_so_far: Tensor | None, part: Tensor) -> Tensor:
+    return part if sum_so_far is None else sum_so_far.add_(part)
+
+
+class _Layers(torch.autograd.Function):
+    """All layers forth and back, some rows at a time, so that what lies between the layers stays in the caches."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, *parameters: Tensor) -> Tensor:
+        """See `feed_forward`: rows [B, inputs], then weights and biases in turn."""
+        *hidden, last = zip(parameters[::2], parameters[1::2], strict=True)
+        ctx.save_for_backward(*parameters)
+        ctx.inputs = []  # of each part of the rows, those of each layer
+        found = []
+        for rows in torch.split(values, _ROWS):
+            inputs = [rows.contiguous()]
+            for weight, bias in hidden:
+                inputs.append(_layer(inputs[-1], weight, bias, relu=True))
+            ctx.inputs.append(inputs)
+            found.append(_layer(inputs[-1], *last, relu=False))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        """Slopes of the rows, of weights and of biases, each where it is asked for."""
+        weights = ctx.saved_tensors[::2]
+        wanted = ctx.needs_input_grad
+        slopes: list[Tensor | None] = [None] * len(wanted)
+        of_values = []
+        for rows, inputs in zip(torch.split(slope, _ROWS), ctx.inputs, strict=True):
+            for place in reversed(range(len(weights))):
+                if place < len(weights) - 1:
+                    rows = torch.ops.aten.threshold_backward(rows, inputs[place + 1], 0)
+                rows = rows.contiguous()
+                if wanted[2 * place + 1]:
+                    slopes[2 * place + 1] = _sum(slopes[2 * place + 1], _weight_slope(rows, inputs[place]))
+                if wanted[2 * place + 2]:
+                    slopes[2 * place + 2] = _sum(slopes[2 * place + 2], rows.sum(0))
+                if place or wanted[0]:
+                    rows = _input_slope(rows, weights[place])
+            of_values.append(rows)
+        slopes[0] = torch.cat(of_values) if wanted[0] else None
+        ctx.inputs = None
+        return tuple(slopes)
+
+
+def _layer(values: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
+    if len(values) * weight.numel() >= _LARGE:
+        return _product(values, weight, bias, relu=relu)
+    found = torch.addmm(bias, values, weight.t())
+    return found.relu_() if relu else found
+
+
+def _input_slope(slope: Tensor, weight: Tensor) -> Tensor:
+    """The slope of a layer's input, [B, inputs]."""
+    return _product(slope, weight.t()) if len(slope) * weight.numel() >= _LARGE else slope @ weight
+
+
+def _weight_slope(slope: Tensor, values: Tensor) -> Tensor:
+    """The slope of a layer's weight, slope.T @ values, [outputs, inputs].
+
+    oneDNN is quicker where the first factor has fewer rows.
+    """
+    if slope.numel() * values.shape[1] < _LARGE:
+        return slope.t() @ values
+    if slope.shape[1] <= values.shape[1]:
+        return _product(slope.t(), values.t())
+    return _product(values.t(), slope.t()).t()
+
+
+SAMPLED = 2000  # frames that the scale is made from, evenly spread over the data
+
+
+def is_image(space: gym.Space[Any]) -> bool:
+    """Whether observations are stacks of 84 x 84 frames of bytes, [frames, 84, 84]."""
+    return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and space.shape[1:] == (84, 84)
+
+
+class ImageScale(nn.Module):
+    """Bytes to numbers, [B, frames, 84, 84]: between 0 and 1, or standardised by the data.
+
+    Most of a game's screen never changes. Standardised, every frame is what differs from the mean frame, in units of
+    the standard deviation of all that differs: what moves is large then, and networks learn several times as fast.
+    """
+
+    mean: Tensor
+    rate: Tensor
+
+    def __init__(self, mean: Tensor, rate: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("rate", rate)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Floats of the same shape."""
+        return to_floats(images).sub_(self.mean).mul_(self.rate)
+
+
+def to_floats(images: Tensor) -> Tensor:
+    """Bytes [B, frames, 84, 84] as floats; a pixel's frames lie side by side, which makes convolutions faster."""
+    if torch._C._are_functorch_transforms_active():  # vmap knows no order but the usual
+        return images.float()
+    return images.contiguous(memory_format=torch.channels_last).float()
+
+
+def image_scale(dataset: TrajectoryDataset, *, standardize: bool) -> ImageScale:
+    """The scale of a dataset's frames; without `standardize` division by 255, as in the papers."""
+    if not standardize:
+        return ImageScale(torch.zeros(()), torch.tensor(1 / 255))
+    steps = np.unique(np.linspace(0, dataset.num_steps - 1, SAMPLED).astype(np.int64))
+    newest = dataset.observations_at(steps)[:, -1].astype(np.float64)
+    give_back(dataset.observations)
+    mean = newest.mean(axis=0)
+    deviation = (newest - mean).std()
+    return ImageScale(torch.tensor(mean, dtype=torch.float32), torch.tensor(1 / max(deviation, 1.0)).float())

@@ -1,0 +1,299 @@
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtbench.analysis.archive import write_archive
+from dtbench.analysis.compare import Pair, Rule, compare, document, notes, table_of, text
+from dtbench.analysis.comparison_inputs import Side, open_side
+from dtbench.errors import InvalidValue, LedgerError, NothingToReport, UnknownName
+from tests.support.tiny_ledger import SCORES, Scores, tiny_ledger
+
+NAN = float("nan")
+VALLEY_BC = ("valley", "BC")
+
+
+def side(folder: Path, scores: Scores = SCORES, **protocol: Any) -> Side:
+    tiny_ledger(folder, scores, **protocol)
+    return open_side(str(folder))
+
+
+def changed(tmp_path: Path, after: tuple[float | None, ...], before: tuple[float | None, ...]) -> Pair:
+    """The pair of one contender on one task."""
+    old, new = side(tmp_path / "a", {VALLEY_BC: before}), side(tmp_path / "b", {VALLEY_BC: after})
+    (pair,) = compare(old, new)
+    return pair
+
+
+def git(*arguments: str) -> None:
+    who = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org"]
+    subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
+
+
+def committed(tmp_path: Path, scores: Scores = SCORES) -> None:
+    """A repository here whose first commit, tagged before, has the scores below results/."""
+    write_archive(tiny_ledger(tmp_path / "made", scores), tmp_path / "results" / "scores")
+    git("init", "-q")
+    git("add", "results")
+    git("commit", "-q", "-m", "Scores")
+    git("tag", "before")
+
+
+def test_a_difference_is_that_of_the_means_with_its_interval(tmp_path: Path) -> None:
+    pair = changed(tmp_path, (60.0, 61.0, 62.0), before=(50.0, 51.0, 52.0))
+    assert pair.before
+    assert pair.after
+    assert (pair.before.mean, pair.after.mean, pair.change) == (51.0, 61.0, 10.0)
+    assert pair.interval
+    assert 8.0 <= pair.interval.low < 10.0 < pair.interval.high <= 12.0
+    assert pair.improvement == 1.0
+    assert pair.verdict == "better"
+
+
+def test_ties_count_half_in_the_probability_of_improvement(tmp_path: Path) -> None:
+    pair = changed(tmp_path, (50.0, 40.0), before=(50.0, 45.0))
+    assert pair.improvement == (0.5 + 1 + 0 + 0) / 4
+    assert pair.verdict == "no difference seen"
+
+
+def test_a_drop_that_the_seeds_explain_is_no_regression(tmp_path: Path) -> None:
+    pair = changed(tmp_path, (30.0, 49.0, 60.0), before=(40.0, 50.0, 55.0))
+    assert pair.verdict == "no difference seen"
+    assert not Rule().broken_by(pair)
+
+
+def test_a_drop_beyond_the_seeds_is_a_regression_unless_it_is_allowed(tmp_path: Path) -> None:
+    pair = changed(tmp_path, (40.0, 41.0, 42.0), before=(50.0, 51.0, 52.0))
+    assert pair.verdict == "worse"
+    assert Rule().broken_by(pair)
+    assert Rule(max_drop=5).broken_by(pair)
+    assert not Rule(max_drop=12).broken_by(pair)
+
+
+def test_a_small_probability_of_improvement_is_a_regression_where_that_is_asked(tmp_path: Path) -> None:
+    pair = changed(tmp_path, (30.0, 49.0, 60.0), before=(40.0, 50.0, 55.0))
+    assert pair.improvement == pytest.approx(4 / 9)
+    assert Rule(fail_below=0.5).broken_by(pair)
+    assert not Rule(fail_below=0.4).broken_by(pair)
+
+
+def test_one_seed_has_no_interval_and_no_verdict(tmp_path: Path) -> None:
+    pair = changed(tmp_path, (10.0,), before=(50.0, 51.0))
+    assert (pair.interval, pair.improvement_interval, pair.verdict) == (None, None, "too few seeds")
+    assert pair.change == -40.5
+    assert not Rule().broken_by(pair)
+
+
+def test_identical_results_are_said_to_be_identical(tmp_path: Path) -> None:
+    before, after = side(tmp_path / "a"), side(tmp_path / "b")
+    pairs = compare(before, after)
+    assert {pair.verdict for pair in pairs} == {"identical"}
+    assert not any(pair.remarks for pair in pairs)
+    assert not any(Rule(fail_below=0.9).broken_by(pair) for pair in pairs)
+
+
+def test_what_one_side_lacks_is_shown_and_is_no_regression(tmp_path: Path) -> None:
+    before = side(tmp_path / "a", {VALLEY_BC: (1.0, 2.0), ("valley", "DT"): (3.0,)})
+    after = side(tmp_path / "b", {VALLEY_BC: (1.0, 2.0), ("hill", "DT"): (4.0,)})
+    pairs = {(pair.task, pair.contender): pair for pair in compare(before, after)}
+    assert pairs["valley", "DT"].verdict == "only in A"
+    assert pairs["hill", "DT"].verdict == "only in B"
+    assert not any(map(Rule().broken_by, pairs.values()))
+
+
+def test_a_score_that_is_no_number_is_left_out_and_told(tmp_path: Path) -> None:
+    pair = changed(tmp_path, (NAN, 51.0, 52.0), before=(50.0, 51.0, 52.0))
+    assert pair.after
+    assert pair.after.values == (51.0, 52.0)
+    assert pair.remarks == ("in B the score of 1 of 3 seeds is not a number: left out",)
+
+
+def test_a_side_without_any_number_is_a_regression(tmp_path: Path) -> None:
+    pair = changed(tmp_path, (NAN, NAN), before=(50.0, 51.0))
+    assert pair.verdict == "no number in B"
+    assert Rule().broken_by(pair)
+
+
+def test_other_data_are_pointed_out_once(tmp_path: Path) -> None:
+    before, after = side(tmp_path / "a"), side(tmp_path / "b", digest="b" * 64)
+    pairs = compare(before, after)
+    (remark,) = {remark for pair in pairs for remark in pair.remarks}
+    assert remark == "B ran on other data: digest bbbbbbbbbbbb, A's was digest aaaaaaaaaaaa"
+    told = [note for note in notes(pairs, before, after, Rule()) if remark in note]
+    assert len(told) == 1
+    assert "tiny: DT on valley" in told[0]
+    assert "and 1 more" in told[0]
+
+
+def test_another_protocol_is_pointed_out(tmp_path: Path) -> None:
+    before, after = side(tmp_path / "a"), side(tmp_path / "b", width=16, every=5)
+    assert compare(before, after)[0].remarks == (
+        "B ran with another hyperparameters.width: 16, A's was 8",
+        "B ran with another evaluation.every: 5, A's was 10",
+    )
+
+
+def test_further_seeds_of_the_same_protocol_need_no_remark(tmp_path: Path) -> None:
+    pair = changed(tmp_path, (50.0, 51.0, 52.0, 53.0), before=(50.0, 51.0))
+    assert pair.remarks == ()
+
+
+def test_suites_without_each_other_cannot_be_compared(tmp_path: Path) -> None:
+    before, after = side(tmp_path / "a"), side(tmp_path / "b", suite="other")
+    with pytest.raises(NothingToReport, match="no suite in common: A has tiny; B has other"):
+        compare(before, after)
+
+
+def test_a_suite_with_no_cell_in_common_cannot_be_compared(tmp_path: Path) -> None:
+    before, after = side(tmp_path / "a", {VALLEY_BC: (1.0,)}), side(tmp_path / "b", {("hill", "BC"): (1.0,)})
+    with pytest.raises(NothingToReport, match="no task and contender in common"):
+        compare(before, after)
+
+
+def test_an_unknown_suite_is_told_the_nearest(tmp_path: Path) -> None:
+    one = side(tmp_path / "a")
+    with pytest.raises(UnknownName, match="Did you mean 'tiny'"):
+        compare(one, one, ["tinny"])
+
+
+def test_only_the_suites_asked_for_are_compared(tmp_path: Path) -> None:
+    tiny_ledger(tmp_path / "a", suite="other")
+    one = side(tmp_path / "a")
+    assert set(one.suites) == {"tiny", "other"}
+    assert {pair.suite for pair in compare(one, one, ["other"])} == {"other"}
+
+
+def test_text_says_the_rule_the_counts_and_the_regressions(tmp_path: Path) -> None:
+    before, after = side(tmp_path / "a"), side(tmp_path / "b", {**SCORES, VALLEY_BC: (10.0, 11.0, 12.0)})
+    pairs = compare(before, after)
+    told = text(table_of(pairs, before, after, Rule(max_drop=2.5)))
+    assert "wholly below -2.5" in told
+    assert "Of 4: 3 identical, 1 worse." in told
+    assert "REGRESSIONS: tiny: BC on valley." in told
+    (row,) = [line for line in told.splitlines() if line.startswith("tiny   valley  BC")]
+    assert row.endswith("worse: REGRESSION")
+
+
+def test_every_format_has_the_same_rows(tmp_path: Path) -> None:
+    before, after = side(tmp_path / "a"), side(tmp_path / "b", digest="b" * 64)
+    pairs = compare(before, after)
+    table = table_of(pairs, before, after, Rule())
+    assert len(table.csv().splitlines()) == 5
+    assert table.markdown().count("| tiny |") == 4
+    told = json.loads(document(pairs, before, after, Rule()))
+    assert len(told["pairs"]) == 4
+    assert told["pairs"][0]["remarks"][0].startswith("B ran on other data")
+    assert told["pairs"][0]["regression"] is False
+
+
+def test_a_folder_of_scores_and_a_results_folder_give_the_same(tmp_path: Path) -> None:
+    write_archive(tiny_ledger(tmp_path / "a"), tmp_path / "scores")
+    pairs = compare(open_side(str(tmp_path / "a")), open_side(str(tmp_path / "scores")))
+    assert {pair.verdict for pair in pairs} == {"identical"}
+
+
+def test_a_score_file_alone_takes_the_targets_of_the_other_side(tmp_path: Path) -> None:
+    write_archive(tiny_ledger(tmp_path / "a"), tmp_path / "scores")
+    bare, whole = open_side(str(tmp_path / "scores" / "tiny.csv")), open_side(str(tmp_path / "scores"))
+    for before, after in ((bare, whole), (whole, bare), (bare, bare)):
+        assert {pair.verdict for pair in compare(before, after)} == {"identical"}
+
+
+def test_a_score_file_alone_tells_that_specs_differ_but_not_how(tmp_path: Path) -> None:
+    path = tmp_path / "scores" / "tiny.csv"
+    write_archive(tiny_ledger(tmp_path / "a", {VALLEY_BC: (1.0, 2.0)}), path.parent)
+    other = tmp_path / "other.csv"
+    keys = {line.rsplit(",", 1)[1] for line in path.read_text().splitlines()[1:]}
+    content = path.read_text()
+    for key in keys:
+        content = content.replace(key, key[::-1])
+    other.write_text(content)
+    (pair,) = compare(open_side(str(path)), open_side(str(other)))
+    assert "a score file does not tell" in pair.remarks[0]
+
+
+def test_scores_beside_no_archive_are_read_as_score_files(tmp_path: Path) -> None:
+    write_archive(tiny_ledger(tmp_path / "a"), tmp_path / "whole")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "whole" / "tiny.csv").rename(tmp_path / "bare" / "tiny.csv")
+    assert set(open_side(str(tmp_path / "bare")).suites) == {"tiny"}
+
+
+def test_a_commit_is_read_without_touching_the_working_tree(tmp_path: Path) -> None:
+    committed(tmp_path)
+    write_archive(
+        tiny_ledger(tmp_path / "new", {**SCORES, VALLEY_BC: (1.0, 2.0, 3.0)}), tmp_path / "results" / "scores"
+    )
+    for name in ("before", "HEAD"):
+        verdicts = [pair.verdict for pair in compare(open_side(name), open_side("results"))]
+        assert sorted(verdicts) == ["identical", "identical", "identical", "worse"]
+
+
+def test_a_commit_before_there_were_archives_is_read_too(tmp_path: Path) -> None:
+    write_archive(tiny_ledger(tmp_path / "made"), tmp_path / "results" / "scores")
+    git("init", "-q")
+    git("add", "results/scores/tiny.csv")
+    git("commit", "-q", "-m", "Scores")
+    assert {pair.verdict for pair in compare(open_side("HEAD"), open_side("results"))} == {"identical"}
+
+
+def test_a_path_wins_over_a_commit_of_its_name_and_says_so(tmp_path: Path) -> None:
+    committed(tmp_path)
+    git("tag", "results")
+    assert open_side("results").remark == "results is both a path and a commit: the path was read."
+    assert open_side("before").remark == ""
+
+
+def test_an_unknown_commit_is_told_the_nearest_branch_or_tag(tmp_path: Path) -> None:
+    committed(tmp_path)
+    with pytest.raises(UnknownName, match="Did you mean 'before'"):
+        open_side("befor")
+
+
+def test_a_name_that_looks_like_an_option_is_only_a_name(tmp_path: Path) -> None:
+    committed(tmp_path)
+    with pytest.raises(UnknownName):
+        open_side("--all")
+
+
+def test_no_repository_is_said_to_be_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(InvalidValue, match="no git repository here"):
+        open_side("HEAD")
+
+
+def test_a_commit_without_scores_says_so(tmp_path: Path) -> None:
+    committed(tmp_path)
+    with pytest.raises(NothingToReport, match="has no elsewhere/scores"):
+        open_side("HEAD", Path("elsewhere"))
+
+
+def test_a_damaged_archive_of_a_commit_is_named_by_the_commit(tmp_path: Path) -> None:
+    write_archive(tiny_ledger(tmp_path / "made"), tmp_path / "results" / "scores")
+    (tmp_path / "results" / "scores" / "tiny" / "trials.jsonl").write_text("{")
+    git("init", "-q")
+    git("add", "results")
+    git("commit", "-q", "-m", "Damaged")
+    with pytest.raises(LedgerError, match=r"HEAD:results/scores/tiny/trials\.jsonl"):
+        open_side("HEAD")
+
+
+def test_a_folder_without_results_says_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NothingToReport, match="holds no results"):
+        open_side("empty")
+
+
+@pytest.mark.parametrize(("content", "said"), [("a,b\n1,2\n", "no column suite"), ("", "cannot read")])
+def test_a_file_that_is_no_score_file_is_named(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "x.csv").write_text(content)
+    with pytest.raises(LedgerError, match=said):
+        open_side("x.csv")
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(InvalidValue, match="no score file"):
+        open_side("x.txt")

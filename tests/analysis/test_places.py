@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import pytest
+
+from dtbench.analysis.archive import (
+    archived,
+    keep_scores,
+    load_results,
+    place_for,
+    placed_suites,
+    read_archive,
+    renamed,
+    write_archive,
+)
+from dtbench.errors import LedgerError, NothingToReport, UnknownName
+from dtbench.ledger.store import Ledger
+from tests.support.tiny_ledger import SCORES, tiny_ledger
+
+
+def elsewhere(scores: Path, tmp_path: Path, name: str = "tiny", digest: str = "b" * 64) -> None:
+    """Put results that ran on another machine into a folder of scores."""
+    write_archive(renamed(tiny_ledger(tmp_path / f"other-{digest[0]}", digest=digest), name), scores)
+
+
+def test_results_go_to_their_suites_name_where_nothing_is(tmp_path: Path) -> None:
+    found = tiny_ledger(tmp_path)
+    assert place_for(found, Ledger(tmp_path / "runs"), tmp_path / "scores") == "tiny"
+
+
+def test_results_replace_what_their_own_ledger_made(tmp_path: Path) -> None:
+    ledger, scores = Ledger(tmp_path / "runs"), tmp_path / "scores"
+    write_archive(tiny_ledger(tmp_path, {("valley", "BC"): (1.0, 2.0)}), scores)
+    assert place_for(tiny_ledger(tmp_path), ledger, scores) == "tiny"
+
+
+def test_results_of_another_machine_are_never_replaced(tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    elsewhere(scores, tmp_path)
+    before = {path: path.read_bytes() for path in scores.rglob("*") if path.is_file()}
+    found = tiny_ledger(tmp_path, preset="smoke")
+    kept = keep_scores(found.suite, Ledger(tmp_path / "runs"), scores)
+    assert kept.name == "tiny-smoke"
+    assert archived(scores) == ["tiny", "tiny-smoke"]
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_further_seeds_alone_do_not_replace_the_seeds_of_another_machine(tmp_path: Path) -> None:
+    write_archive(tiny_ledger(tmp_path / "other"), tmp_path / "scores")
+    further = tiny_ledger(tmp_path, {("valley", "BC"): (None, None, None, 44.0)})
+    assert place_for(further, Ledger(tmp_path / "runs"), tmp_path / "scores") == "tiny-cpu"
+
+
+def test_a_number_follows_while_the_name_belongs_to_others_too(tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    for name, digit in (("tiny", "b"), ("tiny-cpu", "c"), ("tiny-cpu-2", "d")):
+        elsewhere(scores, tmp_path, name, digit * 64)
+    assert place_for(tiny_ledger(tmp_path), Ledger(tmp_path / "runs"), scores) == "tiny-cpu-3"
+
+
+def test_the_name_of_another_suite_of_the_ledger_is_not_taken(tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    elsewhere(scores, tmp_path)
+    tiny_ledger(tmp_path, suite="tiny-cpu")
+    assert place_for(tiny_ledger(tmp_path), Ledger(tmp_path / "runs"), scores) == "tiny-cpu-2"
+
+
+def test_results_keep_the_name_that_they_once_got(tmp_path: Path) -> None:
+    ledger, scores = Ledger(tmp_path / "runs"), tmp_path / "scores"
+    elsewhere(scores, tmp_path)
+    found = tiny_ledger(tmp_path)
+    assert [keep_scores(found.suite, ledger, scores).name for _ in range(2)] == ["tiny-cpu", "tiny-cpu"]
+    assert archived(scores) == ["tiny", "tiny-cpu"]
+
+
+def test_a_score_file_without_an_archive_is_not_replaced_either(tmp_path: Path) -> None:
+    elsewhere(tmp_path / "whole", tmp_path)
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "whole" / "tiny.csv").rename(tmp_path / "scores" / "tiny.csv")
+    assert place_for(tiny_ledger(tmp_path), Ledger(tmp_path / "runs"), tmp_path / "scores") == "tiny-cpu"
+
+
+def test_a_score_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "tiny.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(LedgerError, match=r"tiny\.csv"):
+        place_for(tiny_ledger(tmp_path), Ledger(tmp_path / "runs"), tmp_path / "scores")
+
+
+def test_renamed_results_carry_their_new_name_everywhere(tmp_path: Path) -> None:
+    found = renamed(tiny_ledger(tmp_path, {**SCORES, ("hill", "BC"): (30.0, None)}), "other")
+    assert {record.spec.suite for record in found.records} == {"other"}
+    assert {spec.suite for spec in found.not_run} == {"other"}
+    assert set(found.scores["suite"]) == {"other"}
+    assert found.suite["title"] == "Tiny (other)"
+    write_archive(found, tmp_path / "scores")
+    assert set(read_archive(tmp_path / "scores", "other").scores["suite"]) == {"other"}
+
+
+def test_nothing_is_kept_where_nothing_has_finished(tmp_path: Path) -> None:
+    found = tiny_ledger(tmp_path, {("valley", "BC"): (None,)})
+    keep_scores(found.suite, Ledger(tmp_path / "runs"), tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
+
+
+def test_the_ledgers_results_come_first_and_archives_fill_in(tmp_path: Path) -> None:
+    elsewhere(tmp_path / "scores", tmp_path)
+    elsewhere(tmp_path / "scores", tmp_path, "old", "c" * 64)
+    tiny_ledger(tmp_path, preset="smoke")
+    assert list(placed_suites(Ledger(tmp_path / "runs"), tmp_path / "scores")) == ["tiny-smoke"]
+    found = {one.name: one for one in load_results(tmp_path)}
+    assert list(found) == ["tiny-smoke", "old", "tiny"]
+    assert set(found["tiny"].scores["dataset_digest"]) == {"b" * 64}
+    assert set(found["tiny-smoke"].scores["dataset_digest"]) == {"a" * 64}
+
+
+def test_a_suite_is_loaded_by_its_name_alone(tmp_path: Path) -> None:
+    tiny_ledger(tmp_path)
+    elsewhere(tmp_path / "scores", tmp_path, "old")
+    assert [one.name for one in load_results(tmp_path, ["old"])] == ["old"]
+
+
+def test_an_unknown_suite_is_told_the_nearest_name(tmp_path: Path) -> None:
+    tiny_ledger(tmp_path)
+    with pytest.raises(UnknownName, match="Did you mean 'tiny'"):
+        load_results(tmp_path, ["tinny"])
+
+
+def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NothingToReport, match="Run a suite first"):
+        load_results(tmp_path)
+
+
+def test_a_suite_of_which_nothing_has_finished_says_so(tmp_path: Path) -> None:
+    tiny_ledger(tmp_path, {("valley", "BC"): (None,)})
+    for suites in ([], ["tiny"]):
+        with pytest.raises(NothingToReport, match="no trial of tiny has finished"):
+            load_results(tmp_path, suites)

@@ -1,0 +1,47 @@
+"""What a trial takes: asked or measured."""
+
+import pytest
+
+from dtbench.errors import InvalidValue
+from dtbench.execution.resources import as_overrides, sized, trials_on_one_gpu
+from tests.support.tiny_ledger import spec_of
+
+GIB = 2**30
+
+
+def test_resources_are_overrides_of_the_suite() -> None:
+    assert as_overrides("cpu=2,gpu=0.25") == ["resources.cpu=2", "resources.gpu=0.25"]
+    assert as_overrides(" cpu=1 , extra_cpu=1") == ["resources.cpu=1", "resources.extra_cpu=1"]
+    assert as_overrides(None) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "cpu", "cpu=", "cpu=x", "tpu=1", "cpu=1,cpu=2", "gpu=-1", "cpu=auto", "cpu=1e3", ","]
+)
+def test_what_is_no_resource_is_told_in_one_line(text: str) -> None:
+    with pytest.raises(InvalidValue, match=r"write cpu=2,gpu=0\.25") as caught:
+        as_overrides(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_auto_without_a_gpu_says_what_to_say_instead() -> None:
+    with pytest.raises(InvalidValue, match=r"gpu=0\.25"):
+        sized([spec_of("hill", "DT", 0)], "gpu=auto")
+
+
+def test_the_largest_trial_decides_how_many_share_a_gpu() -> None:
+    specs = [spec_of("hill", "DT", 0), spec_of("hill", "BC", 0)]
+    taken = {"DT": 8 * GIB, "BC": GIB}
+    found = sized(specs, "cpu=1,gpu=auto", lambda spec: (taken[spec.contender], 40 * GIB))
+    assert {spec.resources["gpu"] for spec in found} == {1 / 4}
+    assert [spec.key for spec in found] == [spec.key for spec in specs]
+
+
+@pytest.mark.parametrize(("taken", "available", "fit"), [(8, 40, 4), (100, 40, 1), (0, 40, 32), (1, 8, 4)])
+def test_a_tenth_of_the_gpu_and_every_process_own_needs_are_left_free(taken: int, available: int, fit: int) -> None:
+    assert trials_on_one_gpu(taken * GIB, available * GIB) == fit
+
+
+def test_asked_resources_stay_as_they_are() -> None:
+    specs = [spec_of("hill", "DT", 0)]
+    assert sized(specs, "cpu=1,gpu=0.5") == specs

@@ -1,0 +1,656 @@
+"""Results at an address: mirrors, working copies, locks; and whole runs against an S3 server on this machine."""
+
+import itertools
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dtbench.cli.status import status_of
+from dtbench.errors import LedgerError, LedgerUnwritable
+from dtbench.ledger import lock, remote, storage
+from dtbench.ledger.merge import merge
+from dtbench.ledger.mirror import Mirror
+from dtbench.ledger.remote import Remote
+from dtbench.ledger.storage import hold_remote, remote_holder, remote_of, results_folder, working_copy
+from dtbench.ledger.store import Ledger, write_json
+from tests.support.s3_server import address, files, names, s3_server
+from tests.support.tiny_ledger import finish, spec_of, tiny_ledger
+
+SPEC = spec_of("valley", "DT", 0)
+HOURS_AGO = time.time() - 10_000
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """The folder that the address `place` is of: what it does, every filesystem of pyarrow does."""
+    return tmp_path / "there"
+
+
+@pytest.fixture
+def place(there: Path) -> Remote:
+    return Remote(f"file://{there}")
+
+
+def old(folder: Path) -> None:
+    """Let all files be of a time long ago."""
+    for path in folder.rglob("*"):
+        os.utime(path, (HOURS_AGO, HOURS_AGO))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: text for name, text in found.items() if not any(part.startswith(".") for part in Path(name).parts)}
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are fetched."""
+    found: list[str] = []
+    read = Remote.read
+
+    def noted(self: Remote, path: str) -> bytes | None:
+        found.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(Remote, "read", noted)
+    return found
+
+
+# --- addresses
+
+
+def test_a_path_is_itself() -> None:
+    assert results_folder("some/results") == Path("some/results")
+    assert results_folder(Path("results")) == Path("results")
+
+
+def test_a_file_address_is_its_path() -> None:
+    assert results_folder("file:///a%20folder/results") == Path("/a folder/results")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("s4://bucket/x", "no filesystem for s4://bucket/x. Write a folder, or an address of s3, gs"),
+        ("http://host/x", "no filesystem"),
+        ("file://host/x", "names no folder of this machine"),
+        ("file://", "names no folder"),
+        ("s3://", "names a bucket"),
+        ("s3://bucket/x?end_point=h", "unknown option 'end_point'"),
+        ("gs://bucket/x", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("abfs://container@account.dfs.core.windows.net/x", "AZURE_CLIENT_SECRET"),
+    ],
+)
+def test_an_address_that_cannot_be_is_one_line_at_once(
+    text: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    with pytest.raises(LedgerError) as caught:
+        results_folder(text)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_server_that_is_not_there_is_told_within_seconds(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    user = "anonymous@" if scheme == "gs" else ""
+    began = time.monotonic()
+    with pytest.raises(LedgerError) as caught:
+        results_folder(f"{scheme}://{user}bucket/x?endpoint_override=127.0.0.1:1&scheme=http")
+    assert time.monotonic() - began < 60
+    assert "at 127.0.0.1:1" in str(caught.value)
+    assert "Check the address and the network" in str(caught.value)
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "CHECK_SECONDS", 1.0)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        # pyarrow may be the first to lose patience.
+        with pytest.raises(LedgerError, match=r"no answer within 1 seconds|Operation too slow"):
+            results_folder(f"s3://bucket/x?endpoint_override=127.0.0.1:{silent.getsockname()[1]}&scheme=http")
+
+
+def test_what_is_said_of_an_address_holds_no_credentials() -> None:
+    assert str(Remote("s3://key:secret@bucket/x?scheme=http")) == "s3://bucket/x"
+
+
+def test_a_slash_at_the_end_makes_no_other_address() -> None:
+    assert storage._tidy("s3://bucket/x/?endpoint_override=h/") == "s3://bucket/x?endpoint_override=h/"
+    assert storage._tidy("s3://bucket/") == "s3://bucket"
+    assert storage._tidy("s3://") == "s3://"
+
+
+def test_workers_get_an_address_as_it_is(place: Remote) -> None:
+    place.write("a", b"1")
+    assert pickle.loads(pickle.dumps(place)) == place
+
+
+# --- mirrors
+
+
+def test_a_mirror_is_made_equal_to_its_address(place: Remote, there: Path, tmp_path: Path) -> None:
+    tiny_ledger(there)
+    mirror = Mirror(place, tmp_path / "here")
+    mirror.pull()
+    assert content(mirror.folder) == content(there)
+
+
+def test_checkpoints_stay_where_they_are(place: Remote, there: Path, tmp_path: Path) -> None:
+    place.write("runs/valley/t/checkpoint.pt", b"weights")
+    place.write("runs/valley/t/spec.json", b"{}")
+    mirror = Mirror(place, tmp_path / "here")
+    mirror.pull(skip=storage.HEAVY)
+    assert content(mirror.folder).keys() == {"runs/valley/t/spec.json"}
+    assert mirror.left == ["runs/valley/t/checkpoint.pt"]
+    mirror.push("runs/valley/t")
+    assert content(there).keys() == {"runs/valley/t/spec.json", "runs/valley/t/checkpoint.pt"}
+
+
+def test_what_is_known_is_not_fetched_again(place: Remote, there: Path, tmp_path: Path, reads: list[str]) -> None:
+    tiny_ledger(there)
+    old(there)
+    place.write("the newest", b"1")
+    Mirror(place, tmp_path / "here").pull()
+    reads.clear()
+    Mirror(place, tmp_path / "here").pull()
+    assert reads == ["the newest"]
+
+
+def test_a_file_written_twice_within_a_second_is_fetched_again(place: Remote, there: Path, tmp_path: Path) -> None:
+    mirror = Mirror(place, tmp_path / "here")
+    for text in (b"one", b"two"):
+        place.write("running.json", text)
+        os.utime(there / "running.json", (HOURS_AGO, HOURS_AGO))
+        mirror.pull()
+        assert (mirror.folder / "running.json").read_bytes() == text
+
+
+def test_what_is_gone_at_the_address_goes_from_the_mirror(place: Remote, there: Path, tmp_path: Path) -> None:
+    mirror = Mirror(place, tmp_path / "here")
+    place.write("runs/valley/t/error.txt", b"no")
+    mirror.pull()
+    (there / "runs/valley/t/error.txt").unlink()
+    mirror.pull()
+    assert content(mirror.folder) == {}
+
+
+def test_what_was_changed_in_a_mirror_and_never_told_is_fetched_again(
+    place: Remote, there: Path, tmp_path: Path
+) -> None:
+    mirror = Mirror(place, tmp_path / "here")
+    place.write("scores/a.csv", b"theirs")
+    old(there)
+    mirror.pull()
+    (mirror.folder / "scores/a.csv").write_bytes(b"ours!!")
+    (mirror.folder / "scores/b.csv").write_bytes(b"ours")
+    mirror.pull()
+    assert content(mirror.folder) == {"scores/a.csv": b"theirs"}
+
+
+def test_a_mirror_whose_memory_is_damaged_is_fetched_again(place: Remote, tmp_path: Path) -> None:
+    place.write("a", b"1")
+    mirror = Mirror(place, tmp_path / "here")
+    mirror.pull()
+    for text in ("", "{", "[]", '{"left": 1, "files": 2}'):
+        (mirror.folder / ".known.json").write_text(text)
+        mirror.pull()
+        assert content(mirror.folder) == {"a": b"1"}
+
+
+def test_what_was_removed_here_is_removed_there(place: Remote, there: Path, tmp_path: Path) -> None:
+    mirror = Mirror(place, tmp_path / "here")
+    folder = mirror.folder / "runs/valley/t"
+    write_json(folder / "running.json", {})
+    write_json(folder / "spec.json", {})
+    mirror.push("runs/valley/t")
+    (folder / "running.json").unlink()
+    mirror.push("runs/valley/t")
+    assert content(there).keys() == {"runs/valley/t/spec.json"}
+
+
+def test_only_what_changed_is_told(place: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Mirror(place, tmp_path / "here")
+    write_json(mirror.folder / "scores/a", 1)
+    mirror.push("scores")
+    written: list[str] = []
+    monkeypatch.setattr(Remote, "write", lambda self, path, content: written.append(path))
+    write_json(mirror.folder / "scores/a", 1)  # the same again
+    write_json(mirror.folder / "scores/b", 2)
+    mirror.push("scores")
+    assert written == ["scores/b"]
+
+
+def test_locks_scratch_folders_and_what_is_being_written_stay_on_their_machine(
+    place: Remote, there: Path, tmp_path: Path
+) -> None:
+    mirror = Mirror(place, tmp_path / "here")
+    for name in ("runs/.lock", "runs/.tune-host-1/x", "runs/valley/t/.spec.json.1.tmp", "runs/valley/.t/spec.json"):
+        write_json(mirror.folder / name, 1)
+    mirror.push("runs")
+    assert [str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()] == [
+        "runs/valley/.t/spec.json"
+    ]
+
+
+def finished_trial(folder: Path) -> Path:
+    finish(Ledger(folder / "runs"), SPEC, 50.0)
+    return Ledger(folder / "runs").folder(SPEC)
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_a_push_that_is_cut_anywhere_leaves_nothing_that_reads_as_done(
+    writes: int, place: Remote, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(place, tmp_path / "here")
+    folder = finished_trial(mirror.folder)
+    prefix = folder.relative_to(mirror.folder).as_posix()
+    left, write = [writes], Remote.write
+
+    def cut(self: Remote, path: str, content: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise LedgerError("cut")
+        write(self, path, content)
+
+    whole = content(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "write", cut)
+        if writes < len(whole):
+            with pytest.raises(LedgerError, match="cut"):
+                mirror.push(prefix)
+    arrived = content(there / prefix) if there.exists() else {}
+    assert "result.json" not in arrived or arrived == whole
+    assert arrived.items() <= whole.items()
+    mirror.push(prefix)
+    assert content(there / prefix) == whole
+
+
+def test_a_result_that_is_taken_back_goes_first(
+    place: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(place, tmp_path / "here")
+    folder = finished_trial(mirror.folder)
+    prefix = folder.relative_to(mirror.folder).as_posix()
+    mirror.push(prefix)
+    for name in ("result.json", "episodes.parquet"):
+        (folder / name).unlink()
+    write_json(folder / "spec.json", {"changed": 1})
+    done: list[str] = []
+    monkeypatch.setattr(Remote, "delete", lambda self, path: done.append(Path(path).name))
+    monkeypatch.setattr(Remote, "write", lambda self, path, content: done.append(Path(path).name))
+    mirror.push(prefix)
+    assert done == ["result.json", "spec.json", "episodes.parquet"]
+
+
+def test_half_a_file_is_never_under_its_name(place: Remote, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.write("runs/a", b"before")
+
+    def half(filesystem: Any, path: str, content: bytes) -> None:
+        Path(path).write_bytes(content[: len(content) // 2])
+        raise OSError("the connection was reset")
+
+    monkeypatch.setattr(remote, "_put", half)
+    with pytest.raises(LedgerError, match="connection was reset"):
+        place.write("runs/a", b"after it")
+    assert (there / "runs/a").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "a//b", "./a", "a\\b", "a\nb", "/etc/x/../../y"])
+def test_names_that_lead_out_of_a_mirror_are_refused(name: str, place: Remote, there: Path) -> None:
+    with pytest.raises(LedgerError, match="no ledger writes such"):
+        place._safe(f"{there}/{name}")
+
+
+def test_a_folder_that_claims_to_be_a_mirror_is_none(tmp_path: Path, place: Remote) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / ".mirror-of").write_text(f"{place.uri}\n")
+    assert remote_of(tmp_path / "results") is None
+    assert remote_of(tmp_path / "nowhere") is None
+
+
+# --- working copies
+
+
+def begin(ledger: Ledger) -> Path:
+    folder = ledger.begin(SPEC)
+    (folder / "checkpoint.pt").write_bytes(b"step 10")
+    write_json(folder / "running.json", {"step": 10})
+    return folder
+
+
+def test_a_trial_goes_on_where_another_node_left_it(place: Remote, there: Path) -> None:
+    with working_copy(place, SPEC) as (root, keep):
+        keep(begin(Ledger(root)))
+    with working_copy(place, SPEC) as (root, keep):
+        folder = Ledger(root).folder(SPEC)
+        assert (folder / "checkpoint.pt").read_bytes() == b"step 10"
+        (folder / "running.json").unlink()
+        finish(Ledger(root), SPEC, 50.0)
+        keep(folder)
+    (record,) = Ledger(there / "runs").records()
+    assert record.spec == SPEC
+    assert not (Ledger(there / "runs").folder(SPEC) / "running.json").exists()
+
+
+def test_what_was_not_kept_is_lost_with_the_node(place: Remote, there: Path) -> None:
+    with working_copy(place, SPEC) as (root, keep):
+        folder = begin(Ledger(root))
+        keep(folder)
+        (folder / "checkpoint.pt").write_bytes(b"step 20")
+    assert (Ledger(there / "runs").folder(SPEC) / "checkpoint.pt").read_bytes() == b"step 10"
+    assert not root.exists()
+
+
+def test_a_renamed_contender_is_found_at_its_address(place: Remote, there: Path) -> None:
+    finish(Ledger(there / "runs"), SPEC, 50.0)
+    renamed = SPEC.labelled(suite="tiny", contender="Transformer")
+    with working_copy(place, renamed) as (root, keep):
+        assert Ledger(root).state(renamed) == "done"
+        keep(Ledger(root).folder(renamed))
+    assert len(list((there / "runs" / "valley").iterdir())) == 1
+
+
+def test_copies_of_killed_workers_are_swept_up(place: Remote) -> None:
+    process = os.fork()
+    if not process:
+        os._exit(0)
+    os.waitpid(process, 0)
+    with working_copy(place, SPEC) as (root, _):
+        left = root.parent.with_name(f"{process}-left")
+        left.mkdir()
+    with working_copy(place, SPEC):
+        assert not left.exists()
+
+
+def test_a_push_is_tried_again_before_a_trial_is_given_up(
+    place: Remote, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_PATIENCE", (0.0,) * 3)
+    failures, write = [3], Remote.write
+
+    def flaky(self: Remote, path: str, content: bytes) -> None:
+        failures[0] -= 1
+        if failures[0] >= 0:
+            raise LedgerError("unreachable")
+        write(self, path, content)
+
+    monkeypatch.setattr(Remote, "write", flaky)
+    monkeypatch.setattr("dtbench.ledger.mirror._CONNECTIONS", 1)
+    with working_copy(place, SPEC) as (root, keep):
+        folder = begin(Ledger(root))
+        keep(folder)
+        assert content(there).keys() == {f"runs/valley/{folder.name}/{name}" for name in content(folder)}
+        failures[0] = 1_000
+        (folder / "checkpoint.pt").write_bytes(b"step 20")
+        with pytest.raises(LedgerUnwritable, match="unreachable"):
+            keep(folder)
+
+
+# --- locks
+
+
+def write_lock(place: Remote, **facts: Any) -> None:
+    place.write(storage.LOCK, json.dumps({**lock.description(0), "token": "theirs", **facts}).encode())
+
+
+def test_a_second_run_is_told_who_is_at_work(place: Remote) -> None:
+    with hold_remote(place):
+        held = remote_holder(place)
+        assert held
+        assert held["process"] == os.getpid()
+        with pytest.raises(LedgerError, match=f"in use by a run on .* \\(process {os.getpid()}, "), hold_remote(place):
+            pass
+    assert remote_holder(place) is None
+
+
+def test_a_lock_goes_with_its_run(place: Remote, there: Path) -> None:
+    with hold_remote(place):
+        assert (there / storage.LOCK).exists()
+    assert not (there / storage.LOCK).exists()
+
+
+def test_the_lock_of_a_killed_run_of_this_machine_is_taken_at_once(place: Remote) -> None:
+    write_lock(place, born=1)
+    with hold_remote(place):
+        assert json.loads(place.read(storage.LOCK) or b"")["token"] != "theirs"
+
+
+def test_a_lock_of_another_machine_that_does_not_beat_is_taken_over(
+    place: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock.beats, "__defaults__", (0.5,))
+    write_lock(place, host="elsewhere")
+    with hold_remote(place):
+        pass
+
+
+def test_a_lock_of_another_machine_that_beats_is_respected(place: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock.beats, "__defaults__", (60.0,))
+    write_lock(place, host="elsewhere")
+    ended = threading.Event()
+
+    def beat() -> None:
+        for count in itertools.count(1):
+            if ended.wait(0.2):
+                return
+            write_lock(place, host="elsewhere", beat=count)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        with pytest.raises(LedgerError, match="a run on elsewhere"), hold_remote(place):
+            pass
+    finally:
+        ended.set()
+        beating.join()
+
+
+def test_of_two_that_come_at_the_same_moment_one_gives_way(place: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: write_lock(place, host="elsewhere"))
+    with pytest.raises(LedgerError, match="elsewhere"), hold_remote(place):
+        pass
+    assert json.loads(place.read(storage.LOCK) or b"")["token"] == "theirs"
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"7", b'{"host": 1}', b"\xff"])
+def test_a_lock_that_cannot_be_read_holds_nobody_up(text: bytes, place: Remote) -> None:
+    place.write(storage.LOCK, text)
+    with hold_remote(place):
+        pass
+
+
+def test_the_lock_beats(place: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    with hold_remote(place):
+        assert lock.beats(lambda: storage._lock_of(place), 60.0)
+
+
+# --- S3
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as found:
+        yield found
+
+
+DT = {"algorithm": "dt", "hyperparameters": {"width": 8, "layers": 1, "context": 4, "batch_size": 4}}
+SUITE = {
+    "name": "toy",
+    "tasks": ["key-to-door-1k"],
+    "seeds": [0, 1],
+    "evaluation": {"episodes": 4, "every": 300},
+    "contenders": {"DT": DT | {"budget": 1500}, "Random": {"algorithm": "random", "budget": 0}},
+}
+MAIN = "from dtbench.cli.run import main; main()"
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", MAIN, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )
+
+
+def said(*arguments: str, code: int = 0, **environment: str) -> str:
+    process = start(*arguments, **environment)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    return output
+
+
+def until(true: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 300
+    while not true() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(900)
+def test_a_run_on_s3_is_seen_by_others_while_it_is_at_work(tmp_path: Path, server: str) -> None:
+    endless = SUITE | {"contenders": {"DT": DT | {"budget": 10**6}}}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(endless, sort_keys=False))
+    run = ["run", "--suite", "toy.yaml", "--local", "--results", address(server, "busy")]
+    process = start(*run)
+    until(lambda: any("checkpoint.pt" in name for name in names(server, "busy")), process)
+    assert "running  missing" in said("status", "--results", address(server, "busy"))
+    said(*run, code=2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.timeout(900)
+def test_a_run_on_s3_that_is_killed_ends_with_the_table_of_a_run_here(tmp_path: Path, server: str) -> None:
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE, sort_keys=False))
+    uri = address(server, "killed")
+    run = ["run", "--suite", "toy.yaml", "--local"]
+    said(*run, "--results", "here")
+
+    process = start(*run, "--results", uri)
+    until(lambda: any("checkpoint.pt" in name for name in names(server, "killed")), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = files(server, "killed")
+    assert not any(name.startswith("scores/") for name in before)
+
+    # Another machine: it has nothing but the address.
+    other = {"DTBENCH_DATA": str(tmp_path / "other")}
+    said(*run, "--results", uri, **other)
+    found = files(server, "killed")
+    assert found["scores/toy.csv"] == (tmp_path / "here/scores/toy.csv").read_bytes()
+    assert {name.rpartition("/")[2] for name in found} & {"running.json", "error.txt", ".lock"} == set()
+    finished = [name for name in before if name.endswith("result.json")]
+    assert {name: found[name] for name in finished} == {name: before[name] for name in finished}
+
+    assert "4 done, 0 to run" in said(*run, "--results", uri)
+    assert "done" in said("status", "--results", uri)
+    assert "4 finished trials" in said("list", "runs", "--results", uri)
+    said("report", "--results", uri, "--out", "report-of-s3")
+    assert said("compare", "here", uri).count("identical")
+
+
+def test_report_writes_scores_at_the_address(tmp_path: Path, server: str) -> None:
+    tiny_ledger(tmp_path / "made")
+    folder = results_folder(address(server, "scored"))
+    merge([tmp_path / "made"], folder)
+    assert len([name for name in files(server, "scored") if name.endswith("result.json")]) == 12
+    said("report", "--results", address(server, "scored"))
+    said("report", "--results", "made", "--out", "report-of-made")
+    found = files(server, "scored")
+    assert found["scores/tiny.csv"] == (tmp_path / "made/scores/tiny.csv").read_bytes()
+    assert (tmp_path / "report/tiny/report.md").exists()
+
+
+def test_a_merge_brings_checkpoints_from_one_address_to_another(tmp_path: Path, server: str) -> None:
+    made = Ledger(tmp_path / "made" / "runs")
+    folder = begin(made)
+    finish(made, SPEC, 50.0)
+    merge([tmp_path / "made"], results_folder(address(server, "one")))
+    merge([results_folder(address(server, "one"))], results_folder(address(server, "two")))
+    place = f"runs/valley/{folder.name}/"
+    assert {name: text for name, text in files(server, "two").items() if name.startswith(place)} == {
+        f"{place}{name}": text for name, text in content(folder).items()
+    }
+
+
+def test_an_interrupted_trial_at_an_address_is_told_though_its_checkpoint_was_not_fetched(
+    tmp_path: Path, server: str
+) -> None:
+    with working_copy(Remote(address(server, "interrupted")), SPEC) as (root, keep):
+        folder = begin(Ledger(root))
+        (folder / "running.json").unlink()
+        keep(folder)
+    (trial,) = status_of(results_folder(address(server, "interrupted"))).trials
+    assert trial.state == "interrupted"
+
+
+def test_a_bucket_that_is_not_there_is_named(server: str) -> None:
+    uri = address(server, "x").replace("bucket", "bucked")
+    assert "there is no bucket 'bucked'" in said("status", "--results", uri, code=2)
+
+
+def test_a_trial_of_a_hostile_name_is_refused(server: str) -> None:
+    Remote(address(server, "hostile")).write("runs/..\\..\\x/spec.json", b"{}")
+    with pytest.raises(LedgerError, match="no ledger writes such"):
+        results_folder(address(server, "hostile"))
+
+
+def connections(environment: dict[str, str], server: str) -> int:
+    """How often a program without credentials asks the metadata address, which is one on this machine."""
+    count = 0
+    with socket.create_server(("127.0.0.1", 0)) as metadata:
+
+        def answer() -> None:
+            nonlocal count
+            while True:
+                try:
+                    connection, _ = metadata.accept()
+                except OSError:
+                    return
+                count += 1
+                connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{metadata.getsockname()[1]}"
+        start(
+            "status",
+            "--results",
+            address(server, "unknown"),
+            AWS_EC2_METADATA_SERVICE_ENDPOINT=endpoint,
+            **environment,
+        ).communicate(timeout=200)
+        metadata.shutdown(socket.SHUT_RDWR)
+    return count
+
+
+def test_the_clouds_metadata_address_is_asked_for_credentials_only_where_the_user_says_so(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert connections({}, server) == 0
+    assert connections({"AWS_EC2_METADATA_DISABLED": "false"}, server) > 0
