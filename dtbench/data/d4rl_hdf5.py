@@ -1,10 +1,8 @@
 """D4RL's HDF5 layout: flat arrays cut into whole episodes, read and written."""
 
 import json
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
+from dtbench.data.files import atomic_path
 from dtbench.errors import DAMAGED, InvalidDataset, MissingDataset, one_line
 
 Array = NDArray[Any]
@@ -90,24 +89,17 @@ def write_d4rl(
     `metadata/` says where the data come from. `next_observations` are written where what follows a cut-off is known.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w") as file:
-            for key, array in _columns(dataset, timeouts).items():
-                file.create_dataset(key, data=array, compression=compression)
-            facts = {
-                "written_by": WRITER,
-                "source": str(dataset.info.get("source", "unknown")),
-                "digest": dataset.digest,
-            }
-            facts["info"] = json.dumps(dict(dataset.info), sort_keys=True)
-            for key, text in facts.items():
-                file[f"metadata/{key}"] = text
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide the file from others
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    facts = {
+        "written_by": WRITER,
+        "source": str(dataset.info.get("source", "unknown")),
+        "digest": dataset.digest,
+        "info": json.dumps(dict(dataset.info), sort_keys=True),
+    }
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for key, array in _columns(dataset, timeouts).items():
+            file.create_dataset(key, data=array, compression=compression)
+        for key, text in facts.items():
+            file[f"metadata/{key}"] = text
 
 
 def exported_source(path: Path) -> str | None:

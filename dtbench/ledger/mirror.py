@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from dtbench.data.files import atomic_path
 from dtbench.ledger.remote import Entry, Remote
 from dtbench.ledger.store import write_json
 
@@ -105,10 +106,9 @@ class Mirror:
             return ""
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        beside.write_bytes(content)
-        os.utime(beside, ns=(entry.modified, entry.modified))
-        beside.replace(target)
+        with atomic_path(target) as beside:
+            beside.write_bytes(content)
+            os.utime(beside, ns=(entry.modified, entry.modified))
         return _digest_of(content)
 
     def _is_current(self, facts: Mapping[str, Any] | None, path: str, entry: Entry) -> bool:

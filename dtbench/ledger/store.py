@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from dtbench.data.files import atomic_path
 from dtbench.errors import DAMAGED, LedgerError, LedgerUnwritable
 from dtbench.ledger.schema import check_file_name, check_labels, check_provenance, check_result, check_suite
 from dtbench.ledger.trial_spec import TrialSpec
@@ -214,17 +213,11 @@ class Ledger:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that after a crash it is there whole or not at all; LedgerUnwritable where it cannot be."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
         raise LedgerUnwritable(f"cannot write {path}: {reason}. {_MEND}") from error
 

@@ -91,7 +91,8 @@ class BehaviorPolicy:
         kind = np.array([self.activation == "tanh", self.squash])
         path.parent.mkdir(parents=True, exist_ok=True)
         clip = np.float32(self.clip)
-        np.savez_compressed(path, mean=self.mean, scale=self.scale, kind=kind, clip=clip, **layers)  # type: ignore[arg-type]
+        with path.open("wb") as file:  # numpy appends .npz to a path
+            np.savez_compressed(file, mean=self.mean, scale=self.scale, kind=kind, clip=clip, **layers)  # type: ignore[arg-type]
 
     @staticmethod
     def load(path: Path) -> "BehaviorPolicy":

@@ -4,7 +4,6 @@ A v2 file holds the network that played it (`metadata/policy/*`), and two episod
 the network is read, checked against the file's own log-probabilities, kept, and plays as many steps as are asked for.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from dtbench.data import cache
 from dtbench.data.d4rl_hdf5 import check_room, numeric_column, own_value
 from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.files import atomic_path
 from dtbench.domains.d4rl import files
 from dtbench.domains.d4rl.env_specs import Physics, Robot
 from dtbench.domains.d4rl.generation import BehaviorPolicy, Share, default_steps, mean_return, record
@@ -90,16 +90,13 @@ def keep_policy(name: str, policy: BehaviorPolicy) -> Path:
     It takes the place of one that was kept before; data recorded with that one stay in the store under its digest.
     """
     path = policy_path(name)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        policy.save(temporary, bytes_per_weight=4)
-        temporary.replace(path)
+        with atomic_path(path) as temporary:
+            policy.save(temporary, bytes_per_weight=4)
     except OSError as error:
         raise InvalidValue(
             f"cannot keep a policy in {path.parent}: {error.strerror or error}. Set DTBENCH_DATA."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
