@@ -96,14 +96,13 @@ report: $(INSTALLED)
 	$(BIN)/dtbench report
 	$(BIN)/dtbench report --check
 
-## Speed and memory against transformers, d3rlpy and (CORL=path to a checkout) CORL, into results/performance, and one
-## table; about twenty minutes on two cores that do nothing else. `make guard` is the part that CI holds against bounds.
-CORL ?=
+## Speed against transformers and d3rlpy, into results/performance, and one table; some minutes on two cores that do
+## nothing else. `make guard` is the part that CI holds against bounds.
 bench: $(INSTALLED) $(PEERS)/.installed
-	$(BIN)/python benchmarks/run.py --peers $(CURDIR)/$(PEERS)/bin/python $(if $(CORL),--corl $(CORL))
+	$(BIN)/python -m benchmarks.run --peers $(CURDIR)/$(PEERS)/bin/python
 
 guard: $(INSTALLED) $(PEERS)/.installed
-	DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python $(BIN)/python benchmarks/guard.py > /dev/null
+	DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python $(BIN)/python -m benchmarks.guard > /dev/null
 
 ## The package d4rl without what it needs: nothing imports it, the tests read its scores and addresses.
 d4rl: $(INSTALLED)

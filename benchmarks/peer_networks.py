@@ -1,12 +1,11 @@
-"""Networks that others publish for Decision Transformer, written down again: the layout of their work, not their code.
+"""Published networks of Decision Transformer: transformers' as it is, CORL's and the Atari code's layout rewritten.
 
-transformers is installed and used as it is (`transformers_network`), CORL's where a checkout of it is given. All take
-the batch in the order (returns-to-go, observations, actions, timesteps, mask) and give predicted actions [B, T, ...].
+All take a batch in the order (returns-to-go, observations, actions, timesteps, mask) and return predicted actions
+[B, T, ...].
 """
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 
 class TransformersLayout(nn.Module):
-    """transformers' DecisionTransformerModel as it comes, with the paper's sizes, called as its own training does."""
+    """transformers' DecisionTransformerModel with its defaults, called as its own training does."""
 
     def __init__(self, *, observed: int, acted: int, longest: int, width: int, layers: int, heads: int) -> None:
         from transformers import DecisionTransformerConfig, DecisionTransformerModel
@@ -40,11 +39,10 @@ class TransformersLayout(nn.Module):
 
 
 class CORLLayout(nn.Module):
-    """How CORL lays its network out (tinkoff-ai/CORL, algorithms/offline/dt.py, commit 2c308c8).
+    """The layout of CORL's network (tinkoff-ai/CORL, algorithms/offline/dt.py, commit 2c308c8), with its names.
 
-    Blocks before which norms stand, `nn.MultiheadAttention` with a boolean causal mask kept as a buffer and a padding
-    mask repeated for the three kinds of token, a dropout after attention, GELU, N(0, 0.02) for all weights; windows
-    padded on the right. Names are CORL's, so that `weights_for_ours` reads a checkout's network too.
+    Pre-norm blocks, `nn.MultiheadAttention` with a boolean causal mask as a buffer and a padding mask repeated for the
+    three kinds of token, dropout after attention, GELU, N(0, 0.02) for all weights; windows padded on the right.
     """
 
     def __init__(self, *, observed: int, acted: int, context: int, longest: int, width: int, layers: int, heads: int):
@@ -63,7 +61,7 @@ class CORLLayout(nn.Module):
     def forward(
         self, states: Tensor, actions: Tensor, returns_to_go: Tensor, time_steps: Tensor, padding_mask: Tensor
     ) -> Tensor:
-        """`padding_mask` is True where a step is padding."""
+        """Predict actions; `padding_mask` is True where a step is padding."""
         batch, length = time_steps.shape
         time = self.timestep_emb(time_steps)
         kinds = (self.return_emb(returns_to_go[..., None]), self.state_emb(states), self.action_emb(actions))
@@ -97,7 +95,7 @@ class CORLBlock(nn.Module):
 
 
 class CORLCalled(nn.Module):
-    """CORL's network, or the layout of it, that takes the batch in this project's order."""
+    """CORL's layout that takes the batch in this project's order."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -110,36 +108,8 @@ class CORLCalled(nn.Module):
         return predicted
 
 
-def corl_from(checkout: Path, **sizes: int) -> nn.Module:
-    """The network of a checkout of CORL; raise RuntimeError where its file has none that can be made.
-
-    Only the classes of the network are taken: the file imports d4rl, gym and wandb, which this does not need.
-    """
-    path = checkout / "algorithms" / "offline" / "dt.py"
-    try:
-        text = path.read_text()
-        classes = re.findall(r"^class (?:TransformerBlock|DecisionTransformer)\(.*?(?=^\S)", text, re.M | re.S)
-        found: dict[str, Any] = {"nn": nn, "torch": torch, "F": F}
-        exec("from typing import *\n" + "".join(classes), found)
-        network: nn.Module = found["DecisionTransformer"](
-            state_dim=sizes["observed"],
-            action_dim=sizes["acted"],
-            seq_len=sizes["context"],
-            episode_len=sizes["longest"],
-            embedding_dim=sizes["width"],
-            num_layers=sizes["layers"],
-            num_heads=sizes["heads"],
-            attention_dropout=0.1,
-            residual_dropout=0.1,
-            embedding_dropout=0.1,
-        )
-    except (OSError, KeyError, TypeError, SyntaxError, NameError) as error:
-        raise RuntimeError(f"{path} has no network that can be made: {type(error).__name__}: {error}") from error
-    return network
-
-
 def corl_weights_for_ours(network: nn.Module) -> dict[str, Tensor]:
-    """The weights of CORL's network by the names of `DecisionTransformerNetwork`, for equal outputs."""
+    """Return the weights of CORL's layout by the names of `DecisionTransformerNetwork`, for equal outputs."""
     names = {
         "timestep_emb": "embed_timestep",
         "state_emb": "embed_observation.encoder",
@@ -171,10 +141,9 @@ def corl_weights_for_ours(network: nn.Module) -> dict[str, Tensor]:
 class OfficialAtariLayout(nn.Module):
     """The layout of the paper's public Atari code (kzl/decision-transformer, atari/mingpt/model_atari.py): minGPT.
 
-    Every head's query, key and value by three linear maps, weights of attention written out, a causal mask kept as a
-    buffer in each block, three `nn.Dropout`s, tokens put into a tensor of zeros one kind after another. One thing is
-    cheaper here: that code repeats its table of timesteps for every window before it takes one row from each.
-    Frames come as floats in [0, 1], as its loader gives them.
+    Query, key and value by three linear maps, attention written out, a causal mask as a buffer in each block, three
+    `nn.Dropout`s, tokens written into a tensor of zeros one kind after another. One thing is cheaper here: that code
+    repeats its table of timesteps for every window before it takes one row from each. Frames are floats in [0, 1].
     """
 
     def __init__(self, *, actions: int, context: int, longest: int, width: int, layers: int, heads: int) -> None:
@@ -202,7 +171,7 @@ class OfficialAtariLayout(nn.Module):
     def forward(
         self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """`timesteps` [B, T]: the first of a window counts in training, the last in acting; windows are full."""
+        """Predict logits of full windows, with the first timestep of a window in training and the last in acting."""
         batch, length = timesteps.shape
         states = self.state_encoder(observations.flatten(0, 1)).view(batch, length, -1)
         tokens = torch.zeros(batch, 3 * length, states.shape[-1], device=states.device)
@@ -245,7 +214,7 @@ class OfficialBlock(nn.Module):
 
 
 def official_weights_for_ours(network: OfficialAtariLayout) -> dict[str, Tensor]:
-    """The weights of the official layout by the names of our `WindowNetwork`, for equal outputs."""
+    """Return the weights of the official layout by the names of our `WindowNetwork`, for equal outputs."""
     state = network.state_dict()
     renamed = {
         "embed_place": state["pos_emb"],

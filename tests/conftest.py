@@ -42,7 +42,6 @@ EXTENDED = (
     "test_rllib",
     "test_search_report",
     "test_search_tuning",
-    "test_speed_scripts",
     "test_status",
     "test_storage",
 )

@@ -13,7 +13,6 @@ import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import docs_speed
 from typer.main import get_command
 
 from dtbench import registry
@@ -129,7 +128,6 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "archive": archive_files,
     "task": task_class,
     "suites": suites,
-    **docs_speed.GENERATED,
 }
 
 
