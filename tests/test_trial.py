@@ -75,7 +75,7 @@ def test_an_interrupted_trial_equals_an_undisturbed_one(tmp_path: Path, monkeypa
 
             with pytest.raises(KeyboardInterrupt):
                 run_trial(spec, tmp_path / "broken", stop)
-            assert Ledger(tmp_path / "broken").state(spec) == "partial"
+            assert Ledger(tmp_path / "broken").state(spec) == "interrupted"
         steps: list[int] = []
         run_trial(spec, tmp_path / "broken", lambda step, score, steps=steps: steps.append(step))
         assert steps == [7]

@@ -20,7 +20,7 @@ from dtbench.analysis.results import SuiteResults, TrialTable, collect, joined, 
 from dtbench.errors import DAMAGED, LedgerError, NothingToReport, UnknownName
 from dtbench.ledger.schema import check_file_name, check_labels, check_provenance, check_result, check_suite
 from dtbench.ledger.store import Ledger, TrialRecord, Unfinished, write_bytes, write_frame, write_json
-from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 REMARKS = "remarks"  # `<suite>/remarks.md`: what people wrote about the results, shown with them
 _TIMES = ("started", "finished")  # what differs between the provenances of trials that ran alike
@@ -71,9 +71,9 @@ def read_archive(folder: Path, name: str) -> SuiteResults:
         check_suite(about["suite"])
         records = tuple(_record(line, about["provenances"], episodes, metrics) for line in _done(lines))
         unfinished = tuple(
-            Unfinished(_spec(line), line["state"], line["error"], str(line.get("cause", "")))
+            Unfinished(_spec(line), TrialState(line["state"]), line["error"], str(line.get("cause", "")))
             for line in lines
-            if line["state"] != "done"
+            if line["state"] != TrialState.DONE
         )
         suite = {**about["suite"], "name": name, "trials": [line["spec"] for line in lines]}
         if remarks.exists():
@@ -93,14 +93,19 @@ def _line_of_unfinished(trial: Unfinished) -> dict[str, Any]:
 def _line_of(record: TrialRecord, provenances: dict[str, int]) -> dict[str, Any]:
     shared = {key: value for key, value in record.provenance.items() if key not in _TIMES}
     place = provenances.setdefault(json.dumps(shared, sort_keys=True), len(provenances))
-    line = {"spec": record.spec.to_json(), "state": "done", "result": dict(record.result), "provenance": place}
+    line = {
+        "spec": record.spec.to_json(),
+        "state": TrialState.DONE,
+        "result": dict(record.result),
+        "provenance": place,
+    }
     line |= {key: record.provenance[key] for key in _TIMES if key in record.provenance}
     inspection = record.inspection()
     return {**line, "inspection": dict(inspection)} if inspection else line
 
 
 def _done(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [line for line in lines if line["state"] == "done"]
+    return [line for line in lines if line["state"] == TrialState.DONE]
 
 
 def _record(
@@ -271,7 +276,7 @@ def _kept(scores: Path, name: str) -> set[str]:
                 return {row["trial"] for row in csv.DictReader(file)}
         if lines.exists():
             rows = [json.loads(line) for line in lines.read_text().splitlines()]
-            return {row["spec"]["key"] for row in rows if row["state"] == "done"}
+            return {row["spec"]["key"] for row in rows if row["state"] == TrialState.DONE}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise LedgerError(f"cannot read {path}: {error}. Restore it, or remove it.") from error
     return set()

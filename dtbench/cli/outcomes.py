@@ -7,7 +7,7 @@ from rich.table import Table
 
 from dtbench.cli.progress import complain, say, show, trial_name
 from dtbench.ledger.store import Ledger
-from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 
 def say_scores(
@@ -39,6 +39,6 @@ def say_what_failed(specs: Sequence[TrialSpec], ledger: Ledger) -> None:
     """Name every trial of these that failed or diverged, and the last line of its traceback."""
     for spec in specs:
         state, path = ledger.state(spec), ledger.folder(spec) / "error.txt"
-        if state in ("failed", "diverged"):
+        if state in (TrialState.FAILED, TrialState.DIVERGED):
             reason = ledger.failure(spec).get("message") or "no reason is recorded"
             complain(f"{state}: {trial_name(spec)}: {reason}\n        see {path}")

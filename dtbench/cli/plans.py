@@ -22,7 +22,7 @@ from dtbench.execution.calibration import (
     wall_seconds,
 )
 from dtbench.ledger.store import MOST_FAILURES, Ledger
-from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
 from dtbench.suite.planning import load_suite
 from dtbench.suite.schema import Suite
 
@@ -78,7 +78,7 @@ def say_what_is_left_alone(specs: Sequence[TrialSpec], missing: Sequence[TrialSp
     """Count the trials without a result that are not run again by themselves, and say what would run them."""
     run = {spec.key for spec in missing}
     states = Counter(ledger.state(spec) for spec in specs if spec.key not in run)
-    said = {"diverged": "diverged before", "failed": f"failed {MOST_FAILURES} times"}
+    said = {TrialState.DIVERGED: "diverged before", TrialState.FAILED: f"failed {MOST_FAILURES} times"}
     left = [f"{states[state]} {what}" for state, what in said.items() if states[state]]
     if left:
         complain(f"not run: {', '.join(left)}. `dtbench status` has the reasons, --again tries them once more.")
@@ -126,8 +126,8 @@ def _plan_table(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, estima
     for cell in dict.fromkeys(spec.cell for spec in specs):
         trials = [spec for spec in specs if spec.cell == cell]
         states = [ledger.state(spec) for spec in trials]
-        failed = states.count("failed") + states.count("diverged")
-        numbers = (trials[0].budget, evaluations(trials[0]), len(trials), states.count("done"), failed)
+        failed = states.count(TrialState.FAILED) + states.count(TrialState.DIVERGED)
+        numbers = (trials[0].budget, evaluations(trials[0]), len(trials), states.count(TrialState.DONE), failed)
         to_go = _to_go(sum(ledger.waiting(spec) for spec in trials), estimates.get(cell))
         table.add_row(trials[0].task, trials[0].contender, *map(str, numbers), to_go)
     return table
@@ -177,7 +177,7 @@ def _legend(timed: Sequence[TrialSpec], calibration: Calibration) -> Iterator[st
 
 
 def _disk(specs: Sequence[TrialSpec], ledger: Ledger) -> str:
-    done = [ledger.folder(spec) for spec in specs if ledger.state(spec) == "done"]
+    done = [ledger.folder(spec) for spec in specs if ledger.state(spec) is TrialState.DONE]
     if not done:
         return "Disk: unknown until a trial is done."
     sizes = [sum(path.stat().st_size for path in folder.iterdir()) for folder in done]

@@ -16,10 +16,10 @@ from dtbench.cli.ledger import COMMANDS as LEDGER_COMMANDS
 from dtbench.cli.report import COMMANDS, ResultsOption, keep_scores
 from dtbench.cli.tune import COMMANDS as TUNE_COMMANDS
 from dtbench.errors import DtbenchError, UnknownName
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from dtbench.ledger.store import Ledger
-    from dtbench.ledger.trial_spec import TrialSpec
     from dtbench.suite.schema import Suite
 
 app = typer.Typer(
@@ -97,7 +97,7 @@ def run(
         plans.say_what_is_left_alone(specs, missing, ledger)
         stopped = _run(whole, specs, missing, ledger, where)
         outcomes.say_what_failed([spec for spec in missing if not stopped], ledger)
-    raise typer.Exit(130 if stopped else 0 if all(ledger.state(spec) == "done" for spec in specs) else 1)
+    raise typer.Exit(130 if stopped else 0 if all(ledger.state(spec) is TrialState.DONE for spec in specs) else 1)
 
 
 @app.command()
@@ -208,9 +208,7 @@ def _ledger_at(results: Path) -> "Iterator[Ledger]":
         yield Ledger(results / "runs")
 
 
-def _run(
-    whole: "Suite", specs: "list[TrialSpec]", missing: "list[TrialSpec]", ledger: "Ledger", where: _Where
-) -> bool:
+def _run(whole: "Suite", specs: list[TrialSpec], missing: list[TrialSpec], ledger: "Ledger", where: _Where) -> bool:
     """Run the trials, then bring the suite's scores up to date; True where it was told to stop before all ended."""
     from dtbench.analysis.suite_analysis import final_rows
     from dtbench.cli import outcomes
@@ -224,12 +222,12 @@ def _run(
     with published(results):
         found = None if stopped else keep_scores(document, ledger, results)
     if found and found.records:
-        diverged = Counter((u.spec.contender, u.spec.task) for u in found.unfinished if u.state == "diverged")
+        diverged = Counter((u.spec.contender, u.spec.task) for u in found.unfinished if u.state is TrialState.DIVERGED)
         outcomes.say_scores(final_rows(found), list(document["contenders"]), document["tasks"], diverged)
     return stopped
 
 
-def _executed(missing: "list[TrialSpec]", results: Path, where: _Where) -> bool:
+def _executed(missing: list[TrialSpec], results: Path, where: _Where) -> bool:
     """Run the trials under a live table; True where Ctrl-C ended that, which loses nothing that is done."""
     from dtbench.cli import progress
     from dtbench.execution.ray_driver import run_locally, run_with_ray

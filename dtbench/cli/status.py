@@ -13,11 +13,20 @@ from dtbench.ledger import lock
 from dtbench.ledger import lock as processes
 from dtbench.ledger.storage import held_back, name_of, remote_holder, remote_of
 from dtbench.ledger.store import MOST_FAILURES, Ledger, checked_spec, number, trial_folders
-from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
-STATES = ("running", "done", "failed", "diverged", "given up", "interrupted", "missing", "damaged")
+STATES = (
+    TrialState.RUNNING,
+    TrialState.DONE,
+    TrialState.FAILED,
+    TrialState.DIVERGED,
+    TrialState.GIVEN_UP,
+    TrialState.INTERRUPTED,
+    TrialState.MISSING,
+    TrialState.DAMAGED,
+)
 OTHERS = "(no suite)"  # trials that no remembered suite names
-_TOLD = ("running", "failed", "diverged", "given up", "interrupted", "damaged")  # trial by trial
+_TOLD = tuple(state for state in STATES if state not in (TrialState.DONE, TrialState.MISSING))  # trial by trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class TrialStatus:
     task: str
     contender: str
     seed: int
-    state: str  # one of STATES
+    state: TrialState  # one of STATES
     step: int | None = None
     budget: int | None = None
     score: float | None = None  # the latest
@@ -132,27 +141,27 @@ class _Reader:
             return replace(self.damaged[spec.key], suites=suites, contender=spec.contender, seed=spec.seed)
         about = (spec.key, suites, spec.task, spec.contender, spec.seed)
         if spec.key not in self.folders:
-            return TrialStatus(*about, "missing", budget=spec.budget)
+            return TrialStatus(*about, TrialState.MISSING, budget=spec.budget)
         folder = self.folders[spec.key][1]
         try:
             return TrialStatus(*about, **self._facts(spec, folder), budget=spec.budget, folder=str(folder))
         except (LedgerError, OSError) as error:
-            return TrialStatus(*about, "damaged", message=one_line(str(error)), folder=str(folder))
+            return TrialStatus(*about, TrialState.DAMAGED, message=one_line(str(error)), folder=str(folder))
 
     def _facts(self, spec: TrialSpec, folder: Path) -> dict[str, Any]:
         result, running = _read(folder / "result.json"), _read(folder / "running.json")
         if result is not None:
-            return {"state": "done", "step": spec.budget}
+            return {"state": TrialState.DONE, "step": spec.budget}
         failure = _read(folder / "failure.json") or {}
         attempt = _attempt(running or {})
         if running is not None and self._is_alive(running):
-            return {"state": "running", **attempt, "seconds_left": _left(running, spec.budget)}
+            return {"state": TrialState.RUNNING, **attempt, "seconds_left": _left(running, spec.budget)}
         if failure or (folder / "error.txt").exists():
             return {**attempt, **_failed(failure, folder)}
         waiting = folder.relative_to(self.results).as_posix() if folder.is_relative_to(self.results) else ""
         if running is not None or (folder / "checkpoint.pt").exists() or "checkpoint.pt" in self.left.get(waiting, ()):
-            return {"state": "interrupted", **attempt}
-        return {"state": "missing"}
+            return {"state": TrialState.INTERRUPTED, **attempt}
+        return {"state": TrialState.MISSING}
 
     def _is_alive(self, running: Mapping[str, Any]) -> bool:
         if running.get("ended"):
@@ -166,7 +175,9 @@ class _Reader:
                 spec = checked_spec(folder)
             except LedgerError as error:
                 contender, _, key = folder.name.rpartition("-")
-                about = TrialStatus(key, (OTHERS,), folder.parent.name, contender, 0, "damaged", folder=str(folder))
+                about = TrialStatus(
+                    key, (OTHERS,), folder.parent.name, contender, 0, TrialState.DAMAGED, folder=str(folder)
+                )
                 self.damaged[key] = replace(about, message=one_line(str(error)))
             else:
                 yield spec.key, (spec, folder)
@@ -208,7 +219,9 @@ def _attempt(running: Mapping[str, Any]) -> dict[str, Any]:
 def _failed(failure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     times = max(1, number(failure, "times"))
     cause = one_line(str(failure.get("cause", "crash")), 60)
-    state = "diverged" if cause == "diverged" else "given up" if times >= MOST_FAILURES else "failed"
+    state = TrialState.GIVEN_UP if times >= MOST_FAILURES else TrialState.FAILED
+    if cause == TrialState.DIVERGED:
+        state = TrialState.DIVERGED
     message = one_line(str(failure.get("message") or _last_line(folder / "error.txt")), 200)
     step = number(failure, "step") if "step" in failure else None
     return {"state": state, "cause": cause, "message": message, "failures": times, "step": step}
@@ -251,7 +264,7 @@ def _said(trial: TrialStatus) -> list[str]:
     step = "" if trial.step is None else f"step {trial.step}/{trial.budget}"
     score = "" if trial.score is None else f"score {trial.score:.1f}"
     left = "" if trial.seconds_left is None else f"about {_duration(trial.seconds_left)} left"
-    since = f"on {trial.host} since {trial.began}" if trial.state == "running" else ""
+    since = f"on {trial.host} since {trial.began}" if trial.state is TrialState.RUNNING else ""
     times = f"{trial.failures} times, " if trial.failures > 1 else ""
     why = f"{times}{trial.cause}: {trial.message}" if trial.cause else trial.message
     words = (trial.task, trial.contender, f"seed {trial.seed}", trial.key, step, score, since, left, why)

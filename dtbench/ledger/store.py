@@ -16,10 +16,9 @@ import pandas as pd
 from dtbench.data.files import atomic_path
 from dtbench.errors import DAMAGED, LedgerError, LedgerUnwritable
 from dtbench.ledger.schema import check_file_name, check_labels, check_provenance, check_result, check_suite
-from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 EPISODES = "episodes.parquet"
-STATES = ("done", "diverged", "failed", "partial", "missing")
 ROOM = 32 * 2**20  # bytes that must be free before anything runs
 MOST_FAILURES = 3  # a trial that failed so often is left alone, unless it is asked for again
 
@@ -64,7 +63,7 @@ class Unfinished:
     """A trial that was planned and has no result."""
 
     spec: TrialSpec
-    state: str  # one of STATES, not done
+    state: TrialState  # not DONE
     error: str = ""  # the traceback of one that failed or diverged
     cause: str = ""  # of its failure, where that is known
 
@@ -86,17 +85,18 @@ class Ledger:
         """The folders of all trials by key: to look many up without searching for each."""
         return {path.name.rpartition("-")[2]: path for path in sorted(self.root.glob("*/*-*"))}
 
-    def state(self, spec: TrialSpec, folder: Path | None = None) -> str:
-        """One of STATES: done, diverged (its loss was no number), failed, partial (a checkpoint waits), missing.
+    def state(self, spec: TrialSpec, folder: Path | None = None) -> TrialState:
+        """Return DONE, DIVERGED, FAILED, INTERRUPTED (a checkpoint waits) or MISSING.
 
         `folder` is the trial's, where it has been looked up already.
         """
         folder = folder or self.folder(spec)
         if (folder / "result.json").exists():
-            return "done"
+            return TrialState.DONE
         if (folder / "error.txt").exists():
-            return "diverged" if self.failure(spec, folder).get("cause") == "diverged" else "failed"
-        return "partial" if (folder / "checkpoint.pt").exists() else "missing"
+            diverged = self.failure(spec, folder).get("cause") == TrialState.DIVERGED
+            return TrialState.DIVERGED if diverged else TrialState.FAILED
+        return TrialState.INTERRUPTED if (folder / "checkpoint.pt").exists() else TrialState.MISSING
 
     def failure(self, spec: TrialSpec, folder: Path | None = None) -> Mapping[str, Any]:
         """How a trial failed last: cause, message, step, and how many times by now; {} where nothing is known."""
@@ -112,9 +112,11 @@ class Ledger:
         One that diverged or failed MOST_FAILURES times is left alone, unless it is asked for `again`.
         """
         state = self.state(spec)
-        if state == "done" or again:
-            return state != "done"
-        return state != "diverged" and (state != "failed" or int(self.failure(spec).get("times", 1)) < MOST_FAILURES)
+        if state is TrialState.DONE or again:
+            return state is not TrialState.DONE
+        if state is TrialState.FAILED:
+            return int(self.failure(spec).get("times", 1)) < MOST_FAILURES
+        return state is not TrialState.DIVERGED
 
     def spec(self, folder: Path) -> TrialSpec:
         """What a trial's folder says that it is; raise LedgerError where that cannot be read."""
@@ -143,7 +145,7 @@ class Ledger:
         """How far a trial without a result has come; `folder` as in `state`."""
         folder = folder or self.folder(spec)
         state = self.state(spec, folder)
-        if state not in ("failed", "diverged"):
+        if state not in (TrialState.FAILED, TrialState.DIVERGED):
             return Unfinished(spec, state)
         error = (folder / "error.txt").read_text(errors="replace")
         return Unfinished(spec, state, error, str(self.failure(spec, folder).get("cause", "")))
@@ -393,4 +395,4 @@ def number(facts: Mapping[str, object], name: str) -> int:
     return int(found) if isinstance(found, int | float) and found == found and abs(found) < 1e15 else 0
 
 
-DIVERGED = "diverged"
+DIVERGED = TrialState.DIVERGED

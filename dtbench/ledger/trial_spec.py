@@ -1,16 +1,36 @@
-"""TrialSpec: contender x task x seed, and the key that identifies its outcome."""
+"""TrialSpec: contender x task x seed, the key that identifies its outcome, and the states of a trial."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
 
 ActionMode = Literal["argmax", "sample", "epsilon"]
 RolloutMode = Literal["exact", "streaming"]
 EPSILON = 0.001  # of action mode epsilon: Dopamine's when it evaluates (Castro et al. 2018)
+
+
+class TrialState(StrEnum):
+    """The states of a trial; the values are what files and terminals show."""
+
+    MISSING = "missing"  # nothing but, perhaps, its spec is in the ledger
+    INTERRUPTED = "interrupted"  # a checkpoint waits to be continued
+    RUNNING = "running"
+    STOPPED = "stopped"  # it wrote its checkpoint and ended because it was asked to, or was never begun
+    LOST = "lost"  # its worker died; another one will continue it
+    FAILED = "failed"
+    GIVEN_UP = "given up"  # it failed MOST_FAILURES times
+    DIVERGED = "diverged"  # a loss was not finite
+    DAMAGED = "damaged"  # its files cannot be read
+    DONE = "done"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "TrialState | None":
+        return cls.INTERRUPTED if value == "partial" else None  # archives of before call it so
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dtbench.analysis.results import SuiteResults, joined, score_table
 from dtbench.analysis.suite_analysis import final_rows
 from dtbench.errors import NothingToReport
 from dtbench.ledger.store import Ledger, TrialRecord, Unfinished, write_frame, write_json, write_lines
-from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
+from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec, TrialState
 
 KEY_TO_DOOR = "key-to-door-1k"
 GRAPH = "graph-0"
@@ -125,7 +125,7 @@ def results_of(root: Path, suite: Mapping[str, Any], *, missing: Sequence[tuple[
     for spec in specs:
         finish(ledger, spec, provenance_of(spec))
     records = tuple(record for record in map(ledger.record, specs) if record)
-    return results_with(suite, records, tuple(Unfinished(spec_of(*cell), "missing") for cell in missing))
+    return results_with(suite, records, tuple(Unfinished(spec_of(*cell), TrialState.MISSING) for cell in missing))
 
 
 def results_with(

@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_written(
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
     folder = Ledger(root).folder(one)
-    assert Ledger(root).state(one) == "partial"
+    assert Ledger(root).state(one) == "interrupted"
     assert list(folder.glob(".*")) == []
     assert run_trial(one, root) == "done"
     pd.testing.assert_frame_equal(episodes(folder), expected)
@@ -132,7 +132,7 @@ def test_a_stopped_trial_keeps_its_checkpoint_and_goes_on_to_the_same_end(tmp_pa
     expected = undisturbed(tmp_path)
     assert run_trial(one, root, stop=lambda: next(asked) == 5) == "stopped"
     folder = Ledger(root).folder(one)
-    assert Ledger(root).state(one) == "partial"
+    assert Ledger(root).state(one) == "interrupted"
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 6
     assert json.loads((folder / "running.json").read_text())["ended"]
     assert run_trial(one, root) == "done"

@@ -161,10 +161,10 @@ def test_of_many_conflicts_a_few_are_named_and_all_counted() -> None:
     assert "5 more" in refused()
 
 
-@pytest.mark.parametrize("ours", ["partial", "failed", "diverged", "missing"])
+@pytest.mark.parametrize("ours", ["interrupted", "failed", "diverged", "missing"])
 def test_a_finished_trial_replaces_one_that_is_not(ours: str) -> None:
     make: dict[str, Callable[[], object]] = {
-        "partial": lambda: begun(Path("ours"), SPEC, step=10, checkpoint=b"ours"),
+        "interrupted": lambda: begun(Path("ours"), SPEC, step=10, checkpoint=b"ours"),
         "failed": lambda: failed(Path("ours"), SPEC),
         "diverged": lambda: failed(Path("ours"), SPEC, cause="diverged"),
         "missing": lambda: Ledger(Path("ours/runs")).begin(SPEC),
@@ -176,10 +176,10 @@ def test_a_finished_trial_replaces_one_that_is_not(ours: str) -> None:
     assert files(folder_of("ours")) == files(folder_of("theirs"))
 
 
-@pytest.mark.parametrize("theirs", ["partial", "failed", "diverged", "missing"])
+@pytest.mark.parametrize("theirs", ["interrupted", "failed", "diverged", "missing"])
 def test_a_finished_trial_of_ours_stays(theirs: str) -> None:
     make: dict[str, Callable[[], object]] = {
-        "partial": lambda: begun(Path("theirs"), SPEC, step=19),
+        "interrupted": lambda: begun(Path("theirs"), SPEC, step=19),
         "failed": lambda: failed(Path("theirs"), SPEC),
         "diverged": lambda: failed(Path("theirs"), SPEC, cause="diverged"),
         "missing": lambda: Ledger(Path("theirs/runs")).begin(SPEC),
@@ -211,14 +211,14 @@ def test_a_checkpoint_that_is_not_known_to_be_further_replaces_none(step: int | 
 def test_a_checkpoint_goes_where_there_is_none() -> None:
     begun(Path("theirs"), SPEC, step=None)
     assert merged("theirs") == {"copied": 1}
-    assert state_of("ours") == "partial"
+    assert state_of("ours") == "interrupted"
 
 
 def test_a_failure_does_not_replace_a_checkpoint() -> None:
     begun(Path("ours"), SPEC, step=5)
     failed(Path("theirs"), SPEC, step=15)
     assert merged("theirs") == {"kept as ours": 1}
-    assert state_of("ours") == "partial"
+    assert state_of("ours") == "interrupted"
 
 
 def test_that_a_trial_diverged_is_learned_from_others() -> None:

@@ -307,11 +307,11 @@ def _record(material: Material) -> Iterator[Section]:
 
 
 def _not_run_text(material: Material) -> Iterator[str]:
-    states = Counter(trial.state for trial in material.results.unfinished)
+    states: Counter[str] = Counter(trial.state for trial in material.results.unfinished)
     states["nan"] = len(material.broken)
     told = {
         "missing": "never began",
-        "partial": "began and did not end",
+        "interrupted": "began and did not end",
         DIVERGED: "diverged (a loss became NaN)",
         "failed": "failed",
         "nan": "ended with a score that is no number",

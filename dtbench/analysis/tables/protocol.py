@@ -170,7 +170,7 @@ def not_run_table(results: SuiteResults, broken: Sequence[TrialRecord] = ()) -> 
 
 
 def _why_not_run(trial: Unfinished) -> str:
-    told = {"missing": "never began", "partial": "began and did not end"}
+    told = {"missing": "never began", "interrupted": "began and did not end"}
     last = [line.rpartition(f"{DIVERGED}: ")[2] for line in trial.error.strip().splitlines()[-1:]]
     cause = f" ({trial.cause})" if trial.cause not in ("", "crash", trial.state) else ""
     return told.get(trial.state) or ": ".join([trial.state + cause, *last])
