@@ -139,9 +139,9 @@ class PublishedTable:
 
     def rerecorded_note(self, circumstances: Mapping[str, Circumstances]) -> str:
         """Which of our data, by task, are D4RL's sets recorded again; empty where none that may be compared are."""
-        again = _AS_GOOD_AS.get(self.data, "")
+        again = _AS_GOOD_AS.get(self.data)
         sources = {task: circumstances.get(task, Circumstances()).source.split(", ") for task in self.tasks}
-        tasks = [task for task, names in sources.items() if again in names]
+        tasks = [task for task, names in sources.items() if again and again in names]
         return f"Data re-recorded with D4RL's policy: {', '.join(tasks)}." if tasks else ""
 
     def _other_data(self, source: str) -> str:

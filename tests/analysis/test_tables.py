@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,8 @@ def test_data_recorded_again_with_d4rls_policy_may_be_compared_and_are_called_so
     (row,) = read(table("generated, re-recorded").csv())
     assert row["Verdict"] == "not comparable: generated data"
     assert not any("re-recorded" in note for note in table("d4rl").notes)
+    theirs = replace(theirs, data="dqn-replay")  # data that nothing stands for
+    assert not any("re-recorded" in note for note in (*table("dqn-replay").notes, *table("").notes))
 
 
 def test_all_published_numbers_stand_beside_ours_each_with_its_protocol() -> None:
