@@ -38,7 +38,7 @@ ONLY_IN = {
     "minari": {"dtbench/data/minari.py"},
     "rich": {"dtbench/cli/*.py"},
     "ale_py": {"dtbench/domains/atari/emulator.py"},
-    "stable_baselines3": {"dtbench/domains/d4rl/training.py", "dtbench/domains/atari/training.py"},
+    "stable_baselines3": set(),
     "typer": {"dtbench/cli/*.py"},
     "playwright": set(),
     "d4rl": set(),

@@ -349,9 +349,6 @@ def test_a_shard(
         ),
         pytest.param(["data", "generate", "hopper-medium-v2", "--seed", "-1"], "whole number", id="a negative seed"),
         pytest.param(["data", "ls", "["], "unknown task", id="a pattern for no task"),
-        pytest.param(
-            ["data", "train-behavior", "../x", "--steps", "1", "--out", "x"], "robot", id="a path for a robot"
-        ),
         pytest.param(["show", "../../x"], "unknown trial", id="a path for a trial"),
         pytest.param(["check", "nowhere:X"], "nor an installed module", id="an algorithm of no module"),
         pytest.param(["check", "broken:X"], "broken.py, line 1", id="an algorithm that cannot be imported"),

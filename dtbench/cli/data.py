@@ -137,23 +137,6 @@ def export(
     inventory.export(task, file, source, _options(steps, seed, recipe), force=force)
 
 
-@data_app.command("train-behavior")
-def train_behavior(
-    player: Annotated[
-        str, typer.Argument(metavar="PLAYER", help="hopper, halfcheetah, walker2d, reacher2d, or atari:GAME.")
-    ],
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the environment to train for.")],
-    out: Annotated[Path, typer.Option(help="Folder for the policies and their learning curve.")],
-    algorithm: Annotated[str, typer.Option(help="ppo or sac; for games ppo.")] = "ppo",
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    snapshots: Annotated[int, typer.Option(min=1, help="Policies to keep along the way.")] = 50,
-) -> None:
-    """Train a behaviour policy of a robot or a game with stable-baselines3, which the extra `behavior` brings."""
-    from dtbench.cli import inventory
-
-    inventory.train_behavior(player, algorithm, out, steps=steps, seed=seed, snapshots=snapshots)
-
-
 def _options(
     steps: int | None, seed: int | None, recipe: str | None = None, file: str | None = None
 ) -> dict[str, Any]:

@@ -168,13 +168,6 @@ def export(name: str, path: Path, source: str | None, options: Options, *, force
     print(f"{path}: {dataset.num_episodes} episodes, {dataset.num_steps} steps, {path.stat().st_size / 2**20:.1f} MiB")
 
 
-def train_behavior(player: str, algorithm: str, folder: Path, *, steps: int, seed: int, snapshots: int) -> None:
-    """Train a behaviour policy for a robot, or for a game as in atari:breakout, and keep snapshots of it."""
-    train = _train_game if player.startswith(GAME) else _train_robot
-    train(player.removeprefix(GAME), algorithm, folder, steps=steps, seed=seed, snapshots=snapshots)
-    print(f"{folder}: {len(list(folder.glob('*/step-*.npz')))} policies and their curves")
-
-
 def card_lines(task: Task, dataset: TrajectoryDataset) -> Iterator[str]:
     """The card of a dataset as text, with a histogram of its returns."""
     card, info = statistics_card(dataset), dataset.info
@@ -293,38 +286,6 @@ def _open_aloud(task: Task, source: str | None) -> TrajectoryDataset:
         with download_bar(task.name) as on_bytes, reporting(on_bytes):
             return task.open(chosen)
     return found.load()
-
-
-@contextmanager
-def _saying_what_to_install() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "stable_baselines3":
-            raise
-        raise DtbenchError(
-            "training behaviour policies needs stable-baselines3: pip install 'dtbench[behavior]'."
-        ) from error
-
-
-def _train_robot(name: str, algorithm: str, folder: Path, *, steps: int, seed: int, snapshots: int) -> None:
-    robot = robot_named(name)
-    if algorithm not in ("ppo", "sac"):
-        raise UnknownName("algorithm for behaviour policies", algorithm, ("ppo", "sac"))
-    with _saying_what_to_install():
-        from dtbench.domains.d4rl.training import train_behavior as train
-    train(robot, folder, algorithm=algorithm, steps=steps, seed=seed, snapshots=snapshots)
-
-
-def _train_game(game: str, algorithm: str, folder: Path, *, steps: int, seed: int, snapshots: int) -> None:
-    from dtbench.domains.atari.emulator import check_game
-
-    check_game(game)
-    if algorithm != "ppo":
-        raise InvalidValue(f"--algorithm {algorithm}: behaviour policies of games are trained by ppo alone.")
-    with _saying_what_to_install():
-        from dtbench.domains.atari.training import train_behavior as train
-    train(game, folder, steps=steps, seed=seed, snapshots=snapshots)
 
 
 def _findings(

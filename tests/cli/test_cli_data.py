@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from dtbench.domains.d4rl.env_specs import ROBOTS
 DATA = Callable[..., str]
 NAME = "hopper-random-v2"
 SMALL = ["--steps", "2000"]
-GAMES_TRAINING = "dtbench.domains.atari.training"
 
 
 @pytest.fixture
@@ -146,7 +144,7 @@ import gymnasium as gym
 import numpy as np
 
 from dtbench import Task, make_dataset
-from dtbench.data import store
+from dtbench.data import cache as store
 
 LENGTHS = np.array([3, 12, 5])
 
@@ -281,10 +279,6 @@ def test_a_task_with_three_sources_has_three_rows(data: DATA, monkeypatch: pytes
         (["generate", "key-to-door-1k", "--steps", "10"], "unknown option of task key-to-door-1k 'steps'"),
         (["generate", "hopper-medium-v2", "--steps", "10"], "at least 1000 steps"),
         (["ls", "nothing*"], "unknown task"),
-        (["train-behavior", "hoper", "--algorithm", "ppo", "--steps", "9", "--out", "x"], "'hopper'"),
-        (["train-behavior", "hopper", "--algorithm", "ppp", "--steps", "9", "--out", "x"], "'ppo'"),
-        (["train-behavior", "atari:brekout", "--steps", "9", "--out", "x"], "'breakout'"),
-        (["train-behavior", "atari:breakout", "--algorithm", "sac", "--steps", "9", "--out", "x"], "ppo alone"),
     ],
 )
 def test_a_mistake_is_one_line(data: DATA, arguments: list[str], said: str) -> None:
@@ -298,23 +292,6 @@ def test_no_network_is_one_line(data: DATA, monkeypatch: pytest.MonkeyPatch, tmp
     assert "http://127.0.0.1:9/hopper_medium-v2.hdf5 could not be downloaded" in said
 
 
-def test_training_without_stable_baselines_says_what_to_install(data: DATA, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
-    for player, module in (("hopper", "dtbench.domains.d4rl.training"), ("atari:breakout", GAMES_TRAINING)):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-        arguments = ["train-behavior", player, "--steps", "9", "--out", "x"]
-        assert "pip install 'dtbench[behavior]'" in data(*arguments, code=2)
-
-
-def test_a_game_is_trained_by_its_own_domain(data: DATA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[object] = []
-    training = types.ModuleType(GAMES_TRAINING)
-    training.train_behavior = lambda game, folder, **options: asked.append((game, folder, options))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, GAMES_TRAINING, training)
-    data("train-behavior", "atari:breakout", "--steps", "9", "--out", str(tmp_path), "--seed", "2")
-    assert asked == [("breakout", tmp_path, {"steps": 9, "seed": 2, "snapshots": 50})]
-
-
-@pytest.mark.parametrize("command", ["ls", "get", "generate", "show", "verify", "export", "train-behavior"])
+@pytest.mark.parametrize("command", ["ls", "get", "generate", "show", "verify", "export"])
 def test_every_command_explains_itself(data: DATA, command: str) -> None:
     assert "Usage" in data(command, "--help")

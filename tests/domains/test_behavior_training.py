@@ -1,8 +1,9 @@
-"""The training of behaviour policies by SAC: its update, its runs, and what they ship."""
+"""The training of behaviour policies: SAC's update and runs, and which snapshots are chosen."""
 
 import json
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from baselines.networks import ObservationScale, action_scale
 from baselines.sac import SAC, SACLearner
 from dtbench import Transitions
+from dtbench.domains.atari.generation import FEATURES, RamPolicy, policy_files
+from dtbench.domains.atari.generation import POLICIES as ATARI_POLICIES
 from dtbench.domains.d4rl.env import RobotGames
 from dtbench.domains.d4rl.env_specs import ROBOTS
 from dtbench.testing import check_algorithm
@@ -25,7 +28,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
-    for name in ("train", "choose", "sac_update"):
+    for name in ("train", "choose", "choose_ppo", "sac_update"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -144,3 +147,65 @@ def test_games_go_on_exactly_from_their_state(robot: str) -> None:
     for action in actions[30:]:
         for mine, theirs in zip(games.step(action)[:4], others.step(action)[:4], strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+def ram_mlp(seed: int = 0) -> RamPolicy:
+    rng = np.random.default_rng(seed)
+    sizes = [FEATURES, 8, 6]
+    weights = [rng.normal(size=(i, o)).astype(np.float32) for i, o in pairwise(sizes)]
+    return RamPolicy(weights, [rng.normal(size=o).astype(np.float32) for o in sizes[1:]])
+
+
+def test_choosing_spreads_a_games_policies_over_skill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import choose_ppo
+
+    run = tmp_path / "seed0"
+    run.mkdir()
+    rows = [{"step": step, "return_mean": mean} for step, mean in enumerate([None, *range(30)])]
+    (run / "curve.json").write_text(json.dumps(rows))
+    for row in rows:
+        ram_mlp(seed=row["step"] or 0).save(run / f"step-{row['step']:08d}.npz")
+    monkeypatch.setattr(choose_ppo, "measured_returns", lambda game, policy: {"return_mean": 0.0, "return_std": 1.0})
+    manifest = choose_ppo.choose_for_game("pong", tmp_path)
+    assert len(manifest["policies"]) == 8
+    assert len(list(run.glob("*.npz"))) == 8
+    assert f"seed0/step-{30:08d}.npz" in manifest["policies"]
+
+
+def test_choosing_wants_an_episode_that_ended(tmp_path: Path) -> None:
+    import choose_ppo
+
+    with pytest.raises(SystemExit, match="Train on"):
+        choose_ppo.choose_for_game("pong", tmp_path)
+
+
+def test_the_measured_return_of_a_game_is_what_its_policy_earns() -> None:
+    import choose_ppo
+
+    name = policy_files("pong")[-1]
+    manifest = json.loads((ATARI_POLICIES / "pong" / "manifest.json").read_text())
+    policy = RamPolicy.load(ATARI_POLICIES / "pong" / name)
+    measured, expected = choose_ppo.measured_returns("pong", policy, episodes=1), manifest["measured"][name]
+    assert abs(measured["return_mean"] - expected["return_mean"]) < 5 * expected["return_std"] + 1
+
+
+def test_medium_is_nearest_to_d4rls_returns_before_training_has_mastered(tmp_path: Path) -> None:
+    import choose_ppo
+
+    steps = [100, 200, 300, 400]
+    rows = [(100, 10.0, 1.0), (200, 1400.0, 380.0), (300, 3500.0, 10.0), (400, 1420.0, 379.0)]
+    run = tmp_path / "seed0"
+    run.mkdir()
+    curve = [{"step": step, "return_mean": mean, "return_std": std} for step, mean, std in rows]
+    (run / "curve.json").write_text(json.dumps(curve))
+    for step in steps:
+        (run / choose_ppo.snapshot_name(step)).touch()
+    returns = {choose_ppo.snapshot_name(step): (mean, std) for step, mean, std in rows}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(choose_ppo.BehaviorPolicy, "load", lambda path: path.name)
+        patched.setattr(choose_ppo, "mean_return", lambda robot, policy, **options: returns[policy])
+        manifest = choose_ppo.choose_for_robot(ROBOTS["hopper"], tmp_path)
+    assert manifest["medium"] == "seed0/step-00000200.npz"  # the one of 400 is a lapse
+    assert manifest["expert"] == "seed0/step-00000300.npz"
+    assert manifest["replay"] == ["seed0/step-00000100.npz", "seed0/step-00000200.npz"]
+    assert sorted(path.name for path in run.glob("*.npz")) == [choose_ppo.snapshot_name(step) for step in steps[:3]]

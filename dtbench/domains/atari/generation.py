@@ -1,15 +1,12 @@
-"""Recording of behaviour policies at play, and the choice of those that make data."""
+"""Atari data recorded with the behaviour policies that dtbench ships."""
 
 import json
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -18,10 +15,11 @@ from numpy.typing import NDArray
 from dtbench.data import cache as store
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.data.randomness import generator
-from dtbench.domains.atari.emulator import PROTOCOLS, RAM, Console, Protocol, action_count
+from dtbench.domains.atari.emulator import RAM, Protocol, action_count
 from dtbench.domains.atari.env import OBSERVATIONS, STACK, AtariGames
 from dtbench.domains.atari.frames import SIZE
-from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset
+from dtbench.domains.mlp_policy import load_mlp, save_mlp
+from dtbench.errors import InvalidDataset, MissingDataset
 
 Array = NDArray[np.float32]
 FEATURES = 2 * RAM
@@ -38,7 +36,7 @@ def features(ram: NDArray[np.uint8], before: NDArray[np.uint8]) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class RamPolicy:
-    """A perceptron with ReLU from the RAM to the logits of the actions."""
+    """An MLP with ReLU from the RAM to the logits of the actions."""
 
     weights: Sequence[Array]  # [inputs, outputs] each
     biases: Sequence[Array]  # [outputs] each
@@ -55,31 +53,18 @@ class RamPolicy:
         return drawn.clip(max=logits.shape[1] - 1)
 
     def save(self, path: Path) -> None:
-        """Write the policy: a signed byte a weight, scaled to the largest of its output."""
-        arrays: dict[str, NDArray[np.generic]] = {}
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            scale = np.abs(weight).max(axis=0).clip(1e-8) / 127
-            arrays |= {f"weight_{i}": np.rint(weight / scale).astype(np.int8), f"scale_{i}": scale, f"bias_{i}": bias}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+        """Write the policy in one byte a weight."""
+        save_mlp(path, self.weights, self.biases, bytes_per_weight=1)
 
     @staticmethod
     def load(path: Path) -> "RamPolicy":
         """Read what `save` wrote; raise InvalidDataset for anything else."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                layers = range(sum(name.startswith("weight_") for name in file.files))
-                weights = [file[f"weight_{i}"] * file[f"scale_{i}"].astype(np.float32) for i in layers]
-                policy = RamPolicy(weights, [file[f"bias_{i}"].astype(np.float32) for i in layers])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InvalidDataset(f"{path} is no behaviour policy: {error}.") from error
-        if not policy.weights or policy.weights[0].shape[0] != FEATURES:
+        stored = load_mlp(path)
+        if not stored.weights or stored.weights[0].shape[0] != FEATURES:
             raise InvalidDataset(f"{path} is no behaviour policy that reads {FEATURES} features.")
-        return policy
+        return RamPolicy(stored.weights, stored.biases)
 
 
-LEVELS = 8  # policies of a training run that make data
-MEASURED_EPISODES = 20
 TEMPERATURE = 0.5  # of the actions of data: what PPO explores with makes little sense in play, and is hard to imitate
 
 Segment = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32], bool]  # frames, actions, raw rewards, over
@@ -132,42 +117,6 @@ def record(
     )
 
 
-def mean_return(game: str, policy: RamPolicy | None, *, episodes: int, seed: int) -> tuple[float, float]:
-    """Mean and standard deviation of the raw returns of `episodes` games without sticky actions."""
-    returns = [_blind_return(game, policy, generator(seed, 19, episode)) for episode in range(episodes)]
-    return float(np.mean(returns)), float(np.std(returns))
-
-
-def choose_policies(game: str, folder: Path) -> dict[str, Any]:
-    """Write manifest.json: which snapshots of the training runs in `folder` make data, worst first.
-
-    Of the run whose returns rise highest, the first snapshot that reaches each of `LEVELS` returns, evenly spread
-    from the lowest of its curve to the highest: what a replay buffer would hold, but evenly over skill. Snapshots
-    chosen for nothing are removed. Raises InvalidValue where no run has finished a game.
-    """
-    curves = {path.parent.name: _curve(path) for path in sorted(folder.glob("*/curve.json"))}
-    curves = {name: curve for name, curve in curves.items() if curve}
-    if not curves:
-        raise InvalidValue(f"{folder}: no run has finished a game. Train on.")
-    best = max(curves, key=lambda name: max(mean for _, mean in curves[name]))
-    means = [mean for _, mean in curves[best]]
-    levels = np.linspace(min(means), max(means), LEVELS)
-    reached = [next(step for step, mean in curves[best] if mean >= level) for level in levels]
-    names = [f"{best}/step-{step:08d}.npz" for step in dict.fromkeys(reached)]
-    measured = {name: _measured(game, RamPolicy.load(folder / name)) for name in names}
-    manifest: dict[str, Any] = {
-        "policies": sorted(names, key=lambda name: measured[name]["return_mean"]),
-        "measured": measured,
-        "random": _measured(game, None),
-        "measured_episodes": MEASURED_EPISODES,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    for path in folder.glob("*/step-*.npz"):
-        if str(path.relative_to(folder)) not in names:
-            path.unlink()
-    return manifest
-
-
 def _episode(env: AtariGames, policy: RamPolicy | None, rng: np.random.Generator) -> Segment:
     """Play one game to its end."""
     observations, _ = env.reset(seed=[int(rng.integers(2**31))])
@@ -176,7 +125,7 @@ def _episode(env: AtariGames, policy: RamPolicy | None, rng: np.random.Generator
     ended = over = False
     while not ended:
         frames.append(observations[0, -1])
-        chosen = _actions(policy, ram, before, rng.random(1), action_count(env.game))
+        chosen = choose_action(env.game, policy, ram, before, rng.random(1))
         observations, paid, terminated, truncated, _ = env.step(chosen)
         actions.append(int(chosen[0]))
         rewards.append(float(paid[0]))
@@ -185,42 +134,17 @@ def _episode(env: AtariGames, policy: RamPolicy | None, rng: np.random.Generator
     return np.stack(frames), np.array(actions), np.array(rewards, np.float32), over
 
 
-def _blind_return(game: str, policy: RamPolicy | None, rng: np.random.Generator) -> float:
-    """The raw return of one game that nobody watches."""
-    console = Console(game, PROTOCOLS["official-dt"])
-    console.begin(int(rng.integers(2**31)))
-    before = ram = console.ram()[None]
-    earned = 0.0
-    while not (console.terminated or console.truncated):
-        action = _actions(policy, ram, before, rng.random(1), action_count(game))
-        earned += console.step(int(action[0]), seen=False)
-        before, ram = ram, console.ram()[None]
-    return earned
-
-
-def _actions(
+def choose_action(
+    game: str,
     policy: RamPolicy | None,
     ram: NDArray[np.uint8],
     before: NDArray[np.uint8],
     uniform: NDArray[np.float64],
-    count: int,
 ) -> NDArray[np.int64]:
+    """Return actions [B] of the policy, or random ones without it, from uniform numbers [B] in [0, 1)."""
     if policy is None:
-        return (uniform * count).astype(np.int64)
+        return (uniform * action_count(game)).astype(np.int64)
     return policy.act(features(ram, before), uniform, temperature=TEMPERATURE)
-
-
-def _measured(game: str, policy: RamPolicy | None) -> dict[str, float]:
-    mean, std = mean_return(game, policy, episodes=MEASURED_EPISODES, seed=0)
-    return {"return_mean": round(mean, 2), "return_std": round(std, 2)}
-
-
-def _curve(path: Path) -> list[tuple[int, float]]:
-    """Steps and mean returns, each return the mean of itself and its neighbours: a snapshot sees few games."""
-    rows = [row for row in json.loads(path.read_text()) if row["return_mean"] is not None]
-    means = np.array([row["return_mean"] for row in rows])
-    smooth = [float(means[max(0, i - 1) : i + 2].mean()) for i in range(len(rows))]
-    return [(row["step"], mean) for row, mean in zip(rows, smooth, strict=True)]
 
 
 POLICIES = Path(__file__).parent / "policies"

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,17 +16,16 @@ from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.data.randomness import generator
 from dtbench.domains.d4rl.env import RobotGames
 from dtbench.domains.d4rl.env_specs import REACHER, Physics, Robot
+from dtbench.domains.mlp_policy import load_mlp, save_mlp
 from dtbench.errors import InvalidDataset, InvalidValue, UnknownName
 
 Array = NDArray[np.float32]
 LOG_STD_RANGE = (-20.0, 2.0)  # what SAC clips its log standard deviations to
-_FLOATS = {2: np.float16, 4: np.float32}
-_LEVELS = 127  # of a weight stored in one byte, on either side of zero
 
 
 @dataclass(frozen=True, slots=True)
 class BehaviorPolicy:
-    """A Gaussian around a perceptron's output, squashed by tanh (SAC) or clipped to the bounds (PPO)."""
+    """A Gaussian around an MLP's output, squashed by tanh (SAC) or clipped to the bounds (PPO)."""
 
     mean: Array  # [observation]: what is subtracted from observations,
     scale: Array  # [observation]: and what they are then divided by
@@ -78,56 +75,31 @@ class BehaviorPolicy:
 
     def save(self, path: Path, *, bytes_per_weight: int = 2) -> None:
         """Write the policy with its weights in float32, in float16, or in one byte each with a scale a column."""
-        layers: dict[str, NDArray[Any]] = {}
-        for i, weight in enumerate(self.weights):
-            if bytes_per_weight == 1:
-                layers[f"weight_{i}"], layers[f"scale_{i}"] = _levels(weight)
-            else:
-                layers[f"weight_{i}"] = weight.astype(_FLOATS[bytes_per_weight])
-        bias_type = _FLOATS[max(2, bytes_per_weight)]
-        layers |= {f"bias_{i}": bias.astype(bias_type) for i, bias in enumerate(self.biases)}
+        others: dict[str, Any] = {"mean": self.mean, "scale": self.scale, "clip": np.float32(self.clip)}
+        others["kind"] = np.array([self.activation == "tanh", self.squash])
         if self.log_std is not None:
-            layers["log_std"] = self.log_std.astype(np.float32)
-        kind = np.array([self.activation == "tanh", self.squash])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clip = np.float32(self.clip)
-        with path.open("wb") as file:  # numpy appends .npz to a path
-            np.savez_compressed(file, mean=self.mean, scale=self.scale, kind=kind, clip=clip, **layers)  # type: ignore[arg-type]
+            others["log_std"] = self.log_std.astype(np.float32)
+        save_mlp(path, self.weights, self.biases, bytes_per_weight=bytes_per_weight, **others)
 
     @staticmethod
     def load(path: Path) -> "BehaviorPolicy":
         """Read what `save` wrote; raise InvalidDataset for anything else."""
+        stored = load_mlp(path)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                layers = sum(name.startswith("weight_") for name in file.files)
-                tanh, squash = map(bool, file["kind"])
-                return BehaviorPolicy(
-                    mean=file["mean"].astype(np.float32),
-                    scale=file["scale"].astype(np.float32),
-                    weights=[_weight(file, i) for i in range(layers)],
-                    biases=[file[f"bias_{i}"].astype(np.float32) for i in range(layers)],
-                    activation="tanh" if tanh else "relu",
-                    squash=squash,
-                    log_std=file["log_std"].astype(np.float32) if "log_std" in file.files else None,
-                    clip=float(file["clip"]) if "clip" in file.files else 10.0,
-                )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            tanh, squash = map(bool, stored.others["kind"])
+            mean, scale = (stored.others[name].astype(np.float32) for name in ("mean", "scale"))
+        except (KeyError, ValueError) as error:
             raise InvalidDataset(f"{path} is no behaviour policy: {error}.") from error
-
-
-def _levels(weight: Array) -> tuple[NDArray[np.int8], Array]:
-    """A weight [inputs, outputs] as whole levels, and what a level of each column is worth, [outputs]."""
-    scale = (np.abs(weight).max(axis=0) / _LEVELS).astype(np.float32)
-    scale[scale == 0] = 1
-    return np.rint(weight / scale).astype(np.int8), scale
-
-
-def _weight(file: Any, layer: int) -> Array:
-    stored = file[f"weight_{layer}"]
-    if stored.dtype == np.int8:
-        stored = stored * file[f"scale_{layer}"]
-    weight: Array = stored.astype(np.float32)
-    return weight
+        return BehaviorPolicy(
+            mean=mean,
+            scale=scale,
+            weights=stored.weights,
+            biases=stored.biases,
+            activation="tanh" if tanh else "relu",
+            squash=squash,
+            log_std=stored.others["log_std"].astype(np.float32) if "log_std" in stored.others else None,
+            clip=float(stored.others.get("clip", 10.0)),
+        )
 
 
 GAMES = 128  # at a time
