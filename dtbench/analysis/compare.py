@@ -124,7 +124,6 @@ def table_of(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Ta
 
 def notes(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Iterator[str]:
     """What a reader must know besides the numbers: remarks first, then the rule, then the outcome."""
-    yield from (side.remark for side in (before, after) if side.remark)
     for remark, cells in _by_remark(pairs).items():
         more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
         yield f"{remark} ({'; '.join(cells[:_NAMED])}{more})."

@@ -1,9 +1,5 @@
-"""The two sides of a comparison: results read from a folder, a score file or a commit."""
+"""The two sides of a comparison: results read from a folder or a score file."""
 
-import io
-import subprocess
-import tarfile
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +10,12 @@ from dtbench.analysis.archive import archived, load_results, read_archive
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.suite_analysis import final_rows, same
 from dtbench.analysis.tables.diverged import Counts, diverged_of
-from dtbench.errors import DtbenchError, InvalidValue, LedgerError, NothingToReport, UnknownName
+from dtbench.errors import InvalidValue, LedgerError, NothingToReport
 from dtbench.ledger.trial_spec import TrialSpec
 
 _TEXT = ("suite", "task", "contender", "algorithm", "action_mode", "trial", "dataset_source", "dataset_digest")
 _NUMBERS = ("seed", "step", "target", "episodes", "score")
-_HINT = "Name a results folder, a folder of scores, a <suite>.csv or a commit."
+_HINT = "Name a results folder, a folder of scores or a <suite>.csv."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +34,19 @@ class Side:
 
     name: str
     suites: Mapping[str, SideScores]
-    remark: str = ""  # what a reader must know about where it was read
 
 
-def open_side(name: str, results: Path = Path("results")) -> Side:
-    """Read a results folder, a folder of scores, a `<suite>.csv`, or the folder `results` of a commit.
+def open_side(name: str) -> Side:
+    """Read a results folder, a folder of scores or a `<suite>.csv`.
 
-    A path wins over a commit of the same name. Raises UnknownName, InvalidValue, NothingToReport or LedgerError.
+    Raises InvalidValue, NothingToReport or LedgerError.
     """
     path = Path(name)
     if path.is_file():
-        suites = _suites_in_file(path)
-    elif path.is_dir():
-        suites = _suites_in_folder(path)
-    else:
-        return Side(name, _suites_in_commit(name, results))
-    both = bool(_commit(name))
-    return Side(name, suites, f"{name} is both a path and a commit: the path was read." if both else "")
+        return Side(name, _suites_in_file(path))
+    if path.is_dir():
+        return Side(name, _suites_in_folder(path))
+    raise InvalidValue(f"{name}: no such file or directory. {_HINT}")
 
 
 def read_scores(path: Path) -> pd.DataFrame:
@@ -125,52 +117,3 @@ def _of_results(folder: Path) -> list[SuiteResults]:
         return load_results(folder)
     except NothingToReport:
         return []
-
-
-def _suites_in_commit(name: str, results: Path) -> dict[str, SideScores]:
-    commit = _commit(name)
-    if not commit:
-        raise _unknown(name)
-    place = f"{results.as_posix().rstrip('/')}/scores"
-    packed = _git("archive", "--format=tar", commit, "--", place)
-    if packed is None:
-        raise NothingToReport(f"commit {name} has no {place}: nothing to compare. Name its folder with --results.")
-    with tempfile.TemporaryDirectory() as folder:
-        _unpack(packed, Path(folder))
-        try:
-            return _suites_in_folder(Path(folder) / place)
-        except (NothingToReport, LedgerError) as error:
-            raise type(error)(str(error).replace(f"{folder}/", f"{name}:")) from error
-
-
-def _unpack(packed: bytes, folder: Path) -> None:
-    """Write the plain files of a tar archive; links are left out, and so is what would lie outside the folder."""
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        for member in archive:
-            path = folder / member.name
-            content = archive.extractfile(member) if member.isfile() else None
-            if content and ".." not in path.parts and path.is_relative_to(folder):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content.read())
-
-
-def _commit(name: str) -> str:
-    """The commit that a name stands for in the repository here; "" where there is none."""
-    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    return found.decode().strip() if found else ""
-
-
-def _unknown(name: str) -> DtbenchError:
-    if _git("rev-parse", "--git-dir") is None:
-        return InvalidValue(f"{name}: no such folder or file, and there is no git repository here. {_HINT}")
-    names = (_git("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags") or b"").decode().split()
-    return UnknownName("path or commit", name, names, hint=_HINT)
-
-
-def _git(*arguments: str) -> bytes | None:
-    """What git prints, or None where it fails or is not installed."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, check=False)
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None

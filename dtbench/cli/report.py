@@ -53,8 +53,7 @@ def report(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit code 1 where --out is not what the scores give.")
     ] = False,
-    open_: Annotated[bool, typer.Option("--open", help="Serve it on this machine and open it, until Ctrl-C.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --open. 0: a free one.")] = 0,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Write tables, figures and one HTML page of all suites.
 
@@ -73,9 +72,7 @@ def report(
     index = _build(names, results, out)
     typer.echo(str(index.resolve()))
     if open_:
-        from dtbench.analysis.page.serve import serve
-
-        serve(out, port, lambda line: typer.echo(line, err=True))
+        typer.launch(index.resolve().as_uri())
 
 
 def plot(
@@ -102,7 +99,7 @@ def plot(
 
 
 def compare(
-    before: Annotated[str, typer.Argument(metavar="A", help="Before: a folder, a score file or a commit.")],
+    before: Annotated[str, typer.Argument(metavar="A", help="Before: a folder or a score file.")],
     after: Annotated[str, typer.Argument(metavar="B", help="After: likewise.")],
     suite: SuitesOption = None,
     max_drop: Annotated[
@@ -112,13 +109,11 @@ def compare(
         float | None, typer.Option(min=0, max=1, help="Fail, too, where P(B improves on A) is below this.")
     ] = None,
     format_: Annotated[str, typer.Option("--format", help="text, markdown, csv or json")] = "text",
-    results: Annotated[Path, typer.Option(help="Folder of the results inside a commit.")] = Path("results"),
 ) -> None:
     """Say what changed from results A to results B, for each suite, task and contender. Exit code 1: a regression.
 
     A and B are each a results folder (with scores/ or runs/), a folder of
-    scores, a <suite>.csv, or a commit, branch or tag of the repository here,
-    of which results/scores is read. A path wins over a commit of that name.
+    scores, or a <suite>.csv.
 
     A regression is where the 95 % interval of the difference B - A of mean
     final scores lies wholly below -MAX_DROP, where P(B improves on A) is below
@@ -130,7 +125,7 @@ def compare(
 
     if format_ not in _PRINTED:
         raise UnknownName("format", format_, _PRINTED)
-    sides = _side(before, results), _side(after, results)
+    sides = _side(before), _side(after)
     pairs, rule = compare(*sides, suite or ()), Rule(max_drop, fail_below)
     _PRINTED[format_](pairs, *sides, rule)
     raise typer.Exit(1 if any(map(rule.broken_by, pairs)) else 0)
@@ -272,12 +267,12 @@ def _is_current(names: Sequence[str], results: Path, out: Path) -> bool:
     return not wrong
 
 
-def _side(text: str, results: Path) -> "Side":
+def _side(text: str) -> "Side":
     from dtbench.analysis.comparison_inputs import open_side
 
     if "://" not in text:
-        return open_side(text, results)
-    return dataclasses.replace(open_side(str(results_folder(text))), name=text.partition("?")[0], remark="")
+        return open_side(text)
+    return dataclasses.replace(open_side(str(results_folder(text))), name=text.partition("?")[0])
 
 
 def _only_one(found: "Sequence[SuiteResults]") -> "SuiteResults":

@@ -1,5 +1,4 @@
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,6 @@ def changed(tmp_path: Path, after: tuple[float | None, ...], before: tuple[float
     old, new = side(tmp_path / "a", {VALLEY_BC: before}), side(tmp_path / "b", {VALLEY_BC: after})
     (pair,) = compare(old, new)
     return pair
-
-
-def git(*arguments: str) -> None:
-    who = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org"]
-    subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
-
-
-def committed(tmp_path: Path, scores: Scores = SCORES) -> None:
-    """A repository here whose first commit, tagged before, has the scores below results/."""
-    write_archive(tiny_ledger(tmp_path / "made", scores), tmp_path / "results" / "scores")
-    git("init", "-q")
-    git("add", "results")
-    git("commit", "-q", "-m", "Scores")
-    git("tag", "before")
 
 
 def test_a_difference_is_that_of_the_means_with_its_interval(tmp_path: Path) -> None:
@@ -221,62 +206,8 @@ def test_scores_beside_no_archive_are_read_as_score_files(tmp_path: Path) -> Non
     assert set(open_side(str(tmp_path / "bare")).suites) == {"tiny"}
 
 
-def test_a_commit_is_read_without_touching_the_working_tree(tmp_path: Path) -> None:
-    committed(tmp_path)
-    write_archive(
-        tiny_ledger(tmp_path / "new", {**SCORES, VALLEY_BC: (1.0, 2.0, 3.0)}), tmp_path / "results" / "scores"
-    )
-    for name in ("before", "HEAD"):
-        verdicts = [pair.verdict for pair in compare(open_side(name), open_side("results"))]
-        assert sorted(verdicts) == ["identical", "identical", "identical", "worse"]
-
-
-def test_a_commit_before_there_were_archives_is_read_too(tmp_path: Path) -> None:
-    write_archive(tiny_ledger(tmp_path / "made"), tmp_path / "results" / "scores")
-    git("init", "-q")
-    git("add", "results/scores/tiny.csv")
-    git("commit", "-q", "-m", "Scores")
-    assert {pair.verdict for pair in compare(open_side("HEAD"), open_side("results"))} == {"identical"}
-
-
-def test_a_path_wins_over_a_commit_of_its_name_and_says_so(tmp_path: Path) -> None:
-    committed(tmp_path)
-    git("tag", "results")
-    assert open_side("results").remark == "results is both a path and a commit: the path was read."
-    assert open_side("before").remark == ""
-
-
-def test_an_unknown_commit_is_told_the_nearest_branch_or_tag(tmp_path: Path) -> None:
-    committed(tmp_path)
-    with pytest.raises(UnknownName, match="Did you mean 'before'"):
-        open_side("befor")
-
-
-def test_a_name_that_looks_like_an_option_is_only_a_name(tmp_path: Path) -> None:
-    committed(tmp_path)
-    with pytest.raises(UnknownName):
-        open_side("--all")
-
-
-def test_no_repository_is_said_to_be_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(InvalidValue, match="no git repository here"):
-        open_side("HEAD")
-
-
-def test_a_commit_without_scores_says_so(tmp_path: Path) -> None:
-    committed(tmp_path)
-    with pytest.raises(NothingToReport, match="has no elsewhere/scores"):
-        open_side("HEAD", Path("elsewhere"))
-
-
-def test_a_damaged_archive_of_a_commit_is_named_by_the_commit(tmp_path: Path) -> None:
-    write_archive(tiny_ledger(tmp_path / "made"), tmp_path / "results" / "scores")
-    (tmp_path / "results" / "scores" / "tiny" / "trials.jsonl").write_text("{")
-    git("init", "-q")
-    git("add", "results")
-    git("commit", "-q", "-m", "Damaged")
-    with pytest.raises(LedgerError, match=r"HEAD:results/scores/tiny/trials\.jsonl"):
+def test_a_path_that_does_not_exist_says_so() -> None:
+    with pytest.raises(InvalidValue, match="no such file or directory"):
         open_side("HEAD")
 
 

@@ -10,6 +10,7 @@ from dtbench.analysis.page.build import write_report
 from dtbench.analysis.results import COLUMNS, SuiteResults, write_scores
 from dtbench.analysis.tables import targets
 from dtbench.cli.plot import draw
+from tests.support.drawn_figures import drawn_figures
 from tests.support.mixed_ledger import BREAKOUT, HOPPER, KEY_TO_DOOR, POINTS, PONG, SCORES, SUITE, TABLE_1, results_of
 
 CONTENDERS = ["DT", "BC", "CQL"]
@@ -73,11 +74,12 @@ def test_the_list_of_trials_says_what_their_scores_are(report: Path) -> None:
 
 
 def test_every_task_has_its_curve_of_targets_on_its_own_axis(report: Path) -> None:
-    names = {path.stem for path in (report / "figures").glob("targets*.svg")}
+    names = {path.stem for path in (report / "figures").glob("targets*.png")}
     assert names == {"targets", *(f"targets-{file_name(task)}" for task in SUITE["tasks"])}
     assert table(report, "targets")["Task"].tolist() == SUITE["tasks"]
+    figures = drawn_figures((report.parent / "index.html").read_text())
     for task in SUITE["tasks"]:
-        drawn = (report / f"figures/progress-{file_name(task)}.svg").read_text()
+        drawn = figures[f"progress-{file_name(task)}"]
         assert "".join(SCORES[task].split()) in "".join(re.sub(r"<[^>]*>", "", drawn).split())  # over several lines
 
 
@@ -125,9 +127,10 @@ def test_tasks_without_target_units_keep_the_return(mixed: SuiteResults) -> None
 
 
 def test_the_axis_says_that_returns_are_clipped(report: Path) -> None:
-    assert "achieved return (clipped rewards)" in (report / f"figures/targets-{file_name(PONG)}.svg").read_text()
-    assert "clipped" not in (report / f"figures/targets-{HOPPER}.svg").read_text()
-    grid = (report / "figures/targets.svg").read_text()
+    figures = drawn_figures((report.parent / "index.html").read_text())
+    assert "achieved return (clipped rewards)" in figures[f"targets-{file_name(PONG)}"]
+    assert "clipped" not in figures[f"targets-{HOPPER}"]
+    grid = figures["targets"]
     assert "achieved return<" in grid
     assert "clipped rewards" in grid
     assert f"Targets and returns of {PONG} are sums of clipped rewards" in (report / "report.md").read_text()

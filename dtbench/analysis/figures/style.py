@@ -115,13 +115,22 @@ class Drawing:
     alt: str  # what it shows, for those who cannot see it
     svg: bytes = field(repr=False)
     png: bytes = field(repr=False)
-    _pdf: bytes = field(repr=False)
+    sheet: Figure | None = field(repr=False, compare=False)  # None in a copy from another process
     wide: bool = False  # takes the whole width of the page
     marks: tuple[Marks, ...] = field(default=(), repr=False)  # what a page can explain in the SVG
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the matplotlib figure behind: it is large, and only `pdf` needs it."""
+        return Drawing, (self.name, self.caption, self.alt, self.svg, self.png, None, self.wide, self.marks)
+
     def pdf(self) -> bytes:
-        """The same as a vector file for LaTeX, its fonts embedded."""
-        return self._pdf
+        """Return the figure as a vector file for LaTeX, its fonts embedded."""
+        assert self.sheet is not None
+        content = io.BytesIO()
+        with style():
+            metadata = dict.fromkeys(("CreationDate", "Creator", "Producer"))  # dates would change the bytes
+            FigureCanvasPdf(self.sheet).print_pdf(content, metadata=metadata)  # type: ignore[no-untyped-call]
+        return content.getvalue()
 
 
 @contextmanager
@@ -164,14 +173,14 @@ def panels(scene: Scene, tasks: Sequence[str], *, below: str) -> Iterator[tuple[
 
 
 def drawing(sheet: Figure, name: str, caption: str, alt: str, *, wide: bool = False) -> Drawing:
-    """The figure as SVG, PNG and PDF, laid out once."""
+    """Return the figure as SVG and PNG, laid out once."""
     plain = re.sub(r"[^\w.-]+", "-", name)  # tasks such as atari:pong; a file or an id may be without their marks
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name in letters that the font has not
         sheet.draw_without_rendering()
         sheet.set_layout_engine("none")
         marks = collect_marks(sheet, plain)
-        return Drawing(plain, caption, alt, *_saved(sheet), wide, marks)
+        return Drawing(plain, caption, alt, *_saved(sheet), sheet, wide, marks)
 
 
 def legend_below(sheet: Figure, *, columns: int = 8, first: Sequence[str] = ()) -> None:
@@ -228,14 +237,13 @@ class _ThousandsOf:
         return f"{text}{sign if value else ''}".replace("-", "\N{MINUS SIGN}")
 
 
-def _saved(sheet: Figure) -> tuple[bytes, bytes, bytes]:
-    """SVG, PNG and PDF. Figure.savefig would draw each twice, to lay out what is laid out."""
-    svg, png, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    dpi = sheet.dpi  # the vector formats leave 72 behind
+def _saved(sheet: Figure) -> tuple[bytes, bytes]:
+    """SVG and PNG. Figure.savefig would draw each twice, to lay out what is laid out."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    dpi = sheet.dpi  # the vector format leaves 72 behind
     # Dates and versions would change the bytes.
     FigureCanvasSVG(sheet).print_svg(svg, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))  # type: ignore[no-untyped-call]
-    FigureCanvasPdf(sheet).print_pdf(pdf, metadata=dict.fromkeys(("CreationDate", "Creator", "Producer")))  # type: ignore[no-untyped-call]
     sheet.dpi = dpi
     sheet.set_facecolor("white")
     FigureCanvasAgg(sheet).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    return svg.getvalue(), png.getvalue(), pdf.getvalue()
+    return svg.getvalue(), png.getvalue()

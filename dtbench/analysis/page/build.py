@@ -1,12 +1,9 @@
 """From results to a folder: one index.html for all suites, and for each suite report.md, tables/ and figures/."""
 
-import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from dtbench.analysis.page import html
 from dtbench.analysis.page.html import Document, SuitePage
@@ -22,7 +19,7 @@ from dtbench.tuning.search import SearchRecord
 
 TITLE = "Does return-conditioned sequence modelling match TD learning?"
 OVERVIEW = "overview"  # the folder of what is said of all suites together
-_OURS = {"tables": (".csv", ".tex"), "figures": (".svg", ".png", ".pdf")}  # what a report may leave behind
+_OURS = {"tables": (".csv", ".tex"), "figures": (".png",)}  # what a report may leave behind
 
 
 def write_report(
@@ -91,10 +88,7 @@ def _files(suite: SuitePage) -> dict[str, bytes]:
     files = {f"{folder}/report.md": markdown(suite).encode()}
     files |= {f"{folder}/tables/{table.name}.csv": table.csv().encode() for table in shown}
     files |= {f"{folder}/tables/{table.name}.tex": table.latex(folder).encode() for table in shown}
-    for drawing in drawn:
-        kinds = {"svg": drawing.svg, "png": drawing.png, "pdf": drawing.pdf()}
-        files |= {f"{folder}/figures/{drawing.name}.{kind}": content for kind, content in kinds.items()}
-    return files
+    return files | {f"{folder}/figures/{drawing.name}.png": drawing.png for drawing in drawn}
 
 
 def _left_over(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
@@ -116,14 +110,9 @@ def _difference(path: Path, content: bytes) -> Iterator[str]:
         yield f"{path} differs{_first_line(there, content)}."
 
 
-def _plain(path: Path, content: bytes) -> Any:
-    """What a file says, whatever library compressed it: machines have different ones."""
-    if path.suffix == ".html":
-        return html.unpacked(content.decode(errors="replace"))
-    if path.suffix == ".pdf":
-        streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
-        return [zlib.decompressobj().decompress(stream) if stream[:1] == b"x" else stream for stream in streams]
-    return content
+def _plain(path: Path, content: bytes) -> bytes | str:
+    """The content without compression: machines have different versions of zlib."""
+    return html.unpacked(content.decode(errors="replace")) if path.suffix == ".html" else content
 
 
 def _first_line(there: bytes, content: bytes) -> str:

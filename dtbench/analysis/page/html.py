@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,9 @@ from dtbench.analysis.figures import INK, Drawing
 from dtbench.analysis.page.section import Section
 from dtbench.analysis.tables.table import Table
 
-PAGE_BYTES = 4_900_000  # browsers open more, people mail less
-FIGURE_BYTES = 3_200_000  # of all figures inside the page; further ones are named, not drawn
-TRIAL_BYTES = 1_500_000  # of all trials' curves and settings, packed
-
 LONG_HEADING = 32  # characters of a row's heading that stay on one line
 
 SCRIPTS = ("page.js", "tables.js", "points.js", "trials.js", "start.js")  # one script, in this order
-
-# What the trials of a large document go without, one after the other, until they fit into TRIAL_BYTES.
-_LEFT_OUT = ((), ("metrics",), ("metrics", "curve"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +58,10 @@ def render(document: Document) -> str:
         "script": Markup(script),
         "theme": Markup(theme),
         "policy": _policy(theme, script),
-        "trials": _packed_trials(document.suites),
+        "trials": [pack(suite.trials) for suite in document.suites],
+        "views": _views(document),
     }
-    template = environment.from_string(_file("page.html.j2"))
-    views = _views(document)
-    bare = len(template.render(**known, views=_within(views, 0)).encode())
-    return template.render(**known, views=_within(views, min(FIGURE_BYTES, PAGE_BYTES - bare)))
+    return environment.from_string(_file("page.html.j2")).render(**known)
 
 
 def unpacked(page: str) -> str:
@@ -90,12 +81,15 @@ def unpack(text: str) -> str:
 
 
 def inline_svg(drawing: Drawing, prefix: str) -> Markup:
-    """An SVG element that takes its ink from the page and whose ids, all with `prefix`, meet no other figure's."""
+    """Return an SVG element in the page's ink and font; only ids that are used stay, each with `prefix`."""
     text = drawing.svg.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
+    used = {*re.findall(r'(?:href="#|url\(#)([^")]+)', text), *(mark.gid for mark in drawing.marks)}
+    text = re.sub(r'\sid="([^"]*)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", text)
+    text = re.sub(r' font-family: [^;"]*;?| transform="rotate\(-0 [^"]*"', "", text)
     text = re.sub(r'\b(?:d|x|y)="[^"]*"', _rounded, text)
     text = re.sub(r">\s+<", "><", text).replace(INK, "currentColor")
     label = Markup(' role="img" aria-label="{}"').format(drawing.alt)
@@ -110,8 +104,7 @@ _VERDICT = re.compile(r"(<td[^>]*>)(agrees|differs|not comparable|not run)(: |(?
 class _Figure:
     drawing: Drawing
     prefix: str  # of the ids inside its SVG
-    svg: Markup  # empty where the page had no room for it
-    path: str  # of its file, seen from the page
+    svg: Markup
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,22 +129,13 @@ class _View:
 
 
 def _views(document: Document) -> list[_View]:
-    """All parts of the page, every figure drawn."""
     views = []
-    for key, suite in zip(_keys(document.suites), (None, *document.suites), strict=True):
+    for number, (key, suite) in enumerate(zip(_keys(document.suites), (None, *document.suites), strict=True)):
         sections = [one for one in (suite.sections if suite else document.overview) if one.in_page]
-        blocks = tuple(_blocks(key, f"{suite.name}/" if suite else "", sections))
+        anchor, name = (f"suite-{key}", suite.name) if suite else (key, "overview")
         label = suite.name if suite else "Overview"
-        views.append(
-            _View(
-                key,
-                f"suite-{key}" if suite else key,
-                label,
-                suite,
-                blocks,
-                _texts(sections, suite.name if suite else "overview"),
-            )
-        )
+        blocks = tuple(_blocks(key, f"f{number}", sections))
+        views.append(_View(key, anchor, label, suite, blocks, _texts(sections, name)))
     return views
 
 
@@ -161,31 +145,15 @@ def _keys(suites: Sequence[SuitePage]) -> list[str]:
     return [names.unlike(name) for name in ("overview", *(suite.name for suite in suites))]
 
 
-def _within(views: Sequence[_View], budget: int) -> list[_View]:
-    """The same with figures drawn in order for as long as they fit into `budget` bytes."""
-    left, kept = budget, []
-    for view in views:
-        blocks = []
-        for block in view.blocks:
-            figures = []
-            for figure in block.figures:
-                size = len(figure.svg.encode())
-                figures.append(figure if size <= left else replace(figure, svg=Markup("")))
-                left -= size if size <= left else 0
-            blocks.append(replace(block, figures=tuple(figures)))
-        kept.append(replace(view, blocks=tuple(blocks)))
-    return kept
-
-
-def _blocks(key: str, folder: str, sections: Iterable[Section]) -> Iterator[_Block]:
-    anchors, drawings = _Names(), _Names()
+def _blocks(key: str, figures: str, sections: Iterable[Section]) -> Iterator[_Block]:
+    """The sections of a view; the ids inside its figures begin like f3-0-, f3-1-, ... to be short."""
+    anchors, numbers = _Names(), itertools.count()
     for section in sections:
-        figures = []
+        drawn = []
         for drawing in section.drawings:
-            prefix = f"{key}--{drawings.unlike(drawing.name)}--"
-            path = f"{folder}figures/{drawing.name}.svg"
-            figures.append(_Figure(drawing, prefix, inline_svg(drawing, prefix), path))
-        yield _Block(f"{key}--{anchors.unlike(section.heading)}", section, tuple(figures))
+            prefix = f"{figures}-{next(numbers)}-"
+            drawn.append(_Figure(drawing, prefix, inline_svg(drawing, prefix)))
+        yield _Block(f"{key}--{anchors.unlike(section.heading)}", section, tuple(drawn))
 
 
 class _Names:
@@ -209,23 +177,6 @@ def _texts(sections: Iterable[Section], prefix: str) -> str:
     copies = {table.name: [table.latex(prefix), table.csv(), table.markdown()] for table in tables}
     marks = {drawing.name: [[one.gid, list(one.labels)] for one in drawing.marks] for drawing in drawings}
     return pack({"copies": copies, "marks": marks})
-
-
-def _packed_trials(suites: Sequence[SuitePage]) -> list[str]:
-    """Each suite's trials, all without the same curves where they would be too many bytes with them."""
-    packed: list[str] = []
-    for names in _LEFT_OUT:
-        packed = [pack(_without(suite.trials, names)) for suite in suites]
-        if sum(map(len, packed)) <= TRIAL_BYTES:
-            break
-    return packed
-
-
-def _without(trials: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
-    if not names:
-        return trials
-    kept = [{name: value for name, value in trial.items() if name not in names} for trial in trials["trials"]]
-    return {**trials, "trials": kept, "left_out": list(names)}
 
 
 def _suite_links(suites: Sequence[SuitePage]) -> dict[str, str]:

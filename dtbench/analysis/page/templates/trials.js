@@ -106,7 +106,7 @@ function describe(data, key, only) {
       Algorithm: cell.algorithm, Version: cell.version, "Gradient steps": cell.budget, ...nested("Evaluation", cell.evaluation),
       ...nested("Task option", cell.task_options), ...nested("Learner", cell.learner) })),
     section("Seeds", seedTable(trials), ...errors(trials)),
-    section("Curves", curves(trials, data.left_out ?? [])),
+    section("Curves", curves(trials)),
     section("Hyperparameters", facts(flat(cell.hyperparameters))),
     ...origins(data, trials),
   ];
@@ -173,7 +173,7 @@ function origins(data, trials) {
   });
 }
 
-function curves(trials, leftOut) {
+function curves(trials) {
   const names = [...new Set(trials.flatMap((trial) => Object.keys(trial.metrics ?? {})))];
   const select = element("select", { "aria-label": "Curve of" },
     ...["score", ...names].map((name, place) => element("option", { value: String(place) }, name)));
@@ -185,8 +185,7 @@ function curves(trials, leftOut) {
   };
   select.addEventListener("change", refresh);
   refresh();
-  const said = leftOut.length ? element("p", { class: "note" }, `Left out of this page for its size: ${leftOut.join(", ")}.`) : null;
-  return element("div", {}, element("p", {}, select), box, ...(said ? [said] : []));
+  return element("div", {}, element("p", {}, select), box);
 }
 
 function chart(lines, name) {
