@@ -5,15 +5,13 @@ so that the bootstrap evaluates it on many resamples at once (Agarwal et al. 202
 seeds that each task has, and nan where a task has none: nothing can be said of all tasks then.
 """
 
-import itertools
-import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
-from statistics import NormalDist
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest, rankdata
 
 Array = NDArray[np.float64]
 Statistic = Callable[..., Array]  # one or more arrays of [..., seeds, tasks] -> [...]
@@ -23,7 +21,6 @@ RESAMPLES = 2000
 GAMMA = 100.0  # the score that is as good as wanted
 
 _TUPLES = 4096  # of runs, at most, that one random number chooses from
-_CHUNK = 500_000  # numbers at once, a few times over: few enough for the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +111,14 @@ def probability_of_improvement(ours: Array, theirs: Array) -> Array:
 def bootstrap_interval(
     statistic: Statistic, *samples: Array, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Interval:
-    """Percentile interval of a statistic; seeds are resampled within each task, each sample on its own.
-
-    Of the four aggregates, `aggregate_intervals` gives the same interval faster.
-    """
+    """Return the percentile interval of a statistic; seeds are resampled within each task, each sample on its own."""
     rng = np.random.default_rng(seed)
     if statistic is probability_of_improvement:
         ours, theirs = samples
-        return Interval(*_percentiles(_resampled_improvement(ours, theirs, rng, resamples), level).tolist())
-    parts = _chunks(resamples, samples[0].shape[1] * math.prod(len(scores) for scores in samples))
-    drawn = [_resampled(scores, _draws(scores, resamples, rng), parts) for scores in samples]
-    values = [statistic(*matrices) for matrices in zip(*drawn, strict=True)]
-    return Interval(*_percentiles(np.concatenate(values), level).tolist())
+        values = _resampled_improvement(ours, theirs, rng, resamples)
+    else:
+        values = statistic(*(_resampled(scores, resamples, rng) for scores in samples))
+    return Interval(*_percentiles(values, level).tolist())
 
 
 def aggregate_intervals(
@@ -137,19 +130,12 @@ def aggregate_intervals(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> dict[str, Interval | None]:
-    """The interval of each of AGGREGATES in `which`, from one set of resamples; None unless `repeated(scores)`."""
+    """Return the interval of each of AGGREGATES in `which` from the same resamples; None unless `repeated(scores)`."""
     if not repeated(scores):
         return dict.fromkeys(which)
-    draws = _draws(scores, resamples, np.random.default_rng(seed))
-    values: dict[str, Array] = {}
-    if {"mean", "median"} & set(which):
-        means = _resampled_task_means(scores, draws)
-        values = {"mean": means.mean(axis=0), "median": _middle(means)}
-    if "optimality_gap" in which:
-        values["optimality_gap"] = _resampled_task_means(_shortfall(scores, gamma), draws).mean(axis=0)
-    if "iqm" in which:
-        values["iqm"] = _resampled_iqm(scores, draws)
-    return {name: Interval(*_percentiles(values[name], level).tolist()) for name in which}
+    drawn = _resampled(scores, resamples, np.random.default_rng(seed))
+    functions: dict[str, Statistic] = {**AGGREGATES, "optimality_gap": partial(optimality_gap, gamma=gamma)}
+    return {name: Interval(*_percentiles(functions[name](drawn), level).tolist()) for name in which}
 
 
 def repeated(scores: Array) -> bool:
@@ -169,13 +155,11 @@ def performance_profile(
 
     Agarwal et al.'s run-score distribution (section 4.2). With one task, that task's own.
     """
-    above = np.where(np.isnan(scores)[..., None], np.nan, scores[..., None] > thresholds)  # [seeds, tasks, thresholds]
-    share = mean(np.moveaxis(above, -1, 0))
+    share = _shares_above(scores, thresholds)
     if not repeated(scores):
         return Profile(thresholds, share, None)
-    draws = _draws(scores, resamples, np.random.default_rng(seed))
-    drawn = sum((means for _, means in _resampled_parts(above, draws)), np.zeros((resamples, len(thresholds))))
-    low, high = _percentiles(drawn / scores.shape[1], level)
+    drawn = _shares_above(_resampled(scores, resamples, np.random.default_rng(seed)), thresholds)
+    low, high = _percentiles(drawn, level)
     return Profile(thresholds, share, (low, high))
 
 
@@ -218,88 +202,39 @@ def slope(x: Array, y: Array) -> Array:
     return _ratio(covariance, spread)
 
 
-def average_ranks(values: Array) -> Array:
-    """Ranks from 1 along the last axis; equal values share the mean of their ranks."""
-    ordered = np.sort(values, axis=-1)
-    flat, rows = values.reshape(-1, values.shape[-1]), ordered.reshape(-1, values.shape[-1])
-    ends = [
-        np.searchsorted(row, own, "left") + np.searchsorted(row, own, "right")
-        for own, row in zip(flat, rows, strict=True)
-    ]
-    return (np.asarray(ends, np.float64).reshape(values.shape) + 1) / 2
-
-
 def spearman(x: Array, y: Array) -> Array:
     """Spearman's rank correlation along the last axis; nan where either does not vary."""
-    ranks = [average_ranks(np.asarray(values, np.float64)) for values in np.broadcast_arrays(x, y)]
+    ranks = [rankdata(values, axis=-1) for values in np.broadcast_arrays(x, y)]
     a, b = (rank - rank.mean(axis=-1, keepdims=True) for rank in ranks)
     scale = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
     return _ratio((a * b).sum(axis=-1), scale)
 
 
 def success_interval(successes: int, episodes: int, *, level: float = LEVEL) -> Interval:
-    """Wilson's interval for a success rate, in per cent: the noise of evaluating one trained policy."""
-    if not 0 <= successes <= episodes or episodes == 0:
-        raise ValueError(f"{successes} successes in {episodes} episodes")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    rate = successes / episodes
-    centre = rate + z**2 / (2 * episodes)
-    reach = z * np.sqrt(rate * (1 - rate) / episodes + z**2 / (4 * episodes**2))
-    scale = 100 / (1 + z**2 / episodes)
-    # The ends are exact where all or none succeed; arithmetic would miss them by a rounding error.
-    low = 0.0 if successes == 0 else float(scale * (centre - reach))
-    high = 100.0 if successes == episodes else float(scale * (centre + reach))
-    return Interval(low, high)
+    """Return Wilson's interval of a success rate, in per cent: the noise of evaluating one trained policy."""
+    low, high = binomtest(successes, episodes).proportion_ci(level, method="wilson")
+    return Interval(100 * float(low), 100 * float(high))
 
 
-@dataclass(frozen=True, slots=True)
-class _Draw:
-    """Some of a task's runs drawn with replacement, in every resample: `codes` choose from all tuples of runs.
-
-    One random number that chooses among all n^k tuples of k runs is as good as k numbers, and what a tuple sums to can
-    be looked up: that makes the aggregates fast.
-    """
-
-    task: int
-    first: int  # place of the tuple among the task's draws
-    runs: NDArray[np.intp]  # the rows that the task has
-    picks: int  # k
-    codes: NDArray[np.uint32]  # [resamples]
-
-    @property
-    def tuples(self) -> NDArray[np.intp]:
-        """[n^k, k] rows of the matrix of scores."""
-        return np.asarray(self.runs[_tuples(len(self.runs), self.picks)])
-
-
-def _draws(scores: Array, resamples: int, rng: np.random.Generator) -> list[_Draw]:
-    """Each task's present seeds drawn with replacement, as many as there are, task after task."""
-    draws = []
+def _resampled(scores: Array, resamples: int, rng: np.random.Generator) -> Array:
+    """[resamples, seeds, tasks]: each task's runs drawn with replacement, nan below where it has fewer than others."""
+    drawn = np.full((resamples, *scores.shape), np.nan)
     for task, column in enumerate(scores.T):
-        runs = np.flatnonzero(~np.isnan(column))
-        at_once = max(k for k in range(1, 13) if k == 1 or len(runs) ** k <= _TUPLES)
-        for first in range(0, len(runs), at_once):
-            picks = min(at_once, len(runs) - first)
-            codes = rng.integers(len(runs) ** picks, size=resamples, dtype=np.uint32)
-            draws.append(_Draw(task, first, runs, picks, codes))
-    return draws
+        runs = column[~np.isnan(column)]
+        if len(runs):
+            drawn[:, : len(runs), task] = runs[_draws(len(runs), resamples, rng)]
+    return drawn
 
 
-@lru_cache(maxsize=64)
-def _tuples(runs: int, picks: int) -> NDArray[np.intp]:
-    """All tuples of `picks` of so many runs, the last changing fastest."""
-    return np.indices((runs,) * picks).reshape(picks, -1).T
-
-
-def _resampled(scores: Array, draws: Sequence[_Draw], parts: Sequence[slice]) -> Iterator[Array]:
-    """[resamples of a part, seeds, tasks], nan below where a task has fewer seeds than another."""
-    tables = [scores[draw.tuples, draw.task] for draw in draws]
-    for part in parts:
-        drawn = np.full((part.stop - part.start, *scores.shape), np.nan)
-        for draw, table in zip(draws, tables, strict=True):
-            places = slice(draw.first, draw.first + draw.picks)
-            drawn[:, places, draw.task] = table.take(draw.codes[part], axis=0)
-        yield drawn
+def _draws(runs: int, resamples: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """[resamples, runs]: places from 0 to runs, where one random number decides on several (see _TUPLES)."""
+    at_once = max(k for k in range(1, 13) if k == 1 or runs**k <= _TUPLES)
+    places: list[NDArray[np.intp]] = []
+    for first in range(0, runs, at_once):
+        picks = min(at_once, runs - first)
+        codes = rng.integers(runs**picks, size=resamples, dtype=np.uint32)
+        places += np.unravel_index(codes, (runs,) * picks)
+    return np.stack(places, axis=1)
 
 
 def _resampled_improvement(ours: Array, theirs: Array, rng: np.random.Generator, resamples: int) -> Array:
@@ -315,50 +250,10 @@ def _resampled_improvement(ours: Array, theirs: Array, rng: np.random.Generator,
     return np.asarray(total / ours.shape[1])
 
 
-def _resampled_parts(values: Array, draws: Sequence[_Draw]) -> Iterator[tuple[int, Array]]:
-    """What each draw adds to its task's mean, [resamples, ...], for values of [seeds, tasks, ...]."""
-    for draw in draws:
-        shares = values[draw.runs, draw.task] / len(draw.runs)
-        sums = reduce(_sums_of_pairs, [shares] * draw.picks)
-        yield draw.task, sums.take(draw.codes, axis=0)
-
-
-def _sums_of_pairs(some: Array, others: Array) -> Array:
-    """Along the first axis, in the order of `_tuples`."""
-    return np.asarray(some[:, None] + others[None]).reshape(-1, *others.shape[1:])
-
-
-def _resampled_task_means(scores: Array, draws: Sequence[_Draw]) -> Array:
-    """[tasks, resamples]."""
-    means = np.zeros((scores.shape[1], len(draws[0].codes)))
-    for task, part in _resampled_parts(scores, draws):
-        means[task] += part
-    return means
-
-
-def _middle(values: Array) -> Array:
-    """The median along the first axis; to sort it all is faster than numpy's median, which selects."""
-    ranked, half = np.sort(values, axis=0), len(values) // 2
-    return np.asarray(ranked[half] if len(values) % 2 else (ranked[half - 1] + ranked[half]) / 2)
-
-
-def _resampled_iqm(scores: Array, draws: Sequence[_Draw]) -> Array:
-    """[resamples]; they hold no nan, which is never drawn."""
-    tables = [scores[draw.tuples, draw.task] for draw in draws]
-    present = sum(draw.picks for draw in draws)
-    cut, values = present // 4, []
-    for part in _chunks(len(draws[0].codes), present):
-        drawn = [table.take(draw.codes[part], axis=0) for table, draw in zip(tables, draws, strict=True)]
-        ranked = np.concatenate(drawn, axis=1)
-        ranked.sort(axis=1)
-        values.append(ranked[:, cut : present - cut].mean(axis=1))
-    return np.concatenate(values)
-
-
-def _chunks(resamples: int, numbers: int) -> list[slice]:
-    """The resamples in parts of no more than _CHUNK numbers, where each has so many."""
-    ends = itertools.chain(range(0, resamples, max(1, _CHUNK // max(1, numbers))), [resamples])
-    return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+def _shares_above(scores: Array, thresholds: Array) -> Array:
+    """[..., thresholds]: share of each task's runs that score more, averaged over tasks."""
+    missing = np.isnan(scores)
+    return np.stack([mean(np.where(missing, np.nan, scores > threshold)) for threshold in thresholds], axis=-1)
 
 
 def _percentiles(values: Array, level: float) -> Array:

@@ -50,14 +50,6 @@ def table_of(names: Sequence[str], *, columns: int = 2, name: str = "made-up") -
     return Table(name, f"Of {' '.join(names)}", heads, rows, tuple(names))
 
 
-def long_table() -> Table:
-    return replace(table_of([f"row {number}" for number in range(1000)], name="long"), caption="C", notes=("A note.",))
-
-
-def wide_table() -> Table:
-    return table_of(["50.2 / 67.6 ± 1.0 / \N{EN DASH} / not comparable (a)", "not run"], columns=20, name="wide")
-
-
 def compile_tex(folder: Path, texts: Sequence[str]) -> str:
     """What pdflatex says of a document with booktabs that inputs the texts; fail where it stops."""
     body = []
@@ -89,14 +81,6 @@ def test_tex_prints_every_character_or_what_stands_for_it(tmp_path: Path) -> Non
 
 
 @needs_tex
-def test_tex_compiles_long_and_wide_tables(tmp_path: Path) -> None:
-    said = compile_tex(tmp_path, [long_table().latex(), wide_table().latex()])
-    assert "Float too large" not in said
-    assert "Overfull" not in said
-    assert "multiply defined" not in said
-
-
-@needs_tex
 def test_tex_compiles_every_table_of_the_papers(tmp_path: Path) -> None:
     compile_tex(tmp_path, [table.latex() for table in all_paper_tables({})])
 
@@ -106,17 +90,12 @@ def test_tex_compiles_every_table_of_the_reports_here(tmp_path: Path) -> None:
     compile_tex(tmp_path, [path.read_text() for path in sorted((ROOT / "report").glob("*/tables/*.tex"))])
 
 
-@pytest.mark.parametrize("table", [table_of(NASTY), long_table(), wide_table()], ids=lambda table: str(table.name))
-def test_every_row_has_as_many_cells_as_its_tabular_columns(table: Table) -> None:
-    text = table.latex()
-    assert text.isascii()
-    bare = re.sub(r"\\[\\{}&%]", "", text.replace(r"\tabularnewline", "").replace(r"\\" + "\n", "\n"))
+def test_every_row_has_as_many_cells_as_its_tabular_columns() -> None:
+    bare = re.sub(r"\\[\\{}&%]", "", table_of(NASTY, columns=3).latex().replace(r"\\" + "\n", "\n"))
     assert bare.count("{") == bare.count("}")
-    for part in bare.split(r"\begin{table}")[1:]:
-        align = part.split(r"\begin{tabular}{")[1].splitlines()[0].removesuffix("}")
-        columns = len(re.sub(r"p\{[^}]*\}", "p", align))
-        inside = part.split(r"\toprule")[1].split(r"\bottomrule")[0].replace(r"\midrule", "").strip()
-        assert {line.count("&") + 1 for line in inside.splitlines() if line.strip()} == {columns}
+    inside = bare.split(r"\begin{tabular}{lrr}")[1].split(r"\bottomrule")[0]
+    inside = inside.replace(r"\toprule", "").replace(r"\midrule", "")
+    assert {line.count("&") + 1 for line in inside.splitlines() if line.strip()} == {3}
 
 
 def test_what_is_special_to_tex_is_escaped() -> None:
@@ -131,26 +110,14 @@ def test_two_hyphens_stay_two_and_a_bracket_is_no_option() -> None:
 
 
 def test_characters_that_tex_lacks_become_what_it_can_print() -> None:
-    assert escape_latex("é Å ß ﬁ β ≥ \N{MINUS SIGN}1") == r"\'{e} \r{A} \ss{} fi $\beta$ $\geq$ $-$1"
-    assert escape_latex("\N{ROCKET}") == "(rocket)"
-    assert escape_latex("中") == "(U+4E2D)"
-    assert escape_latex("\x07") == "?"
-    assert escape_latex("ą") == "a"
+    assert escape_latex("é Å ß ﬁ ½ ≥ \N{MINUS SIGN}1") == r"é Å ß fi 1/2 $\geq$ $-$1"
+    assert escape_latex("\N{ROCKET} 中 \x07") == "? ? ?"
+    assert escape_latex("ą ế") == "a e"
 
 
-def test_a_table_that_fits_a_line_is_left_as_it_is() -> None:
+def test_a_table_is_one_float_with_its_notes_below() -> None:
     text = Table("t", "T", (Column("a"), Column("n", number=True)), ((Cell("DT"), Cell("1")),), ("A note.",)).latex()
     assert r"\begin{tabular}{lr}" in text
     assert r"DT & 1 \\" in text
     assert text.index(r"\end{tabular}") < text.index("A note.") < text.index(r"\end{table}")
     assert text.count(r"\begin{table}") == 1
-
-
-def test_long_tables_go_on_in_further_floats_with_labels_of_their_own() -> None:
-    text = long_table().latex()
-    labels = re.findall(r"\\label\{(.*?)\}", text)
-    assert labels[:2] == ["tab:long", "tab:long-2"]
-    assert len(labels) == len(set(labels)) == text.count(r"\begin{table}") == 27
-    assert "(part 2 of 27)" in text
-    assert text.count("row 999 &") == 1
-    assert text.count(r"\begin{minipage}") == 1  # the notes, below the last part

@@ -97,7 +97,7 @@ def test_the_success_interval_stays_within_0_and_100() -> None:
 
 
 def test_more_successes_than_episodes_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 successes in 4 episodes"):
+    with pytest.raises(ValueError, match="must not be greater"):
         success_interval(5, 4)
 
 
@@ -111,10 +111,6 @@ def test_the_rank_correlation_of_a_shuffle_is_worked_by_hand() -> None:
 def test_the_rank_correlation_sees_order_alone() -> None:
     x = np.array([0.0, 1, 2, 3])
     assert statistics.spearman(x, np.exp(x)) == pytest.approx(1)
-
-
-def test_equal_values_share_the_mean_of_their_ranks() -> None:
-    assert statistics.average_ranks(np.array([10.0, 20, 20, 5])).tolist() == [2, 3.5, 3.5, 1]
 
 
 def test_the_rank_correlation_with_ties_is_that_of_the_average_ranks() -> None:
@@ -196,7 +192,7 @@ def test_one_run_of_a_task_leaves_no_interval() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 1), (3, 4), (5, 7), (7, 3), (13, 2), (80, 2)])
-def test_the_fast_intervals_are_those_of_the_statistics_themselves(shape: tuple[int, int]) -> None:
+def test_the_intervals_of_aggregates_are_those_of_the_statistics_themselves(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(shape)
     scores = rng.normal(60, 40, shape)
     if shape[0] > 2:
@@ -208,26 +204,15 @@ def test_the_fast_intervals_are_those_of_the_statistics_themselves(shape: tuple[
         assert (interval.low, interval.high) == pytest.approx((slow.low, slow.high), abs=1e-9)
 
 
-def test_intervals_do_not_depend_on_how_many_resamples_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = np.random.default_rng(0).normal(size=(2, 4, 3))
-    chance = statistics.probability_of_improvement
-    whole = bootstrap_interval(chance, ours, theirs), statistics.aggregate_intervals(ours)
-    monkeypatch.setattr(statistics, "_CHUNK", 37)
-    assert (bootstrap_interval(chance, ours, theirs), statistics.aggregate_intervals(ours)) == whole
-
-
 @pytest.mark.parametrize("runs", [2, 5, 9, 70, 5000])
 def test_every_run_is_drawn_equally_often(runs: int) -> None:
     scores = np.arange(float(runs))[:, None]
-    draws = statistics._draws(scores, 2000, np.random.default_rng(0))
-    drawn = next(statistics._resampled(scores, draws, [slice(0, 2000)]))[..., 0]
+    drawn = statistics._resampled(scores, 2000, np.random.default_rng(0))[..., 0]
     assert drawn.shape == (2000, runs)
     counts = np.bincount(drawn.ravel().astype(int), minlength=runs)
     assert len(counts) == runs
     assert abs(counts - 2000).max() < 6 * np.sqrt(2000)
     assert abs(drawn.mean(axis=0) - scores.mean()).max() < 6 * scores.std() / np.sqrt(2000)  # at every place
-    means = statistics._resampled_task_means(scores, draws)[0]
-    assert means == pytest.approx(drawn.mean(axis=1))
 
 
 def test_both_samples_of_a_comparison_are_resampled_on_their_own() -> None:
