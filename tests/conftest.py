@@ -33,7 +33,6 @@ EXTENDED = (
     "test_holed_report",
     "test_html",
     "test_malformed_fuzz",
-    "test_merge",
     "test_mixed_report",
     "test_page_in_browser",
     "test_plot",
@@ -43,9 +42,9 @@ EXTENDED = (
     "test_search_report",
     "test_search_tuning",
     "test_status",
-    "test_storage",
+    "test_remote",
 )
-LONG = ("test_storage", "test_page_in_browser", "test_malformed_fuzz", *DEALT_OUT)
+LONG = ("test_remote", "test_page_in_browser", "test_malformed_fuzz", *DEALT_OUT)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -1,4 +1,4 @@
-"""The commands that look at ledgers and join them: status and merge."""
+"""The command that looks at ledgers."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dtbench.cli.report import ResultsOption, SuitesOption, results_folder
+from dtbench.cli.report import ResultsOption, SuitesOption
 
 
 def status(
@@ -25,27 +25,4 @@ def status(
     typer.echo(json.dumps(found.to_json(), indent=2) if json_ else text_of(found).rstrip("\n"))
 
 
-def merge(
-    others: Annotated[
-        list[Path], typer.Argument(metavar="OTHER...", parser=results_folder, help="Results folders or addresses.")
-    ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, copy nothing.")] = False,
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Copy what the ledgers of other machines have done into this one.
-
-    Everything is checked first. Where two have finished the same trial with different outcomes, nothing is copied and
-    both are named. A finished trial replaces an unfinished one, a checkpoint one of fewer steps; ours stays otherwise.
-    A merge that was interrupted is finished by the same command.
-    """
-    from dtbench.ledger.merge import merge
-    from dtbench.ledger.storage import name_of
-
-    merged = merge(others, results, dry_run=dry_run)
-    for line in merged.remarks:
-        typer.secho(line, err=True, fg="yellow", bold=True)
-    place = f"{'would merge' if dry_run else 'merged'} into {name_of(results)}"
-    typer.echo(f"{place}: {merged}. {'' if dry_run else 'Next: dtbench report'}".rstrip())
-
-
-COMMANDS: tuple[Callable[..., None], ...] = (status, merge)
+COMMANDS: tuple[Callable[..., None], ...] = (status,)

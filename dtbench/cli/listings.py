@@ -9,7 +9,7 @@ from rich.padding import Padding
 from dtbench import registry
 from dtbench.cli.progress import say, trial_name
 from dtbench.errors import UnknownName
-from dtbench.ledger.storage import name_of
+from dtbench.ledger.remote import name_of
 from dtbench.ledger.store import EPISODES, Ledger, read_episodes
 from dtbench.suite.loading import suite_names
 from dtbench.suite.planning import load_suite

@@ -25,7 +25,7 @@ def results_folder(text: str | Path) -> Path:
     """A folder as it is said; of an address such as s3://bucket/path the local mirror, brought up to date."""
     if "://" not in str(text):
         return Path(text)
-    from dtbench.ledger.storage import results_folder
+    from dtbench.ledger.remote import results_folder
 
     return results_folder(text)
 
@@ -193,9 +193,9 @@ def published(results: Path, *, fresh: bool = True) -> AbstractContextManager[No
     """Within, a results folder's suites and scores may be written; they reach the address that it is a mirror of."""
     if not (results / ".mirror-of").exists():
         return nullcontext()
-    from dtbench.ledger import storage
+    from dtbench.ledger import remote
 
-    return storage.published(results, fresh=fresh)
+    return remote.published(results, fresh=fresh)
 
 
 def _refresh(names: Sequence[str], preset: str | None, results: Path) -> None:

@@ -198,13 +198,11 @@ class _Where:
 @contextmanager
 def _ledger_at(results: Path) -> "Iterator[Ledger]":
     """The ledger of a results folder, held against other runs."""
-    from dtbench.ledger import lock
-    from dtbench.ledger.storage import hold_remote, remote_of
+    from dtbench.ledger.remote import acquire
     from dtbench.ledger.store import Ledger, check_disk
 
     check_disk(results)
-    remote = remote_of(results)
-    with hold_remote(remote) if remote else lock.hold(results / "runs"):
+    with acquire(results):
         yield Ledger(results / "runs")
 
 
@@ -212,7 +210,7 @@ def _run(whole: "Suite", specs: list[TrialSpec], missing: list[TrialSpec], ledge
     """Run the trials, then bring the suite's scores up to date; True where it was told to stop before all ended."""
     from dtbench.analysis.suite_analysis import final_rows
     from dtbench.cli import outcomes
-    from dtbench.ledger.storage import published
+    from dtbench.ledger.remote import published
     from dtbench.suite.planning import resolved_document
 
     results = ledger.root.parent
@@ -232,7 +230,7 @@ def _executed(missing: list[TrialSpec], results: Path, where: _Where) -> bool:
     from dtbench.cli import progress
     from dtbench.execution.ray_driver import run_locally, run_with_ray
     from dtbench.execution.signals import hear_signals
-    from dtbench.ledger.storage import remote_of
+    from dtbench.ledger.remote import remote_of
 
     def on_first() -> None:
         typer.echo("stopping: trials write their checkpoints ... (once more to stop at once)", err=True)

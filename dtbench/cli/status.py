@@ -10,8 +10,7 @@ from typing import Any
 
 from dtbench.errors import LedgerError, UnknownName, one_line
 from dtbench.ledger import lock
-from dtbench.ledger import lock as processes
-from dtbench.ledger.storage import held_back, name_of, remote_holder, remote_of
+from dtbench.ledger.remote import holder, name_of
 from dtbench.ledger.store import MOST_FAILURES, Ledger, checked_spec, number, trial_folders
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
@@ -109,7 +108,6 @@ class _Reader:
         self.damaged: dict[str, TrialStatus] = {}  # by the key that ends the folder's name
         self.folders = dict(self._specs())
         self.documents = dict(self._documents())
-        self.left = held_back(results)
         self._holder: Mapping[str, Any] | None = None
         self._asked = False
 
@@ -117,8 +115,7 @@ class _Reader:
     def holder(self) -> Mapping[str, Any] | None:
         """The run at work on the ledger; another machine's must be watched for a while, so it is asked for once."""
         if not self._asked:
-            remote = remote_of(self.results)
-            self._holder = remote_holder(remote) if remote else lock.holder(self.ledger.root)
+            self._holder = holder(self.results)
             self._asked = True
         return self._holder
 
@@ -158,15 +155,14 @@ class _Reader:
             return {"state": TrialState.RUNNING, **attempt, "seconds_left": _left(running, spec.budget)}
         if failure or (folder / "error.txt").exists():
             return {**attempt, **_failed(failure, folder)}
-        waiting = folder.relative_to(self.results).as_posix() if folder.is_relative_to(self.results) else ""
-        if running is not None or (folder / "checkpoint.pt").exists() or "checkpoint.pt" in self.left.get(waiting, ()):
+        if running is not None or (folder / "checkpoint.pt").exists():
             return {"state": TrialState.INTERRUPTED, **attempt}
         return {"state": TrialState.MISSING}
 
     def _is_alive(self, running: Mapping[str, Any]) -> bool:
         if running.get("ended"):
             return False
-        here = processes.alive(running)
+        here = lock.alive(running)
         return bool(self.holder) if here is None else bool(here)
 
     def _specs(self) -> Iterator[tuple[str, tuple[TrialSpec, Path]]]:

@@ -1,6 +1,5 @@
 """The store: datasets as plain .npy files and a meta.json, opened memory-mapped."""
 
-import contextlib
 import json
 import os
 import re
@@ -12,6 +11,8 @@ from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
+from platformdirs import user_cache_path
 
 from dtbench.data.dataset import (
     ARRAYS,
@@ -26,11 +27,6 @@ from dtbench.data.dataset import (
 )
 from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset
 
-try:
-    import fcntl
-except ImportError:  # not POSIX
-    fcntl = None  # type: ignore[assignment]
-
 FORMAT = 1  # of meta.json; another number is refused
 MOST_FRAMES = 1000  # of a stack
 FINAL = "final_observations"
@@ -41,10 +37,7 @@ _READING_ONLY: ContextVar[bool] = ContextVar("_READING_ONLY", default=False)
 def root() -> Path:
     """Where datasets are kept: $DTBENCH_DATA, else the user's cache folder."""
     configured = os.environ.get("DTBENCH_DATA")
-    if configured:
-        return folder_of(configured)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "dtbench" / "data"
+    return folder_of(configured) if configured else user_cache_path("dtbench", appauthor=False) / "data"
 
 
 def folder_of(text: str) -> Path:
@@ -75,20 +68,16 @@ def open_or_make(name: str, make: Callable[[], TrajectoryDataset]) -> Trajectory
 @contextmanager
 def _one_maker(folder: Path) -> Iterator[None]:
     """Let the trials of a node wait for the one that makes a dataset; the lock goes with its process."""
-    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        opened = path.open("w")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except OSError as error:
-        raise _unwritable(path.parent, error) from error
-    with opened as file:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # a file system that knows no locks: `save` lets one of them win
-                fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)  # who waited for this very file finds the data made
+        raise _unwritable(folder.parent, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

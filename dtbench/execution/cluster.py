@@ -189,7 +189,7 @@ def examine_node(job: Mapping[str, Any]) -> str:
     """What keeps this node from running the job's trials, in one line; "" where nothing does."""
     if different := differences(job["versions"]):
         return f"another installation: {different}. Install the same on all nodes"
-    if job["held"] and lock.described(Path(job["root"])) != job["held"]:
+    if job["held"] and lock.owner(Path(job["root"])) != job["held"]:
         return f"it does not see the results in {job['root']}. Use a folder that all nodes share, or s3://bucket/path"
     try:
         settle(job)

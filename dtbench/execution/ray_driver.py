@@ -174,7 +174,8 @@ class _Sweep:
         death = {"cause": cause, "detail": detail, "run": self.job["run"], "when": processes.this_process()["began"]}
         folder = self.ledger.add_death(spec, death)
         if self.remote:
-            self.remote.push(folder, folder.relative_to(self.ledger.root.parent).as_posix(), only=("deaths.jsonl",))
+            deaths = folder / "deaths.jsonl"
+            self.remote.write(deaths.relative_to(self.ledger.root.parent).as_posix(), deaths.read_bytes())
         self.running.discard(spec.key)
         self.states[spec.key] = "lost"
         self.on_progress(spec, "lost", 0, None)
@@ -274,7 +275,7 @@ def job_for(
         "root": str(root.resolve()),
         "remote": remote,
         "alone": address is None,
-        "held": None if remote else lock.described(root),
+        "held": None if remote else lock.owner(root),
         "environment": environment,
         "folder": str(Path.cwd()),
         "files": cluster.plugin_files(specs),

@@ -65,7 +65,7 @@ def ledger_of(spec: TrialSpec, root: str, remote: "Remote | None") -> Iterator[t
     if remote is None:
         yield Path(root), keep_here
     else:
-        from dtbench.ledger.storage import working_copy
+        from dtbench.ledger.remote import working_copy
 
         with working_copy(remote, spec) as (folder, keep):
             yield folder, keep

@@ -205,7 +205,7 @@ class Journal:
 @contextmanager
 def journal_of(plan: Plan) -> Iterator[Journal]:
     """The journal of a search, held against a second run of it."""
-    with lock.hold(plan.root):
+    with lock.acquire(plan.root):
         yield Journal(plan)
 
 

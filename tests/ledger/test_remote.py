@@ -1,7 +1,5 @@
-"""Results at an address: mirrors, working copies, locks; and whole runs against an S3 server on this machine."""
+"""Results at an address: mirrors, working copies; and whole runs against an S3 server on this machine."""
 
-import itertools
-import json
 import os
 import pickle
 import signal
@@ -12,18 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from dtbench.cli.status import status_of
 from dtbench.errors import LedgerError, LedgerUnwritable
-from dtbench.ledger import lock, remote, storage
-from dtbench.ledger.merge import merge
-from dtbench.ledger.mirror import Mirror
-from dtbench.ledger.remote import Remote
-from dtbench.ledger.storage import hold_remote, remote_holder, remote_of, results_folder, working_copy
+from dtbench.ledger import remote
+from dtbench.ledger.remote import Remote, local_files, remote_of, results_folder, working_copy
 from dtbench.ledger.store import Ledger, write_json
 from tests.support.s3_server import address, files, names, s3_server
 from tests.support.tiny_ledger import finish, spec_of, tiny_ledger
@@ -71,31 +65,31 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # --- addresses
 
 
-def test_a_path_is_itself() -> None:
-    assert results_folder("some/results") == Path("some/results")
-    assert results_folder(Path("results")) == Path("results")
-
-
-def test_a_file_address_is_its_path() -> None:
+def test_a_path_is_itself_and_a_file_address_its_path() -> None:
+    assert results_folder("some/results") == results_folder(Path("some/results")) == Path("some/results")
     assert results_folder("file:///a%20folder/results") == Path("/a folder/results")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("s4://bucket/x", "no filesystem for s4://bucket/x. Write a folder, or an address of s3, gs"),
-        ("http://host/x", "no filesystem"),
-        ("file://host/x", "names no folder of this machine"),
-        ("file://", "names no folder"),
-        ("s3://", "names a bucket"),
-        ("s3://bucket/x?end_point=h", "unknown option 'end_point'"),
+        (
+            "s4://bucket/x",
+            "no results at s4://bucket/x: use a directory of this machine, or one of s3://bucket/path, gs",
+        ),
+        ("http://host/x", "no results at"),
+        ("file://host/x", "no results at"),
+        ("file://", "no results at"),
+        ("s3://", "no results at"),
+        ("s3://bucket/x?end_point=h", "'end_point'"),
         ("gs://bucket/x", "GOOGLE_APPLICATION_CREDENTIALS"),
         ("abfs://container@account.dfs.core.windows.net/x", "AZURE_CLIENT_SECRET"),
     ],
 )
-def test_an_address_that_cannot_be_is_one_line_at_once(
+def test_an_address_that_cannot_be_is_one_line_within_seconds(
     text: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(remote, "CHECK_SECONDS", 3.0)
     for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
@@ -106,16 +100,17 @@ def test_an_address_that_cannot_be_is_one_line_at_once(
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_a_server_that_is_not_there_is_told_within_seconds(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_there_is_an_error_within_seconds(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    user = "anonymous@" if scheme == "gs" else ""
+    user = "anonymous@" if scheme == "gs" else "hidden:hidden@"
     began = time.monotonic()
     with pytest.raises(LedgerError) as caught:
         results_folder(f"{scheme}://{user}bucket/x?endpoint_override=127.0.0.1:1&scheme=http")
     assert time.monotonic() - began < 60
     assert "at 127.0.0.1:1" in str(caught.value)
-    assert "Check the address and the network" in str(caught.value)
+    assert "Check the address, the network" in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,18 +121,12 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         # pyarrow may be the first to lose patience.
-        with pytest.raises(LedgerError, match=r"no answer within 1 seconds|Operation too slow"):
+        with pytest.raises(LedgerError, match=r"no answer within 1 s|Operation too slow"):
             results_folder(f"s3://bucket/x?endpoint_override=127.0.0.1:{silent.getsockname()[1]}&scheme=http")
 
 
 def test_what_is_said_of_an_address_holds_no_credentials() -> None:
     assert str(Remote("s3://key:secret@bucket/x?scheme=http")) == "s3://bucket/x"
-
-
-def test_a_slash_at_the_end_makes_no_other_address() -> None:
-    assert storage._tidy("s3://bucket/x/?endpoint_override=h/") == "s3://bucket/x?endpoint_override=h/"
-    assert storage._tidy("s3://bucket/") == "s3://bucket"
-    assert storage._tidy("s3://") == "s3://"
 
 
 def test_workers_get_an_address_as_it_is(place: Remote) -> None:
@@ -149,20 +138,20 @@ def test_workers_get_an_address_as_it_is(place: Remote) -> None:
 
 
 def test_a_mirror_is_made_equal_to_its_address(place: Remote, there: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
     tiny_ledger(there)
-    mirror = Mirror(place, tmp_path / "here")
-    mirror.pull()
-    assert content(mirror.folder) == content(there)
+    write_json(here / "runs/valley/t/error.txt", "gone there")
+    place.pull(here)
+    assert content(here) == content(there)
 
 
 def test_checkpoints_stay_where_they_are(place: Remote, there: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
     place.write("runs/valley/t/checkpoint.pt", b"weights")
     place.write("runs/valley/t/spec.json", b"{}")
-    mirror = Mirror(place, tmp_path / "here")
-    mirror.pull(skip=storage.HEAVY)
-    assert content(mirror.folder).keys() == {"runs/valley/t/spec.json"}
-    assert mirror.left == ["runs/valley/t/checkpoint.pt"]
-    mirror.push("runs/valley/t")
+    place.pull(here, skip=remote.HEAVY)
+    assert content(here).keys() == {"runs/valley/t/spec.json"}
+    place.push(here, "runs/valley/t", local_files(here))
     assert content(there).keys() == {"runs/valley/t/spec.json", "runs/valley/t/checkpoint.pt"}
 
 
@@ -170,83 +159,59 @@ def test_what_is_known_is_not_fetched_again(place: Remote, there: Path, tmp_path
     tiny_ledger(there)
     old(there)
     place.write("the newest", b"1")
-    Mirror(place, tmp_path / "here").pull()
+    place.pull(tmp_path / "here")
     reads.clear()
-    Mirror(place, tmp_path / "here").pull()
+    place.pull(tmp_path / "here")
     assert reads == ["the newest"]
 
 
 def test_a_file_written_twice_within_a_second_is_fetched_again(place: Remote, there: Path, tmp_path: Path) -> None:
-    mirror = Mirror(place, tmp_path / "here")
     for text in (b"one", b"two"):
         place.write("running.json", text)
         os.utime(there / "running.json", (HOURS_AGO, HOURS_AGO))
-        mirror.pull()
-        assert (mirror.folder / "running.json").read_bytes() == text
+        place.pull(tmp_path / "here")
+        assert (tmp_path / "here/running.json").read_bytes() == text
 
 
-def test_what_is_gone_at_the_address_goes_from_the_mirror(place: Remote, there: Path, tmp_path: Path) -> None:
-    mirror = Mirror(place, tmp_path / "here")
-    place.write("runs/valley/t/error.txt", b"no")
-    mirror.pull()
-    (there / "runs/valley/t/error.txt").unlink()
-    mirror.pull()
-    assert content(mirror.folder) == {}
-
-
-def test_what_was_changed_in_a_mirror_and_never_told_is_fetched_again(
+def test_what_was_changed_in_a_mirror_and_never_pushed_is_fetched_again(
     place: Remote, there: Path, tmp_path: Path
 ) -> None:
-    mirror = Mirror(place, tmp_path / "here")
+    here = tmp_path / "here"
     place.write("scores/a.csv", b"theirs")
-    old(there)
-    mirror.pull()
-    (mirror.folder / "scores/a.csv").write_bytes(b"ours!!")
-    (mirror.folder / "scores/b.csv").write_bytes(b"ours")
-    mirror.pull()
-    assert content(mirror.folder) == {"scores/a.csv": b"theirs"}
+    place.write("the newest", b"")
+    old(there / "scores")
+    place.pull(here)
+    (here / "scores/a.csv").write_bytes(b"ours!!")
+    (here / "scores/b.csv").write_bytes(b"ours")
+    place.pull(here)
+    assert content(here / "scores") == {"a.csv": b"theirs"}
 
 
-def test_a_mirror_whose_memory_is_damaged_is_fetched_again(place: Remote, tmp_path: Path) -> None:
-    place.write("a", b"1")
-    mirror = Mirror(place, tmp_path / "here")
-    mirror.pull()
-    for text in ("", "{", "[]", '{"left": 1, "files": 2}'):
-        (mirror.folder / ".known.json").write_text(text)
-        mirror.pull()
-        assert content(mirror.folder) == {"a": b"1"}
+def test_only_what_changed_is_pushed(place: Remote, there: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    known: dict[str, tuple[int, int, int]] = {}
+    for name in ("running.json", "spec.json"):
+        write_json(here / "runs/valley/t" / name, {})
+    place.push(here, "runs/valley/t", known)
+    place.write("runs/valley/t/spec.json", b"theirs")
+    place.write("runs/valley/t/deaths.jsonl", b"theirs")
+    (here / "runs/valley/t/running.json").unlink()
+    write_json(here / "runs/valley/t/failure.json", {})
+    place.push(here, "runs/valley/t", known)
+    assert content(there / "runs/valley/t") == {
+        "spec.json": b"theirs",
+        "deaths.jsonl": b"theirs",
+        "failure.json": b"{}\n",
+    }
 
 
-def test_what_was_removed_here_is_removed_there(place: Remote, there: Path, tmp_path: Path) -> None:
-    mirror = Mirror(place, tmp_path / "here")
-    folder = mirror.folder / "runs/valley/t"
-    write_json(folder / "running.json", {})
-    write_json(folder / "spec.json", {})
-    mirror.push("runs/valley/t")
-    (folder / "running.json").unlink()
-    mirror.push("runs/valley/t")
-    assert content(there).keys() == {"runs/valley/t/spec.json"}
-
-
-def test_only_what_changed_is_told(place: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mirror = Mirror(place, tmp_path / "here")
-    write_json(mirror.folder / "scores/a", 1)
-    mirror.push("scores")
-    written: list[str] = []
-    monkeypatch.setattr(Remote, "write", lambda self, path, content: written.append(path))
-    write_json(mirror.folder / "scores/a", 1)  # the same again
-    write_json(mirror.folder / "scores/b", 2)
-    mirror.push("scores")
-    assert written == ["scores/b"]
-
-
-def test_locks_scratch_folders_and_what_is_being_written_stay_on_their_machine(
+def test_locks_scratch_directories_and_what_is_being_written_stay_on_their_machine(
     place: Remote, there: Path, tmp_path: Path
 ) -> None:
-    mirror = Mirror(place, tmp_path / "here")
-    for name in ("runs/.lock", "runs/.tune-host-1/x", "runs/valley/t/.spec.json.1.tmp", "runs/valley/.t/spec.json"):
-        write_json(mirror.folder / name, 1)
-    mirror.push("runs")
+    here = tmp_path / "here"
+    for name in ("runs/.lock", "runs/.tune/x", "runs/valley/t/.spec.json.1.tmp", "runs/valley/.t/spec.json"):
+        write_json(here / name, 1)
+    place.push(here, "runs", {})
     assert [str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()] == [
         "runs/valley/.t/spec.json"
     ]
@@ -261,9 +226,9 @@ def finished_trial(folder: Path) -> Path:
 def test_a_push_that_is_cut_anywhere_leaves_nothing_that_reads_as_done(
     writes: int, place: Remote, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror = Mirror(place, tmp_path / "here")
-    folder = finished_trial(mirror.folder)
-    prefix = folder.relative_to(mirror.folder).as_posix()
+    here, known = tmp_path / "here", {}
+    folder = finished_trial(here)
+    prefix = folder.relative_to(here).as_posix()
     left, write = [writes], Remote.write
 
     def cut(self: Remote, path: str, content: bytes) -> None:
@@ -277,48 +242,37 @@ def test_a_push_that_is_cut_anywhere_leaves_nothing_that_reads_as_done(
         patch.setattr(Remote, "write", cut)
         if writes < len(whole):
             with pytest.raises(LedgerError, match="cut"):
-                mirror.push(prefix)
+                place.push(here, prefix, known)
     arrived = content(there / prefix) if there.exists() else {}
     assert "result.json" not in arrived or arrived == whole
     assert arrived.items() <= whole.items()
-    mirror.push(prefix)
+    place.push(here, prefix, known)
     assert content(there / prefix) == whole
 
 
 def test_a_result_that_is_taken_back_goes_first(
     place: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror = Mirror(place, tmp_path / "here")
-    folder = finished_trial(mirror.folder)
-    prefix = folder.relative_to(mirror.folder).as_posix()
-    mirror.push(prefix)
+    here, known = tmp_path / "here", {}
+    folder = finished_trial(here)
+    prefix = folder.relative_to(here).as_posix()
+    place.push(here, prefix, known)
     for name in ("result.json", "episodes.parquet"):
         (folder / name).unlink()
     write_json(folder / "spec.json", {"changed": 1})
     done: list[str] = []
     monkeypatch.setattr(Remote, "delete", lambda self, path: done.append(Path(path).name))
     monkeypatch.setattr(Remote, "write", lambda self, path, content: done.append(Path(path).name))
-    mirror.push(prefix)
+    place.push(here, prefix, known)
     assert done == ["result.json", "spec.json", "episodes.parquet"]
 
 
-def test_half_a_file_is_never_under_its_name(place: Remote, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.write("runs/a", b"before")
-
-    def half(filesystem: Any, path: str, content: bytes) -> None:
-        Path(path).write_bytes(content[: len(content) // 2])
-        raise OSError("the connection was reset")
-
-    monkeypatch.setattr(remote, "_put", half)
-    with pytest.raises(LedgerError, match="connection was reset"):
-        place.write("runs/a", b"after it")
-    assert (there / "runs/a").read_bytes() == b"before"
-
-
-@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "a//b", "./a", "a\\b", "a\nb", "/etc/x/../../y"])
+@pytest.mark.parametrize("name", ["a\\b", "a\nb"])
 def test_names_that_lead_out_of_a_mirror_are_refused(name: str, place: Remote, there: Path) -> None:
-    with pytest.raises(LedgerError, match="no ledger writes such"):
-        place._safe(f"{there}/{name}")
+    there.mkdir()
+    (there / name).touch()
+    with pytest.raises(LedgerError, match="which no ledger writes"):
+        place.listing()
 
 
 def test_a_folder_that_claims_to_be_a_mirror_is_none(tmp_path: Path, place: Remote) -> None:
@@ -385,7 +339,7 @@ def test_copies_of_killed_workers_are_swept_up(place: Remote) -> None:
 def test_a_push_is_tried_again_before_a_trial_is_given_up(
     place: Remote, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_PATIENCE", (0.0,) * 3)
+    monkeypatch.setattr(remote, "_PATIENCE", (0.0,) * 3)
     failures, write = [3], Remote.write
 
     def flaky(self: Remote, path: str, content: bytes) -> None:
@@ -395,7 +349,7 @@ def test_a_push_is_tried_again_before_a_trial_is_given_up(
         write(self, path, content)
 
     monkeypatch.setattr(Remote, "write", flaky)
-    monkeypatch.setattr("dtbench.ledger.mirror._CONNECTIONS", 1)
+    monkeypatch.setattr(remote, "_CONNECTIONS", 1)
     with working_copy(place, SPEC) as (root, keep):
         folder = begin(Ledger(root))
         keep(folder)
@@ -404,85 +358,6 @@ def test_a_push_is_tried_again_before_a_trial_is_given_up(
         (folder / "checkpoint.pt").write_bytes(b"step 20")
         with pytest.raises(LedgerUnwritable, match="unreachable"):
             keep(folder)
-
-
-# --- locks
-
-
-def write_lock(place: Remote, **facts: Any) -> None:
-    place.write(storage.LOCK, json.dumps({**lock.description(0), "token": "theirs", **facts}).encode())
-
-
-def test_a_second_run_is_told_who_is_at_work(place: Remote) -> None:
-    with hold_remote(place):
-        held = remote_holder(place)
-        assert held
-        assert held["process"] == os.getpid()
-        with pytest.raises(LedgerError, match=f"in use by a run on .* \\(process {os.getpid()}, "), hold_remote(place):
-            pass
-    assert remote_holder(place) is None
-
-
-def test_a_lock_goes_with_its_run(place: Remote, there: Path) -> None:
-    with hold_remote(place):
-        assert (there / storage.LOCK).exists()
-    assert not (there / storage.LOCK).exists()
-
-
-def test_the_lock_of_a_killed_run_of_this_machine_is_taken_at_once(place: Remote) -> None:
-    write_lock(place, born=1)
-    with hold_remote(place):
-        assert json.loads(place.read(storage.LOCK) or b"")["token"] != "theirs"
-
-
-def test_a_lock_of_another_machine_that_does_not_beat_is_taken_over(
-    place: Remote, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lock.beats, "__defaults__", (0.5,))
-    write_lock(place, host="elsewhere")
-    with hold_remote(place):
-        pass
-
-
-def test_a_lock_of_another_machine_that_beats_is_respected(place: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock.beats, "__defaults__", (60.0,))
-    write_lock(place, host="elsewhere")
-    ended = threading.Event()
-
-    def beat() -> None:
-        for count in itertools.count(1):
-            if ended.wait(0.2):
-                return
-            write_lock(place, host="elsewhere", beat=count)
-
-    beating = threading.Thread(target=beat)
-    beating.start()
-    try:
-        with pytest.raises(LedgerError, match="a run on elsewhere"), hold_remote(place):
-            pass
-    finally:
-        ended.set()
-        beating.join()
-
-
-def test_of_two_that_come_at_the_same_moment_one_gives_way(place: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.time, "sleep", lambda seconds: write_lock(place, host="elsewhere"))
-    with pytest.raises(LedgerError, match="elsewhere"), hold_remote(place):
-        pass
-    assert json.loads(place.read(storage.LOCK) or b"")["token"] == "theirs"
-
-
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"7", b'{"host": 1}', b"\xff"])
-def test_a_lock_that_cannot_be_read_holds_nobody_up(text: bytes, place: Remote) -> None:
-    place.write(storage.LOCK, text)
-    with hold_remote(place):
-        pass
-
-
-def test_the_lock_beats(place: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
-    with hold_remote(place):
-        assert lock.beats(lambda: storage._lock_of(place), 60.0)
 
 
 # --- S3
@@ -574,8 +449,7 @@ def test_a_run_on_s3_that_is_killed_ends_with_the_table_of_a_run_here(tmp_path: 
 
 def test_report_writes_scores_at_the_address(tmp_path: Path, server: str) -> None:
     tiny_ledger(tmp_path / "made")
-    folder = results_folder(address(server, "scored"))
-    merge([tmp_path / "made"], folder)
+    Remote(address(server, "scored")).push(tmp_path / "made", "", {})
     assert len([name for name in files(server, "scored") if name.endswith("result.json")]) == 12
     said("report", "--results", address(server, "scored"))
     said("report", "--results", "made", "--out", "report-of-made")
@@ -584,25 +458,11 @@ def test_report_writes_scores_at_the_address(tmp_path: Path, server: str) -> Non
     assert (tmp_path / "report/tiny/report.md").exists()
 
 
-def test_a_merge_brings_checkpoints_from_one_address_to_another(tmp_path: Path, server: str) -> None:
-    made = Ledger(tmp_path / "made" / "runs")
-    folder = begin(made)
-    finish(made, SPEC, 50.0)
-    merge([tmp_path / "made"], results_folder(address(server, "one")))
-    merge([results_folder(address(server, "one"))], results_folder(address(server, "two")))
-    place = f"runs/valley/{folder.name}/"
-    assert {name: text for name, text in files(server, "two").items() if name.startswith(place)} == {
-        f"{place}{name}": text for name, text in content(folder).items()
-    }
-
-
 def test_an_interrupted_trial_at_an_address_is_told_though_its_checkpoint_was_not_fetched(
     tmp_path: Path, server: str
 ) -> None:
     with working_copy(Remote(address(server, "interrupted")), SPEC) as (root, keep):
-        folder = begin(Ledger(root))
-        (folder / "running.json").unlink()
-        keep(folder)
+        keep(begin(Ledger(root)))
     (trial,) = status_of(results_folder(address(server, "interrupted"))).trials
     assert trial.state == "interrupted"
 
@@ -614,7 +474,7 @@ def test_a_bucket_that_is_not_there_is_named(server: str) -> None:
 
 def test_a_trial_of_a_hostile_name_is_refused(server: str) -> None:
     Remote(address(server, "hostile")).write("runs/..\\..\\x/spec.json", b"{}")
-    with pytest.raises(LedgerError, match="no ledger writes such"):
+    with pytest.raises(LedgerError, match="which no ledger writes"):
         results_folder(address(server, "hostile"))
 
 
