@@ -89,7 +89,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_written(
             raise OSError(code, os.strerror(code))
         real(descriptor)
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LedgerUnwritable, match=f"{os.strerror(code)}.*same command again") as caught:
         run_trial(one, root)
     assert "\n" not in str(caught.value)

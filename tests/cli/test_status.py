@@ -146,7 +146,7 @@ def test_a_number_that_another_process_has_by_now_is_no_sign_of_life() -> None:
 def test_a_trial_of_another_machine_runs_while_a_run_holds_the_ledger() -> None:
     running(host="elsewhere")
     assert only().state == "interrupted"
-    with lock.hold(RUNS):
+    with lock.acquire(RUNS):
         assert only().state == "running"
         assert json.loads(said("--json"))["holder"]["process"] == os.getpid()
 
