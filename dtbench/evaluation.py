@@ -1,7 +1,6 @@
 """One evaluator for all: episodes x target returns in lock step, every episode's return kept."""
 
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -79,40 +78,8 @@ class Evaluator:
         """Play every episode once for each target return, or once where the learner takes none."""
         table = self._table(learner, targets)
         for first in range(0, len(table.episodes), self.max_batch):
-            for _ in self._play(learner, table, np.arange(first, min(first + self.max_batch, len(table.episodes)))):
-                pass
+            self._play(learner, table, np.arange(first, min(first + self.max_batch, len(table.episodes))))
         return table
-
-    def probe(
-        self,
-        learner: Learner,
-        targets: Sequence[float] = (),
-        *,
-        games: int = 64,
-        steps: int = 20,
-        seconds: float = 1.0,
-    ) -> float:
-        """Seconds that one step of one game takes, learner and environment together.
-
-        Plays at most `games` of the episodes, in lock step, for at most `steps` steps, and no longer than `seconds`
-        from the second step on. The first step pays for what happens once and counts only where there is no other; so
-        do the steps of a learner that keeps things before its window slides, which are cheaper than what follows.
-        """
-        table = self._table(learner, targets)
-        early = learner.context if isinstance(learner, CachingLearner) else 0
-        with closing(self._play(learner, table, np.arange(min(games, len(table.episodes))))) as playing:
-            began = time.perf_counter()
-            moved = next(playing)
-            spent = time.perf_counter() - began
-            began, further = time.perf_counter(), 0
-            for step, games_left in enumerate(playing, 2):
-                further += games_left
-                spent, moved = time.perf_counter() - began, further
-                if step >= early + steps or spent > seconds:
-                    break
-                if step == early:
-                    began, further = time.perf_counter(), 0
-        return spent / moved
 
     def _table(self, learner: Learner, targets: Sequence[float]) -> Episodes:
         """The episodes to play, in order, with nothing known of them yet."""
@@ -136,14 +103,14 @@ class Evaluator:
             achieved=np.zeros(len(episodes)) if self.target_units else None,
         )
 
-    def _play(self, learner: Learner, table: Episodes, rows: NDArray[np.int64]) -> Generator[int, None, None]:
-        """Play the games of these rows to their end; yield after each step the number of games that took it."""
+    def _play(self, learner: Learner, table: Episodes, rows: NDArray[np.int64]) -> None:
+        """Play the games of these rows to their end."""
         with closing(self.make_env(len(rows))) as env:
-            yield from self._steps(env, learner, table, rows)
+            self._steps(env, learner, table, rows)
 
     def _steps(
         self, env: VectorEnv[Any, Any, Any], learner: Learner, table: Episodes, rows: NDArray[np.int64]
-    ) -> Generator[int, None, None]:
+    ) -> None:
         """Step until every game has ended and write the outcome into the table's rows."""
         observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one for each game
         encoder = learner.encoder() if isinstance(learner, EncodingLearner) else None
@@ -166,7 +133,6 @@ class Evaluator:
             table.lengths[rows[ended]] = step
             for key in self.info_keys:
                 table.info[key][rows[ended]] = info[key][ended]
-            yield int(playing.sum())
             playing = playing & ~ended
 
     def _spent(

@@ -102,8 +102,7 @@ def at_smoke_size(words: list[str], *, smoke: bool) -> list[str]:
     small = ["--preset", "smoke"] if shipped and "--preset" not in words else []
     small += ["task_options.steps=2000"] if suite[1] == "d4rl" and "-t" not in words else []
     alone = ["--local"] if words[0] == "run" and "--local" not in words else []
-    quick = ["--no-calibrate"] if words[0] == "plan" else []
-    return [*words, *small, *alone, *quick]
+    return [*words, *small, *alone]
 
 
 def _mistake(error: BaseException | None) -> str:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 def final_score(folder: Path, suite: str, task: str, contender: str, *overrides: str) -> float:
     whole = load_suite(suite, seeds="0", overrides=overrides)
     (spec,) = trial_specs(narrow(whole, tasks=[task], contenders=[contender]))
-    assert run_trial(spec, folder) == "done"
+    assert run_trial(spec, Ledger(folder)) == "done"
     episodes = Ledger(folder).record(spec).episodes()  # type: ignore[union-attr]
     first_target = episodes.target.isna() | (episodes.target == spec.evaluation.targets[0])
     return float(episodes[(episodes.step == episodes.step.max()) & first_target].score.mean())

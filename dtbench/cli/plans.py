@@ -1,26 +1,17 @@
 """What is said of a suite before it runs, on the terminal: its data, what is done, what the rest takes."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from dtbench import registry
-from dtbench.cli.progress import complain, duration, say, show
+from dtbench.cli.progress import complain, duration, finished_seconds, say, show
 from dtbench.errors import UnknownName
-from dtbench.execution.calibration import (
-    Calibration,
-    Estimate,
-    calibrate,
-    evaluations,
-    measured,
-    parallel_trials,
-    scaled,
-    wall_seconds,
-)
+from dtbench.execution.resources import parallel_trials
 from dtbench.ledger.store import MOST_FAILURES, Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 from dtbench.suite.planning import load_suite
@@ -35,7 +26,6 @@ _CAUTIONS = {
     "with published numbers",
     "d4rl-excerpt": "data: AN EXCERPT of D4RL's file, never compare with published numbers",
 }
-_SAID_BEFORE = {"measured": "", "timed": "up to ", "scaled": "about ", "unknown": ""}
 
 
 def preset_reason(suite: Suite, named: str, asked: str | None) -> str:
@@ -84,40 +74,26 @@ def say_what_is_left_alone(specs: Sequence[TrialSpec], missing: Sequence[TrialSp
         complain(f"not run: {', '.join(left)}. `dtbench status` has the reasons, --again tries them once more.")
 
 
-def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, *, try_learners: bool) -> None:
-    """A table of contenders and tasks, what is done of them, and what the rest takes.
-
-    Cells without a finished trial are judged by timing their learners, or else by finished trials of the same
-    algorithm, where there are any.
-    """
-    known = measured(specs, ledger)
+def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger) -> None:
+    """Print contenders and tasks, what is done of them, and the time to go where finished trials tell it."""
+    speeds = finished_seconds(specs, ledger)
     missing = list({spec.key: spec for spec in specs if ledger.waiting(spec)}.values())
-    new = [spec for spec in missing if spec.cell not in known]
-    calibration = _calibration(new) if try_learners else Calibration(scaled(new, ledger))
-    estimates = {**calibration.estimates, **known}
-    show(_plan_table(suite, specs, ledger, estimates))
-    for line in _totals(missing, estimates):
-        say(line)
-    for line in _legend(new, calibration):
-        say(line)
+    show(_plan_table(suite, specs, ledger, speeds))
+    known = [speeds[spec.cell] * max(spec.budget, 1) for spec in missing if spec.cell in speeds]
+    unknown = f", and {len(missing) - len(known)} trials of unknown length" if len(known) < len(missing) else ""
+    say(f"To go: {duration(sum(known))} of trial time{unknown}.")
+    if missing and not parallel_trials(missing[0].resources):
+        cpu, gpu = (missing[0].resources.get(name, default) for name, default in (("cpu", 1), ("gpu", 0)))
+        say(f"Ray cannot run them on this machine: each trial asks for cpu {cpu:g} and gpu {gpu:g}. Use --local.")
     say(_disk(specs, ledger))
 
 
-def _calibration(specs: Sequence[TrialSpec]) -> Calibration:
-    """Time the learners, saying so: a line before, and on a terminal which one it is."""
-    if not specs:
-        return Calibration()
-    say("timing the learners of what is not done, for about a minute at most (--no-calibrate: not) ...")
-    console = Console(highlight=False)
-    with console.status("") as status:
-
-        def on_learner(done: int, learners: int, spec: TrialSpec) -> None:
-            status.update(f"timing {done + 1}/{learners}: {spec.contender} on {spec.task}")
-
-        return calibrate(specs, on_learner)
+def evaluations(spec: TrialSpec) -> int:
+    """Return how often a trial is evaluated: every so many steps and after the last."""
+    return max(1, math.ceil(spec.budget / spec.evaluation.every))
 
 
-def _plan_table(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, estimates: Mapping[str, Estimate]) -> Table:
+def _plan_table(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, speeds: Mapping[str, float]) -> Table:
     table = Table(title=f"{suite.title} (preset {suite.preset or 'none'})", title_justify="left")
     for column in ("task", "contender"):
         table.add_column(column)
@@ -127,53 +103,12 @@ def _plan_table(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, estima
         trials = [spec for spec in specs if spec.cell == cell]
         states = [ledger.state(spec) for spec in trials]
         failed = states.count(TrialState.FAILED) + states.count(TrialState.DIVERGED)
-        numbers = (trials[0].budget, evaluations(trials[0]), len(trials), states.count(TrialState.DONE), failed)
-        to_go = _to_go(sum(ledger.waiting(spec) for spec in trials), estimates.get(cell))
+        budget, done = trials[0].budget, states.count(TrialState.DONE)
+        missing = sum(ledger.waiting(spec) for spec in trials)
+        to_go = duration(missing * speeds[cell] * max(budget, 1)) if missing and cell in speeds else ""
+        numbers = (budget, evaluations(trials[0]), len(trials), done, failed)
         table.add_row(trials[0].task, trials[0].contender, *map(str, numbers), to_go)
     return table
-
-
-def _to_go(trials: int, estimate: Estimate | None) -> str:
-    if not trials:
-        return "-"
-    if estimate is None or estimate.basis == "unknown":
-        return "unknown"
-    return _SAID_BEFORE[estimate.basis] + duration(trials * estimate.seconds)
-
-
-def _totals(missing: Sequence[TrialSpec], estimates: Mapping[str, Estimate]) -> Iterator[str]:
-    """The time of all trials one after another, and as many at a time as Ray would run here."""
-    found = [estimates.get(spec.cell, Estimate(0.0, "unknown")) for spec in missing]
-    seconds = [estimate.seconds for estimate in found if estimate.basis != "unknown"]
-    unknown = len(found) - len(seconds)
-    bases = {estimate.basis for estimate in found}
-    before = "up to " if "timed" in bases else "about " if "scaled" in bases else ""
-    further = f", and {unknown} trials of unknown length" if unknown else ""
-    yield f"To go: {before}{duration(sum(seconds))} of trial time{further}."
-    if not missing:
-        return
-    resources = missing[0].resources
-    parallel = parallel_trials(resources)
-    if not parallel:
-        asked = f"cpu {resources.get('cpu', 1):g} and gpu {resources.get('gpu', 0):g}"
-        yield f"Ray cannot run them on this machine: each trial asks for {asked}. --local runs without."
-    elif seconds:
-        yield f"With Ray on this machine, {parallel} at a time: {before}{duration(wall_seconds(seconds, parallel))}."
-
-
-def _legend(timed: Sequence[TrialSpec], calibration: Calibration) -> Iterator[str]:
-    if calibration.learners:
-        tried = f"a calibration of {calibration.seconds:.0f} s, in which {calibration.learners} learners were tried"
-        yield (
-            f"'up to' is an estimate from {tried} one at a time, on this machine, as busy as it is now; every "
-            "evaluation game is taken to last as long as the longest episode of the data."
-        )
-    if any(estimate.basis == "scaled" for estimate in calibration.estimates.values()):
-        yield "'about' is scaled, step for step, from the slowest finished trial of the same algorithm."
-    labels = {spec.cell: f"{spec.contender} on {spec.task}" for spec in timed}
-    for cell, estimate in calibration.estimates.items():
-        if estimate.basis == "unknown":
-            yield f"unknown: {labels[cell]} cannot be timed: {estimate.reason}"
 
 
 def _disk(specs: Sequence[TrialSpec], ledger: Ledger) -> str:

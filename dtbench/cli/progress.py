@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from dtbench.data.download import OnBytes
-from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.ledger.store import Ledger
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 PIPED_WIDTH = 150  # where there is no terminal: a table would be cut to 80 columns
 
@@ -46,8 +47,8 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-OnProgress = Callable[[TrialSpec, str, int, float | None], None]
-ENDED = ("done", "failed", "diverged")  # states after which a trial has no more steps to go
+OnProgress = Callable[[TrialSpec, TrialState, int, float | None], None]
+ENDED = (TrialState.DONE, TrialState.FAILED, TrialState.DIVERGED)  # such a trial has no more steps to go
 PLAIN_SECONDS = 30.0  # between lines where there is no terminal
 ROWS = 20  # trials a live table shows at most
 MOMENT = 0.5  # seconds that opening a dataset may take before a line says what is going on
@@ -58,10 +59,11 @@ class _Row:
     """A trial as the live table knows it."""
 
     spec: TrialSpec
-    state: str = "waiting"
+    state: TrialState | None = None  # None: its turn has not come
     step: int = 0
     score: float | None = None
-    began: float = 0.0
+    first: tuple[int, float] | None = None  # the first step of this attempt that was reported, and when
+    seconds_per_step: float | None = None
 
 
 @contextmanager
@@ -85,37 +87,43 @@ def preparing(moment: float = MOMENT) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def display(specs: Sequence[TrialSpec]) -> Iterator[OnProgress]:
-    """Give the function that trials report to; show a live table on a terminal, plain lines elsewhere."""
+def display(specs: Sequence[TrialSpec], ledger: Ledger) -> Iterator[OnProgress]:
+    """Yield the function that trials report to; show a live table on a terminal, plain lines elsewhere.
+
+    Finished trials of the ledger tell how long steps of the same configuration take.
+    """
     rows = {spec.key: _Row(spec) for spec in specs}
     console = Console(highlight=False)
     started = time.monotonic()
     spoken = started
+    known = finished_seconds(specs, ledger)
 
     if not console.is_terminal or not specs:
 
-        def speak(spec: TrialSpec, state: str, step: int, score: float | None) -> None:
+        def speak(spec: TrialSpec, state: TrialState, step: int, score: float | None) -> None:
             nonlocal spoken
             changed = _note(rows[spec.key], state, step, score)
-            if state != "running" and changed:
-                print(f"{state:<7} {trial_name(spec)}  [{_summary(rows, started)}]", flush=True)
+            if state is not TrialState.RUNNING and changed:
+                print(f"{state:<7} {trial_name(spec)}  [{_summary(rows, known, started)}]", flush=True)
             elif time.monotonic() - spoken > PLAIN_SECONDS:
                 spoken = time.monotonic()
-                print(f"running {trial_name(spec)} {step}/{spec.budget}  [{_summary(rows, started)}]", flush=True)
+                print(
+                    f"running {trial_name(spec)} {step}/{spec.budget}  [{_summary(rows, known, started)}]", flush=True
+                )
 
         yield speak
         return
-    with Live(_table(rows, started), console=console, refresh_per_second=2) as live:
+    with Live(_table(rows, known, started), console=console, refresh_per_second=2) as live:
 
-        def draw(spec: TrialSpec, state: str, step: int, score: float | None) -> None:
+        def draw(spec: TrialSpec, state: TrialState, step: int, score: float | None) -> None:
             nonlocal spoken
             changed = _note(rows[spec.key], state, step, score)
             if changed or time.monotonic() - spoken > 0.5:
                 spoken = time.monotonic()
-                live.update(_table(rows, started))
+                live.update(_table(rows, known, started))
 
         yield draw
-        live.update(_table(rows, started))
+        live.update(_table(rows, known, started))
 
 
 @contextmanager
@@ -140,42 +148,72 @@ def download_bar(name: str) -> Iterator[OnBytes]:
         yield lambda done, total: bar.update(row, completed=done, total=total, visible=True)
 
 
-def _note(row: _Row, state: str, step: int, score: float | None) -> bool:
-    changed = row.state != state
-    if changed and state == "running":
-        row.began = time.monotonic()
+def finished_seconds(specs: Iterable[TrialSpec], ledger: Ledger) -> dict[str, float]:
+    """Return mean seconds per gradient step of the finished trials of each configuration, where there are any.
+
+    Keys are `TrialSpec.cell`. A trial of a contender that is not trained counts as one step.
+    """
+    known = {}
+    for spec in {spec.cell: spec for spec in specs}.values():
+        if seconds := [record.result["seconds"] for record in ledger.siblings(spec)]:
+            known[spec.cell] = sum(seconds) / len(seconds) / max(spec.budget, 1)
+    return known
+
+
+def _note(row: _Row, state: TrialState, step: int, score: float | None) -> bool:
+    changed = row.state is not state
     row.state, row.step = state, max(row.step, step)
     row.score = row.score if score is None else score
+    if state is not TrialState.RUNNING or not step:
+        row.first = None
+    elif row.first is None:
+        row.first = (step, time.monotonic())
+    elif step > row.first[0]:
+        row.seconds_per_step = (time.monotonic() - row.first[1]) / (step - row.first[0])
     return changed
 
 
-def _table(rows: Mapping[str, _Row], started: float) -> Table:
-    table = Table(title=_summary(rows, started), title_justify="left")
+def _table(rows: Mapping[str, _Row], known: Mapping[str, float], started: float) -> Table:
+    table = Table(title=_summary(rows, known, started), title_justify="left")
     for column in ("task", "contender", "seed", "state", "step", "score", "left"):
         table.add_column(column)
-    order = {"running": 0, "failed": 1, "diverged": 1, "lost": 2, "waiting": 3, "stopped": 4, "done": 5}
-    shown = sorted(rows.values(), key=lambda row: order.get(row.state, 6))[:ROWS]
+    order = [TrialState.RUNNING, TrialState.FAILED, TrialState.DIVERGED, TrialState.LOST, None, TrialState.STOPPED]
+    order.append(TrialState.DONE)
+    shown = sorted(rows.values(), key=lambda row: order.index(row.state))[:ROWS]
+    speeds = _seconds_per_step(rows, known)
     for row in shown:
         score = "" if row.score is None else f"{row.score:.1f}"
-        left = _left(row)
-        step = f"{row.step}/{row.spec.budget}"
-        table.add_row(row.spec.task, row.spec.contender, str(row.spec.seed), row.state, step, score, left)
+        seconds = _seconds_left(row, speeds) if row.state is TrialState.RUNNING else None
+        step, left = f"{row.step}/{row.spec.budget}", "" if seconds is None else duration(seconds)
+        state = row.state or "waiting"
+        table.add_row(row.spec.task, row.spec.contender, str(row.spec.seed), state, step, score, left)
     if len(rows) > ROWS:
         table.caption = f"{len(rows) - ROWS} more"
     return table
 
 
-def _left(row: _Row) -> str:
-    if row.state != "running" or not row.step:
-        return ""
-    return duration((time.monotonic() - row.began) / row.step * (row.spec.budget - row.step))
+def _seconds_per_step(rows: Mapping[str, _Row], known: Mapping[str, float]) -> dict[str, float]:
+    """Return seconds per gradient step by `TrialSpec.cell`: of running trials, else of finished ones."""
+    running = {row.spec.cell: row.seconds_per_step for row in rows.values() if row.seconds_per_step is not None}
+    return {**known, **running}
 
 
-def _summary(rows: Mapping[str, _Row], started: float) -> str:
-    total = sum(max(row.spec.budget, 1) for row in rows.values())
-    spent = sum(max(row.spec.budget, 1) if row.state in ENDED else row.step for row in rows.values())
-    elapsed = time.monotonic() - started
+def _seconds_left(row: _Row, speeds: Mapping[str, float]) -> float | None:
+    """Return the seconds that a trial has to go; None where no trial of its configuration has shown its speed."""
+    if row.state in ENDED:
+        return 0.0
+    speed = speeds.get(row.spec.cell)
+    return None if speed is None else speed * (max(row.spec.budget, 1) - row.step)
+
+
+def _summary(rows: Mapping[str, _Row], known: Mapping[str, float], started: float) -> str:
+    """Return a line of counts, and the time left where the speed of all that is left is known."""
     states = [row.state for row in rows.values()]
-    left = f", about {duration(elapsed / spent * (total - spent))} left" if spent and spent < total else ""
-    failed = "".join(f", {states.count(state)} {state}" for state in ("failed", "diverged") if state in states)
-    return f"{states.count('done')}/{len(rows)} done{failed}, {duration(elapsed)}{left}"
+    speeds = _seconds_per_step(rows, known)
+    seconds = [_seconds_left(row, speeds) for row in rows.values()]
+    total = sum(one for one in seconds if one is not None) / max(1, states.count(TrialState.RUNNING))
+    left = f", about {duration(total)} left" if total and None not in seconds else ""
+    failed = "".join(
+        f", {states.count(state)} {state}" for state in (TrialState.FAILED, TrialState.DIVERGED) if state in states
+    )
+    return f"{states.count(TrialState.DONE)}/{len(rows)} done{failed}, {duration(time.monotonic() - started)}{left}"

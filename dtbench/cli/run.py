@@ -1,13 +1,13 @@
 """The command line. Exit codes: 0 all is well, 1 some trials have no result, 2 a mistake, 130 interrupted."""
 
+import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -19,6 +19,8 @@ from dtbench.errors import DtbenchError, UnknownName
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
+    from dtbench.execution.local import OnProgress
+    from dtbench.execution.signals import Shutdown
     from dtbench.ledger.store import Ledger
     from dtbench.suite.schema import Suite
 
@@ -72,20 +74,15 @@ def run(
 
     Ctrl-C once: trials write their checkpoints and end. Twice: at once. The same command goes on either way.
     """
-    from dtbench.cli import outcomes, plans, progress
-    from dtbench.execution.calibration import check_room
-    from dtbench.execution.cluster import check_address
-    from dtbench.execution.resources import as_overrides, sized
+    from dtbench.cli import plans, progress
+    from dtbench.execution.resources import as_overrides, check_room, sized
+    from dtbench.ledger.remote import remote_of
     from dtbench.suite.planning import check_fit, load_suite, narrow, trial_specs
 
-    if local and address is not None:
-        raise DtbenchError("--local and --address exclude each other.")
-    if address is not None:
-        check_address(address)
+    run_trials = _runner(local, address)
     given = [*as_overrides(resources), *(overrides or ())]
     whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=given)
     chosen = narrow(whole, tasks=task or (), contenders=contender or ())
-    where = _Where(local, address, 60 * checkpoint_minutes)
     with _ledger_at(results) as ledger:
         with progress.preparing() as on_dataset:
             specs = sized(trial_specs(chosen, on_dataset), resources)
@@ -95,9 +92,21 @@ def run(
         check_fit(missing)
         plans.say_what_will_run(chosen, specs, missing, why=plans.preset_reason(whole, suite, preset))
         plans.say_what_is_left_alone(specs, missing, ledger)
-        stopped = _run(whole, specs, missing, ledger, where)
-        outcomes.say_what_failed([spec for spec in missing if not stopped], ledger)
-    raise typer.Exit(130 if stopped else 0 if all(ledger.state(spec) is TrialState.DONE for spec in specs) else 1)
+        document = _save_suite(whole, specs, ledger)
+        states = None
+        with _interruptible(missing, ledger) as (on_progress, shutdown):
+            states = run_trials(
+                missing,
+                ledger.root,
+                on_progress,
+                should_stop=lambda: shutdown.requested,
+                remote=remote_of(results),
+                checkpoint_seconds=60 * checkpoint_minutes,
+            )
+        stopped = states is None or TrialState.STOPPED in states.values()
+        _finish(document, ledger, missing, stopped=stopped)
+    done = all(ledger.state(spec) is TrialState.DONE for spec in specs)
+    raise typer.Exit(130 if stopped else 0 if done else 1)
 
 
 @app.command()
@@ -109,9 +118,6 @@ def plan(
     contender: ContenderOption = None,
     task: TaskOption = None,
     source: SourceOption = None,
-    calibrate: Annotated[
-        bool, typer.Option(help="Time the learners of which no trial is done, for about a minute at most.")
-    ] = True,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Say what would run, what is done, and the time and disk that the rest will take.
@@ -130,7 +136,7 @@ def plan(
     missing = [spec for spec in specs if ledger.waiting(spec)]
     plans.say_what_will_run(chosen, specs, missing, why=plans.preset_reason(whole, suite, preset))
     plans.say_what_is_left_alone(specs, missing, ledger)
-    plans.say_plan(chosen, specs, ledger, try_learners=calibrate)
+    plans.say_plan(chosen, specs, ledger)
 
 
 @app.command("list")
@@ -186,13 +192,20 @@ def doctor() -> None:
     raise typer.Exit(0 if examine() else 1)
 
 
-@dataclass(frozen=True)
-class _Where:
-    """Where trials run, and how often they write their checkpoints."""
+def _runner(local: bool, address: str | None) -> "Callable[..., dict[str, TrialState]]":
+    """Return what runs trials, in this process or with Ray."""
+    if local:
+        from dtbench.execution.local import run_local
 
-    local: bool
-    address: str | None
-    checkpoint_seconds: float
+        if address is not None:
+            raise DtbenchError("--local and --address exclude each other.")
+        return run_local
+    from dtbench.execution.cluster import check_address
+    from dtbench.execution.ray_driver import run_ray
+
+    if address is not None:
+        check_address(address)
+    return partial(run_ray, address=address)
 
 
 @contextmanager
@@ -206,46 +219,48 @@ def _ledger_at(results: Path) -> "Iterator[Ledger]":
         yield Ledger(results / "runs")
 
 
-def _run(whole: "Suite", specs: list[TrialSpec], missing: list[TrialSpec], ledger: "Ledger", where: _Where) -> bool:
-    """Run the trials, then bring the suite's scores up to date; True where it was told to stop before all ended."""
-    from dtbench.analysis.suite_analysis import final_rows
-    from dtbench.cli import outcomes
+def _save_suite(whole: "Suite", specs: list[TrialSpec], ledger: "Ledger") -> Mapping[str, Any]:
+    """Keep the suite's definition in the ledger, and return what is kept."""
     from dtbench.ledger.remote import published
     from dtbench.suite.planning import resolved_document
 
+    with published(ledger.root.parent, fresh=False):
+        return ledger.remember_suite(resolved_document(whole, specs))
+
+
+@contextmanager
+def _interruptible(missing: list[TrialSpec], ledger: "Ledger") -> "Iterator[tuple[OnProgress, Shutdown]]":
+    """Show the progress of trials; Ctrl-C ends them and loses nothing that is done."""
+    from dtbench.cli import progress
+    from dtbench.execution.signals import graceful_shutdown
+
+    def on_first() -> None:
+        typer.echo("stopping: trials write their checkpoints ... (once more to stop at once)", err=True)
+
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        progress.display(missing, ledger) as on_progress,
+        graceful_shutdown(on_first) as shutdown,
+    ):
+        yield on_progress, shutdown
+
+
+def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec], *, stopped: bool) -> None:
+    """Bring the suite's scores up to date, and print them and what failed."""
+    from dtbench.analysis.suite_analysis import final_rows
+    from dtbench.cli import outcomes
+    from dtbench.ledger.remote import published
+
+    if stopped:
+        typer.echo("interrupted: what is done is kept, the same command continues the rest.", err=True)
     results = ledger.root.parent
-    with published(results, fresh=False):
-        document = ledger.remember_suite(resolved_document(whole, specs))
-    stopped = _executed(missing, results, where)
     with published(results):
         found = None if stopped else keep_scores(document, ledger, results)
     if found and found.records:
         diverged = Counter((u.spec.contender, u.spec.task) for u in found.unfinished if u.state is TrialState.DIVERGED)
         outcomes.say_scores(final_rows(found), list(document["contenders"]), document["tasks"], diverged)
-    return stopped
-
-
-def _executed(missing: list[TrialSpec], results: Path, where: _Where) -> bool:
-    """Run the trials under a live table; True where Ctrl-C ended that, which loses nothing that is done."""
-    from dtbench.cli import progress
-    from dtbench.execution.ray_driver import run_locally, run_with_ray
-    from dtbench.execution.signals import hear_signals
-    from dtbench.ledger.remote import remote_of
-
-    def on_first() -> None:
-        typer.echo("stopping: trials write their checkpoints ... (once more to stop at once)", err=True)
-
-    run = run_locally if where.local else partial(run_with_ray, address=where.address)
-    root, remote, seconds = results / "runs", remote_of(results), where.checkpoint_seconds
-    try:
-        with progress.display(missing) as on_progress, hear_signals(on_first) as stop:
-            states = run(missing, root, on_progress, stop=stop, remote=remote, checkpoint_seconds=seconds)
-    except KeyboardInterrupt:
-        states = dict.fromkeys((spec.key for spec in missing), "stopped")
-    if "stopped" not in states.values():
-        return False
-    typer.echo("interrupted: what is done is kept, the same command continues the rest.", err=True)
-    return True
+    if not stopped:
+        outcomes.say_what_failed(ran, ledger)
 
 
 def main() -> NoReturn:

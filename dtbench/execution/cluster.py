@@ -1,4 +1,4 @@
-"""A Ray that says nothing to the network, and what must be true of every node before trials run on it."""
+"""A Ray that is silent on the network, and what must be true of every node before trials run on it."""
 
 import hashlib
 import importlib.metadata
@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dtbench import registry
 from dtbench.data import cache as store
@@ -26,6 +27,9 @@ from dtbench.ledger import lock
 from dtbench.ledger.lock import processors
 from dtbench.ledger.store import write_bytes
 from dtbench.ledger.trial_spec import TrialSpec
+
+if TYPE_CHECKING:  # pyarrow's filesystems are for results at an address
+    from dtbench.ledger.remote import Remote
 
 PACKAGES = ("dtbench", "torch", "numpy", "gymnasium", "mujoco", "ale-py", "pandas", "pyarrow", "ray")
 CONNECT_SECONDS = 30.0
@@ -43,6 +47,25 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "PYTHONWARNINGS": "ignore",
 }
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What the workers of a run must know."""
+
+    run_id: str
+    root: Path  # of the ledger
+    remote: "Remote | None"  # where the ledger is at an address
+    is_local: bool  # with a Ray of its own, on this machine
+    lock_holder: Mapping[str, Any] | None  # what the ledger's lock says where it is the driver's
+    environment: Mapping[str, str]
+    working_dir: Path
+    plugin_files: Mapping[str, bytes]  # path below the working directory -> content
+    versions: Mapping[str, str]
+    datasets: Sequence[Mapping[str, Any]]
+    stop_signal: str  # the name of an actor
+    checkpoint_seconds: float
+    oom_retry: bool = False  # the last run of trials that ran out of memory, on more resources
 
 
 @contextmanager
@@ -185,31 +208,30 @@ def prepare_data(data: Sequence[Mapping[str, Any]]) -> str:
     return ""
 
 
-def examine_node(job: Mapping[str, Any]) -> str:
-    """What keeps this node from running the job's trials, in one line; "" where nothing does."""
-    if different := differences(job["versions"]):
+def check_node(context: RunContext) -> str:
+    """Return what keeps this node from running trials, in one line; "" where nothing does."""
+    if different := differences(context.versions):
         return f"another installation: {different}. Install the same on all nodes"
-    if job["held"] and lock.owner(Path(job["root"])) != job["held"]:
-        return f"it does not see the results in {job['root']}. Use a folder that all nodes share, or s3://bucket/path"
+    if context.lock_holder and lock.owner(context.root) != context.lock_holder:
+        return f"it does not see the results in {context.root}. Use a folder that all nodes share, or s3://bucket/path"
     try:
-        settle(job)
-        return prepare_data(job["data"])
+        apply_environment(context)
+        return prepare_data(context.datasets)
     except MissingDataset as error:
         return f"{_one_line(error)} (in {store.root()} of that node)"
     except (DtbenchError, OSError) as error:
         return _one_line(error)
 
 
-def settle(job: Mapping[str, Any]) -> None:
-    """Give this worker the driver's environment, its working folder or, where that is not here, its plug-in files.
+def apply_environment(context: RunContext) -> None:
+    """Give this worker the driver's environment, its working directory or, where that is not here, its plug-in files.
 
     A node's own DTBENCH_DATA stays: each has its own store.
     """
-    for name, value in job["environment"].items():
-        if name != "DTBENCH_DATA" or name not in os.environ or job["alone"]:
+    for name, value in context.environment.items():
+        if name != "DTBENCH_DATA" or name not in os.environ or context.is_local:
             os.environ[name] = value
-    folder = Path(job["folder"])
-    files: Mapping[str, bytes] = job["files"]
+    folder, files = context.working_dir, context.plugin_files
     if not all((folder / name).is_file() and (folder / name).read_bytes() == text for name, text in files.items()):
         digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
         folder = store.root() / ".plugins" / digest
@@ -220,7 +242,7 @@ def settle(job: Mapping[str, Any]) -> None:
 
 
 def plugin_files(specs: Iterable[TrialSpec]) -> dict[str, bytes]:
-    """The files below the working folder that the trials' algorithms and tasks are in."""
+    """Return the files below the working directory that the trials' algorithms and tasks are in."""
     found = {}
     for spec in specs:
         for name in (spec.algorithm, spec.task):
@@ -230,8 +252,8 @@ def plugin_files(specs: Iterable[TrialSpec]) -> dict[str, bytes]:
     return found
 
 
-def check_nodes(job: Mapping[str, Any]) -> int:
-    """Examine every node of the cluster that trials may run on, all at once; how many there are.
+def check_nodes(context: RunContext) -> None:
+    """Check all nodes of the cluster that trials may run on, at once.
 
     Raises DtbenchError, before any trial runs, that names the first node that cannot run them and why.
     """
@@ -239,36 +261,32 @@ def check_nodes(job: Mapping[str, Any]) -> int:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-    task = ray.remote(num_cpus=0, max_retries=0)(examine_node)
-    asked = {
-        node["NodeID"]: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-        for node in nodes
-    }
-    said = {name: one.remote(dict(job)) for name, one in asked.items()}
-    for node in nodes:
+    task = ray.remote(num_cpus=0, max_retries=0)(check_node)
+    pinned = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes)
+    answers = [task.options(scheduling_strategy=strategy).remote(context) for strategy in pinned]
+    for node, answer in zip(nodes, answers, strict=True):
         try:
-            wrong = ray.get(said[node["NodeID"]])
+            wrong = ray.get(answer)
         except ray.exceptions.RayError as error:
-            if not answers(node["NodeID"]):  # lost between our asking which there are and asking it
+            if not is_alive(node["NodeID"]):  # lost since the nodes were listed
                 continue
             wrong = f"dtbench does not start there: {_one_line(error)}"
         if wrong:
             name = node.get("NodeManagerHostname") or node["NodeManagerAddress"]
             raise DtbenchError(f"node {name} ({node['NodeManagerAddress']}) cannot run trials: {wrong.rstrip('.')}.")
-    return len(nodes)
 
 
-def this_node() -> str:
-    """Ray's name of the node that this worker is on."""
+def node_id() -> str:
+    """Return Ray's name of the node that this worker is on."""
     import ray
 
     return str(ray.get_runtime_context().get_node_id())
 
 
-def answers(node: str) -> bool:
-    """Whether a node's own process still takes connections some seconds on; Ray itself may need half a minute to know.
+def is_alive(node: str) -> bool:
+    """Return whether a node's process still takes connections for some seconds; Ray itself may need half a minute.
 
-    A node that was never told is taken to answer.
+    A node whose name is not known ("") is taken to be alive.
     """
     deadline = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < deadline:
@@ -283,9 +301,8 @@ def _listens(node: str) -> bool:
 
     for found in ray.nodes():
         if found["NodeID"] == node:
-            place = (found["NodeManagerAddress"], found["NodeManagerPort"])
             try:
-                socket.create_connection(place, timeout=2).close()
+                socket.create_connection((found["NodeManagerAddress"], found["NodeManagerPort"]), timeout=2).close()
             except OSError:
                 return False
             return bool(found["Alive"])
@@ -293,7 +310,7 @@ def _listens(node: str) -> bool:
 
 
 def most_cores() -> float:
-    """The processor cores of the largest node."""
+    """Return the CPU cores of the largest node."""
     import ray
 
     return max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=1.0)

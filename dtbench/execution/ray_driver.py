@@ -1,327 +1,177 @@
-"""Run trials with Ray Tune or in this process, and what becomes of those that their worker did not survive."""
+"""Run trials with Ray Tune, and decide what becomes of those whose worker failed."""
 
-import json
 import os
 import platform
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ray import tune
 
 from dtbench.data import cache
 from dtbench.errors import LedgerUnwritable
 from dtbench.execution import cluster
-from dtbench.execution.ray_worker import ledger_of, trainable
+from dtbench.execution.cluster import RunContext
+from dtbench.execution.local import OnProgress
+from dtbench.execution.ray_worker import train
 from dtbench.ledger import lock
-from dtbench.ledger import lock as processes
 from dtbench.ledger.store import Ledger
-from dtbench.ledger.trial_spec import TrialSpec
-from dtbench.trial import Stop, go_on, run_trial
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
+from dtbench.trial import CHECKPOINT_SECONDS, ShouldStop, never_stop
 
-if TYPE_CHECKING:  # pyarrow's file systems are for results on a URI
+if TYPE_CHECKING:  # pyarrow's filesystems are for results at an address
     from dtbench.ledger.remote import Remote
 
-ROUNDS = 5  # of Tune over trials that it left without a word
-FINAL = ("done", "diverged", "failed", "stopped")
-
-OnProgress = Callable[[TrialSpec, str, int, float | None], None]
-"""(trial, "running" | "done" | "failed" | "diverged" | "stopped" | "lost", steps done, latest score)"""
+ROUNDS = 5  # of Tune, which gives up a trial when it hears twice of one failure
+FINAL = (TrialState.DONE, TrialState.DIVERGED, TrialState.FAILED, TrialState.STOPPED)
+OOM_FACTOR = 2.0  # times its resources for a trial that ran out of memory beside its neighbours
 
 
-def run_locally(
-    specs: Sequence[TrialSpec],
-    root: Path,
-    on_progress: OnProgress,
-    *,
-    stop: Stop = go_on,
-    remote: "Remote | None" = None,
-    checkpoint_seconds: float | None = None,
-) -> dict[str, str]:
-    """Run the trials one after another in this process; give each key's final state.
-
-    Where `stop` says so, the trial at work writes its checkpoint, and no further one begins.
-    """
-    states: dict[str, str] = {}
-    for spec in specs:
-        if stop():
-            states[spec.key] = "stopped"
-            continue
-        on_progress(spec, "running", 0, None)
-        with ledger_of(spec, str(root), remote) as (folder, keep):
-            report = partial(_running, on_progress, spec)
-            states[spec.key] = run_trial(
-                spec, folder, report, keep=keep, stop=stop, checkpoint_seconds=checkpoint_seconds
-            )
-        on_progress(spec, states[spec.key], spec.budget if states[spec.key] == "done" else 0, None)
-    return states
-
-
-def _running(on_progress: OnProgress, spec: TrialSpec, step: int, score: float | None) -> None:
-    on_progress(spec, "running", step, score)
-
-
-def run_with_ray(
+def run_ray(
     specs: Sequence[TrialSpec],
     root: Path,
     on_progress: OnProgress,
     *,
     address: str | None = None,
-    stop: Stop = go_on,
+    should_stop: ShouldStop = never_stop,
     remote: "Remote | None" = None,
-    checkpoint_seconds: float | None = None,
-) -> dict[str, str]:
-    """Run the trials with Ray Tune, each on the resources that its spec names; give each key's final state.
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> dict[str, TrialState]:
+    """Run the trials with Ray Tune, each on the resources that its spec names; return each key's final state.
 
     Starts a Ray of its own on this machine, or joins the cluster at `address`, whose nodes must all reach `root`, or
-    `remote` where there is one. A trial whose worker or node died is tried again from its checkpoint, one that ran out
-    of memory once more on twice the resources, after all others. Raises DtbenchError where Ray cannot start or a node
-    cannot run the trials, LedgerUnwritable where results cannot be written.
+    `remote` where there is one. A trial whose worker or node failed is tried again from its checkpoint; one that ran
+    out of memory is tried once more, after all others, on twice the resources. Raises DtbenchError where Ray cannot
+    start or a node cannot run the trials, LedgerUnwritable where results cannot be written.
     """
     if not specs:
         return {}
-    with cluster.ray_started(address), job_for(specs, root, address, remote) as job:
-        job["checkpoint_seconds"] = checkpoint_seconds
+    with (
+        cluster.ray_started(address),
+        run_context(specs, root, address, remote, checkpoint_seconds=checkpoint_seconds) as context,
+        scratch_dir(root, remote) as storage,
+    ):
         if address:
-            cluster.check_nodes(job)
-        sweep = _Sweep(specs, Ledger(root), on_progress, stop, remote, job)
-        for _ in range(ROUNDS):
-            sweep.run(sweep.unsettled, factor=1.0)
-            if stop() or not sweep.unsettled:
-                break
-        if sweep.waiting_for_memory and not stop():
-            sweep.run(sweep.waiting_for_memory, factor=2.0)
-        return sweep.final_states()
+            cluster.check_nodes(context)
+        driver = _Driver(specs, Ledger(root), on_progress, should_stop, context)
+        while batch := driver.next_batch():
+            _tuner(driver, batch, storage).fit()
+            if driver.unwritable:
+                raise LedgerUnwritable(driver.unwritable)
+        return driver.final_states()
 
 
-def cause_of(error: str, *, node_answers: bool = True) -> str:
-    """Why a worker died, by what Ray says of it, and by whether its node still answers."""
+class _Driver(tune.Callback, tune.Stopper):  # type: ignore[misc]  # ray is not followed by the type checker
+    """The driver's side of a run: what trials reported last, which are running, whose workers failed."""
+
+    def __init__(
+        self,
+        specs: Sequence[TrialSpec],
+        ledger: Ledger,
+        on_progress: OnProgress,
+        should_stop: ShouldStop,
+        context: RunContext,
+    ) -> None:
+        self.specs, self.ledger, self.context = specs, ledger, context
+        self.on_progress, self.should_stop = on_progress, should_stop
+        self.states: dict[str, TrialState] = {}
+        self.running: set[str] = set()
+        self.nodes: dict[str, str] = {}  # trial -> the node that it runs on
+        self.out_of_memory: set[str] = set()
+        self.stopping: set[str] | None = None  # trials that were running when they were asked to stop
+        self.unwritable = ""
+        self.rounds = 0
+
+    def next_batch(self) -> list[TrialSpec]:
+        """Return the trials to run next: those without a final state, and at last those that ran out of memory."""
+        if self.should_stop() or self.context.oom_retry:
+            return []
+        unfinished = [spec for spec in self.specs if self.states.get(spec.key) not in FINAL]
+        batch = [spec for spec in unfinished if spec.key not in self.out_of_memory]
+        self.rounds += 1
+        if batch and self.rounds <= ROUNDS:
+            return batch
+        self.context = replace(self.context, oom_retry=True)
+        return [spec for spec in unfinished if spec.key in self.out_of_memory]
+
+    def final_states(self) -> dict[str, TrialState]:
+        """Return what trials reported: Tune's fit() returns normally however many failed."""
+        unfinished = TrialState.STOPPED if self.should_stop() else TrialState.FAILED
+        states = {spec.key: self.states.get(spec.key, unfinished) for spec in self.specs}
+        return {key: state if state in FINAL else unfinished for key, state in states.items()}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Note that a worker runs the trial."""
+        spec: TrialSpec = trial.config["spec"]
+        self.running.add(spec.key)
+        self.on_progress(spec, TrialState.RUNNING, 0, None)
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **info: Any) -> None:
+        """Note what a worker reports of its trial."""
+        spec: TrialSpec = trial.config["spec"]
+        state = TrialState(result["state"])
+        self.states[spec.key] = state
+        self.nodes[spec.key] = result.get("node") or self.nodes.get(spec.key, "")
+        self.unwritable = str(result.get("unwritable") or self.unwritable)
+        if state is not TrialState.RUNNING:
+            self.running.discard(spec.key)
+        if state is TrialState.LOST:
+            self.out_of_memory.add(spec.key)
+        self.on_progress(spec, state, result["step"], result["score"])
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Record the failure of a worker in its trial's directory, where the next worker looks."""
+        spec: TrialSpec = trial.config["spec"]
+        if spec.key not in self.running:  # Tune may report it twice
+            return
+        error = _last_error(trial)
+        is_alive = self.context.is_local or cluster.is_alive(self.nodes.get(spec.key, ""))
+        failure = {
+            "cause": cause_of(error, node_is_alive=is_alive),
+            "detail": " ".join(error.split())[:1000],
+            "run": self.context.run_id,
+            "when": lock.this_process()["began"],
+        }
+        path = self.ledger.add_worker_failure(spec, failure)
+        if remote := self.context.remote:
+            remote.write(path.relative_to(self.ledger.root.parent).as_posix(), path.read_bytes())
+        self.running.discard(spec.key)
+        self.states[spec.key] = TrialState.LOST
+        self.on_progress(spec, TrialState.LOST, 0, None)
+
+    on_trial_error = on_trial_recover
+
+    def __call__(self, trial_id: str, result: Any) -> bool:
+        """Return whether a single trial should end: trials end by themselves."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether there is nothing more to wait for; sets the workers' stop signal on the first request."""
+        if self.unwritable:
+            return True
+        if not self.should_stop():
+            return False
+        if self.stopping is None:
+            self.stopping = set(self.running) if _set_stop_signal(self.context.stop_signal) else set()
+        self.stopping &= self.running
+        return not self.stopping
+
+
+def cause_of(error: str, *, node_is_alive: bool = True) -> str:
+    """Return why a worker failed, by Ray's error and by whether its node is alive."""
     if "OutOfMemoryError" in error or "low on memory" in error:
         return "out of memory"
     lost = ("NodeDied", "node has died", "node was terminated", "NodeDeath")
-    return "node lost" if not node_answers or any(part in error for part in lost) else "worker died"
+    return "node lost" if not node_is_alive or any(part in error for part in lost) else "worker died"
 
 
-@dataclass
-class _Sweep:
-    """The driver's side of a run with Ray: what trials said last, which are at work, who died under them."""
-
-    specs: Sequence[TrialSpec]
-    ledger: Ledger
-    on_progress: OnProgress
-    stop: Stop
-    remote: "Remote | None"
-    job: dict[str, Any]
-    states: dict[str, str] = field(default_factory=dict)
-    running: set[str] = field(default_factory=set)
-    nodes: dict[str, str] = field(default_factory=dict)  # trial -> the node that it runs on
-    outstanding: set[str] | None = None  # those at work when it was asked to stop
-    unwritable: str = ""
-
-    def run(self, specs: Sequence[TrialSpec], *, factor: float) -> None:
-        """Run these trials on `factor` times the resources that they name."""
-        from ray import tune
-
-        scratch, filesystem = scratch_folder(self.ledger.root.resolve(), self.remote)
-        job = {**self.job, "roomy": factor > 1}
-        try:
-            tune.Tuner(
-                tune.with_resources(trainable, bundles_for(specs[0], factor)),
-                param_space={"job": job, "spec": tune.grid_search([json.dumps(spec.to_json()) for spec in specs])},
-                tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
-                run_config=tune.RunConfig(
-                    name="trials",
-                    storage_path=scratch,
-                    storage_filesystem=filesystem,
-                    callbacks=[_callback(self, {spec.key: spec for spec in specs})],
-                    stop=_stopper(self),
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=-1),  # `worker.after_deaths` decides
-                ),
-            ).fit()
-        finally:
-            remove_scratch(scratch, self.remote)
-        if self.unwritable:
-            raise LedgerUnwritable(self.unwritable)
-
-    def began(self, spec: TrialSpec) -> None:
-        """A worker was told to run the trial."""
-        self.running.add(spec.key)
-        self.on_progress(spec, "running", 0, None)
-
-    def heard(self, spec: TrialSpec, said: Mapping[str, Any]) -> None:
-        """A trial reported."""
-        state = str(said.get("state", "running"))
-        self.states[spec.key] = state
-        self.nodes[spec.key] = said.get("node") or self.nodes.get(spec.key, "")
-        if state == "unwritable":
-            self.unwritable = str(said.get("message"))
-        if state != "running":
-            self.running.discard(spec.key)
-        self.on_progress(spec, "lost" if state == "later" else state, said.get("step", 0), said.get("score"))
-
-    def died(self, spec: TrialSpec, error: str) -> None:
-        """A trial's worker died: say so in its folder, where the next worker looks. Tune may tell it twice."""
-        if spec.key not in self.running:
-            return
-        node = self.nodes.get(spec.key, "")
-        cause = cause_of(error, node_answers=self.job["alone"] or cluster.answers(node))
-        detail = " ".join(error.split())[:1000]
-        death = {"cause": cause, "detail": detail, "run": self.job["run"], "when": processes.this_process()["began"]}
-        folder = self.ledger.add_death(spec, death)
-        if self.remote:
-            deaths = folder / "deaths.jsonl"
-            self.remote.write(deaths.relative_to(self.ledger.root.parent).as_posix(), deaths.read_bytes())
-        self.running.discard(spec.key)
-        self.states[spec.key] = "lost"
-        self.on_progress(spec, "lost", 0, None)
-
-    def ended(self) -> bool:
-        """Whether there is nothing more to wait for; asked by Tune all the time. Rings the bell when told to stop."""
-        if self.unwritable:
-            return True
-        if not self.stop():
-            return False
-        if self.outstanding is None:
-            self.outstanding = set(self.running) if _ring(self.job["bell"]) else set()
-        self.outstanding &= self.running
-        return not self.outstanding
-
-    @property
-    def unsettled(self) -> list[TrialSpec]:
-        """Trials that said nothing final: not begun, or told twice of one death, at which Tune gives them up."""
-        return [spec for spec in self.specs if self.states.get(spec.key, "waiting") not in (*FINAL, "later")]
-
-    @property
-    def waiting_for_memory(self) -> list[TrialSpec]:
-        """Trials that ran out of memory beside their neighbours."""
-        return [spec for spec in self.specs if self.states.get(spec.key) == "later"]
-
-    def final_states(self) -> dict[str, str]:
-        """What counts is what the trials themselves said: Tune's fit() returns normally however many failed."""
-        final = {}
-        for spec in self.specs:
-            said = self.states.get(spec.key, "stopped" if self.stop() else "failed")
-            unfinished = "stopped" if self.stop() else "failed"
-            final[spec.key] = said if said in FINAL else unfinished
-        return final
-
-
-def _callback(sweep: _Sweep, by_key: Mapping[str, TrialSpec]) -> Any:
-    from ray import tune
-
-    def spec_of(trial: Any) -> TrialSpec:
-        return by_key[json.loads(trial.config["spec"])["key"]]
-
-    class Watch(tune.Callback):  # type: ignore[misc]  # ray is not followed by the type checker
-        """Passes on what happens to trials."""
-
-        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            sweep.began(spec_of(trial))
-
-        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-            sweep.heard(spec_of(trial), result)
-
-        def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            sweep.died(spec_of(trial), _last_error(trial))
-
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            sweep.died(spec_of(trial), _last_error(trial))
-
-    return Watch()
-
-
-def _last_error(trial: Any) -> str:
-    """What Ray said of a worker's end: Tune writes it at the end of a file of this process's own."""
-    try:
-        return Path(trial.error_file).read_text(errors="replace").rpartition("Failure #")[2]
-    except (OSError, TypeError):
-        return ""
-
-
-def _stopper(sweep: _Sweep) -> Any:
-    from ray import tune
-
-    class End(tune.Stopper):  # type: ignore[misc]
-        """Ends the run, not its trials."""
-
-        def __call__(self, trial_id: str, result: Any) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            return sweep.ended()
-
-    return End()
-
-
-@contextmanager
-def job_for(
-    specs: Sequence[TrialSpec], root: Path, address: str | None, remote: "Remote | None"
-) -> Iterator[dict[str, Any]]:
-    """What workers must know of this run, as plain values, while a bell stands ready to stop them."""
-    run = uuid.uuid4().hex[:12]
-    environment = {"DTBENCH_DATA": str(cache.root())} if address is None or "DTBENCH_DATA" in os.environ else {}
-    if address is None:
-        environment["HOME"] = os.environ.get("HOME", str(Path.home()))  # Ray was started with one of its own
-    if offline := os.environ.get("DTBENCH_OFFLINE"):
-        environment["DTBENCH_OFFLINE"] = offline
-    bell = _hang_bell(f"dtbench-{run}")
-    yield {
-        "run": run,
-        "root": str(root.resolve()),
-        "remote": remote,
-        "alone": address is None,
-        "held": None if remote else lock.owner(root),
-        "environment": environment,
-        "folder": str(Path.cwd()),
-        "files": cluster.plugin_files(specs),
-        "versions": cluster.versions(),
-        "data": cluster.node_data(specs),
-        "bell": f"dtbench-{run}",
-        "roomy": False,
-    }
-    del bell
-
-
-def _hang_bell(name: str) -> Any:
-    """An actor on this node that workers ask whether to stop; it goes when its handle does."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    class Bell:
-        """Whether it was rung."""
-
-        rung = False
-
-        def ring(self) -> None:
-            self.rung = True
-
-        def was_rung(self) -> bool:
-            return self.rung
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(Bell).options(name=name, namespace="dtbench", num_cpus=0, scheduling_strategy=here).remote()
-
-
-def _ring(name: str) -> bool:
-    """Ring; False where the bell is gone, and with it all hope that trials hear of it."""
-    import ray
-
-    try:
-        ray.get(ray.get_actor(name, namespace="dtbench").ring.remote(), timeout=10)
-    except (ValueError, ray.exceptions.RayError):
-        return False
-    return True
-
-
-def bundles_for(spec: TrialSpec, factor: float) -> Any:
-    """What Ray sets aside for a trial, `factor` times what it names, as far as a node has it."""
-    from ray import tune
-
+def placement(spec: TrialSpec, factor: float = 1.0) -> Any:
+    """Return what Ray reserves for a trial: `factor` times what it names, as far as a node has it."""
     cpu = float(spec.resources.get("cpu", 1))
     gpu = float(spec.resources.get("gpu", 0))
     extra = int(spec.resources.get("extra_cpu", 0))
@@ -332,22 +182,114 @@ def bundles_for(spec: TrialSpec, factor: float) -> Any:
     return tune.PlacementGroupFactory([bundle, *[{"CPU": 1.0}] * extra])
 
 
-def scratch_folder(root: Path, remote: "Remote | None") -> tuple[str, Any]:
-    """A place for Tune's own files that all nodes reach; those of drivers that were killed here are removed."""
+@contextmanager
+def run_context(
+    specs: Sequence[TrialSpec],
+    root: Path,
+    address: str | None,
+    remote: "Remote | None" = None,
+    *,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> Iterator[RunContext]:
+    """Yield what workers must know of this run, while an actor on this node stands ready to stop them."""
+    run_id = uuid.uuid4().hex[:12]
+    environment = {"DTBENCH_DATA": str(cache.root())} if address is None or "DTBENCH_DATA" in os.environ else {}
+    if address is None:
+        environment["HOME"] = os.environ.get("HOME", str(Path.home()))  # Ray was started with one of its own
+    if offline := os.environ.get("DTBENCH_OFFLINE"):
+        environment["DTBENCH_OFFLINE"] = offline
+    actor = _stop_flag(f"dtbench-{run_id}")
+    yield RunContext(
+        run_id=run_id,
+        root=root.resolve(),
+        remote=remote,
+        is_local=address is None,
+        lock_holder=None if remote else lock.owner(root),
+        environment=environment,
+        working_dir=Path.cwd(),
+        plugin_files=cluster.plugin_files(specs),
+        versions=cluster.versions(),
+        datasets=cluster.node_data(specs),
+        stop_signal=f"dtbench-{run_id}",
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    del actor
+
+
+@contextmanager
+def scratch_dir(root: Path, remote: "Remote | None" = None) -> Iterator[dict[str, Any]]:
+    """Yield a place for Tune's own files that all nodes reach; those of drivers that were killed here are removed."""
     if remote is not None:
-        return remote.scratch()
+        path, filesystem = remote.scratch()
+        try:
+            yield {"storage_path": path, "storage_filesystem": filesystem}
+        finally:
+            remote.remove_scratch(path)
+        return
     host = platform.node()
     for left in root.glob(f".tune-{host}-*"):
         process = left.name.removeprefix(f".tune-{host}-").split("-")[0]
-        if process.isdigit() and not processes.is_running(int(process)):
+        if process.isdigit() and not lock.is_running(int(process)):
             shutil.rmtree(left, ignore_errors=True)
     root.mkdir(parents=True, exist_ok=True)
-    return tempfile.mkdtemp(prefix=f".tune-{host}-{os.getpid()}-", dir=root), None
+    path = tempfile.mkdtemp(prefix=f".tune-{host}-{os.getpid()}-", dir=root.resolve())
+    try:
+        yield {"storage_path": path}
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def remove_scratch(scratch: str, remote: "Remote | None") -> None:
-    """Remove what `scratch_folder` gave."""
-    if remote is not None:
-        remote.remove_scratch(scratch)
-    else:
-        shutil.rmtree(scratch, ignore_errors=True)
+def _tuner(driver: _Driver, specs: Sequence[TrialSpec], storage: Mapping[str, Any]) -> Any:
+    factor = OOM_FACTOR if driver.context.oom_retry else 1.0
+    return tune.Tuner(
+        tune.with_resources(train, placement(specs[0], factor)),
+        param_space={"context": driver.context, "spec": tune.grid_search(list(specs))},
+        tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
+        run_config=tune.RunConfig(
+            name=f"trials-{driver.rounds}",
+            **storage,
+            callbacks=[driver],
+            stop=driver,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=-1),  # `retry_policy` decides
+        ),
+    )
+
+
+def _last_error(trial: Any) -> str:
+    """Return Ray's error of a worker: Tune writes it at the end of a file of this process's own."""
+    try:
+        return Path(trial.error_file).read_text(errors="replace").rpartition("Failure #")[2]
+    except (OSError, TypeError):
+        return ""
+
+
+def _stop_flag(name: str) -> Any:
+    """Return an actor on this node that workers ask whether to stop; it goes when its handle does."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    class StopFlag:
+        """Whether trials should stop."""
+
+        value = False
+
+        def set(self) -> None:
+            self.value = True
+
+        def is_set(self) -> bool:
+            return self.value
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(StopFlag).options(name=name, namespace="dtbench", num_cpus=0, scheduling_strategy=here).remote()
+
+
+def _set_stop_signal(name: str) -> bool:
+    """Ask workers to stop; return False where the actor is gone, so that no worker will hear of it."""
+    import ray
+
+    try:
+        ray.get(ray.get_actor(name, namespace="dtbench").set.remote(), timeout=10)
+    except (ValueError, ray.exceptions.RayError):
+        return False
+    return True

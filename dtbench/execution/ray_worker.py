@@ -1,122 +1,142 @@
-"""What a Ray worker runs: one trial, unless too many workers have died under it."""
+"""What a Ray worker runs: one trial, unless too many workers have failed under it."""
 
-import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
 
 from dtbench.errors import LedgerUnwritable
 from dtbench.execution import cluster
+from dtbench.execution.cluster import RunContext
+from dtbench.execution.local import trial_ledger
 from dtbench.ledger.store import Ledger
-from dtbench.ledger.trial_spec import TrialSpec
-from dtbench.trial import Keep, keep_here, run_trial
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
+from dtbench.trial import run_trial
 
-if TYPE_CHECKING:  # pyarrow's file systems are for results on a URI
-    from dtbench.ledger.remote import Remote
-
-REPORT_SECONDS = 1.0  # between a trial's signs of life
-WORKER_DEATHS = 2  # a worker that dies more often under one trial is replaced no more
-NODE_LOSSES = 20  # no fault of the trial's, unless it takes its node down
+REPORT_SECONDS = 1.0  # between a trial's reports, and between questions whether to stop
+MAX_WORKER_FAILURES = 2  # of one trial, within one run
+MAX_NODE_LOSSES = 20  # no fault of the trial's, unless it takes its node down
 
 
-def trainable(config: Mapping[str, Any]) -> None:
-    """Run the trial that `config` names, for the job that `execution.job_for` describes."""
+class Retry(StrEnum):
+    """What follows on the failures of a trial's workers."""
+
+    RETRY = "retry"
+    RETRY_LATER = "retry later"  # with fewer neighbours
+    GIVE_UP = "give up"
+
+
+def retry_policy(failures: Sequence[Mapping[str, Any]], *, oom_retry: bool) -> Retry:
+    """Return what to do with a trial whose workers failed in these ways in this run.
+
+    One that ran out of memory is tried once more after all others, on more resources (`oom_retry`). The loss of a node
+    is no fault of the trial's.
+    """
+    causes = [failure.get("cause") for failure in failures]
+    memory, nodes = causes.count("out of memory"), causes.count("node lost")
+    others = len(causes) - memory - nodes
+    if others > MAX_WORKER_FAILURES or nodes > MAX_NODE_LOSSES or memory > (2 if oom_retry else 1):
+        return Retry.GIVE_UP
+    return Retry.RETRY_LATER if memory and not oom_retry else Retry.RETRY
+
+
+def train(config: Mapping[str, Any]) -> None:
+    """Run the trial `config["spec"]` of the run `config["context"]` and report its state; LOST asks to be retried."""
     from ray import tune
 
-    job = config["job"]
-    spec = TrialSpec.from_json(json.loads(config["spec"]))
-    cluster.settle(job)
-    tune.report({"state": "running", "step": 0, "score": None, "node": cluster.this_node()})
+    spec: TrialSpec = config["spec"]
+    context: RunContext = config["context"]
+    cluster.apply_environment(context)
+    tune.report({"state": TrialState.RUNNING, "step": 0, "score": None, "node": cluster.node_id()})
+    should_stop = StopSignal(context.stop_signal)
+    state: TrialState | None = None
+    try:
+        if should_stop():
+            state = TrialState.STOPPED
+        else:
+            with trial_ledger(spec, context.root, context.remote) as (ledger, on_saved):
+                state = _state_without_running(spec, ledger, context)
+                if state is TrialState.FAILED:
+                    on_saved(ledger.folder(spec))
+                elif state is None:
+                    state = run_trial(
+                        spec,
+                        ledger,
+                        should_stop=should_stop,
+                        on_progress=_throttled_report(),
+                        on_saved=on_saved,
+                        checkpoint_seconds=context.checkpoint_seconds,
+                    )
+                    if _ran_out_of_memory(spec, ledger) and not context.oom_retry:
+                        state = TrialState.LOST
+    except LedgerUnwritable as error:
+        tune.report({"state": TrialState.LOST, "step": 0, "score": None, "unwritable": str(error)})
+        return
+    tune.report({"state": state, "step": spec.budget if state is TrialState.DONE else 0, "score": None})
+
+
+def _state_without_running(spec: TrialSpec, ledger: Ledger, context: RunContext) -> TrialState | None:
+    """Return the state of a trial that must not run here, having recorded why; None where it may run."""
+    failures = [failure for failure in ledger.worker_failures(spec) if failure.get("run") == context.run_id]
+    retry = retry_policy(failures, oom_retry=context.oom_retry)
+    if retry is Retry.RETRY_LATER:
+        return TrialState.LOST
+    if retry is Retry.GIVE_UP:
+        if ledger.state(spec) is TrialState.DONE:
+            return TrialState.DONE
+        text = f"given up after {len(failures)} failures of its workers, of which the last:\n{failures[-1]['detail']}"
+        ledger.fail(spec, cause=str(failures[-1]["cause"]), text=text)
+        return TrialState.FAILED
+    if different := "" if context.is_local else cluster.differences(context.versions):
+        ledger.fail(spec, cause="crash", text=f"node {platform.node()}: other versions: {different}")
+        return TrialState.FAILED
+    return None
+
+
+def _ran_out_of_memory(spec: TrialSpec, ledger: Ledger) -> bool:
+    return ledger.state(spec) is TrialState.FAILED and ledger.failure(spec).get("cause") == "out of memory"
+
+
+def _throttled_report() -> Callable[[int, float | None], None]:
+    from ray import tune
+
     last = time.monotonic()
 
     def report(step: int, score: float | None) -> None:
         nonlocal last
         if time.monotonic() - last > REPORT_SECONDS:
-            tune.report({"state": "running", "step": step, "score": score})
+            tune.report({"state": TrialState.RUNNING, "step": step, "score": score})
             last = time.monotonic()
 
-    try:
-        state = _attempt(spec, job, report)
-    except LedgerUnwritable as error:
-        tune.report({"state": "unwritable", "message": str(error), "step": 0, "score": None})
-        return
-    tune.report({"state": state, "step": spec.budget if state == "done" else 0, "score": None})
+    return report
 
 
-def after_deaths(deaths: Sequence[Mapping[str, Any]], *, roomy: bool) -> str:
-    """What becomes of a trial under which these workers died in this run: "again", "later" or "give up".
-
-    Out of memory: once more, later, with fewer neighbours (`roomy`). A lost node is no fault of the trial's.
-    """
-    causes = [death.get("cause") for death in deaths]
-    memory, nodes = causes.count("out of memory"), causes.count("node lost")
-    others = len(causes) - memory - nodes
-    if others > WORKER_DEATHS or nodes > NODE_LOSSES or memory > (2 if roomy else 1):
-        return "give up"
-    return "later" if memory and not roomy else "again"
-
-
-@contextmanager
-def ledger_of(spec: TrialSpec, root: str, remote: "Remote | None") -> Iterator[tuple[Path, Keep]]:
-    """The ledger that a trial is run in, and what to call when its folder was written to."""
-    if remote is None:
-        yield Path(root), keep_here
-    else:
-        from dtbench.ledger.remote import working_copy
-
-        with working_copy(remote, spec) as (folder, keep):
-            yield folder, keep
-
-
-def _attempt(spec: TrialSpec, job: Mapping[str, Any], report: Callable[[int, float | None], None]) -> str:
-    bell = Bell(job["bell"])
-    if bell():
-        return "stopped"
-    with ledger_of(spec, job["root"], job["remote"]) as (root, keep):
-        ledger = Ledger(root)
-        deaths = [death for death in ledger.deaths(spec) if death.get("run") == job["run"]]
-        verdict = after_deaths(deaths, roomy=job["roomy"])
-        if verdict == "again":
-            if different := "" if job["alone"] else cluster.differences(job["versions"]):
-                keep(ledger.fail(spec, cause="crash", text=f"node {platform.node()}: other versions: {different}"))
-                return "failed"
-            state = run_trial(spec, root, report, keep=keep, stop=bell, checkpoint_seconds=job["checkpoint_seconds"])
-            out_of_memory = state == "failed" and ledger.failure(spec).get("cause") == "out of memory"
-            return "later" if out_of_memory and not job["roomy"] else state
-        if verdict == "give up" and ledger.state(spec) != "done":
-            text = f"given up after {len(deaths)} workers died under it, the last one so:\n{deaths[-1]['detail']}"
-            keep(ledger.fail(spec, cause=str(deaths[-1]["cause"]), text=text))
-            return "failed"
-    return "later" if verdict == "later" else "done"
-
-
-class Bell:
-    """A worker's ear for the driver's bell: asks now and then, and never waits for the answer."""
+class StopSignal:
+    """A worker's view of the driver's StopFlag: asks now and then, and never waits for the answer."""
 
     def __init__(self, name: str) -> None:
+        """Find the actor `name`; where it is gone, its node is lost and the driver with it."""
         import ray
 
-        self.ray, self.rung, self.asked = ray, False, 0.0
+        self.ray, self.is_set, self.asked = ray, False, 0.0
         self.answer: Any = None
         try:
             self.actor = ray.get_actor(name, namespace="dtbench")
-            self.rung = bool(ray.get(self.actor.was_rung.remote(), timeout=30))
+            self.is_set = bool(ray.get(self.actor.is_set.remote(), timeout=30))
         except (ValueError, ray.exceptions.RayError):
-            self.actor = None  # its node is lost, and the driver with it
+            self.actor = None
 
     def __call__(self) -> bool:
-        """Whether the driver asked trials to stop."""
-        if self.rung or self.actor is None:
-            return self.rung
+        """Return whether the driver asked trials to stop."""
+        if self.is_set or self.actor is None:
+            return self.is_set
         try:
             if self.answer is None:
                 if time.monotonic() - self.asked > REPORT_SECONDS:
-                    self.asked, self.answer = time.monotonic(), self.actor.was_rung.remote()
+                    self.asked, self.answer = time.monotonic(), self.actor.is_set.remote()
             elif self.ray.wait([self.answer], timeout=0)[0]:
-                self.rung, self.answer = bool(self.ray.get(self.answer)), None
+                self.is_set, self.answer = bool(self.ray.get(self.answer)), None
         except self.ray.exceptions.RayError:
             self.actor = None
-        return self.rung
+        return self.is_set

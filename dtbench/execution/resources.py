@@ -1,15 +1,16 @@
-"""What a trial takes: as asked on the command line, or as measured on a GPU."""
+"""The resources of a trial: as given on the command line, or as measured on a GPU."""
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from dtbench import registry
 from dtbench.errors import InvalidValue
+from dtbench.ledger.lock import processors
 from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.trial import open_trial
 
 NAMES = ("cpu", "gpu", "extra_cpu")
 AUTO = "auto"
@@ -48,6 +49,24 @@ def sized(specs: Sequence[TrialSpec], text: str | None, peak: PeakBytes | None =
     return [dataclasses.replace(spec, resources={**spec.resources, "gpu": 1 / fit}) for spec in specs]
 
 
+def parallel_trials(resources: Mapping[str, float]) -> int:
+    """Return how many such trials Ray would run at once on this machine; 0 where not even one fits."""
+    fit = processors() // (max(1.0, resources.get("cpu", 1.0)) + resources.get("extra_cpu", 0.0))
+    if resources.get("gpu", 0.0) > 0:
+        fit = min(fit, torch.cuda.device_count() / resources["gpu"])
+    return int(fit)
+
+
+def check_room(specs: Iterable[TrialSpec]) -> None:
+    """Raise InvalidValue for a trial that this machine can never begin: Ray would wait for its resources forever."""
+    for spec in specs:
+        if parallel_trials(spec.resources) == 0:
+            raise InvalidValue(
+                f"{spec.contender} on {spec.task} asks for {dict(spec.resources)}, which this machine lacks. Use "
+                "resources.gpu=0 (and resources.cpu=N), --preset cpu, or --address of a cluster that has it."
+            )
+
+
 def trials_on_one_gpu(taken: int, available: int) -> int:
     """How many trials that each take so many bytes a GPU holds, with a tenth of it left free; at least one."""
     return max(1, min(MOST_ON_ONE_GPU, math.floor(0.9 * available / (taken + CONTEXT_BYTES))))
@@ -58,9 +77,7 @@ def peak_bytes(spec: TrialSpec) -> tuple[int, int]:
     device = torch.device("cuda")
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    dataset = registry.make_task(spec.task, spec.task_options).open(spec.open_from or spec.dataset_source)
-    algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)
-    learner = algorithm.learner(dataset, seed=spec.seed, device=device)
+    learner = open_trial(spec).learner
     for _ in range(min(spec.budget, PROBED_UPDATES)):
         learner.update()
     torch.cuda.synchronize(device)

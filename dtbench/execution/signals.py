@@ -1,45 +1,42 @@
-"""Ctrl-C and SIGTERM: the first asks trials to write their checkpoints and end, the second ends at once."""
+"""Ctrl-C and SIGTERM: the first lets trials write their checkpoints and end, the second ends at once."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # batch systems send the second before they take a machine away
 
 
-class Stopping:
-    """Whether it was asked to stop; a call tells."""
+@dataclass
+class Shutdown:
+    """Whether trials should write their checkpoints and end."""
 
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self) -> bool:
-        """Whether trials should write their checkpoints and end."""
-        return self.asked
+    requested: bool = False
 
 
 @contextmanager
-def hear_signals(on_first: Callable[[], None]) -> Iterator[Stopping]:
-    """Within, the first signal calls `on_first` and is told by what is given; the second raises KeyboardInterrupt.
+def graceful_shutdown(on_first: Callable[[], None]) -> Iterator[Shutdown]:
+    """Within, the first signal sets `requested` and calls `on_first`; the second raises KeyboardInterrupt.
 
-    Only the main thread hears signals: elsewhere nothing is ever asked.
+    Only the main thread receives signals: in another one nothing is ever requested.
     """
-    stopping = Stopping()
+    shutdown = Shutdown()
     if threading.current_thread() is not threading.main_thread():
-        yield stopping
+        yield shutdown
         return
 
-    def heard(number: int, frame: FrameType | None) -> None:
-        if stopping.asked:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if shutdown.requested:
             raise KeyboardInterrupt
-        stopping.asked = True
+        shutdown.requested = True
         on_first()
 
-    before = {number: signal.signal(number, heard) for number in SIGNALS}
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
-        yield stopping
+        yield shutdown
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

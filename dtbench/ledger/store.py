@@ -19,6 +19,7 @@ from dtbench.ledger.schema import check_file_name, check_labels, check_provenanc
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 EPISODES = "episodes.parquet"
+WORKER_FAILURES = "worker_failures.jsonl"
 ROOM = 32 * 2**20  # bytes that must be free before anything runs
 MOST_FAILURES = 3  # a trial that failed so often is left alone, unless it is asked for again
 
@@ -174,21 +175,21 @@ class Ledger:
         write_bytes(folder / "error.txt", text.encode(errors="replace"))
         return folder
 
-    def deaths(self, spec: TrialSpec) -> list[Mapping[str, Any]]:
-        """The workers that died under a trial, the latest last: cause, detail, when, run; a torn line is left out."""
-        path = self.folder(spec) / "deaths.jsonl"
+    def worker_failures(self, spec: TrialSpec) -> list[Mapping[str, Any]]:
+        """Return the failures of a trial's workers, the latest last: cause, detail, when, run; without a torn line."""
+        path = self.folder(spec) / WORKER_FAILURES
         found = []
         for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
-        return [death for death in found if isinstance(death, dict)]
+        return [failure for failure in found if isinstance(failure, dict)]
 
-    def add_death(self, spec: TrialSpec, death: Mapping[str, Any]) -> Path:
-        """Record that a worker died under a trial; give its folder."""
-        deaths = self.deaths(spec)
-        folder = self.begin(spec)
-        write_lines(folder / "deaths.jsonl", [*deaths, death])
-        return folder
+    def add_worker_failure(self, spec: TrialSpec, failure: Mapping[str, Any]) -> Path:
+        """Record the failure of a trial's worker; return the file."""
+        failures = self.worker_failures(spec)
+        path = self.begin(spec) / WORKER_FAILURES
+        write_lines(path, [*failures, failure])
+        return path
 
     def remember_suite(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """Keep the definition of a suite as it last ran, for `dtbench report`; give what is now kept.
@@ -341,7 +342,7 @@ def _slug(name: str) -> str:
 FILES = (
     "spec.json",
     "checkpoint.pt",
-    "deaths.jsonl",
+    WORKER_FAILURES,
     "failure.json",
     "error.txt",
     "running.json",

@@ -1,5 +1,6 @@
 """From a suite's file to its trials: tasks x contenders x seeds, with presets, checked before anything starts."""
 
+import dataclasses
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ from dtbench.suite.schema import (
     validated,
 )
 from dtbench.task import Task
+from dtbench.trial import open_trial
 
 SWEEP_REACH = 1.5  # the sweep of targets goes so far from the data's lowest return (or 0) towards its best
 _OVERRIDDEN = [name for name in Suite.model_fields if name not in ("preset", "overrides")]
@@ -148,28 +150,24 @@ def check_fit(specs: Iterable[TrialSpec]) -> None:
     can be replaced. IncompatibleTask for spaces that do not fit, InvalidValue for hyperparameters that cannot be.
     """
     pairs = {(spec.task, spec.contender): spec for spec in specs if ":" not in spec.algorithm}
-    for task, opened in {spec.task: spec for spec in pairs.values()}.items():
-        dataset = registry.make_task(task, opened.task_options).open(opened.open_from)
-        best = dataset.select([int(dataset.returns.argmax())])
-        for spec in (spec for (name, _), spec in pairs.items() if name == task):
-            algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)
-            try:
-                learner = algorithm.learner(best, seed=spec.seed, device=torch.device("cpu"))
-                if spec.evaluation.rollout == "streaming":
-                    check_streaming(learner)
-            except DtbenchError as error:
-                error.args = (f"{spec.contender} on {task}: {error}",)
-                raise error from None
-            except Exception as error:
-                if _begins_with_defaults(spec, best):
-                    raise InvalidValue(_cannot_begin(spec, error)) from error
-                continue  # a failure that is no mistake of the user's belongs to the trial's record
+    for spec in pairs.values():
+        try:
+            learner = open_trial(spec, check_only=True).learner
+            if spec.evaluation.rollout == "streaming":
+                check_streaming(learner)
+        except DtbenchError as error:
+            error.args = (f"{spec.contender} on {spec.task}: {error}",)
+            raise error from None
+        except Exception as error:
+            if _begins_with_defaults(spec):
+                raise InvalidValue(_cannot_begin(spec, error)) from error
+            continue  # a failure that is no mistake of the user's belongs to the trial's record
 
 
-def _begins_with_defaults(spec: TrialSpec, dataset: TrajectoryDataset) -> bool:
+def _begins_with_defaults(spec: TrialSpec) -> bool:
     """Whether it is for the hyperparameters that a contender cannot begin."""
     try:
-        registry.make_algorithm(spec.algorithm, {}).learner(dataset, seed=spec.seed, device=torch.device("cpu"))
+        open_trial(dataclasses.replace(spec, hyperparameters={}), check_only=True)
     except Exception:
         return False
     return True

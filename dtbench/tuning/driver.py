@@ -18,7 +18,7 @@ from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec
 from dtbench.suite.planning import contender_on, resolved_hyperparameters, trial_specs
 from dtbench.suite.schema import Suite
-from dtbench.trial import run_trial
+from dtbench.trial import open_trial, run_trial
 from dtbench.tuning.search import ENDED, Question, Row, Sample, SearchRecord, read_record, write_record
 from dtbench.tuning.space import Setting, Space, check_space, draw, grid, plain_space
 
@@ -160,7 +160,7 @@ def advance(sample: Sample, specs: Sequence[TrialSpec], root: Path, step: int) -
         begun = _spent(ledger, spec).steps
         if ledger.state(spec) == "done" or begun >= step < spec.budget:
             continue
-        outcome = run_trial(spec, root, stop=_Until(begun, step))
+        outcome = run_trial(spec, ledger, should_stop=_Until(begun, step))
         if outcome in ("failed", "diverged"):
             state = outcome
             break
@@ -329,16 +329,13 @@ def _check_learners(specs: Sequence[TrialSpec], *, stopped: bool) -> bool:
     """Begin the contender on each task; whether it takes target returns. Raise where it cannot be stopped midway."""
     takes_targets = False
     for spec in {spec.task: spec for spec in specs}.values():
-        dataset = registry.make_task(spec.task, spec.task_options).open(spec.open_from)
-        algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)
-        best = dataset.select([int(dataset.returns.argmax())])
         try:
-            learner: Any = algorithm.learner(best, seed=spec.seed, device=torch.device("cpu"))
+            trial = open_trial(spec, check_only=True)
         except DtbenchError as error:
             raise type(error)(f"{spec.contender} on {spec.task}: {error}") from None
-        if stopped and not getattr(learner, "resumable", True):
+        if stopped and not trial.resumable:
             raise IncompatibleTask(f"{spec.contender} cannot be stopped and continued: tune it without --asha.")
-        takes_targets = takes_targets or bool(learner.return_conditioned)
+        takes_targets = takes_targets or trial.learner.return_conditioned
     return takes_targets
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,36 +24,35 @@ def run_with_ray(plan: Plan, journal: Journal, proposals: Proposals, say: Say, *
     left = plan.asked - sum(sample.state in ENDED for sample in journal.record.samples)
     if left < 1:
         return
-    with cluster.ray_started(address), ray_driver.job_for(plan.specs, plan.root, address, None) as job:
+    with (
+        cluster.ray_started(address),
+        ray_driver.run_context(plan.specs, plan.root, address) as context,
+        ray_driver.scratch_dir(plan.root) as storage,
+    ):
         if address:
-            cluster.check_nodes(job)
-        scratch, filesystem = ray_driver.scratch_folder(plan.root.resolve(), None)
+            cluster.check_nodes(context)
         search = _Search(plan, journal, proposals, say)
         scheduler = _scheduler(plan)
         search.replay(scheduler)
-        try:
-            tune.Tuner(
-                tune.with_resources(
-                    tune.with_parameters(_trainable, plan=plan, job=job), ray_driver.bundles_for(plan.specs[0], 1.0)
-                ),
-                tune_config=tune.TuneConfig(
-                    search_alg=_searcher(search),
-                    scheduler=scheduler,
-                    num_samples=left,
-                    reuse_actors=True,
-                    trial_dirname_creator=lambda trial: trial.trial_id,
-                ),
-                run_config=tune.RunConfig(
-                    name="search",
-                    storage_path=scratch,
-                    storage_filesystem=filesystem,
-                    callbacks=[_callback(search)],
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
-                ),
-            ).fit()
-        finally:
-            ray_driver.remove_scratch(scratch, None)
+        tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(_trainable, plan=plan, context=context), ray_driver.placement(plan.specs[0])
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=_searcher(search),
+                scheduler=scheduler,
+                num_samples=left,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                **storage,
+                callbacks=[_callback(search)],
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
+            ),
+        ).fit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +98,15 @@ class _Search:
                     scheduler.on_trial_result(None, stub, {"steps": rung, "score": score, "training_iteration": 1})
 
 
-def _trainable(config: Mapping[str, Any], plan: Plan, job: Mapping[str, Any]) -> None:
+def _trainable(config: Mapping[str, Any], plan: Plan, context: cluster.RunContext) -> None:
     """What a Ray worker runs: one sample, from rung to rung."""
     from ray import tune
 
-    cluster.settle(job)
+    cluster.apply_environment(context)
     sample = read_sample(json.loads(config["sample"]))
     specs = plan.specs_of(sample.hyperparameters)
     for rung in plan.question.rungs:
-        sample = advance(sample, specs, Path(job["root"]), rung)
+        sample = advance(sample, specs, context.root, rung)
         score = sample.objective(plan.question, rung)
         said = {"steps": rung, "score": float("nan") if score is None else score}
         tune.report({**said, "sample": json.dumps(plain_sample(sample))})

@@ -123,4 +123,4 @@ def test_a_search_from_the_command_line_ends_with_a_table_and_a_suite(
     said = capsys.readouterr().out
     assert "4 settings tried, 12 gradient steps of 12 in full" in said
     assert "run the best one: dtbench run --suite results/searches/tiny.yaml" in said
-    assert run(monkeypatch, "plan", "--suite", "results/searches/tiny.yaml", "--no-calibrate") == 0
+    assert run(monkeypatch, "plan", "--suite", "results/searches/tiny.yaml") == 0

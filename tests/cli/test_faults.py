@@ -72,7 +72,7 @@ def episodes(folder: Path) -> pd.DataFrame:
 
 def undisturbed(tmp_path: Path) -> pd.DataFrame:
     one = spec(tmp_path)
-    assert run_trial(one, tmp_path / "undisturbed") == "done"
+    assert run_trial(one, Ledger(tmp_path / "undisturbed")) == "done"
     return episodes(Ledger(tmp_path / "undisturbed").folder(one))
 
 
@@ -91,13 +91,13 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_written(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LedgerUnwritable, match=f"{os.strerror(code)}.*same command again") as caught:
-        run_trial(one, root)
+        run_trial(one, Ledger(root))
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
     folder = Ledger(root).folder(one)
     assert Ledger(root).state(one) == "interrupted"
     assert list(folder.glob(".*")) == []
-    assert run_trial(one, root) == "done"
+    assert run_trial(one, Ledger(root)) == "done"
     pd.testing.assert_frame_equal(episodes(folder), expected)
 
 
@@ -121,7 +121,7 @@ def test_clocks_that_jump_change_nothing_but_dates(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(module, "datetime", Wild)
     monkeypatch.setattr(time, "time", lambda: -1e9 * next(jumps))
     one = spec(tmp_path)
-    assert run_trial(one, tmp_path / "runs") == "done"
+    assert run_trial(one, Ledger(tmp_path / "runs")) == "done"
     folder = Ledger(tmp_path / "runs").folder(one)
     pd.testing.assert_frame_equal(episodes(folder), expected)
     assert json.loads((folder / "result.json").read_text())["seconds"] >= 0
@@ -130,12 +130,12 @@ def test_clocks_that_jump_change_nothing_but_dates(tmp_path: Path, monkeypatch: 
 def test_a_stopped_trial_keeps_its_checkpoint_and_goes_on_to_the_same_end(tmp_path: Path) -> None:
     one, root, asked = spec(tmp_path), tmp_path / "runs", iter(range(100))
     expected = undisturbed(tmp_path)
-    assert run_trial(one, root, stop=lambda: next(asked) == 5) == "stopped"
+    assert run_trial(one, Ledger(root), should_stop=lambda: next(asked) == 5) == "stopped"
     folder = Ledger(root).folder(one)
     assert Ledger(root).state(one) == "interrupted"
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 6
     assert json.loads((folder / "running.json").read_text())["ended"]
-    assert run_trial(one, root) == "done"
+    assert run_trial(one, Ledger(root)) == "done"
     assert not (folder / "running.json").exists()
     pd.testing.assert_frame_equal(episodes(folder), expected)
 
@@ -147,7 +147,7 @@ def test_a_trial_at_work_says_who_and_how_far(tmp_path: Path) -> None:
         if (folder / "running.json").exists():
             seen.append(json.loads((folder / "running.json").read_text()))
 
-    assert run_trial(one, root, keep=look) == "done"
+    assert run_trial(one, Ledger(root), on_saved=look) == "done"
     assert [told["step"] for told in seen] == [4, 8, 10]
     assert all(lock.alive(told) for told in seen)
     assert seen[0]["from_step"] == 0
@@ -155,24 +155,24 @@ def test_a_trial_at_work_says_who_and_how_far(tmp_path: Path) -> None:
 
 def test_everything_durable_is_told_and_the_result_last(tmp_path: Path) -> None:
     one, told = spec(tmp_path), []
-    run_trial(one, tmp_path / "runs", keep=lambda folder: told.append((folder / "result.json").exists()))
+    run_trial(one, Ledger(tmp_path / "runs"), on_saved=lambda folder: told.append((folder / "result.json").exists()))
     assert told == [False, False, False, True]
 
 
 def test_running_out_of_memory_is_a_cause_of_its_own(tmp_path: Path) -> None:
     one = with_algorithm(tmp_path, MINE.format(extra="", update="raise MemoryError('no room')"))
-    assert run_trial(one, tmp_path / "runs") == "failed"
+    assert run_trial(one, Ledger(tmp_path / "runs")) == "failed"
     assert Ledger(tmp_path / "runs").failure(one)["cause"] == "out of memory"
 
 
 def test_a_learner_that_cannot_be_resumed_begins_anew(tmp_path: Path) -> None:
     one = with_algorithm(tmp_path, MINE.format(extra="resumable = False", update=""))
     asked, root = iter(range(100)), tmp_path / "runs"
-    assert run_trial(one, root, stop=lambda: next(asked) == 5, checkpoint_seconds=0) == "stopped"
+    assert run_trial(one, Ledger(root), should_stop=lambda: next(asked) == 5, checkpoint_seconds=0) == "stopped"
     folder = Ledger(root).folder(one)
     assert Ledger(root).state(one) == "missing"
     (folder / "checkpoint.pt").write_bytes(b"what a kill between two writes of the end may leave")
-    assert run_trial(one, root) == "done"
+    assert run_trial(one, Ledger(root)) == "done"
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 10
 
 
@@ -180,7 +180,7 @@ def test_what_a_killed_process_was_writing_is_removed_by_the_next(tmp_path: Path
     one, root = spec(tmp_path), tmp_path / "runs"
     folder = Ledger(root).begin(one)
     (folder / ".checkpoint.pt.0123.tmp").write_bytes(b"half")
-    run_trial(one, root)
+    run_trial(one, Ledger(root))
     assert list(folder.glob(".*")) == []
 
 
@@ -188,42 +188,42 @@ WORKER, NODE, MEMORY = ({"cause": cause} for cause in ("worker died", "node lost
 
 
 @pytest.mark.parametrize(
-    ("deaths", "roomy", "verdict"),
+    ("failures", "oom_retry", "verdict"),
     [
-        ([], False, "again"),
-        ([WORKER] * 2, False, "again"),
+        ([], False, "retry"),
+        ([WORKER] * 2, False, "retry"),
         ([WORKER] * 3, False, "give up"),
-        ([NODE] * 20, False, "again"),
+        ([NODE] * 20, False, "retry"),
         ([NODE] * 21, False, "give up"),
-        ([MEMORY], False, "later"),
-        ([MEMORY], True, "again"),
-        ([MEMORY] * 2, True, "again"),
+        ([MEMORY], False, "retry later"),
+        ([MEMORY], True, "retry"),
+        ([MEMORY] * 2, True, "retry"),
         ([MEMORY] * 3, True, "give up"),
-        ([NODE, WORKER, WORKER, MEMORY], True, "again"),
-        ([{}], False, "again"),
+        ([NODE, WORKER, WORKER, MEMORY], True, "retry"),
+        ([{}], False, "retry"),
     ],
 )
-def test_each_cause_of_a_death_has_its_own_remedy(deaths: list[Any], roomy: bool, verdict: str) -> None:
-    assert ray_worker.after_deaths(deaths, roomy=roomy) == verdict
+def test_each_cause_of_a_worker_failure_has_its_own_remedy(failures: list[Any], oom_retry: bool, verdict: str) -> None:
+    assert ray_worker.retry_policy(failures, oom_retry=oom_retry) == verdict
 
 
-def test_causes_are_told_apart_by_what_ray_says_and_whether_the_node_answers() -> None:
+def test_causes_are_told_apart_by_what_ray_says_and_whether_the_node_is_alive() -> None:
     from ray import exceptions
 
     low = str(exceptions.OutOfMemoryError("Task was killed due to the node running low on memory."))
     assert ray_driver.cause_of(low) == "out of memory"
     assert ray_driver.cause_of("The actor is dead because its node has died. Node Id: 1") == "node lost"
-    assert ray_driver.cause_of("RpcError: Socket closed", node_answers=False) == "node lost"
+    assert ray_driver.cause_of("RpcError: Socket closed", node_is_alive=False) == "node lost"
     assert ray_driver.cause_of("RpcError: Socket closed") == "worker died"
     assert ray_driver.cause_of(str(exceptions.ActorDiedError())) == "worker died"
 
 
-def test_deaths_are_told_in_the_trials_folder_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
+def test_worker_failures_are_kept_in_the_trials_folder_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
     one, book = spec(tmp_path), Ledger(tmp_path / "runs")
-    book.add_death(one, {"cause": "node lost", "run": "a"})
-    folder = book.add_death(one, {"cause": "worker died", "run": "b"})
-    assert [death["cause"] for death in book.deaths(one)] == ["node lost", "worker died"]
-    with (folder / "deaths.jsonl").open("a") as file:
+    book.add_worker_failure(one, {"cause": "node lost", "run": "a"})
+    path = book.add_worker_failure(one, {"cause": "worker died", "run": "b"})
+    assert [failure["cause"] for failure in book.worker_failures(one)] == ["node lost", "worker died"]
+    with path.open("a") as file:
         file.write('{"cause": "wor')
-    assert len(book.deaths(one)) == 2
+    assert len(book.worker_failures(one)) == 2
     assert book.state(one) == "missing"

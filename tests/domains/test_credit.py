@@ -234,7 +234,7 @@ def test_a_trial_records_what_its_task_saw_in_the_learner(tmp_path: Path) -> Non
     ledger = Ledger(tmp_path / "runs")
     found = {}
     for spec in trial_specs(load_suite(str(tmp_path / "toy.yaml"))):
-        assert run_trial(spec, ledger.root) == "done"
+        assert run_trial(spec, ledger) == "done"
         assert (ledger.folder(spec) / "inspection.json").exists() == (spec.contender == "critic")
         record = ledger.record(spec)
         assert record is not None

@@ -13,7 +13,7 @@ from dtbench.data import cache
 from dtbench.domains.gymnasium.env import Games
 from dtbench.domains.gymnasium.tasks import task_from_id
 from dtbench.errors import InvalidDataset, InvalidSuite, InvalidValue, MissingDataset, UnknownName
-from dtbench.execution.ray_driver import run_locally
+from dtbench.execution.local import run_local
 from dtbench.ledger.store import Ledger
 from dtbench.suite.planning import check_fit, load_suite, narrow, trial_specs
 from dtbench.task import Task
@@ -209,7 +209,7 @@ def test_a_suite_runs_and_runs_once(tmp_path: Path) -> None:
     specs = trial_specs(load_suite("own-data", preset="smoke", overrides=[f"task_options.file={file}"]))
     check_fit(specs)
     root = tmp_path / "runs"
-    assert set(run_locally(specs, root, lambda *_: None).values()) == {"done"}
+    assert set(run_local(specs, root, lambda *_: None).values()) == {"done"}
     ledger = Ledger(root)
     again = trial_specs(load_suite("own-data", preset="smoke", overrides=[f"task_options.file={file}"]))
     assert {ledger.state(spec) for spec in again} == {"done"}
@@ -219,7 +219,7 @@ def test_the_discrete_suite_runs(tmp_path: Path) -> None:
     file = record(tmp_path / "cart.hdf5", "CartPole-v1", episodes=6)
     specs = trial_specs(load_suite("own-data-discrete", preset="smoke", overrides=[f"task_options.file={file}"]))
     check_fit(specs)
-    assert set(run_locally(specs, tmp_path / "runs", lambda *_: None).values()) == {"done"}
+    assert set(run_local(specs, tmp_path / "runs", lambda *_: None).values()) == {"done"}
 
 
 def test_a_learner_of_other_actions_is_refused_before_anything_runs(tmp_path: Path) -> None:

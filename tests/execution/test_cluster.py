@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,45 +39,49 @@ def test_a_sweep_that_loses_a_node_ends_with_the_table_of_an_undisturbed_one(tmp
     assert {name: after[name] for name in before} == before
     causes = Counter(
         json.loads(line)["cause"]
-        for path in results.glob("runs/*/*/deaths.jsonl")
+        for path in results.glob("runs/*/*/worker_failures.jsonl")
         for line in path.read_text().splitlines()
     )
     assert causes["node lost"] >= 1, causes
     assert (results / "scores" / "lost.csv").read_bytes() == (tmp_path / "whole" / "scores" / "lost.csv").read_bytes()
 
 
-def job(tmp_path: Path, **changes: object) -> dict[str, object]:
-    return {
-        "versions": cluster.versions(),
-        "held": None,
-        "root": str(tmp_path),
+def context(tmp_path: Path, **changes: Any) -> cluster.RunContext:
+    plain: dict[str, Any] = {
+        "run_id": "0123",
+        "root": tmp_path,
+        "remote": None,
+        "is_local": False,
+        "lock_holder": None,
         "environment": {},
-        "alone": False,
-        "folder": str(tmp_path),
-        "files": {},
-        "data": [],
-        **changes,
+        "working_dir": tmp_path,
+        "plugin_files": {},
+        "versions": cluster.versions(),
+        "datasets": [],
+        "stop_signal": "",
+        "checkpoint_seconds": 60.0,
     }
+    return cluster.RunContext(**{**plain, **changes})
 
 
 def test_a_node_with_another_installation_is_told_by_what_differs(tmp_path: Path) -> None:
     wanted = {**cluster.versions(), "torch": "1.0", "code": "0123"}
-    wrong = cluster.examine_node(job(tmp_path, versions=wanted))
+    wrong = cluster.check_node(context(tmp_path, versions=wanted))
     assert "torch" in wrong
     assert "the driver has 1.0" in wrong
     assert "Install the same on all nodes" in wrong
-    assert cluster.examine_node(job(tmp_path)) == ""
+    assert cluster.check_node(context(tmp_path)) == ""
 
 
 def test_a_node_that_does_not_see_the_results_is_told(tmp_path: Path) -> None:
-    wrong = cluster.examine_node(job(tmp_path, held={"host": "driver"}))
+    wrong = cluster.check_node(context(tmp_path, lock_holder={"host": "driver"}))
     assert "does not see the results" in wrong
     assert "s3://" in wrong
 
 
 def test_a_nodes_data_are_read_whole_and_must_be_the_planned_ones(tmp_path: Path) -> None:
     wanted = {"task": "key-to-door-1k", "options": {}, "source": "generated", "digest": "0" * 64}
-    wrong = cluster.examine_node(job(tmp_path, data=[wanted]))
+    wrong = cluster.check_node(context(tmp_path, datasets=[wanted]))
     assert "key-to-door-1k" in wrong
     assert "planned 000000000000" in wrong
 
@@ -86,17 +91,17 @@ def test_plug_in_files_travel_to_nodes_that_lack_them(tmp_path: Path, monkeypatc
     files = cluster.plugin_files([spec_of("mine:task", "DT", 0)])
     assert files == {"mine.py": b"x = 1\n"}
     monkeypatch.chdir(tmp_path)
-    cluster.settle(job(tmp_path, folder=str(tmp_path / "not here"), files=files))
+    cluster.apply_environment(context(tmp_path, working_dir=tmp_path / "not here", plugin_files=files))
     assert Path("mine.py").read_text() == "x = 1\n"
     assert Path.cwd() != tmp_path
 
 
 def test_a_node_keeps_its_own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"DTBENCH_DATA": "own"})
-    cluster.settle(job(tmp_path, environment={"DTBENCH_DATA": "the driver's", "DTBENCH_OFFLINE": "1"}))
+    cluster.apply_environment(context(tmp_path, environment={"DTBENCH_DATA": "the driver's", "DTBENCH_OFFLINE": "1"}))
     assert os.environ["DTBENCH_DATA"] == "own"
     assert os.environ["DTBENCH_OFFLINE"] == "1"
-    cluster.settle(job(tmp_path, environment={"DTBENCH_DATA": "the driver's"}, alone=True))
+    cluster.apply_environment(context(tmp_path, environment={"DTBENCH_DATA": "the driver's"}, is_local=True))
     assert os.environ["DTBENCH_DATA"] == "the driver's"
 
 

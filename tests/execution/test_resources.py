@@ -1,9 +1,13 @@
 """What a trial takes: asked or measured."""
 
+import dataclasses
+import os
+
 import pytest
+import torch
 
 from dtbench.errors import InvalidValue
-from dtbench.execution.resources import as_overrides, sized, trials_on_one_gpu
+from dtbench.execution.resources import as_overrides, check_room, parallel_trials, sized, trials_on_one_gpu
 from tests.support.tiny_ledger import spec_of
 
 GIB = 2**30
@@ -45,3 +49,21 @@ def test_a_tenth_of_the_gpu_and_every_process_own_needs_are_left_free(taken: int
 def test_asked_resources_stay_as_they_are() -> None:
     specs = [spec_of("hill", "DT", 0)]
     assert sized(specs, "cpu=1,gpu=0.5") == specs
+
+
+def test_trials_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(9)))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert parallel_trials({"cpu": 1, "gpu": 0}) == 9
+    assert parallel_trials({"cpu": 2, "gpu": 0}) == 4
+    assert parallel_trials({"cpu": 1, "gpu": 0.25}) == 4
+    assert parallel_trials({"cpu": 10, "gpu": 0}) == 0
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert parallel_trials({"cpu": 1, "gpu": 0.25}) == 0
+
+
+def test_a_trial_that_no_processor_here_could_run_is_refused() -> None:
+    spec = spec_of("hill", "DT", 0)
+    check_room([spec])
+    with pytest.raises(InvalidValue, match=r"asks for .*100000.*resources\.gpu=0"):
+        check_room([dataclasses.replace(spec, resources={"cpu": 100_000.0, "gpu": 0.0})])

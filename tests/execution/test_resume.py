@@ -124,7 +124,7 @@ class Bench:
         """To the end, in a process whose own random streams are anywhere; give the steps that were taken."""
         disturb_global_streams()
         taken: list[int] = []
-        ended = run_trial(spec, self.ledger(name).root, lambda step, score: taken.append(step))
+        ended = run_trial(spec, self.ledger(name), on_progress=lambda step, score: taken.append(step))
         assert ended == "done", self.error(spec, name)
         return taken
 
@@ -137,13 +137,13 @@ class Bench:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            run_trial(spec, self.ledger(name).root, report, checkpoint_seconds=every - 0.5)
+            run_trial(spec, self.ledger(name), on_progress=report, checkpoint_seconds=every - 0.5)
 
     def stop(self, spec: TrialSpec, name: str, *, step: int) -> None:
         """Ask it to stop after `step`, as the first Ctrl-C does."""
         disturb_global_streams()
         stops = iter([False] * (step - self.step(spec, name) - 1))
-        ended = run_trial(spec, self.ledger(name).root, stop=lambda: next(stops, True))
+        ended = run_trial(spec, self.ledger(name), should_stop=lambda: next(stops, True))
         assert ended == "stopped", self.error(spec, name)
         assert self.step(spec, name) == step
 
@@ -271,7 +271,7 @@ def test_a_trial_cut_during_an_evaluation_plays_it_again(
     bench.run(spec, "whole")
     monkeypatch.setattr(NoisyGames, "interrupted_after", after)
     with pytest.raises(KeyboardInterrupt):
-        run_trial(spec, bench.ledger("cut").root)
+        run_trial(spec, bench.ledger("cut"))
     bench.run(spec, "cut")
     bench.assert_equal(spec, "cut", "whole")
 
@@ -279,6 +279,7 @@ def test_a_trial_cut_during_an_evaluation_plays_it_again(
 EXITING = """
 import json, os, pathlib, sys
 from dtbench import trial
+from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec
 from tests.execution.test_resume import LOG_POINTS, Clock
 
@@ -291,7 +292,7 @@ def report(step, score):
         os._exit(9)
 
 
-trial.run_trial(spec, pathlib.Path(sys.argv[2]), report, checkpoint_seconds=2.5)
+trial.run_trial(spec, Ledger(pathlib.Path(sys.argv[2])), on_progress=report, checkpoint_seconds=2.5)
 """
 
 

@@ -6,16 +6,16 @@ import threading
 
 import pytest
 
-from dtbench.execution.signals import hear_signals
+from dtbench.execution.signals import graceful_shutdown
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_asks_and_the_second_interrupts(number: signal.Signals) -> None:
     said: list[str] = []
-    with hear_signals(lambda: said.append("stopping")) as stop:
-        assert not stop()
+    with graceful_shutdown(lambda: said.append("stopping")) as shutdown:
+        assert not shutdown.requested
         os.kill(os.getpid(), number)
-        assert stop()
+        assert shutdown.requested
         assert said == ["stopping"]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
@@ -23,7 +23,7 @@ def test_the_first_signal_asks_and_the_second_interrupts(number: signal.Signals)
 
 def test_what_heard_signals_before_hears_them_again() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with hear_signals(lambda: None):
+    with graceful_shutdown(lambda: None):
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
@@ -32,8 +32,8 @@ def test_another_thread_hears_nothing() -> None:
     heard: list[bool] = []
 
     def work() -> None:
-        with hear_signals(lambda: None) as stop:
-            heard.append(stop())
+        with graceful_shutdown(lambda: None) as shutdown:
+            heard.append(shutdown.requested)
 
     thread = threading.Thread(target=work)
     thread.start()
