@@ -194,13 +194,13 @@ def test_only_what_changed_is_pushed(place: Remote, there: Path, tmp_path: Path)
         write_json(here / "runs/valley/t" / name, {})
     place.push(here, "runs/valley/t", known)
     place.write("runs/valley/t/spec.json", b"theirs")
-    place.write("runs/valley/t/deaths.jsonl", b"theirs")
+    place.write("runs/valley/t/worker_failures.jsonl", b"theirs")
     (here / "runs/valley/t/running.json").unlink()
     write_json(here / "runs/valley/t/failure.json", {})
     place.push(here, "runs/valley/t", known)
     assert content(there / "runs/valley/t") == {
         "spec.json": b"theirs",
-        "deaths.jsonl": b"theirs",
+        "worker_failures.jsonl": b"theirs",
         "failure.json": b"{}\n",
     }
 
