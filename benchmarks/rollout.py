@@ -23,8 +23,8 @@ from benchmarks.timing import Pair, Turn, alternate, calls, make_parser, millise
 from dtbench import Evaluator, History
 from dtbench.decision_transformer import DecisionTransformer
 from dtbench.decision_transformer.network import load_transformers_weights
-from dtbench.domains.d4rl.env import RobotGames
-from dtbench.domains.d4rl.env_specs import ROBOTS
+from dtbench.domains.d4rl.env import LocomotionVectorEnv
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 
 HOPPER = {"width": 128, "layers": 3, "heads": 1}  # Chen et al. (2021), Table 9
 TINY = {"width": 16, "layers": 2, "heads": 1}
@@ -90,16 +90,16 @@ class WithoutCache:
         self.context, self.return_conditioned, self.act = learner.context, learner.return_conditioned, learner.act
 
 
-def never_falling(episodes: int, max_steps: int) -> RobotGames:
+def never_falling(episodes: int, max_steps: int) -> LocomotionVectorEnv:
     """Return Hopper environments whose episodes go on where it falls."""
-    envs = RobotGames(replace(ROBOTS["hopper"], horizon=max_steps), episodes)
+    envs = LocomotionVectorEnv(replace(LOCOMOTION_ENVS["hopper"], horizon=max_steps), episodes)
     _ignore_falls(envs._env)
     return envs
 
 
 def play_one(peer: TransformersLayout, learner: Any, steps: int) -> Iterator[torch.Tensor]:
     """Play one episode as the official code does: the model reads the last 20 steps at every step."""
-    env: Any = ROBOTS["hopper"].make()
+    env: Any = LOCOMOTION_ENVS["hopper"].make()
     _ignore_falls(env)
     observation, _ = env.reset(seed=0)
     states, actions = torch.zeros(0, OBSERVATION_SIZE), torch.zeros(0, ACTION_SIZE)

@@ -20,9 +20,9 @@ from dtbench.cli.run import app
 from dtbench.data.d4rl_hdf5 import read_d4rl
 from dtbench.domains.atari.dqn_replay import load_shards
 from dtbench.domains.atari.emulator import PROTOCOLS
-from dtbench.domains.atari.env import AtariGames
+from dtbench.domains.atari.env import AtariVectorEnv
 from dtbench.domains.d4rl import files, rerecorded
-from dtbench.domains.d4rl.env_specs import ROBOTS
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 from dtbench.domains.d4rl.generation import Share, record
 from dtbench.domains.d4rl.replay import verify_file
 from dtbench.errors import InvalidDataset
@@ -92,8 +92,8 @@ def test_no_contact_of_halfcheetahs_head_is_missed() -> None:
 
 @pytest.mark.parametrize("robot", SHOWN)
 def test_the_policy_in_a_file_recorded_again_returns_what_d4rls_set_does(robot: str) -> None:
-    policy = rerecorded.read_policy(FOLDER / "d4rl" / f"{robot}_medium-v2.hdf5", ROBOTS[robot])
-    made = record(ROBOTS[robot], [Share(policy)], steps=20_000, seed=1)
+    policy = rerecorded.read_policy(FOLDER / "d4rl" / f"{robot}_medium-v2.hdf5", LOCOMOTION_ENVS[robot])
+    made = record(LOCOMOTION_ENVS[robot], [Share(policy)], steps=20_000, seed=1)
     known = files.known_statistics(f"{robot}-medium-v2")
     assert known is not None
     assert known.return_mean is not None
@@ -109,7 +109,7 @@ def test_an_excerpt_is_called_one_where_it_is_shown(monkeypatch: pytest.MonkeyPa
 
 def test_recorded_screens_of_asterix_are_those_of_the_emulator() -> None:
     folder = FOLDER / "dqn_replay" / "Asterix" / "1" / "replay_logs"
-    games = AtariGames("asterix", 1, protocol=PROTOCOLS["dopamine"])
+    games = AtariVectorEnv("asterix", 1, protocol=PROTOCOLS["dopamine"])
     first = games.reset(seed=0)[0][0, -1]
     with np.load(FOLDER / "dqn_replay" / "asterix_4_episodes.npz", allow_pickle=False) as episodes:
         frames, lengths = episodes["observations"], episodes["episode_lengths"]

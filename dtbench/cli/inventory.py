@@ -22,7 +22,7 @@ from dtbench.data.d4rl_hdf5 import write_d4rl
 from dtbench.data.dataset import ARRAYS, TrajectoryDataset, digest_of, statistics_card, validate
 from dtbench.data.download import reporting
 from dtbench.domains.d4rl import rerecorded, verification
-from dtbench.domains.d4rl.env_specs import robot_named
+from dtbench.domains.d4rl.env_specs import locomotion_env
 from dtbench.domains.d4rl.replay import verify_file
 from dtbench.domains.minari.tasks import local_names
 from dtbench.errors import DtbenchError, InvalidDataset, InvalidValue, MissingDataset, UnknownName, abridged
@@ -81,7 +81,7 @@ def generate(name: str, options: Options) -> None:
 def rerecord(name: str, file: Path | None, options: Options) -> None:
     """Keep the policy of a D4RL file and record its dataset again with it."""
     robot_name, kind = rerecorded.split_name(name)
-    robot = robot_named(robot_name)
+    robot = locomotion_env(robot_name)
     rerecorded.check_kind(robot, kind)
     task = registry.make_task(name, options)
     if file is not None:

@@ -13,7 +13,7 @@ from dtbench import registry
 from dtbench.cli.run import main
 from dtbench.data.d4rl_hdf5 import read_d4rl
 from dtbench.domains.d4rl import files
-from dtbench.domains.d4rl.env_specs import ROBOTS
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 
 DATA = Callable[..., str]
 NAME = "hopper-random-v2"
@@ -96,7 +96,7 @@ def test_generated_data_of_a_robot_says_that_it_is_not_d4rls(data: DATA) -> None
 
 
 def test_an_export_is_read_back_with_its_digest(data: DATA, exported: Path) -> None:
-    hopper = ROBOTS["hopper"]
+    hopper = LOCOMOTION_ENVS["hopper"]
     spaces = {"observation_space": hopper.observation_space, "action_space": hopper.action_space}
     found = read_d4rl(exported, **spaces, horizon=hopper.horizon)
     assert found.digest in data("show", NAME, "--source", "generated", *SMALL)

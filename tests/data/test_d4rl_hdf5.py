@@ -14,13 +14,13 @@ from dtbench import TrajectoryDataset, make_dataset
 from dtbench.data import cache
 from dtbench.data.d4rl_hdf5 import read_d4rl, write_d4rl
 from dtbench.domains.d4rl import files
-from dtbench.domains.d4rl.env_specs import ROBOTS
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 from dtbench.errors import InvalidDataset, MissingDataset
 
 HORIZON = 4
 SEEING = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 ACTING = spaces.Box(-1, 1, (1,), np.float32)
-HOPPER = ROBOTS["hopper"]
+HOPPER = LOCOMOTION_ENVS["hopper"]
 
 
 def read(path: Path) -> TrajectoryDataset:

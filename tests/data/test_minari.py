@@ -22,9 +22,9 @@ from dtbench.data.minari import (  # noqa: E402
     local_sets,
     make_environment,
 )
-from dtbench.domains.d4rl.env_specs import ROBOTS  # noqa: E402
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS  # noqa: E402
 from dtbench.domains.d4rl.files import load_minari_for  # noqa: E402
-from dtbench.domains.gymnasium.env import Games  # noqa: E402
+from dtbench.domains.gymnasium.env import GymnasiumVectorEnv  # noqa: E402
 from dtbench.domains.minari.tasks import local_names, task_from_id  # noqa: E402
 from dtbench.errors import InvalidDataset, MissingDataset  # noqa: E402
 
@@ -64,7 +64,7 @@ def create(dataset_id: str, episodes: list[Any], **options: Any) -> None:
 
 
 def create_hopper(**options: Any) -> None:
-    robot = ROBOTS["hopper"]
+    robot = LOCOMOTION_ENVS["hopper"]
     seeing = spaces.Box(-np.inf, np.inf, (11,), np.float64)
     episodes = [
         episode(n, ended=True, reward=r, seeing=seeing, acting=robot.action_space) for n, r in ((3, 1), (5, 2))
@@ -201,7 +201,7 @@ def test_its_games_are_gymnasiums_and_stand_still_after_their_end() -> None:
     import gymnasium as gym
 
     create_hopper()
-    games = Games(partial(make_environment, HOPPER), 2)
+    games = GymnasiumVectorEnv(partial(make_environment, HOPPER), 2)
     observations, _ = games.reset(seed=[7, 8])
     own = gym.make("Hopper-v5")
     first, _ = own.reset(seed=8)
@@ -239,12 +239,12 @@ def test_a_learner_can_be_judged_on_it() -> None:
 
 def test_a_robot_can_take_minaris_data() -> None:
     create_hopper()
-    hopper = ROBOTS["hopper"]
+    hopper = LOCOMOTION_ENVS["hopper"]
     found = load_minari_for(hopper, HOPPER)
     assert found.observation_space == hopper.observation_space
     assert found.info["normalisation"].startswith("none")
     with pytest.raises(InvalidDataset, match="walker2d has"):
-        load_minari_for(ROBOTS["walker2d"], HOPPER)
+        load_minari_for(LOCOMOTION_ENVS["walker2d"], HOPPER)
 
 
 def test_a_set_without_an_environment_cannot_be_played() -> None:

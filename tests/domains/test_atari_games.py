@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ale_py.vector_env import AtariVectorEnv
+from ale_py.vector_env import AtariVectorEnv as ALEVectorEnv
 from numpy.typing import NDArray
 
-from dtbench.domains.atari.emulator import PROTOCOLS, SCREEN, Console, action_count, check_game, protocol_of
-from dtbench.domains.atari.env import AtariGames, frame_of
+from dtbench.domains.atari.emulator import PROTOCOLS, SCREEN, AtariEmulator, action_count, check_game, protocol_of
+from dtbench.domains.atari.env import AtariVectorEnv, frame_of
 from dtbench.domains.atari.frames import grey_frames, resize_area, resize_linear
 from dtbench.errors import UnknownName
 
@@ -27,7 +27,7 @@ def digest(array: NDArray[np.generic]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
-def played(env: AtariGames, *, steps: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def played(env: AtariVectorEnv, *, steps: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Observations and rewards of random play from seeds 5, 6, ..."""
     rng = np.random.default_rng(seed)
     observations, rewards = [env.reset(seed=5)[0]], []
@@ -57,7 +57,7 @@ def test_an_even_screen_stays_even() -> None:
 
 
 def test_colour_becomes_the_grey_of_the_emulator() -> None:
-    console = Console("seaquest", DOPAMINE)
+    console = AtariEmulator("seaquest", DOPAMINE)
     console.begin(0)
     console.step(1)
     colour = console._ale.getScreenRGB()
@@ -66,8 +66,8 @@ def test_colour_becomes_the_grey_of_the_emulator() -> None:
 
 @pytest.mark.parametrize("game", FOUR)
 def test_dopamine_shows_the_frames_of_ale_pys_vector_environment(game: str) -> None:
-    ours = AtariGames(game, 2, protocol=replace(DOPAMINE, sticky=0.0))
-    theirs = AtariVectorEnv(
+    ours = AtariVectorEnv(game, 2, protocol=replace(DOPAMINE, sticky=0.0))
+    theirs = ALEVectorEnv(
         game, 2, num_threads=1, reward_clipping=False, use_fire_reset=False, noop_max=0, repeat_action_probability=0.0
     )
     seen, _ = ours.reset(seed=0)
@@ -101,19 +101,19 @@ def test_dopamine_shows_the_frames_of_ale_pys_vector_environment(game: str) -> N
     ],
 )
 def test_golden_frames(game: str, protocol: str, golden: str) -> None:
-    observations, rewards = played(AtariGames(game, 2, protocol=PROTOCOLS[protocol]), steps=40)
+    observations, rewards = played(AtariVectorEnv(game, 2, protocol=PROTOCOLS[protocol]), steps=40)
     assert digest(observations) + digest(rewards) == golden
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda p: p.name)
 def test_neither_batch_nor_earlier_games_change_a_game(protocol: object) -> None:
     assert isinstance(protocol, type(DOPAMINE))
-    together, _ = played(AtariGames("pong", 3, protocol=protocol), steps=30)
-    env = AtariGames("pong", 3, protocol=protocol)
+    together, _ = played(AtariVectorEnv("pong", 3, protocol=protocol), steps=30)
+    env = AtariVectorEnv("pong", 3, protocol=protocol)
     played(env, steps=10, seed=3)
     again, _ = played(env, steps=30)
     assert (together == again).all()
-    alone = AtariGames("pong", 1, protocol=protocol)
+    alone = AtariVectorEnv("pong", 1, protocol=protocol)
     rng = np.random.default_rng(0)
     seen, _ = alone.reset(seed=[6])
     for step in range(30):
@@ -123,7 +123,7 @@ def test_neither_batch_nor_earlier_games_change_a_game(protocol: object) -> None
 
 def test_actions_stick_by_one_protocol_and_not_by_the_other() -> None:
     for protocol, differs in ((DOPAMINE, True), (replace(OFFICIAL, max_noops=0), False)):
-        env = AtariGames("breakout", 2, protocol=protocol)
+        env = AtariVectorEnv("breakout", 2, protocol=protocol)
         env.reset(seed=[1, 2])
         rng = np.random.default_rng(0)
         for _ in range(60):
@@ -143,7 +143,7 @@ def test_no_ops_begin_a_game_by_the_papers_protocol_alone() -> None:
 
 def noops(protocol: object, seed: int) -> int:
     assert isinstance(protocol, type(DOPAMINE))
-    console = Console("pong", protocol)
+    console = AtariEmulator("pong", protocol)
     console.begin(seed)
     return int(console._ale.getEpisodeFrameNumber())
 
@@ -155,7 +155,7 @@ def test_the_larger_of_two_screens_is_seen_after_resizing_or_before() -> None:
 
 
 def test_a_game_begins_with_frames_of_zeros_and_ends_after_so_many_frames() -> None:
-    env = AtariGames("seaquest", 1, max_frames=200)
+    env = AtariVectorEnv("seaquest", 1, max_frames=200)
     seen, _ = env.reset(seed=0)
     assert (seen[0, :3] == 0).all()
     assert seen[0, 3].any()
@@ -171,13 +171,13 @@ def test_a_game_begins_with_frames_of_zeros_and_ends_after_so_many_frames() -> N
 
 
 def test_rewards_are_raw() -> None:
-    env = AtariGames("qbert", 4)
+    env = AtariVectorEnv("qbert", 4)
     _, rewards = played(env, steps=120)
     assert rewards.max() >= 25
 
 
 def test_a_mask_begins_some_games_anew() -> None:
-    env = AtariGames("pong", 2)
+    env = AtariVectorEnv("pong", 2)
     before, _ = played(env, steps=5)
     after, _ = env.reset(seed=[9, 9], options={"reset_mask": np.array([True, False])})
     assert (after[1] == before[-1, 1]).all()

@@ -17,8 +17,8 @@ from baselines.sac import SAC, SACLearner
 from dtbench import Transitions
 from dtbench.domains.atari.generation import FEATURES, RamPolicy, policy_files
 from dtbench.domains.atari.generation import POLICIES as ATARI_POLICIES
-from dtbench.domains.d4rl.env import RobotGames
-from dtbench.domains.d4rl.env_specs import ROBOTS
+from dtbench.domains.d4rl.env import LocomotionVectorEnv
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 from dtbench.testing import check_algorithm
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools" / "behavior_policies"
@@ -136,11 +136,11 @@ def test_a_replay_is_played_from_warm_up_to_medium(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("robot", ["hopper", "halfcheetah", "reacher2d"])
 def test_games_go_on_exactly_from_their_state(robot: str) -> None:
-    games, others = (RobotGames(ROBOTS[robot], 3, threads=1) for _ in range(2))
+    games, others = (LocomotionVectorEnv(LOCOMOTION_ENVS[robot], 3, threads=1) for _ in range(2))
     rng = np.random.default_rng(0)
     games.reset(seed=0)
     others.reset(seed=9)
-    actions = rng.uniform(-1, 1, (60, 3, ROBOTS[robot].action_size)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (60, 3, LOCOMOTION_ENVS[robot].action_size)).astype(np.float32)
     for action in actions[:30]:
         seen = games.step(action)[0]
     np.testing.assert_array_equal(others.restore(games.state()), seen)
@@ -204,7 +204,7 @@ def test_medium_is_nearest_to_d4rls_returns_before_training_has_mastered(tmp_pat
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(choose_ppo.BehaviorPolicy, "load", lambda path: path.name)
         patched.setattr(choose_ppo, "mean_return", lambda robot, policy, **options: returns[policy])
-        manifest = choose_ppo.choose_for_robot(ROBOTS["hopper"], tmp_path)
+        manifest = choose_ppo.choose_for_robot(LOCOMOTION_ENVS["hopper"], tmp_path)
     assert manifest["medium"] == "seed0/step-00000200.npz"  # the one of 400 is a lapse
     assert manifest["expert"] == "seed0/step-00000300.npz"
     assert manifest["replay"] == ["seed0/step-00000100.npz", "seed0/step-00000200.npz"]

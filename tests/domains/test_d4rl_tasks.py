@@ -9,7 +9,7 @@ import pytest
 from dtbench import TrajectoryDataset, make_dataset, registry
 from dtbench.data.d4rl_hdf5 import write_d4rl
 from dtbench.domains.d4rl import files, generation, tasks
-from dtbench.domains.d4rl.env_specs import ROBOTS
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 from dtbench.domains.d4rl.generation import BehaviorPolicy
 from dtbench.errors import InvalidValue, MissingDataset, UnknownName
 from dtbench.evaluation import Episodes
@@ -30,7 +30,7 @@ def _no_files_and_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 @pytest.fixture
 def small_policies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Behaviour policies of every robot that do nothing but tremble."""
-    for robot in ROBOTS.values():
+    for robot in LOCOMOTION_ENVS.values():
         still = BehaviorPolicy(
             mean=np.zeros(robot.observation_size, np.float32),
             scale=np.ones(robot.observation_size, np.float32),
@@ -55,8 +55,8 @@ def hopper_data(source: str = "d4rl") -> TrajectoryDataset:
         rewards=np.float32([1, 2, 3, 4, 5]),
         terminals=np.array([False, False, True, False, False]),
         lengths=np.array([3, 2]),
-        observation_space=ROBOTS["hopper"].observation_space,
-        action_space=ROBOTS["hopper"].action_space,
+        observation_space=LOCOMOTION_ENVS["hopper"].observation_space,
+        action_space=LOCOMOTION_ENVS["hopper"].action_space,
         info={"source": source},
     )
 

@@ -9,8 +9,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import SyncVectorEnv
 
-from dtbench.domains.d4rl.env import RobotGames
-from dtbench.domains.d4rl.env_specs import PHYSICS, ROBOTS, Physics
+from dtbench.domains.d4rl.env import LocomotionVectorEnv
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, PHYSICS, Physics
 from dtbench.domains.d4rl.reacher_2d import Reacher2dEnv
 
 GYMNASIUMS = {"halfcheetah": "HalfCheetah", "hopper": "Hopper", "walker2d": "Walker2d"}
@@ -28,7 +28,7 @@ def gymnasiums(robot: str, version: str) -> Callable[[], Any]:
 
 
 def random_actions(robot: str, games: int, steps: int) -> np.ndarray:
-    shape = (steps, games, ROBOTS[robot].action_size)
+    shape = (steps, games, LOCOMOTION_ENVS[robot].action_size)
     return np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
 
 
@@ -36,7 +36,10 @@ def random_actions(robot: str, games: int, steps: int) -> np.ndarray:
 @pytest.mark.parametrize("version", ["v4", "v5"])
 def test_games_are_gymnasiums_own_to_the_bit(robot: str, version: Physics) -> None:
     seeds = [5, 7, 6]
-    ours, theirs = RobotGames(ROBOTS[robot], 3, physics=version), [gymnasiums(robot, version)() for _ in seeds]
+    ours, theirs = (
+        LocomotionVectorEnv(LOCOMOTION_ENVS[robot], 3, physics=version),
+        [gymnasiums(robot, version)() for _ in seeds],
+    )
     seen, _ = ours.reset(seed=seeds)
     assert seen.dtype == np.float32
     for game, seed in enumerate(seeds):
@@ -53,7 +56,10 @@ def test_games_are_gymnasiums_own_to_the_bit(robot: str, version: Physics) -> No
 
 
 def test_games_are_those_of_gymnasiums_vector_environment() -> None:
-    ours, theirs = RobotGames(ROBOTS["hopper"], 3, physics="v4"), SyncVectorEnv([gymnasiums("hopper", "v4")] * 3)
+    ours, theirs = (
+        LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 3, physics="v4"),
+        SyncVectorEnv([gymnasiums("hopper", "v4")] * 3),
+    )
     # One seed gives game i that seed plus i.
     np.testing.assert_array_equal(ours.reset(seed=5)[0], theirs.reset(seed=5)[0].astype(np.float32))
     for actions in random_actions("hopper", 3, 8):
@@ -64,7 +70,10 @@ def test_games_are_those_of_gymnasiums_vector_environment() -> None:
 
 
 def test_a_game_is_cut_off_where_gymnasium_cuts_it_off() -> None:
-    ours, theirs = RobotGames(ROBOTS["halfcheetah"], 1, physics="v4"), gymnasiums("halfcheetah", "v4")()
+    ours, theirs = (
+        LocomotionVectorEnv(LOCOMOTION_ENVS["halfcheetah"], 1, physics="v4"),
+        gymnasiums("halfcheetah", "v4")(),
+    )
     ours.reset(seed=3)
     theirs.reset(seed=3)
     for step, actions in enumerate(random_actions("halfcheetah", 1, 1000), start=1):
@@ -77,17 +86,22 @@ def test_a_game_is_cut_off_where_gymnasium_cuts_it_off() -> None:
 
 def test_what_the_other_games_do_changes_nothing_in_a_game() -> None:
     actions = random_actions("walker2d", 2, 15)
-    together, alone = RobotGames(ROBOTS["walker2d"], 2), RobotGames(ROBOTS["walker2d"], 1)
+    together, alone = (
+        LocomotionVectorEnv(LOCOMOTION_ENVS["walker2d"], 2),
+        LocomotionVectorEnv(LOCOMOTION_ENVS["walker2d"], 1),
+    )
     together.reset(seed=[1, 2])
     alone.reset(seed=[2])
     for chosen in actions:
         np.testing.assert_array_equal(together.step(chosen)[0][1], alone.step(chosen[1:])[0][0])
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", LOCOMOTION_ENVS)
 @pytest.mark.parametrize("physics", PHYSICS)
 def test_any_number_of_threads_gives_the_same_bits(robot: str, physics: Physics) -> None:
-    several = [RobotGames(ROBOTS[robot], 7, physics=physics, threads=threads) for threads in (1, 2, 3, 50)]
+    several = [
+        LocomotionVectorEnv(LOCOMOTION_ENVS[robot], 7, physics=physics, threads=threads) for threads in (1, 2, 3, 50)
+    ]
     for games in several:
         games.reset(seed=3)
     for actions in random_actions(robot, 7, 60):
@@ -100,14 +114,14 @@ def test_any_number_of_threads_gives_the_same_bits(robot: str, physics: Physics)
 
 
 def test_what_goes_wrong_in_a_thread_is_raised() -> None:
-    games = RobotGames(ROBOTS["hopper"], 4, threads=2)
+    games = LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 4, threads=2)
     games.reset(seed=0)
     with pytest.raises(ValueError, match="broadcast"):
         games.step(np.zeros((4, 2), np.float32))
 
 
 def test_an_ended_game_stands_still_and_gives_no_reward() -> None:
-    games = RobotGames(ROBOTS["hopper"], 2)
+    games = LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 2)
     games.reset(seed=0)
     for actions in random_actions("hopper", 2, 200):
         observations, _, terminated, _, _ = games.step(actions)
@@ -123,7 +137,7 @@ def test_an_ended_game_stands_still_and_gives_no_reward() -> None:
 
 
 def test_a_reset_mask_begins_only_those_games_anew() -> None:
-    games = RobotGames(ROBOTS["hopper"], 3)
+    games = LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 3)
     first, _ = games.reset(seed=[4, 5, 6])
     for actions in random_actions("hopper", 3, 3):
         before = games.step(actions)[0]
@@ -132,7 +146,7 @@ def test_a_reset_mask_begins_only_those_games_anew() -> None:
     np.testing.assert_array_equal(after[1], first[1])
     np.testing.assert_array_equal(after[~mask], before[~mask])
     # The others go on from where they were: as if nothing had happened.
-    undisturbed = RobotGames(ROBOTS["hopper"], 3)
+    undisturbed = LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 3)
     undisturbed.reset(seed=[4, 5, 6])
     for actions in random_actions("hopper", 3, 3):
         undisturbed.step(actions)
@@ -141,14 +155,14 @@ def test_a_reset_mask_begins_only_those_games_anew() -> None:
 
 
 def test_options_without_a_reset_mask_begin_every_game_anew() -> None:
-    games = RobotGames(ROBOTS["hopper"], 2)
+    games = LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 2)
     first, _ = games.reset(seed=0)
     games.step(random_actions("hopper", 2, 1)[0])
     np.testing.assert_array_equal(games.reset(seed=0, options={"else": 1})[0], first)
 
 
 def test_a_reset_gives_a_game_its_whole_horizon_again() -> None:
-    games = RobotGames(ROBOTS["reacher2d"], 2)
+    games = LocomotionVectorEnv(LOCOMOTION_ENVS["reacher2d"], 2)
     games.reset(seed=0)
     idle = np.zeros((2, 2), np.float32)
     for _ in range(60):
@@ -160,7 +174,10 @@ def test_a_reset_gives_a_game_its_whole_horizon_again() -> None:
 
 
 def test_delayed_games_give_their_whole_return_with_the_last_step() -> None:
-    prompt, late = RobotGames(ROBOTS["hopper"], 3), RobotGames(ROBOTS["hopper"], 3, delayed=True)
+    prompt, late = (
+        LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 3),
+        LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 3, delayed=True),
+    )
     prompt.reset(seed=0)
     late.reset(seed=0)
     earned, given, done = np.zeros(3), np.zeros(3), np.zeros(3, bool)
@@ -176,8 +193,8 @@ def test_delayed_games_give_their_whole_return_with_the_last_step() -> None:
 
 
 def test_a_delayed_game_that_is_cut_off_gives_its_return_then() -> None:
-    games = RobotGames(ROBOTS["halfcheetah"], 1, delayed=True)
-    prompt = RobotGames(ROBOTS["halfcheetah"], 1)
+    games = LocomotionVectorEnv(LOCOMOTION_ENVS["halfcheetah"], 1, delayed=True)
+    prompt = LocomotionVectorEnv(LOCOMOTION_ENVS["halfcheetah"], 1)
     games.reset(seed=0)
     prompt.reset(seed=0)
     earned = 0.0
@@ -189,7 +206,7 @@ def test_a_delayed_game_that_is_cut_off_gives_its_return_then() -> None:
 
 
 def test_a_delayed_game_begun_anew_has_earned_nothing() -> None:
-    games = RobotGames(dataclasses.replace(ROBOTS["halfcheetah"], horizon=5), 1, delayed=True)
+    games = LocomotionVectorEnv(dataclasses.replace(LOCOMOTION_ENVS["halfcheetah"], horizon=5), 1, delayed=True)
     returns = []
     for idle in (0, 3):  # steps played before the reset that counts
         games.reset(seed=0)
@@ -202,10 +219,10 @@ def test_a_delayed_game_begun_anew_has_earned_nothing() -> None:
 
 def test_a_game_that_falls_with_its_last_step_ended_and_was_not_cut_off() -> None:
     actions = random_actions("hopper", 1, 200)
-    games = RobotGames(ROBOTS["hopper"], 1)
+    games = LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 1)
     games.reset(seed=0)
     falls = next(step for step, chosen in enumerate(actions, start=1) if games.step(chosen)[2][0])
-    games = RobotGames(dataclasses.replace(ROBOTS["hopper"], horizon=falls), 1)
+    games = LocomotionVectorEnv(dataclasses.replace(LOCOMOTION_ENVS["hopper"], horizon=falls), 1)
     games.reset(seed=0)
     for chosen in actions[:falls]:
         *_, terminated, truncated, _ = games.step(chosen)
@@ -214,7 +231,7 @@ def test_a_game_that_falls_with_its_last_step_ended_and_was_not_cut_off() -> Non
 
 @pytest.mark.parametrize("physics", PHYSICS)
 def test_reacher2d_is_a_gymnasium_environment(physics: Physics) -> None:
-    check_env(ROBOTS["reacher2d"].make(physics), skip_render_check=True)
+    check_env(LOCOMOTION_ENVS["reacher2d"].make(physics), skip_render_check=True)
 
 
 def placed(theta: tuple[float, float], goal: tuple[float, float]) -> Reacher2dEnv:
@@ -267,7 +284,7 @@ def test_reacher2ds_torques_are_cut_to_their_bounds_and_it_never_ends() -> None:
 
 
 def test_goals_lie_in_the_ring_between_a_half_and_one_and_joints_begin_at_rest() -> None:
-    observations, _ = RobotGames(ROBOTS["reacher2d"], 300).reset(seed=0)
+    observations, _ = LocomotionVectorEnv(LOCOMOTION_ENVS["reacher2d"], 300).reset(seed=0)
     radii = np.linalg.norm(observations[:, 8:10], axis=1)
     assert radii.min() >= 0.5
     assert radii.max() <= 1.0
@@ -277,7 +294,7 @@ def test_goals_lie_in_the_ring_between_a_half_and_one_and_joints_begin_at_rest()
 
 
 def test_every_game_keeps_its_own_goal() -> None:
-    games = RobotGames(ROBOTS["reacher2d"], 2)
+    games = LocomotionVectorEnv(LOCOMOTION_ENVS["reacher2d"], 2)
     goals = games.reset(seed=[1, 2])[0][:, 8:10]
     assert not np.allclose(goals[0], goals[1])
     for actions in random_actions("reacher2d", 2, 10):

@@ -10,7 +10,7 @@ import pytest
 
 from dtbench import registry
 from dtbench.data import cache
-from dtbench.domains.gymnasium.env import Games
+from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
 from dtbench.domains.gymnasium.tasks import task_from_id
 from dtbench.errors import InvalidDataset, InvalidSuite, InvalidValue, MissingDataset, UnknownName
 from dtbench.execution.local import run_local
@@ -187,7 +187,7 @@ def test_an_environment_of_ones_own_is_found_beside_the_suite(tmp_path: Path) ->
 
 
 def test_a_finished_game_stands_still() -> None:
-    games = Games(lambda: gym.make("CartPole-v1"), 2)
+    games = GymnasiumVectorEnv(lambda: gym.make("CartPole-v1"), 2)
     games.reset(seed=[1, 2])
     total = np.zeros(2)
     for _ in range(30):
@@ -199,7 +199,7 @@ def test_a_finished_game_stands_still() -> None:
 
 
 def test_games_are_those_of_the_seeds() -> None:
-    games = Games(lambda: gym.make("Pendulum-v1"), 3)
+    games = GymnasiumVectorEnv(lambda: gym.make("Pendulum-v1"), 3)
     alone = gym.make("Pendulum-v1").reset(seed=6)[0]
     assert games.reset(seed=5)[0][1].tolist() == games.reset(seed=[4, 6, 6])[0][2].tolist() == alone.tolist()
 

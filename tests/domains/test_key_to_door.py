@@ -104,13 +104,17 @@ def test_phases_last_15_15_and_16_steps() -> None:
     assert ended == [False] * 45 + [True]
 
 
-def test_finished_games_start_anew_with_the_next_step() -> None:
-    env = KeyToDoorVectorEnv(1)
-    env.reset(seed=0)
+def test_an_ended_episode_stands_still_until_it_is_reset() -> None:
+    env = KeyToDoorVectorEnv(2)
+    first, _ = env.reset(seed=0)
     for _ in range(HORIZON):
-        env.step(np.array([SOUTH]))
-    _, reward, terminated, _, info = env.step(np.array([NORTH]))
-    assert (reward[0], terminated[0], info["phase"][0], env.elapsed[0]) == (0, False, 0, 0)
+        last = env.step(np.array([SOUTH, SOUTH]))[0]
+    seen, reward, terminated, _, info = env.step(np.array([NORTH, NORTH]))
+    assert (seen == last).all()
+    assert (reward[0], terminated[0], info["phase"][0], env.elapsed[0]) == (0, True, 2, HORIZON)
+    seen, info = env.reset(seed=0, options={"reset_mask": np.array([True, False])})
+    assert (seen[0] == first[0]).all()
+    assert info["phase"].tolist() == [0, 2]
 
 
 def test_equal_seeds_give_equal_walks_and_others_do_not() -> None:

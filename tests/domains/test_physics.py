@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dtbench.domains.d4rl import physics
-from dtbench.domains.d4rl.env_specs import PHYSICS, ROBOTS, Physics
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, PHYSICS, Physics
 from dtbench.errors import InvalidValue, UnknownName
 
 GYMNASIUMS = ("halfcheetah", "hopper", "walker2d")  # the robots that D4RL's physics changed
@@ -55,7 +55,7 @@ def inertia_of(model: mujoco.MjModel, body: int) -> NDArray[np.float64]:
 
 def rollout(robot: str, version: Physics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Observations and rewards of 30 fixed actions from a fixed state; no random number is drawn."""
-    env = ROBOTS[robot].make(version)
+    env = LOCOMOTION_ENVS[robot].make(version)
     env.reset(seed=0)
     places = np.arange(1, env.model.nq + 1)
     env.data.mocap_pos[:, :2] = [0.5, 0.6]  # Reacher2d's goal; no other robot has a mocap body
@@ -82,7 +82,7 @@ def deviation(robot: str, version: Physics) -> float:
 
 @pytest.mark.parametrize("robot", GYMNASIUMS)
 def test_the_exact_capsule_gives_the_compiled_bodies(robot: str) -> None:
-    model = ROBOTS[robot].make("v4").model
+    model = LOCOMOTION_ENVS[robot].make("v4").model
     solids = {body: physics.solid_of(model, body, legacy=False) for body in range(1, model.nbody)}
     # HalfCheetah's mass is fixed at 14: only then is the density not the XML's 1000.
     volume = sum(solid.volume for solid in solids.values() if solid is not None)
@@ -96,23 +96,25 @@ def test_the_exact_capsule_gives_the_compiled_bodies(robot: str) -> None:
 
 @pytest.mark.parametrize(("robot", "mass"), [("hopper", 15.265), ("walker2d", 22.698), ("halfcheetah", 14.0)])
 def test_corrected_robots_weigh_what_mujoco_pys_weighed(robot: str, mass: float) -> None:
-    assert ROBOTS[robot].make("d4rl").model.body_mass.sum() == pytest.approx(mass, abs=1e-5)
+    assert LOCOMOTION_ENVS[robot].make("d4rl").model.body_mass.sum() == pytest.approx(mass, abs=1e-5)
 
 
 @pytest.mark.parametrize(("robot", "mass"), [("hopper", 15.820), ("walker2d", 23.677), ("halfcheetah", 14.0)])
 @pytest.mark.parametrize("version", ["v4", "v5"])
 def test_gymnasiums_robots_stay_as_they_are(robot: str, mass: float, version: Physics) -> None:
-    assert ROBOTS[robot].make(version).model.body_mass.sum() == pytest.approx(mass, abs=5e-4)
+    assert LOCOMOTION_ENVS[robot].make(version).model.body_mass.sum() == pytest.approx(mass, abs=5e-4)
 
 
 def test_halfcheetahs_bodies_weigh_what_mujoco_py_printed() -> None:
     known = [6.36031332, 1.53524804, 1.58093995, 1.0691906, 1.42558747, 1.17885117, 0.84986945]
-    np.testing.assert_allclose(ROBOTS["halfcheetah"].make("d4rl").model.body_mass[1:], known, rtol=0, atol=5e-9)
+    np.testing.assert_allclose(
+        LOCOMOTION_ENVS["halfcheetah"].make("d4rl").model.body_mass[1:], known, rtol=0, atol=5e-9
+    )
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", LOCOMOTION_ENVS)
 def test_every_environment_has_a_fresh_model_so_that_nothing_is_corrected_twice(robot: str) -> None:
-    first, second = ROBOTS[robot].make("d4rl").model, ROBOTS[robot].make("d4rl").model
+    first, second = LOCOMOTION_ENVS[robot].make("d4rl").model, LOCOMOTION_ENVS[robot].make("d4rl").model
     for field in ("body_mass", "body_inertia", "body_ipos", "body_iquat", "geom_margin"):
         np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
 
@@ -135,7 +137,7 @@ def test_an_inertia_that_the_xml_gives_is_not_overwritten() -> None:
 
 def test_physics_that_do_not_exist_are_refused_with_those_that_do() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'd4rl'"):
-        ROBOTS["hopper"].make("d4r")  # type: ignore[arg-type]
+        LOCOMOTION_ENVS["hopper"].make("d4r")  # type: ignore[arg-type]
 
 
 def test_a_capsule_counts_as_a_longer_cylinder() -> None:
@@ -195,7 +197,9 @@ def test_a_fixed_total_mass_scales_masses_and_inertias() -> None:
 
 
 def test_the_xml_says_which_total_mass_it_fixes() -> None:
-    fixed = {robot: physics.fixed_total_mass(Path(ROBOTS[robot].make("v4").fullpath)) for robot in ROBOTS}
+    fixed = {
+        robot: physics.fixed_total_mass(Path(LOCOMOTION_ENVS[robot].make("v4").fullpath)) for robot in LOCOMOTION_ENVS
+    }
     assert fixed == {"halfcheetah": 14.0, "hopper": None, "walker2d": None, "reacher2d": None}
 
 
@@ -214,7 +218,7 @@ def test_margins_are_halved_only_where_mujoco_adds_them(
 
 @pytest.mark.parametrize("robot", GYMNASIUMS)
 def test_principal_axes_and_moments_make_up_the_inertia(robot: str) -> None:
-    before, model = ROBOTS[robot].make("v4").model, ROBOTS[robot].make("d4rl").model
+    before, model = LOCOMOTION_ENVS[robot].make("v4").model, LOCOMOTION_ENVS[robot].make("d4rl").model
     solids = [physics.solid_of(before, body, legacy=True) for body in range(1, before.nbody)]
     scale = 14 / sum(s.volume for s in solids if s is not None) if robot == "halfcheetah" else 1000
     for body, solid in enumerate(solids, start=1):
@@ -223,11 +227,11 @@ def test_principal_axes_and_moments_make_up_the_inertia(robot: str) -> None:
         assert np.linalg.norm(model.body_iquat[body]) == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", LOCOMOTION_ENVS)
 def test_the_correction_moves_no_geom(robot: str) -> None:
     # MuJoCo reads a geom that shares its body's inertial frame off that frame, which the correction turns. A capsule
     # may be turned end to end or about its axis: that is the same capsule.
-    before, after = ROBOTS[robot].make("v4"), ROBOTS[robot].make("d4rl")
+    before, after = LOCOMOTION_ENVS[robot].make("v4"), LOCOMOTION_ENVS[robot].make("d4rl")
     for env in (before, after):
         env.set_state(env.init_qpos + np.sin(np.arange(env.model.nq)), env.init_qvel)
     np.testing.assert_allclose(after.data.geom_xpos, before.data.geom_xpos, atol=1e-12)
@@ -236,9 +240,9 @@ def test_the_correction_moves_no_geom(robot: str) -> None:
     np.testing.assert_allclose(np.abs(np.einsum("gi,gi->g", *axes)), 1, atol=1e-12)
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", LOCOMOTION_ENVS)
 def test_a_rollout_is_the_same_with_every_mujoco(robot: str) -> None:
-    assert golden(robot)[0].shape == (GOLDEN_STEPS, ROBOTS[robot].observation_size)
+    assert golden(robot)[0].shape == (GOLDEN_STEPS, LOCOMOTION_ENVS[robot].observation_size)
     assert deviation(robot, "d4rl") < 1e-6
 
 
@@ -252,14 +256,14 @@ def test_the_correction_serves_any_gymnasium_environment(robot: str, name: str) 
     env = gym.make(f"{name}-v5")
     total_mass = physics.fixed_total_mass(Path(env.unwrapped.fullpath))  # type: ignore[attr-defined]
     physics.restore_d4rl_physics(env.unwrapped.model, total_mass=total_mass)  # type: ignore[attr-defined]
-    ours = ROBOTS[robot].make("d4rl").model
+    ours = LOCOMOTION_ENVS[robot].make("d4rl").model
     np.testing.assert_array_equal(env.unwrapped.model.body_mass, ours.body_mass)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(env.unwrapped.model.geom_margin, ours.geom_margin)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", LOCOMOTION_ENVS)
 @pytest.mark.parametrize("version", PHYSICS)
 def test_every_robot_has_the_spaces_that_it_declares(robot: str, version: Physics) -> None:
-    env = ROBOTS[robot].make(version)
-    assert env.observation_space.shape == ROBOTS[robot].observation_space.shape
-    assert env.action_space == ROBOTS[robot].action_space
+    env = LOCOMOTION_ENVS[robot].make(version)
+    assert env.observation_space.shape == LOCOMOTION_ENVS[robot].observation_space.shape
+    assert env.action_space == LOCOMOTION_ENVS[robot].action_space

@@ -7,7 +7,7 @@ import pytest
 
 from dtbench.data.randomness import generator
 from dtbench.domains.d4rl import generation
-from dtbench.domains.d4rl.env_specs import KINDS, ROBOTS
+from dtbench.domains.d4rl.env_specs import KINDS, LOCOMOTION_ENVS
 from dtbench.domains.d4rl.generation import BehaviorPolicy, Share, mean_return, record
 from dtbench.errors import InvalidDataset, InvalidValue
 
@@ -17,13 +17,13 @@ MEDIUM_RETURNS = {"hopper": 1422.0, "halfcheetah": 4770.0, "walker2d": 2852.0}  
 
 
 def manifest(recipe: str, robot: str) -> dict[str, Any]:
-    return generation.manifest_of(ROBOTS[robot], recipe)
+    return generation.manifest_of(LOCOMOTION_ENVS[robot], recipe)
 
 
 def perceptron(robot: str = "hopper", *, squash: bool = True, seed: int = 0) -> BehaviorPolicy:
     """A small policy with random weights: squashed like SAC's, or clipped like PPO's."""
     rng = np.random.default_rng(seed)
-    inputs, actions = ROBOTS[robot].observation_size, ROBOTS[robot].action_size
+    inputs, actions = LOCOMOTION_ENVS[robot].observation_size, LOCOMOTION_ENVS[robot].action_size
     outputs = 2 * actions if squash else actions
     return BehaviorPolicy(
         mean=rng.normal(size=inputs).astype(np.float32),
@@ -39,7 +39,7 @@ def perceptron(robot: str = "hopper", *, squash: bool = True, seed: int = 0) -> 
 def test_equal_arguments_give_equal_data_and_other_seeds_other_data() -> None:
     policies = [perceptron("reacher2d"), None]
     digests = [
-        record(ROBOTS["reacher2d"], [Share(policy) for policy in policies], steps=200, seed=seed).digest
+        record(LOCOMOTION_ENVS["reacher2d"], [Share(policy) for policy in policies], steps=200, seed=seed).digest
         for seed in (0, 0, 1)
     ]
     assert digests[0] == digests[1]
@@ -47,33 +47,36 @@ def test_equal_arguments_give_equal_data_and_other_seeds_other_data() -> None:
 
 
 def test_other_physics_give_other_data() -> None:
-    digests = {record(ROBOTS["reacher2d"], UNIFORM, steps=100, seed=0, physics=name).digest for name in ("d4rl", "v4")}
+    digests = {
+        record(LOCOMOTION_ENVS["reacher2d"], UNIFORM, steps=100, seed=0, physics=name).digest
+        for name in ("d4rl", "v4")
+    }
     assert len(digests) == 2
 
 
 def test_whole_episodes_fill_about_the_steps_that_were_asked_for() -> None:
-    made = record(ROBOTS["hopper"], UNIFORM, steps=1200, seed=0)
+    made = record(LOCOMOTION_ENVS["hopper"], UNIFORM, steps=1200, seed=0)
     assert 1200 - 200 < made.num_steps <= 1200  # no random hop lasts 200 steps
     assert made.terminals.sum() == made.num_episodes
     assert made.info["asked_steps"] == 1200
 
 
 def test_a_kept_tail_fills_the_steps_to_the_last() -> None:
-    made = record(ROBOTS["hopper"], [*UNIFORM, *UNIFORM], steps=1000, seed=0, cut_last=True)
+    made = record(LOCOMOTION_ENVS["hopper"], [*UNIFORM, *UNIFORM], steps=1000, seed=0, cut_last=True)
     assert made.num_steps == 1000
     ends = np.cumsum(made.lengths)
     assert 500 in ends  # each policy has its half
     cut = np.flatnonzero(~made.terminals[ends - 1])
     assert set(ends[cut]) <= {500, 1000}
-    whole = record(ROBOTS["hopper"], UNIFORM, steps=1000, seed=0)
+    whole = record(LOCOMOTION_ENVS["hopper"], UNIFORM, steps=1000, seed=0)
     assert np.asarray(whole.terminals)[np.cumsum(whole.lengths) - 1].all()  # no tail was cut off and kept
     with pytest.raises(InvalidValue, match="for each of 2"):
-        record(ROBOTS["hopper"], [*UNIFORM, *UNIFORM], steps=1000, seed=0)
+        record(LOCOMOTION_ENVS["hopper"], [*UNIFORM, *UNIFORM], steps=1000, seed=0)
 
 
 def test_an_episode_is_one_game_from_its_first_step_to_its_last() -> None:
     # Played again by its recorded actions, in an environment of its own, each game gives the same numbers.
-    robot = ROBOTS["hopper"]
+    robot = LOCOMOTION_ENVS["hopper"]
     made = record(robot, UNIFORM, steps=1000, seed=3)
     env = robot.make("d4rl")
     seeds = generator(3, 13, 0).integers(2**31, size=1)  # the first game's; later rounds draw after the actions
@@ -92,14 +95,14 @@ def test_an_episode_is_one_game_from_its_first_step_to_its_last() -> None:
 
 
 def test_a_game_that_never_ends_is_cut_off_at_its_horizon() -> None:
-    made = record(ROBOTS["reacher2d"], [*UNIFORM, *UNIFORM], steps=1000, seed=0)
+    made = record(LOCOMOTION_ENVS["reacher2d"], [*UNIFORM, *UNIFORM], steps=1000, seed=0)
     assert made.lengths.tolist() == [100] * 10
     assert not made.terminals.any()
 
 
 def test_a_replay_has_each_policy_for_an_equal_share_in_turn() -> None:
     still = [perceptron("reacher2d", seed=seed) for seed in (1, 2)]
-    made = record(ROBOTS["reacher2d"], [Share(policy) for policy in still], steps=2000, seed=0)
+    made = record(LOCOMOTION_ENVS["reacher2d"], [Share(policy) for policy in still], steps=2000, seed=0)
     for policy, part in zip(still, (slice(0, 1000), slice(1000, 2000)), strict=True):
         centre = policy.act(made.observations[part], np.zeros((1000, 2), np.float32))
         noise = policy.act(made.observations[part], np.ones((1000, 2), np.float32)) - centre
@@ -112,7 +115,7 @@ def test_a_replay_has_each_policy_for_an_equal_share_in_turn() -> None:
 
 def test_fewer_steps_than_an_episode_are_refused() -> None:
     with pytest.raises(InvalidValue, match="1000 steps must fit for each of 1"):
-        record(ROBOTS["hopper"], UNIFORM, steps=999, seed=0)
+        record(LOCOMOTION_ENVS["hopper"], UNIFORM, steps=999, seed=0)
 
 
 def test_a_policy_acts_as_worked_by_hand() -> None:
@@ -179,14 +182,14 @@ def test_a_policy_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_every_robot_has_its_behaviour_policies() -> None:
-    assert {("ppo", robot) for robot in ROBOTS} <= set(SHIPPED)
+    assert {("ppo", robot) for robot in LOCOMOTION_ENVS} <= set(SHIPPED)
     assert {("sac", robot) for robot in MEDIUM_RETURNS} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize(("recipe", "robot"), SHIPPED)
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_of_every_kind_can_be_made(recipe: str, robot: str, kind: str) -> None:
-    body, steps = ROBOTS[robot], 2 * ROBOTS[robot].horizon
+    body, steps = LOCOMOTION_ENVS[robot], 2 * LOCOMOTION_ENVS[robot].horizon
     made = generation.make_generated(body, kind, steps=steps, seed=0, physics="d4rl", recipe=recipe)
     assert (made.info["kind"], made.info["recipe"]) == (kind, recipe)
     assert made.info["policies"] == [name or "uniform" for name, _ in generation.policy_shares(body, kind, recipe)]
@@ -202,7 +205,7 @@ def test_data_of_every_kind_can_be_made(recipe: str, robot: str, kind: str) -> N
 
 @pytest.mark.parametrize(("recipe", "robot"), SHIPPED)
 def test_policies_stand_in_order(recipe: str, robot: str) -> None:
-    body, files = ROBOTS[robot], manifest(recipe, robot)
+    body, files = LOCOMOTION_ENVS[robot], manifest(recipe, robot)
     played = record(body, UNIFORM, steps=2 * body.horizon, seed=0)
     (medium, _), (expert, _) = files["medium_return"], files["expert_return"]
     assert played.returns.mean() < 0.5 * medium < 0.5 * expert
@@ -215,7 +218,7 @@ def test_the_medium_policy_returns_what_d4rls_did_within_15_per_cent(recipe: str
     # 15 % is for the policy; three standard errors more are for having played only 24 games.
     files = manifest(recipe, robot)
     policy = BehaviorPolicy.load(generation.POLICIES / recipe / robot / files["medium"])
-    mean, spread = mean_return(ROBOTS[robot], policy, episodes=24, seed=5)
+    mean, spread = mean_return(LOCOMOTION_ENVS[robot], policy, episodes=24, seed=5)
     known = MEDIUM_RETURNS[robot]
     assert abs(mean - known) < 0.15 * known + 3 * spread / np.sqrt(24)
     measured, _ = files["medium_return"]
@@ -225,7 +228,7 @@ def test_the_medium_policy_returns_what_d4rls_did_within_15_per_cent(recipe: str
 
 @pytest.mark.parametrize("robot", sorted(MEDIUM_RETURNS))
 def test_a_sac_replay_is_what_a_buffer_holds(robot: str) -> None:
-    shares = generation.policy_shares(ROBOTS[robot], "medium-replay", "sac")
+    shares = generation.policy_shares(LOCOMOTION_ENVS[robot], "medium-replay", "sac")
     assert shares[0] == (None, 10_000)  # the uniform warm-up
     steps = [int(name.removeprefix("step-").removesuffix(".npz")) for name, _ in shares[1:] if name]
     medium = int(manifest("sac", robot)["medium"].removeprefix("step-").removesuffix(".npz"))
@@ -240,15 +243,15 @@ def test_a_sac_replay_is_what_a_buffer_holds(robot: str) -> None:
 
 def test_steps_are_shared_in_proportion_to_weights() -> None:
     policies = [perceptron("reacher2d", seed=seed) for seed in (1, 2)]
-    made = record(ROBOTS["reacher2d"], [Share(policies[0], 3.0), Share(policies[1], 1.0)], steps=2000, seed=0)
-    both = record(ROBOTS["reacher2d"], [Share(policies[0], 6.0), Share(policies[1], 2.0)], steps=2000, seed=0)
+    made = record(LOCOMOTION_ENVS["reacher2d"], [Share(policies[0], 3.0), Share(policies[1], 1.0)], steps=2000, seed=0)
+    both = record(LOCOMOTION_ENVS["reacher2d"], [Share(policies[0], 6.0), Share(policies[1], 2.0)], steps=2000, seed=0)
     assert made.digest == both.digest
-    alone = record(ROBOTS["reacher2d"], [Share(policies[0])], steps=1500, seed=0)
+    alone = record(LOCOMOTION_ENVS["reacher2d"], [Share(policies[0])], steps=1500, seed=0)
     np.testing.assert_array_equal(made.actions[:1500], alone.actions)
 
 
 def test_what_follows_the_last_step_of_an_episode_is_recorded() -> None:
-    robot = ROBOTS["hopper"]
+    robot = LOCOMOTION_ENVS["hopper"]
     made = record(robot, UNIFORM, steps=1000, seed=3, cut_last=True)
     assert made.final_observations is not None
     env = robot.make("d4rl")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from dtbench.cli.run import app
 from dtbench.data.d4rl_hdf5 import write_d4rl
 from dtbench.domains.d4rl import replay
-from dtbench.domains.d4rl.env_specs import PHYSICS, ROBOTS, Physics
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, PHYSICS, Physics
 from dtbench.domains.d4rl.generation import Share, record
 from dtbench.domains.d4rl.replay import verify_dataset, verify_file
 from dtbench.errors import InvalidDataset, MissingDataset
@@ -20,7 +20,7 @@ SHOWN = ("hopper", "halfcheetah", "walker2d")
 
 
 def random_file(path: Path, robot: str, physics: Physics, *, steps: int = 1000) -> Path:
-    write_d4rl(record(ROBOTS[robot], [Share(None)], steps=steps, seed=0, physics=physics), path)
+    write_d4rl(record(LOCOMOTION_ENVS[robot], [Share(None)], steps=steps, seed=0, physics=physics), path)
     return path
 
 
@@ -43,8 +43,8 @@ def test_v5_is_told_from_v4_where_they_differ(tmp_path: Path) -> None:
 
 
 def test_a_dataset_is_replayed_from_its_observations() -> None:
-    made = record(ROBOTS["hopper"], [Share(None)], steps=1000, seed=0, physics="v4")
-    verdict = verify_dataset(made, ROBOTS["hopper"])
+    made = record(LOCOMOTION_ENVS["hopper"], [Share(None)], steps=1000, seed=0, physics="v4")
+    verdict = verify_dataset(made, LOCOMOTION_ENVS["hopper"])
     assert verdict.physics == ("v4",)
     assert verdict.begun_from == "observations"
     assert len(verdict.replays[0].errors) == made.num_steps  # finals are known, nothing is left out

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from dtbench import registry
 from dtbench.cli.run import app
 from dtbench.domains.d4rl import files, rerecorded
-from dtbench.domains.d4rl.env_specs import ROBOTS, Robot
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, LocomotionEnv
 from dtbench.domains.d4rl.generation import BehaviorPolicy, Share, record
 from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, UnknownName
 
-HOPPER = ROBOTS["hopper"]
+HOPPER = LOCOMOTION_ENVS["hopper"]
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def _own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
 
 
-def sac_policy(robot: Robot, *, seed: int = 0, width: int = 16) -> BehaviorPolicy:
+def sac_policy(robot: LocomotionEnv, *, seed: int = 0, width: int = 16) -> BehaviorPolicy:
     """A network of D4RL's layout with small random weights, so that actions seldom reach a bound."""
     rng = np.random.default_rng(seed)
     sizes = [robot.observation_size, width, width, 2 * robot.action_size]
@@ -41,7 +41,9 @@ def sac_policy(robot: Robot, *, seed: int = 0, width: int = 16) -> BehaviorPolic
     )
 
 
-def d4rl_file(path: Path, robot: Robot, policy: BehaviorPolicy, *, physics: Any = "d4rl", **changes: Any) -> Path:
+def d4rl_file(
+    path: Path, robot: LocomotionEnv, policy: BehaviorPolicy, *, physics: Any = "d4rl", **changes: Any
+) -> Path:
     """A file as D4RL's: episodes of the policy, their log-probabilities, and the policy; `changes` replace keys."""
     data = record(robot, [Share(policy)], steps=robot.horizon, seed=3, physics=physics)
     ends = np.zeros(data.num_steps, bool)
@@ -108,11 +110,11 @@ def test_a_policy_that_is_not_the_files_own_is_refused(tmp_path: Path, changes: 
 
 
 def test_a_file_of_another_robot_of_equal_sizes_is_refused_by_its_physics(tmp_path: Path) -> None:
-    walker = ROBOTS["walker2d"]
+    walker = LOCOMOTION_ENVS["walker2d"]
     path = d4rl_file(tmp_path / "a.hdf5", walker, sac_policy(walker))
     assert rerecorded.read_policy(path, walker).digest
     with pytest.raises(InvalidDataset, match="not recorded with a halfcheetah"):
-        rerecorded.read_policy(path, ROBOTS["halfcheetah"])
+        rerecorded.read_policy(path, LOCOMOTION_ENVS["halfcheetah"])
 
 
 def test_a_file_without_a_policy_is_refused_with_what_carries_one(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
 
 STEPS = (500, 1000, 1500, 2000)
 EPISODES = 10
-ROBOTS = {"hopper": 3600.0, "halfcheetah": 6000.0, "walker2d": 5000.0}
+LOCOMOTION_ENVS = {"hopper": 3600.0, "halfcheetah": 6000.0, "walker2d": 5000.0}
 KINDS = ("medium", "medium-replay", "medium-expert")
-TASKS = [*(f"{robot}-{kind}-v2" for robot in ROBOTS for kind in KINDS), "reacher2d-medium"]
+TASKS = [*(f"{robot}-{kind}-v2" for robot in LOCOMOTION_ENVS for kind in KINDS), "reacher2d-medium"]
 SKILL = {"DT": 70.0, "BC": 50.0, "BC 10%": 62.0, "TD3+BC": 66.0, "IQL": 68.0, "CQL": 60.0}
 
 PAPER: dict[str, Any] = {
@@ -26,7 +26,7 @@ PAPER: dict[str, Any] = {
     "physics": "d4rl",
     "datasets": {
         f"{robot}-{kind}-v2": {"dataset": [f"{kind}-v2", f"{kind}-v0"], "env": robot}
-        for robot in ROBOTS
+        for robot in LOCOMOTION_ENVS
         for kind in KINDS
     },
     "contenders": {"DT": "DT", "BC": "BC", "CQL": "CQL"},
@@ -51,11 +51,11 @@ SUITE: dict[str, Any] = {
 
 def best_return(task: str) -> float:
     """Of the data's episodes."""
-    return 0.8 * ROBOTS.get(task.split("-")[0], 50.0)
+    return 0.8 * LOCOMOTION_ENVS.get(task.split("-")[0], 50.0)
 
 
 def spec_of(task: str, contender: str, seed: int, *, source: str = "generated") -> TrialSpec:
-    top = ROBOTS.get(task.split("-")[0], 50.0)
+    top = LOCOMOTION_ENVS.get(task.split("-")[0], 50.0)
     return TrialSpec(
         suite="d4rl",
         contender=contender,

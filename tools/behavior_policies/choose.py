@@ -19,7 +19,7 @@ from typing import Any
 
 from train import write_json
 
-from dtbench.domains.d4rl.env_specs import REACHER, Robot, robot_named
+from dtbench.domains.d4rl.env_specs import REACHER, LocomotionEnv, locomotion_env
 from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
 
 # Mean and standard deviation of the returns of D4RL's medium-v2 sets, from public logs (see
@@ -65,7 +65,7 @@ def snapshots_of(run: Path) -> list[Snapshot]:
     return found
 
 
-def choose(robot: Robot, run: Path) -> dict[str, Any]:
+def choose(robot: LocomotionEnv, run: Path) -> dict[str, Any]:
     """The manifest, with files named as in the run."""
     everything = snapshots_of(run)
     target, spread = MEDIUM[robot.name]
@@ -116,7 +116,7 @@ def replay_of(run: Path, *, warmup: int, until: int) -> list[list[Any]]:
     return [[None, warmup], *played]
 
 
-def returns_of(robot: Robot, path: Path, *, noise: bool = True) -> Measured:
+def returns_of(robot: LocomotionEnv, path: Path, *, noise: bool = True) -> Measured:
     """What the shipped policy earns in episodes on seeds of their own."""
     return Measured(*mean_return(robot, BehaviorPolicy.load(path), episodes=EPISODES, seed=1, noise=noise))
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("dtbench/domains/d4rl/policies/sac"))
     arguments = parser.parse_args()
     name = json.loads((arguments.run / "training.json").read_text())["robot"]
-    robot = robot_named(name)
+    robot = locomotion_env(name)
     manifest = choose(robot, arguments.run)
     ship(arguments.run, arguments.out / name, manifest)
     print(json.dumps({key: value for key, value in manifest.items() if key != "replay"}, indent=1))

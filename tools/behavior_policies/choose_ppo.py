@@ -15,8 +15,8 @@ from choose import MASTERED, MEDIUM, TOLERANCE
 
 from dtbench import generator
 from dtbench.domains.atari import generation as atari
-from dtbench.domains.atari.emulator import PROTOCOLS, Console
-from dtbench.domains.d4rl.env_specs import Robot
+from dtbench.domains.atari.emulator import PROTOCOLS, AtariEmulator
+from dtbench.domains.d4rl.env_specs import LocomotionEnv
 from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
 
 CANDIDATES = 6  # snapshots that are measured again for each choice
@@ -44,7 +44,7 @@ def snapshot_name(step: int) -> str:
     return f"step-{step:08d}.npz"
 
 
-def choose_for_robot(robot: Robot, folder: Path) -> dict[str, Any]:
+def choose_for_robot(robot: LocomotionEnv, folder: Path) -> dict[str, Any]:
     """Choose the policies of medium, expert and medium-replay, and return the manifest.
 
     Medium is the snapshot nearest to mean and standard deviation of D4RL's medium returns (each difference relative),
@@ -124,7 +124,7 @@ def measured_returns(
 
 
 def _return(game: str, policy: atari.RamPolicy | None, rng: np.random.Generator) -> float:
-    emulator = Console(game, PROTOCOLS["official-dt"])
+    emulator = AtariEmulator(game, PROTOCOLS["official-dt"])
     emulator.begin(int(rng.integers(2**31)))
     before = ram = emulator.ram()[None]
     total = 0.0

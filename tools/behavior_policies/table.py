@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dtbench.data.dataset import TrajectoryDataset, share_on_bounds
 from dtbench.domains.d4rl import files, generation
 from dtbench.domains.d4rl.env import WALKERS
-from dtbench.domains.d4rl.env_specs import ROBOTS
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 
 KINDS = ("random", "medium", "medium-replay", "expert")
 HEAD = (
@@ -22,7 +22,7 @@ HEAD = (
 
 def rows(steps: int) -> Iterator[str]:
     """A line for each robot and kind."""
-    for robot in (ROBOTS[name] for name in WALKERS):
+    for robot in (LOCOMOTION_ENVS[name] for name in WALKERS):
         for kind in KINDS:
             size = generation.default_steps(robot, kind) if kind == "medium-replay" else steps
             yield row(f"{robot.name}-{kind}", generation.load_generated(robot, kind, steps=size, recipe="sac"))

@@ -21,8 +21,8 @@ from sac_update import SACUpdate
 
 from baselines.sac import SAC
 from dtbench import Transitions, generator
-from dtbench.domains.d4rl.env import RobotGames
-from dtbench.domains.d4rl.env_specs import REACHER, ROBOTS, Robot, robot_named
+from dtbench.domains.d4rl.env import LocomotionVectorEnv
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, REACHER, LocomotionEnv, locomotion_env
 from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
 
 Array = NDArray[Any]
@@ -54,7 +54,7 @@ class Training:
 class ReplayBuffer:
     """Every transition of the run, drawn uniformly."""
 
-    def __init__(self, robot: Robot, capacity: int, rng: np.random.Generator) -> None:
+    def __init__(self, robot: LocomotionEnv, capacity: int, rng: np.random.Generator) -> None:
         self.rng, self.size = rng, 0
         shapes = {"observations": robot.observation_size, "actions": robot.action_size, "rewards": 0}
         shapes |= {"next_observations": robot.observation_size, "terminals": 0}
@@ -78,7 +78,7 @@ class Run:
     """One run with all that its checkpoint holds."""
 
     def __init__(self, training: Training, folder: Path) -> None:
-        self.training, self.folder, self.robot = training, folder, robot_named(training.robot)
+        self.training, self.folder, self.robot = training, folder, locomotion_env(training.robot)
         t, robot = training, self.robot
         algorithm = SAC(
             width=t.width, actor_width=t.actor_width, batch_size=t.batch_size, learning_rate=t.learning_rate
@@ -86,7 +86,7 @@ class Run:
         self.update = SACUpdate(algorithm, (robot.observation_size, robot.action_size), seed=t.seed)
         self.rng = generator(t.seed, 41)
         self.replay = ReplayBuffer(robot, t.steps, generator(t.seed, 42))
-        self.games = RobotGames(robot, t.environments, threads=1)
+        self.games = LocomotionVectorEnv(robot, t.environments, threads=1)
         self.present = self.games.reset(seed=self._seeds(t.environments))[0]
         self.step, self.updates, self.seconds = 0, 0, 0.0
         self.returns = np.zeros(t.environments)
@@ -267,7 +267,7 @@ def write_json(path: Path, content: Any) -> None:
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("robot", choices=[name for name in ROBOTS if name != REACHER])
+    parser.add_argument("robot", choices=[name for name in LOCOMOTION_ENVS if name != REACHER])
     parser.add_argument("--out", type=Path, required=True, help="Folder of the run.")
     parser.add_argument("--steps", type=int, default=Training.steps, help="Environment steps.")
     parser.add_argument("--seed", type=int, default=0)

@@ -25,10 +25,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from dtbench.domains.atari.emulator import PROTOCOLS, RAM, Console, action_count, check_game
+from dtbench.domains.atari.emulator import PROTOCOLS, RAM, AtariEmulator, action_count, check_game
 from dtbench.domains.atari.generation import FEATURES, RamPolicy, features
-from dtbench.domains.d4rl.env import RobotGames
-from dtbench.domains.d4rl.env_specs import REACHER, Robot, robot_named
+from dtbench.domains.d4rl.env import LocomotionVectorEnv
+from dtbench.domains.d4rl.env_specs import REACHER, LocomotionEnv, locomotion_env
 from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
 
 SNAPSHOT_EPISODES = 20
@@ -89,8 +89,8 @@ class TrainingEnvs(VecEnv):  # type: ignore[misc]
 class RobotEnvs(TrainingEnvs):
     """Robots whose ended episodes restart at once."""
 
-    def __init__(self, robot: Robot, num_envs: int) -> None:
-        self.envs = RobotGames(robot, num_envs)
+    def __init__(self, robot: LocomotionEnv, num_envs: int) -> None:
+        self.envs = LocomotionVectorEnv(robot, num_envs)
         super().__init__(num_envs, self.envs.single_observation_space, self.envs.single_action_space)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
@@ -121,7 +121,7 @@ class RamEnvs(TrainingEnvs):
     """Emulators whose RAM is observed; rewards are clipped to [-1, 1], and a lost life ends an episode."""
 
     def __init__(self, game: str, num_envs: int) -> None:
-        self.emulators = [Console(game, PROTOCOLS["official-dt"]) for _ in range(num_envs)]
+        self.emulators = [AtariEmulator(game, PROTOCOLS["official-dt"]) for _ in range(num_envs)]
         box = gym.spaces.Box(-1.0, 1.0, (FEATURES,), np.float32)
         super().__init__(num_envs, box, gym.spaces.Discrete(action_count(game)))
         self.returns: list[float] = []  # raw, of the episodes that ended
@@ -191,7 +191,7 @@ class Snapshots(BaseCallback):  # type: ignore[misc]
         return True
 
 
-def train_robot(robot: Robot, folder: Path, *, steps: int, seed: int, snapshots: int) -> None:
+def train_robot(robot: LocomotionEnv, folder: Path, *, steps: int, seed: int, snapshots: int) -> None:
     """Train on a robot's environments, then choose its medium, expert and replay policies."""
     settings = ROBOT_SETTINGS | (REACHER_SETTINGS if robot.name == REACHER else {})
 
@@ -296,7 +296,7 @@ def main() -> None:
         check_game(game)
         train_game(game, arguments.out, **options)
     else:
-        train_robot(robot_named(arguments.player), arguments.out, **options)
+        train_robot(locomotion_env(arguments.player), arguments.out, **options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One game of the Arcade Learning Environment, by one of two protocols, with the frames and the RAM it shows."""
+"""An emulator of the Arcade Learning Environment under one of two protocols, with its frames and its RAM."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -16,12 +16,10 @@ MAX_FRAMES = 108_000  # of an episode: half an hour of play
 SCREEN = (210, 160)
 RAM = 128
 
-ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What papers do differently between the console and the agent."""
+    """What papers do differently between the emulator and the agent."""
 
     name: str
     sticky: float  # probability that a frame repeats the action of the frame before
@@ -38,20 +36,20 @@ PROTOCOLS = {
 }
 
 
-class Console:
-    """Plays one game, `FRAME_SKIP` frames an action; equal seeds and actions give equal games."""
+class AtariEmulator:
+    """One game, `FRAME_SKIP` frames an action; equal seeds and actions give equal episodes."""
 
     def __init__(self, game: str, protocol: Protocol, *, max_frames: int = MAX_FRAMES) -> None:
         self.game, self.protocol = game, protocol
         self.screens = np.zeros((2, *SCREEN), np.uint8)  # the last two frames of the last action
-        self._ale = ale_py.ALEInterface()
+        self._ale = _quiet_interface()
         self._ale.setInt("max_num_frames_per_episode", max_frames)
         self._ale.setFloat("repeat_action_probability", protocol.sticky)
         self._load(0)
         self._actions = self._ale.getMinimalActionSet()
 
     def begin(self, seed: int) -> None:
-        """Begin a new game; the seed decides the first no-ops and where actions stick."""
+        """Start an episode; the seed decides the first no-ops and where actions stick."""
         if self.protocol.sticky:
             self._load(seed)  # the emulator reads its seed only when it loads a game
         self._ale.reset_game()
@@ -62,7 +60,7 @@ class Console:
         self._ale.getScreenGrayscale(self.screens[1])
 
     def step(self, action: int, *, seen: bool = True) -> float:
-        """Hold the action for four frames, or until the game is over; give the sum of the raw rewards.
+        """Hold the action for four frames, or until the game is over; return the sum of the raw rewards.
 
         The screens of the last two frames are copied where the action is `seen`; a frame that was not played is black.
         """
@@ -85,7 +83,7 @@ class Console:
 
     @property
     def truncated(self) -> bool:
-        """Whether the game was cut off after so many frames."""
+        """Whether the episode was truncated after so many frames."""
         return bool(self._ale.game_truncated())
 
     @property
@@ -94,7 +92,7 @@ class Console:
         return int(self._ale.lives())
 
     def ram(self) -> NDArray[np.uint8]:
-        """All 128 bytes of the console's memory."""
+        """Return all 128 bytes of memory."""
         memory: NDArray[np.uint8] = self._ale.getRAM()
         return memory
 
@@ -105,21 +103,27 @@ class Console:
         self._ale.loadROM(rom)
 
 
+def _quiet_interface() -> ale_py.ALEInterface:
+    """Return a new interface that prints errors alone, not the name of every game that it loads."""
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    return ale_py.ALEInterface()
+
+
 @cache
 def action_count(game: str) -> int:
-    """Actions that mean something in this game."""
-    return len(Console(game, PROTOCOLS["official-dt"])._actions)
+    """Return how many actions the game has."""
+    return len(AtariEmulator(game, PROTOCOLS["official-dt"])._actions)
 
 
 def protocol_of(name: str) -> Protocol:
-    """The protocol of this name; raise UnknownName for others."""
+    """Return the protocol of this name; raise UnknownName for others."""
     if name not in PROTOCOLS:
         raise UnknownName("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
 
 
 def check_game(name: str) -> str:
-    """The name of a game; raise UnknownName where ale-py has none of that name."""
+    """Return the name of a game; raise UnknownName where ale-py has none of that name."""
     if name not in roms.get_all_rom_ids():
         raise UnknownName("Atari game", name, roms.get_all_rom_ids())
     return name

@@ -16,7 +16,7 @@ from dtbench.data import cache as store
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.data.randomness import generator
 from dtbench.domains.atari.emulator import RAM, Protocol, action_count
-from dtbench.domains.atari.env import OBSERVATIONS, STACK, AtariGames
+from dtbench.domains.atari.env import OBSERVATIONS, STACK, AtariVectorEnv
 from dtbench.domains.atari.frames import SIZE
 from dtbench.domains.mlp_policy import load_mlp, save_mlp
 from dtbench.errors import InvalidDataset, MissingDataset
@@ -90,7 +90,7 @@ def record(
     ends = np.linspace(0, steps, len(policies) + 1)[1:]
     played: list[tuple[NDArray[np.int64], NDArray[np.float32], bool]] = []
     path, written = scratch / "frames.bin", 0
-    env = AtariGames(game, 1, protocol=protocol, max_frames=max_frames)
+    env = AtariVectorEnv(game, 1, protocol=protocol, max_frames=max_frames)
     with path.open("wb") as file:
         for place, (policy, end) in enumerate(zip(policies, ends, strict=True)):
             rng = generator(seed, 17, place)
@@ -117,7 +117,7 @@ def record(
     )
 
 
-def _episode(env: AtariGames, policy: RamPolicy | None, rng: np.random.Generator) -> Segment:
+def _episode(env: AtariVectorEnv, policy: RamPolicy | None, rng: np.random.Generator) -> Segment:
     """Play one game to its end."""
     observations, _ = env.reset(seed=[int(rng.integers(2**31))])
     frames, actions, rewards = [], [], []

@@ -13,7 +13,7 @@ from dtbench.data import minari
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.domains.atari import dqn_replay, generation
 from dtbench.domains.atari.emulator import MAX_FRAMES, Protocol, action_count, check_game, protocol_of
-from dtbench.domains.atari.env import AtariGames
+from dtbench.domains.atari.env import AtariVectorEnv
 from dtbench.domains.atari.frames import grey_frames
 from dtbench.errors import InvalidValue, MissingDataset, UnknownName
 from dtbench.evaluation import Episodes, TargetUnits
@@ -134,7 +134,7 @@ def _load_minari(game: str) -> TrajectoryDataset:
 
 
 def _play(game: str, protocol: Protocol, max_frames: int, num_envs: int) -> VectorEnv[Any, Any, Any]:
-    return AtariGames(game, num_envs, protocol=protocol, max_frames=max_frames)
+    return AtariVectorEnv(game, num_envs, protocol=protocol, max_frames=max_frames)
 
 
 def _targets(game: Game | None, dataset: TrajectoryDataset) -> TargetReturns:

@@ -20,7 +20,7 @@ REACHER = "reacher2d"  # the paper's own; its data was never released
 
 
 @dataclass(frozen=True, slots=True)
-class Robot:
+class LocomotionEnv:
     """One robot: what it is, how its scores are normalised, and what a return-conditioned policy is asked for."""
 
     name: str
@@ -60,10 +60,10 @@ def _gymnasium(name: str, class_name: str) -> dict[Physics, str]:
 
 # Reference scores: D4RL's infos.py (Fu et al. 2020), equal for v0, v1 and v2. Targets: Chen et al. (2021), Table 9,
 # and their public code. Reacher2d has no reference scores anywhere: 100 is a reward for every step of its episode.
-ROBOTS: dict[str, Robot] = {
+LOCOMOTION_ENVS: dict[str, LocomotionEnv] = {
     robot.name: robot
     for robot in (
-        Robot(
+        LocomotionEnv(
             name="halfcheetah",
             observation_size=17,
             action_size=6,
@@ -72,7 +72,7 @@ ROBOTS: dict[str, Robot] = {
             reference=(-280.178953, 12135.0),
             target_returns=(6000.0, 12000.0),
         ),
-        Robot(
+        LocomotionEnv(
             name="hopper",
             observation_size=11,
             action_size=3,
@@ -81,7 +81,7 @@ ROBOTS: dict[str, Robot] = {
             reference=(-20.272305, 3234.3),
             target_returns=(3600.0, 1800.0),
         ),
-        Robot(
+        LocomotionEnv(
             name="walker2d",
             observation_size=17,
             action_size=6,
@@ -90,7 +90,7 @@ ROBOTS: dict[str, Robot] = {
             reference=(1.629008, 4592.3),
             target_returns=(5000.0, 2500.0),
         ),
-        Robot(
+        LocomotionEnv(
             name=REACHER,
             observation_size=12,
             action_size=2,
@@ -105,7 +105,7 @@ ROBOTS: dict[str, Robot] = {
 
 # Known to `data verify` alone, which tells the physics of a file; no task has it. Its observation in D4RL's files ends
 # with 84 contact forces, which mujoco_py left at zero.
-ANT = Robot(
+ANT = LocomotionEnv(
     name="ant",
     observation_size=111,
     action_size=8,
@@ -116,8 +116,8 @@ ANT = Robot(
 )
 
 
-def robot_named(name: str) -> Robot:
+def locomotion_env(name: str) -> LocomotionEnv:
     """The robot of this name; raise UnknownName with those that exist."""
-    if name not in ROBOTS:
-        raise UnknownName("robot", name, ROBOTS)
-    return ROBOTS[name]
+    if name not in LOCOMOTION_ENVS:
+        raise UnknownName("robot", name, LOCOMOTION_ENVS)
+    return LOCOMOTION_ENVS[name]

@@ -11,7 +11,7 @@ from dtbench.data.d4rl_hdf5 import exported_source, read_d4rl
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.download import download, sha256_of
 from dtbench.data.minari import describe, load_minari
-from dtbench.domains.d4rl.env_specs import KINDS, REACHER, ROBOTS, Robot
+from dtbench.domains.d4rl.env_specs import KINDS, LOCOMOTION_ENVS, REACHER, LocomotionEnv
 from dtbench.errors import InvalidDataset, MissingDataset, UnknownName
 from dtbench.suite import package_data
 
@@ -36,7 +36,7 @@ class KnownStatistics:
 
 def names() -> list[str]:
     """The datasets that D4RL published files of, e.g. hopper-medium-v2."""
-    return [f"{robot}-{kind}-v2" for robot in ROBOTS if robot != REACHER for kind in KINDS]
+    return [f"{robot}-{kind}-v2" for robot in LOCOMOTION_ENVS if robot != REACHER for kind in KINDS]
 
 
 def file_name(name: str) -> str:
@@ -71,7 +71,7 @@ def fetch(name: str) -> None:
         download(url(name), folders()[-1] / file_name(name))
 
 
-def load(name: str, robot: Robot) -> TrajectoryDataset:
+def load(name: str, robot: LocomotionEnv) -> TrajectoryDataset:
     """Open D4RL's file of a dataset; the first time, and after it changed, it is read into the store.
 
     A file that dtbench exported from other data keeps that data's source in `info`: under D4RL's name it does not pass
@@ -86,7 +86,7 @@ def load(name: str, robot: Robot) -> TrajectoryDataset:
     return load_file(path, name, robot)
 
 
-def load_file(path: Path, name: str, robot: Robot) -> TrajectoryDataset:
+def load_file(path: Path, name: str, robot: LocomotionEnv) -> TrajectoryDataset:
     """Open a file in D4RL's layout as data of this robot, through the store; raise MissingDataset where it is not."""
     if not path.is_file():
         raise MissingDataset(f"{name}: there is no file {path}.")
@@ -149,7 +149,7 @@ def known_statistics(name: str) -> KnownStatistics | None:
     )
 
 
-def load_minari_for(robot: Robot, dataset_id: str) -> TrajectoryDataset:
+def load_minari_for(robot: LocomotionEnv, dataset_id: str) -> TrajectoryDataset:
     """A Minari dataset as data of a robot, e.g. mujoco/hopper/medium-v0 for Hopper.
 
     It was recorded with gymnasium's v5 physics and other policies than D4RL's: `info` says so. Raises InvalidDataset

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dtbench.data import cache as store
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.data.randomness import generator
-from dtbench.domains.d4rl.env import RobotGames
-from dtbench.domains.d4rl.env_specs import REACHER, Physics, Robot
+from dtbench.domains.d4rl.env import LocomotionVectorEnv
+from dtbench.domains.d4rl.env_specs import REACHER, LocomotionEnv, Physics
 from dtbench.domains.mlp_policy import load_mlp, save_mlp
 from dtbench.errors import InvalidDataset, InvalidValue, UnknownName
 
@@ -131,7 +131,7 @@ class Share:
 
 
 def record(
-    robot: Robot,
+    robot: LocomotionEnv,
     shares: Sequence[Share],
     *,
     steps: int,
@@ -173,7 +173,7 @@ def record(
 
 
 def mean_return(
-    robot: Robot, policy: BehaviorPolicy | None, *, episodes: int, seed: int, noise: bool = True
+    robot: LocomotionEnv, policy: BehaviorPolicy | None, *, episodes: int, seed: int, noise: bool = True
 ) -> tuple[float, float]:
     """Mean and standard deviation of the returns of `episodes` episodes, with the policy's own noise or without."""
     played = _episodes(robot, policy, games=episodes, rng=generator(seed, 11), physics="d4rl", noise=noise)
@@ -182,7 +182,7 @@ def mean_return(
 
 
 def _share(
-    robot: Robot,
+    robot: LocomotionEnv,
     policy: BehaviorPolicy | None,
     *,
     steps: int,
@@ -211,7 +211,7 @@ def _share(
 
 
 def _episodes(
-    robot: Robot,
+    robot: LocomotionEnv,
     policy: BehaviorPolicy | None,
     *,
     games: int,
@@ -221,7 +221,7 @@ def _episodes(
     longest: int | None = None,
 ) -> list[Episode]:
     """Play `games` episodes to their end, or for `longest` steps."""
-    env = RobotGames(robot, games, physics=physics)
+    env = LocomotionVectorEnv(robot, games, physics=physics)
     present, _ = env.reset(seed=[int(s) for s in rng.integers(2**31, size=games)])
     shape = (longest or robot.horizon, games)
     observations = np.zeros((*shape, robot.observation_size), np.float32)
@@ -264,14 +264,14 @@ _MILLION = 1_000_000
 _REPLAY_STEPS = {"hopper": 402_000, "walker2d": 302_000, "halfcheetah": 202_000}
 
 
-def default_steps(robot: Robot, kind: str) -> int:
+def default_steps(robot: LocomotionEnv, kind: str) -> int:
     """As many steps as D4RL's set of this kind has; a million for Reacher."""
     if robot.name == REACHER:
         return _MILLION
     return {"medium-replay": _REPLAY_STEPS[robot.name], "medium-expert": 2 * _MILLION}.get(kind, _MILLION)
 
 
-def checked_recipe(robot: Robot, recipe: str) -> str:
+def checked_recipe(robot: LocomotionEnv, recipe: str) -> str:
     """The recipe, or the robot's default for ""; raise UnknownName where the robot has no such policies."""
     there = recipes_of(robot)
     if recipe and recipe not in there:
@@ -279,13 +279,13 @@ def checked_recipe(robot: Robot, recipe: str) -> str:
     return recipe or there[0]
 
 
-def recipes_of(robot: Robot) -> list[str]:
+def recipes_of(robot: LocomotionEnv) -> list[str]:
     """The recipes whose policies are shipped, the default first."""
     return [recipe for recipe in RECIPES if (POLICIES / recipe / robot.name / "manifest.json").exists()]
 
 
 def load_generated(
-    robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl", recipe: str = ""
+    robot: LocomotionEnv, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl", recipe: str = ""
 ) -> TrajectoryDataset:
     """Open the data of this kind, or make it and keep it first."""
     return store.open_or_make(
@@ -295,7 +295,7 @@ def load_generated(
 
 
 def make_generated(
-    robot: Robot, kind: str, *, steps: int, seed: int, physics: Physics, recipe: str = ""
+    robot: LocomotionEnv, kind: str, *, steps: int, seed: int, physics: Physics, recipe: str = ""
 ) -> TrajectoryDataset:
     """Play the policies of this kind; equal arguments give equal data.
 
@@ -320,7 +320,7 @@ def make_generated(
     )
 
 
-def policy_shares(robot: Robot, kind: str, recipe: str) -> list[tuple[str | None, float]]:
+def policy_shares(robot: LocomotionEnv, kind: str, recipe: str) -> list[tuple[str | None, float]]:
     """Files of the policies that play, in order, with their shares; None plays uniformly at random."""
     if kind == "random":
         return [(None, 1.0)]
@@ -331,20 +331,20 @@ def policy_shares(robot: Robot, kind: str, recipe: str) -> list[tuple[str | None
     return [(manifest[name], 1.0) for name in names]
 
 
-def manifest_of(robot: Robot, recipe: str) -> dict[str, Any]:
+def manifest_of(robot: LocomotionEnv, recipe: str) -> dict[str, Any]:
     """Which policy plays what, and the returns that were measured when they were chosen."""
     found: dict[str, Any] = json.loads((POLICIES / recipe / robot.name / "manifest.json").read_text())
     return found
 
 
-def stored_name(robot: Robot, kind: str, *, steps: int, seed: int, physics: Physics, recipe: str = "") -> str:
+def stored_name(robot: LocomotionEnv, kind: str, *, steps: int, seed: int, physics: Physics, recipe: str = "") -> str:
     """The name under which the store keeps such data."""
     recipe = checked_recipe(robot, recipe)
     return f"generated-{robot.name}-{kind}-{steps}-seed{seed}-{physics}-{recipe}{RECIPES[recipe]}"
 
 
 def is_stored(
-    robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl", recipe: str = ""
+    robot: LocomotionEnv, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl", recipe: str = ""
 ) -> bool:
     """Whether it has been made already."""
     name = stored_name(robot, kind, steps=steps, seed=seed, physics=physics, recipe=recipe)

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from dtbench.data.d4rl_hdf5 import check_room, numeric_column
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.randomness import generator
-from dtbench.domains.d4rl.env import FASTEST_SEEN, WALKERS, Locomotion
-from dtbench.domains.d4rl.env_specs import ANT, PHYSICS, ROBOTS, Physics, Robot
+from dtbench.domains.d4rl.env import FASTEST_SEEN, WALKERS, LocomotionRules
+from dtbench.domains.d4rl.env_specs import ANT, LOCOMOTION_ENVS, PHYSICS, LocomotionEnv, Physics
 from dtbench.errors import DAMAGED, InvalidDataset, MissingDataset, one_line
 
-REPLAYED: Mapping[str, Robot] = {name: ROBOTS[name] for name in WALKERS} | {ANT.name: ANT}
+REPLAYED: Mapping[str, LocomotionEnv] = {name: LOCOMOTION_ENVS[name] for name in WALKERS} | {ANT.name: ANT}
 TRANSITIONS = 1000  # played again
 SAME = 1e-3  # a median error below it is rounding: the wrong physics misses by 1e-2 at the least
 APART = 10.0  # times the least error: physics nearer than that cannot be told from the best one
@@ -95,7 +95,7 @@ class Verdict:
         yield self.text
 
 
-def verify_file(path: Path, robot: Robot | None = None, *, seed: int = 0) -> Verdict:
+def verify_file(path: Path, robot: LocomotionEnv | None = None, *, seed: int = 0) -> Verdict:
     """Play transitions of an HDF5 file in D4RL's layout again under each physics.
 
     Without `robot` every robot is tried whose observations and actions have the file's sizes, and the one that fits
@@ -115,7 +115,7 @@ def verify_file(path: Path, robot: Robot | None = None, *, seed: int = 0) -> Ver
     return min(verdicts, key=lambda verdict: min(replay.median for replay in verdict.replays))
 
 
-def verify_dataset(dataset: TrajectoryDataset, robot: Robot, *, seed: int = 0) -> Verdict:
+def verify_dataset(dataset: TrajectoryDataset, robot: LocomotionEnv, *, seed: int = 0) -> Verdict:
     """Play transitions of a dataset again under each physics, begun from its observations."""
     last = np.zeros(dataset.num_steps, bool)
     last[dataset.offsets[1:] - 1] = True
@@ -133,7 +133,7 @@ def verify_dataset(dataset: TrajectoryDataset, robot: Robot, *, seed: int = 0) -
     return _verdict(robot, _chosen("the dataset", columns, np.flatnonzero(~last), robot, seed))
 
 
-def one_step(robot: Robot, sample: Sample, physics: Physics) -> Replay:
+def one_step(robot: LocomotionEnv, sample: Sample, physics: Physics) -> Replay:
     """Play every transition of the sample under one physics."""
     env: Any = robot.make(physics)
     model, state = env.model, env.data
@@ -146,17 +146,17 @@ def one_step(robot: Robot, sample: Sample, physics: Physics) -> Replay:
     if robot.name == ANT.name:
         seen, wrong = np.concatenate([positions[:, 2:], velocities], axis=1), 0
     else:
-        outcome = Locomotion(env, physics).outcome(sample.positions[:, 0], positions, velocities, sample.actions)
+        outcome = LocomotionRules(env, physics).outcome(sample.positions[:, 0], positions, velocities, sample.actions)
         seen = outcome.observations
         wrong = int((np.abs(outcome.rewards - sample.rewards) > _REWARD_SLACK).sum())
     return Replay(physics, np.abs(seen - sample.following).max(axis=1), wrong)
 
 
-def _verdict(robot: Robot, sample: Sample) -> Verdict:
+def _verdict(robot: LocomotionEnv, sample: Sample) -> Verdict:
     return Verdict(robot.name, tuple(one_step(robot, sample, physics) for physics in PHYSICS), sample.begun_from)
 
 
-def _sizes(robot: Robot) -> tuple[int, int]:
+def _sizes(robot: LocomotionEnv) -> tuple[int, int]:
     return robot.observation_size, robot.action_size
 
 
@@ -189,7 +189,7 @@ def _array(path: Path, file: Any, key: str) -> Array:
     return values[:, 0] if key in ("rewards", "terminals", "timeouts") and values.shape[1:] == (1,) else values
 
 
-def _sample(path: Path, columns: Mapping[str, Array], robot: Robot, seed: int) -> Sample:
+def _sample(path: Path, columns: Mapping[str, Array], robot: LocomotionEnv, seed: int) -> Sample:
     following = columns.get("next_observations")
     ends = columns["terminals"].astype(bool) | columns.get("timeouts", np.zeros(len(columns["rewards"]))).astype(bool)
     if following is None or following.shape != columns["observations"].shape:
@@ -201,7 +201,9 @@ def _sample(path: Path, columns: Mapping[str, Array], robot: Robot, seed: int) -
     return _chosen(str(path), {**columns, "following": following}, rows, robot, seed)
 
 
-def _chosen(name: str, columns: Mapping[str, Array], rows: NDArray[np.int64], robot: Robot, seed: int) -> Sample:
+def _chosen(
+    name: str, columns: Mapping[str, Array], rows: NDArray[np.int64], robot: LocomotionEnv, seed: int
+) -> Sample:
     """Some of these rows whose state is known before the step."""
     env: Any = robot.make()
     hidden, size, count = _hidden(robot), env.model.nq, env.model.nq + env.model.nv
@@ -232,12 +234,14 @@ def _chosen(name: str, columns: Mapping[str, Array], rows: NDArray[np.int64], ro
     )
 
 
-def _hidden(robot: Robot) -> int:
+def _hidden(robot: LocomotionEnv) -> int:
     """Coordinates that are not seen: how far the robot has come."""
     return 2 if robot.name == ANT.name else 1
 
 
-def _belong(observations: Array, positions: Array, velocities: Array, hidden: int, size: int, robot: Robot) -> bool:
+def _belong(
+    observations: Array, positions: Array, velocities: Array, hidden: int, size: int, robot: LocomotionEnv
+) -> bool:
     """Whether qpos and qvel are those of the rows: in D4RL's v1 replay sets they are not."""
     if positions.shape[1:] != (size,) or velocities.shape[1:] != (observations.shape[1] - size + hidden,):
         return False
@@ -246,7 +250,7 @@ def _belong(observations: Array, positions: Array, velocities: Array, hidden: in
     return bool(np.isclose(observations, expected, rtol=_ROUNDING, atol=_ROUNDING).all())
 
 
-def _unclipped(velocities: Array, robot: Robot) -> NDArray[np.bool_]:
+def _unclipped(velocities: Array, robot: LocomotionEnv) -> NDArray[np.bool_]:
     """Which velocities are those of the robot: Hopper's and Walker2d's are clipped where they are seen."""
     if robot.name not in _CLIPPED:
         return np.ones(len(velocities), bool)

@@ -17,7 +17,7 @@ from dtbench.data.d4rl_hdf5 import check_room, numeric_column, own_value
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.files import atomic_path
 from dtbench.domains.d4rl import files
-from dtbench.domains.d4rl.env_specs import Physics, Robot
+from dtbench.domains.d4rl.env_specs import LocomotionEnv, Physics
 from dtbench.domains.d4rl.generation import BehaviorPolicy, Share, default_steps, mean_return, record
 from dtbench.domains.d4rl.replay import verify_file
 from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
@@ -49,7 +49,7 @@ _TOLERANCE = 1e-3  # of a log-probability: those of D4RL's files agree within 3e
 _MOST_WRONG = 0.01  # share of the rows that may miss the tolerance
 
 
-def read_policy(path: Path, robot: Robot) -> BehaviorPolicy:
+def read_policy(path: Path, robot: LocomotionEnv) -> BehaviorPolicy:
     """Read the network of a D4RL file and check that it is the one that acted in it.
 
     Raises MissingDataset where there is no file, InvalidDataset where the file carries no such network, one of another
@@ -68,7 +68,7 @@ def read_policy(path: Path, robot: Robot) -> BehaviorPolicy:
     return policy
 
 
-def check_returns(path: Path, name: str, robot: Robot) -> None:
+def check_returns(path: Path, name: str, robot: LocomotionEnv) -> None:
     """Raise InvalidDataset where no episode of the file returns about what those of this D4RL dataset do.
 
     So is the file of a medium policy told from that of an expert.
@@ -105,7 +105,7 @@ def policy_path(name: str) -> Path:
     return cache.root() / "policies" / f"{name}.npz"
 
 
-def check_kind(robot: Robot, kind: str) -> None:
+def check_kind(robot: LocomotionEnv, kind: str) -> None:
     """Raise InvalidValue for a kind of data that no policy of D4RL's files played."""
     if kind not in PLAYED_BY:
         there = ", ".join(f"{robot.name}-{kind}-v2" for kind in PLAYED_BY)
@@ -115,7 +115,7 @@ def check_kind(robot: Robot, kind: str) -> None:
         )
 
 
-def policies_of(robot: Robot, kind: str) -> dict[str, BehaviorPolicy | None]:
+def policies_of(robot: LocomotionEnv, kind: str) -> dict[str, BehaviorPolicy | None]:
     """The policies that play this kind, by the dataset that each is of; "uniform" is None.
 
     A policy is the one that was kept; that of D4RL's own file is read and kept first where the file is on this machine
@@ -126,14 +126,16 @@ def policies_of(robot: Robot, kind: str) -> dict[str, BehaviorPolicy | None]:
     return dict(_policy(robot, played) for played in PLAYED_BY[kind])
 
 
-def load(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl") -> TrajectoryDataset:
+def load(
+    robot: LocomotionEnv, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl"
+) -> TrajectoryDataset:
     """Open the data that these policies recorded, or record and keep it first."""
     policies = policies_of(robot, kind)
     name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
     return cache.open_or_make(name, lambda: make(robot, kind, policies, steps=steps, seed=seed, physics=physics))
 
 
-def is_stored(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl") -> bool:
+def is_stored(robot: LocomotionEnv, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl") -> bool:
     """Whether it has been recorded already."""
     try:
         with cache.reading_only():
@@ -145,7 +147,7 @@ def is_stored(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics:
 
 
 def make(
-    robot: Robot,
+    robot: LocomotionEnv,
     kind: str,
     policies: Mapping[str, BehaviorPolicy | None],
     *,
@@ -170,19 +172,19 @@ def make(
     )
 
 
-def is_whole(robot: Robot, kind: str, *, steps: int, physics: Physics) -> bool:
+def is_whole(robot: LocomotionEnv, kind: str, *, steps: int, physics: Physics) -> bool:
     """Whether published numbers on D4RL's set may stand beside such data: as many steps, in D4RL's physics."""
     return physics == "d4rl" and steps >= _WHOLE * default_steps(robot, kind)
 
 
-def _returns(robot: Robot, name: str, policy: BehaviorPolicy, steps: int) -> dict[str, Any]:
+def _returns(robot: LocomotionEnv, name: str, policy: BehaviorPolicy, steps: int) -> dict[str, Any]:
     """What the policy earns with its noise and without, by a few episodes of their own."""
     episodes = int(np.clip(steps // _STEPS_AN_EPISODE, 2, 50))
     means = [mean_return(robot, policy, episodes=episodes, seed=0, noise=noise)[0] for noise in (True, False)]
     return {"policy": name, "with_noise": means[0], "without_noise": means[1], "episodes": episodes}
 
 
-def _policy(robot: Robot, kind: str | None) -> tuple[str, BehaviorPolicy | None]:
+def _policy(robot: LocomotionEnv, kind: str | None) -> tuple[str, BehaviorPolicy | None]:
     if kind is None:
         return "uniform", None
     name = f"{robot.name}-{kind}-v2"
@@ -213,7 +215,7 @@ def _digests(policies: Mapping[str, BehaviorPolicy | None]) -> list[str]:
 
 
 def _stored_name(
-    robot: Robot,
+    robot: LocomotionEnv,
     kind: str,
     policies: Mapping[str, BehaviorPolicy | None],
     *,
@@ -225,7 +227,7 @@ def _stored_name(
     return f"re-recorded-{robot.name}-{kind}-{steps}-seed{seed}-{physics}-{digests}-recipe{RECIPE}"
 
 
-def _network(path: Path, file: Any, robot: Robot) -> BehaviorPolicy:
+def _network(path: Path, file: Any, robot: LocomotionEnv) -> BehaviorPolicy:
     if file.get("metadata/policy", getlink=True) is None:
         raise InvalidDataset(
             f"{path} carries no policy (no group metadata/policy). D4RL's v2 files of medium and expert data do; "
@@ -300,7 +302,7 @@ def _text(path: Path, file: Any, key: str, default: str) -> str:
 
 
 def _check_log_probabilities(
-    path: Path, policy: BehaviorPolicy, rows: Mapping[str, NDArray[np.float32]], robot: Robot
+    path: Path, policy: BehaviorPolicy, rows: Mapping[str, NDArray[np.float32]], robot: LocomotionEnv
 ) -> None:
     """Raise InvalidDataset unless the policy gives the log-probabilities that the file recorded."""
     observations, actions, recorded = rows.values()
@@ -324,7 +326,7 @@ def _check_log_probabilities(
         )
 
 
-def _check_physics(path: Path, robot: Robot) -> None:
+def _check_physics(path: Path, robot: LocomotionEnv) -> None:
     """Raise InvalidDataset unless the file's transitions are those of this robot under D4RL's physics.
 
     Walker2d and HalfCheetah have equally many observations and actions, so that sizes do not tell them apart.

@@ -12,8 +12,8 @@ from dtbench.data import cache
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.minari import fetch_minari, is_local
 from dtbench.domains.d4rl import files, generation, rerecorded
-from dtbench.domains.d4rl.env import RobotGames
-from dtbench.domains.d4rl.env_specs import KINDS, PHYSICS, REACHER, ROBOTS, Physics, Robot
+from dtbench.domains.d4rl.env import LocomotionVectorEnv
+from dtbench.domains.d4rl.env_specs import KINDS, LOCOMOTION_ENVS, PHYSICS, REACHER, LocomotionEnv, Physics
 from dtbench.errors import InvalidValue, UnknownName
 from dtbench.evaluation import Episodes
 from dtbench.task import MOST_STEPS, DataSource, Task, check_seed, normalize
@@ -34,7 +34,7 @@ PLAYERS = {
 
 
 def gym_task(
-    robot: Robot,
+    robot: LocomotionEnv,
     kind: str,
     *,
     delayed: bool = False,
@@ -81,7 +81,7 @@ def gym_task(
         name=name,
         domain="d4rl",
         load_dataset=made_here.load,
-        make_env=partial(RobotGames, robot, physics=physics, delayed=delayed),
+        make_env=partial(LocomotionVectorEnv, robot, physics=physics, delayed=delayed),
         score=partial(_normalized, robot),
         score_name=f"normalised score (physics {physics})",
         target_returns=robot.target_returns,
@@ -92,7 +92,7 @@ def gym_task(
 
 
 def _official(
-    robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset], file: str
+    robot: LocomotionEnv, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset], file: str
 ) -> DataSource:
     name = task_name(robot, kind)
     if file:
@@ -107,7 +107,7 @@ def _official(
 
 
 def _rerecorded(
-    robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset], made: dict[str, Any]
+    robot: LocomotionEnv, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset], made: dict[str, Any]
 ) -> DataSource:
     """D4RL's set recorded again with D4RL's policy."""
     return DataSource(
@@ -117,7 +117,9 @@ def _rerecorded(
     )
 
 
-def _minari(robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset]) -> list[DataSource]:
+def _minari(
+    robot: LocomotionEnv, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset]
+) -> list[DataSource]:
     """Minari's set of the same robot and level: other policies on gymnasium's v5, so only where it is asked for."""
     if kind not in ("medium", "expert"):
         return []
@@ -133,18 +135,18 @@ def _minari(robot: Robot, kind: str, late: Callable[[TrajectoryDataset], Traject
     ]
 
 
-def task_name(robot: Robot, kind: str, *, delayed: bool = False) -> str:
+def task_name(robot: LocomotionEnv, kind: str, *, delayed: bool = False) -> str:
     """D4RL's own name where it has one: hopper-medium-replay-v2."""
     words = [robot.name, kind, *(["delayed"] if delayed else []), *([] if robot.name == REACHER else ["v2"])]
     return "-".join(words)
 
 
-def _description(robot: Robot, kind: str, *, delayed: bool) -> str:
+def _description(robot: LocomotionEnv, kind: str, *, delayed: bool) -> str:
     late = "; all reward of an episode comes with its last step" if delayed else ""
     return f"{GOALS[robot.name]}; data of {PLAYERS[kind]}{late}."
 
 
-def _normalized(robot: Robot, episodes: Episodes) -> NDArray[np.float64]:
+def _normalized(robot: LocomotionEnv, episodes: Episodes) -> NDArray[np.float64]:
     low, high = robot.reference
     return normalize(episodes.returns, low=low, high=high)
 
@@ -159,7 +161,7 @@ def _as_it_is(dataset: TrajectoryDataset) -> TrajectoryDataset:
 
 TASKS: dict[str, Callable[..., Task]] = {
     task_name(robot, kind, delayed=delayed): partial(gym_task, robot, kind, delayed=delayed)
-    for robot in ROBOTS.values()
+    for robot in LOCOMOTION_ENVS.values()
     for kind in KINDS
     for delayed in (False, True)
 }

@@ -13,7 +13,7 @@ from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.download import check_file
 from dtbench.domains.d4rl import files, generation, rerecorded
 from dtbench.domains.d4rl.env import WALKERS
-from dtbench.domains.d4rl.env_specs import ROBOTS, Robot, robot_named
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, LocomotionEnv, locomotion_env
 from dtbench.domains.d4rl.replay import verify_dataset, verify_file
 from dtbench.errors import InvalidDataset, MissingDataset, abridged
 
@@ -50,7 +50,7 @@ def disagreements(infos: Infos) -> list[str]:
     """Where our reference scores and addresses differ from the package's, one line each."""
     found = []
     for name in files.names():
-        robot = ROBOTS[name.partition("-")[0]]
+        robot = LOCOMOTION_ENVS[name.partition("-")[0]]
         ours = (*robot.reference, files.url(name))
         theirs = (infos.low.get(name), infos.high.get(name), infos.urls.get(name))
         if ours != theirs:
@@ -90,7 +90,7 @@ def findings(dataset: TrajectoryDataset, *, remake: bool = False, file: Path | N
     if remake and source in (rerecorded.NAME, rerecorded.PART, "generated") and robot is not None:
         yield _remade(dataset)
     if robot in WALKERS and not dataset.info.get("delayed"):
-        yield from _physics(dataset, robot_named(robot), file)
+        yield from _physics(dataset, locomotion_env(robot), file)
 
 
 def rerecorded_statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
@@ -115,10 +115,10 @@ def rerecorded_statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
 def _robot_of(dataset: TrajectoryDataset) -> str | None:
     """The robot of the data, which D4RL's files name in the dataset's name."""
     named = dataset.info.get("robot") or str(dataset.info.get("dataset", "")).partition("-")[0]
-    return str(named) if named in ROBOTS else None
+    return str(named) if named in LOCOMOTION_ENVS else None
 
 
-def _physics(dataset: TrajectoryDataset, robot: Robot, file: Path | None) -> Iterator[Finding]:
+def _physics(dataset: TrajectoryDataset, robot: LocomotionEnv, file: Path | None) -> Iterator[Finding]:
     """Which physics recorded it: transitions played again from the file it came from, else from its observations."""
     try:
         verdict = verify_file(file, robot) if file is not None else verify_dataset(dataset, robot)
@@ -175,7 +175,7 @@ def _package() -> Finding:
 
 
 def _recipe(dataset: TrajectoryDataset) -> Iterator[Finding]:
-    info, robot = dataset.info, robot_named(str(dataset.info["robot"]))
+    info, robot = dataset.info, locomotion_env(str(dataset.info["robot"]))
     longest = int(dataset.lengths.max())
     yield Finding(longest <= robot.horizon, f"longest episode: {longest} of at most {robot.horizon} steps")
     share = dataset.num_steps / int(info["asked_steps"])
@@ -199,7 +199,7 @@ def _recipe(dataset: TrajectoryDataset) -> Iterator[Finding]:
 
 def _remade(dataset: TrajectoryDataset) -> Finding:
     info = dataset.info
-    robot, kind = robot_named(str(info["robot"])), str(info["kind"])
+    robot, kind = locomotion_env(str(info["robot"])), str(info["kind"])
     made: dict[str, Any] = {"steps": int(info["asked_steps"]), "seed": int(info["seed"]), "physics": info["physics"]}
     if info["source"] != "generated":
         again = rerecorded.make(robot, kind, rerecorded.policies_of(robot, kind), **made)

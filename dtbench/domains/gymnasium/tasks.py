@@ -17,7 +17,7 @@ from dtbench.data.d4rl_hdf5 import exported_source, read_d4rl
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.download import sha256_of
 from dtbench.data.minari import single_precision
-from dtbench.domains.gymnasium.env import Games
+from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
 from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_line
 from dtbench.evaluation import Episodes
 from dtbench.task import TargetReturns, Task, normalize
@@ -63,7 +63,7 @@ def task_from_id(
         name=name,
         domain="gym",
         load_dataset=partial(_load, name, path, spaces, steps),
-        make_env=partial(Games, make),
+        make_env=partial(GymnasiumVectorEnv, make),
         score=partial(_score, reference=reference),
         score_name="raw return" if reference is None else "normalised return (references of one's own)",
         target_returns=(),

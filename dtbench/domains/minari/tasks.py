@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data.minari import describe, fetch_minari, is_local, load_minari, local_sets, make_environment
-from dtbench.domains.gymnasium.env import Games
+from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
 from dtbench.errors import InvalidDataset
 from dtbench.evaluation import Episodes
 from dtbench.task import DataSource, Task, normalize
@@ -37,7 +37,7 @@ def task_from_id(name: str) -> Task:
         name=f"{SCHEME}{dataset_id}",
         domain="minari",
         load_dataset=load,
-        make_env=partial(Games, partial(make_environment, dataset_id)),
+        make_env=partial(GymnasiumVectorEnv, partial(make_environment, dataset_id)),
         score=partial(score, reference=said.reference),
         score_name="raw return" if said.reference is None else own,
         target_returns=(float(load().returns.max()),),
