@@ -276,7 +276,7 @@ def _record(trial: OpenTrial, progress: _Progress, folder: Path) -> None:
 
 
 def evaluation_seeds(task: Task, spec: TrialSpec) -> list[int]:
-    """What the trial's episodes are seeded with: those of a search are others than those that are reported on."""
+    """Return the seeds of the trial's episodes: a search has others than those that are reported on."""
     if spec.evaluation.purpose == "tuning":
         return task.tuning_seeds(spec.evaluation.episodes)
     return task.evaluation_seeds(spec.evaluation.episodes)
@@ -293,7 +293,7 @@ def check_learner(learner: Learner, name: str) -> None:
 
 
 def episode_columns(task: Task, episodes: Episodes, dataset: TrajectoryDataset) -> dict[str, list[Any]]:
-    """The table of episodes as plain lists: target, episode, seed, return, length, score, the task's columns.
+    """Return the table of episodes as lists: target, episode, seed, return, length, score, the task's columns.
 
     Tasks with target units have a column more: achieved, the return in these units.
     """

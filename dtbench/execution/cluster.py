@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 from dtbench import registry
 from dtbench.data import cache as store
 from dtbench.data.dataset import digest_of
-from dtbench.errors import DtbenchError, MissingDataset
+from dtbench.errors import DtbenchError, MissingDataset, one_line
 from dtbench.ledger import lock
-from dtbench.ledger.lock import processors
 from dtbench.ledger.store import write_bytes
 from dtbench.ledger.trial_spec import TrialSpec
 
@@ -33,7 +32,8 @@ if TYPE_CHECKING:  # pyarrow's filesystems are for results at an address
 
 PACKAGES = ("dtbench", "torch", "numpy", "gymnasium", "mujoco", "ale-py", "pandas", "pyarrow", "ray")
 CONNECT_SECONDS = 30.0
-ANSWER_SECONDS = 3.0  # that a node may live longer than a worker which died with it
+ALIVE_SECONDS = 3.0  # that a node may live longer than a worker which died with it
+LINE = 400  # characters of an error
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,7 +43,7 @@ QUIET = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would swallow Ctrl-C and return as if all were well
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # causes are told in trials' folders
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # causes are in trials' directories
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "PYTHONWARNINGS": "ignore",
 }
@@ -62,7 +62,7 @@ class RunContext:
     working_dir: Path
     plugin_files: Mapping[str, bytes]  # path below the working directory -> content
     versions: Mapping[str, str]
-    datasets: Sequence[Mapping[str, Any]]
+    datasets: Sequence[TrialSpec]  # a trial of each dataset
     stop_signal: str  # the name of an actor
     checkpoint_seconds: float
     oom_retry: bool = False  # the last run of trials that ran out of memory, on more resources
@@ -70,24 +70,19 @@ class RunContext:
 
 @contextmanager
 def ray_started(address: str | None = None) -> Iterator[None]:
-    """A running Ray that says nothing, on the terminal or to the network: one of its own, or that at `address`.
+    """Run with a Ray that is silent on the terminal and the network: one of its own, or that at `address`.
 
-    Raises DtbenchError where Ray cannot start or does not let us in.
+    Raises DtbenchError where Ray cannot start or refuses the connection.
     """
     import ray
 
-    ray_home = store.root() / ".ray-home"
-    ray_home.mkdir(parents=True, exist_ok=True)
-    # Ray's dashboard process asks the cloud's metadata address where it runs, whatever the usage-statistics
-    # switch says, unless it finds this file in its HOME.
-    (ray_home / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
-    os.environ.update(QUIET)
     home = os.environ.get("HOME")
+    os.environ.update(QUIET)
     if address is None:
-        # Ray's own default for a Ray of one's own, said aloud: a second start in one process would look for a token.
+        # Ray's own default for a local Ray, set because a second start in one process would look for a token.
         if os.environ.setdefault("RAY_AUTH_MODE", "disabled") == "token" and "RAY_AUTH_TOKEN" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(Path("~/.ray/auth_token").expanduser()))
-        os.environ["HOME"] = str(ray_home)
+        os.environ["HOME"] = str(_ray_home())
     else:
         use_token()
         check_connection(address)
@@ -99,10 +94,10 @@ def ray_started(address: str | None = None) -> Iterator[None]:
             logging_level=logging.ERROR,
             # Before a worker reads anything from an address: without credentials it would ask the cloud for some.
             runtime_env={"env_vars": {name: os.environ.get(name, "true") for name in ("AWS_EC2_METADATA_DISABLED",)}},
-            **({} if address else {"num_cpus": processors()}),
+            **({} if address else {"num_cpus": lock.processors()}),
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise DtbenchError(f"Ray did not start: {_one_line(error)}. Run without it: --local.") from error
+        raise DtbenchError(f"Ray did not start: {one_line(str(error), LINE)}. Run without it: --local.") from error
     finally:
         if home is not None:
             os.environ["HOME"] = home
@@ -113,10 +108,10 @@ def ray_started(address: str | None = None) -> Iterator[None]:
 
 
 def check_address(address: str) -> None:
-    """Raise DtbenchError at once where nobody listens at host:port; Ray itself would wait for minutes."""
-    match = re.fullmatch(r"(?:ray://)?([^:/\s]+):(\d{1,5})", address)
+    """Raise DtbenchError at once where nothing listens at host:port; Ray itself would wait for minutes."""
     if address == "auto":
         return
+    match = re.fullmatch(r"(?:ray://)?([^:/\s]+):(\d{1,5})", address)
     if not match or int(match[2]) > 65535:
         raise DtbenchError(f"--address {address!r}: write auto, host:6379 or ray://host:10001.")
     try:
@@ -126,101 +121,59 @@ def check_address(address: str) -> None:
 
 
 def use_token() -> None:
-    """Show a cluster the token that lies where Ray looks for it, as drivers must where `ray start` asks for one."""
-    places = (os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token", "~/.ray/auth_token")
-    found = os.environ.get("RAY_AUTH_TOKEN") or any(Path(place).expanduser().is_file() for place in places)
-    if found and "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
+    """Authenticate with the token that lies where Ray looks for it, as clusters with RAY_AUTH_MODE=token ask."""
+    paths = (os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token", "~/.ray/auth_token")
+    if os.environ.get("RAY_AUTH_TOKEN") or any(Path(path).expanduser().is_file() for path in paths):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def check_connection(address: str) -> None:
-    """Raise DtbenchError where the cluster does not let us in; asked for in vain, Ray's own client would never end."""
+    """Raise DtbenchError where the cluster refuses the connection, upon which Ray's own client would never return."""
     code = f"import ray; ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR')"
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
     try:
-        asked = subprocess.run(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=CONNECT_SECONDS,
-            check=False,
-        )
-        output, connected = asked.stdout, asked.returncode == 0
+        result = subprocess.run(command, stdout=pipe, stderr=subprocess.STDOUT, timeout=CONNECT_SECONDS, check=False)
+        if result.returncode == 0:
+            return
+        output = result.stdout.decode(errors="replace")
     except subprocess.TimeoutExpired as error:
-        output, connected = error.stdout or b"", False
-    said = output.decode(errors="replace")
-    if connected:
-        return
-    if "AuthToken" in said or "AuthenticationError" in said or "authentication token" in said:
+        output = (error.stdout or b"").decode(errors="replace")
+    if "AuthToken" in output or "AuthenticationError" in output or "authentication token" in output:
         raise DtbenchError(
             f"the Ray at {address} asks for its token. Copy ~/.ray/auth_token from its head node, or set "
             "RAY_AUTH_TOKEN; in a network that you trust, RAY_AUTH_MODE=disabled on all nodes does without."
         )
-    last = next((line for line in reversed(said.splitlines()) if line.strip()), "it does not answer")
+    last = next((line for line in reversed(output.splitlines()) if line.strip()), "it does not answer")
     raise DtbenchError(
-        f"cannot join the Ray at {address} within {CONNECT_SECONDS:.0f} s: {_one_line(last)}. See `ray status` there; "
-        "RAY_AUTH_MODE must be the same on all nodes."
+        f"cannot join the Ray at {address} within {CONNECT_SECONDS:.0f} s: {one_line(last, LINE)}. See `ray status` "
+        "there; RAY_AUTH_MODE must be the same on all nodes."
     )
 
 
 @cache
 def versions() -> Mapping[str, str]:
-    """What decides a trial's numbers and is installed: Python, packages, dtbench's own code."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2]), "code": _code()}
+    """Return what is installed and decides a trial's numbers: Python, packages, dtbench's own code."""
+    installed = {"python": ".".join(platform.python_version_tuple()[:2]), "code": _code_digest()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "none"
-    return found
+            installed[package] = "none"
+    return installed
 
 
 def differences(wanted: Mapping[str, str]) -> str:
-    """In what this process's installation differs from that of the driver; "" where it does not."""
+    """Return in what this process's installation differs from the driver's; "" where it does not."""
     here = versions()
-    return ", ".join(
-        f"{name} {here.get(name)} (the driver has {wanted[name]})" for name in wanted if here.get(name) != wanted[name]
-    )
+    other = [name for name in wanted if here.get(name) != wanted[name]]
+    return ", ".join(f"{name} {here.get(name)} (the driver has {wanted[name]})" for name in other)
 
 
-def node_data(specs: Iterable[TrialSpec]) -> list[dict[str, Any]]:
-    """What every node must have of the trials' datasets, each named once, as plain values."""
-    wanted = {spec.dataset_digest: spec for spec in specs}
-    return [
-        {"task": s.task, "options": dict(s.task_options), "source": s.open_from or s.dataset_source, "digest": digest}
-        for digest, s in wanted.items()
-    ]
-
-
-def prepare_data(data: Sequence[Mapping[str, Any]]) -> str:
-    """Open, fetch or make the datasets in this node's own store and read each whole; what is wrong, or ""."""
-    for wanted in data:
-        task = registry.make_task(wanted["task"], wanted["options"])
-        for source in task.sources:
-            if source.name == wanted["source"] and source.fetch and not source.available():
-                source.fetch()
-        dataset = task.open(wanted["source"])
-        for digest, whose in ((dataset.digest, "data are others"), (digest_of(dataset), "stored data are damaged")):
-            if digest != wanted["digest"]:
-                return (
-                    f"{wanted['task']}: its {whose}: digest {digest[:12]}, planned {wanted['digest'][:12]}. "
-                    f"Copy the driver's folder of it into {store.root()}, or delete what is there."
-                )
-    return ""
-
-
-def check_node(context: RunContext) -> str:
-    """Return what keeps this node from running trials, in one line; "" where nothing does."""
-    if different := differences(context.versions):
-        return f"another installation: {different}. Install the same on all nodes"
-    if context.lock_holder and lock.owner(context.root) != context.lock_holder:
-        return f"it does not see the results in {context.root}. Use a folder that all nodes share, or s3://bucket/path"
-    try:
-        apply_environment(context)
-        return prepare_data(context.datasets)
-    except MissingDataset as error:
-        return f"{_one_line(error)} (in {store.root()} of that node)"
-    except (DtbenchError, OSError) as error:
-        return _one_line(error)
+def plugin_files(specs: Iterable[TrialSpec]) -> dict[str, bytes]:
+    """Return the files below the working directory that the trials' algorithms and tasks are in."""
+    paths = {registry.file_of(name) for spec in specs for name in (spec.algorithm, spec.task)}
+    own = [path for path in paths if path and path.is_relative_to(Path.cwd())]
+    return {str(path.relative_to(Path.cwd())): path.read_bytes() for path in own}
 
 
 def apply_environment(context: RunContext) -> None:
@@ -231,25 +184,48 @@ def apply_environment(context: RunContext) -> None:
     for name, value in context.environment.items():
         if name != "DTBENCH_DATA" or name not in os.environ or context.is_local:
             os.environ[name] = value
-    folder, files = context.working_dir, context.plugin_files
-    if not all((folder / name).is_file() and (folder / name).read_bytes() == text for name, text in files.items()):
+    directory, files = context.working_dir, context.plugin_files
+    if not all((directory / name).is_file() and (directory / name).read_bytes() == files[name] for name in files):
         digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
-        folder = store.root() / ".plugins" / digest
-        for name, text in files.items():
-            write_bytes(folder / name, text)
-    if folder.is_dir():
-        os.chdir(folder)
+        directory = store.root() / ".plugins" / digest
+        for name, content in files.items():
+            write_bytes(directory / name, content)
+    if directory.is_dir():
+        os.chdir(directory)
 
 
-def plugin_files(specs: Iterable[TrialSpec]) -> dict[str, bytes]:
-    """Return the files below the working directory that the trials' algorithms and tasks are in."""
-    found = {}
+def prepare_data(specs: Sequence[TrialSpec]) -> str:
+    """Open, fetch or make the datasets in this node's store and read them whole; return what is wrong, or ""."""
     for spec in specs:
-        for name in (spec.algorithm, spec.task):
-            path = registry.file_of(name)
-            if path and path.is_relative_to(Path.cwd()):
-                found[str(path.relative_to(Path.cwd()))] = path.read_bytes()
-    return found
+        task, name = registry.make_task(spec.task, spec.task_options), spec.open_from or spec.dataset_source
+        for source in task.sources:
+            if source.name == name and source.fetch and not source.available():
+                source.fetch()
+        dataset = task.open(name)
+        for digest, what in ((dataset.digest, "data are others"), (digest_of(dataset), "stored data are damaged")):
+            if digest != spec.dataset_digest:
+                return (
+                    f"{spec.task}: its {what}: digest {digest[:12]}, planned {spec.dataset_digest[:12]}. "
+                    f"Copy the driver's directory of it into {store.root()}, or delete what is there."
+                )
+    return ""
+
+
+def check_node(context: RunContext) -> str:
+    """Return what keeps this node from running trials, in one line; "" where nothing does."""
+    if different := differences(context.versions):
+        return f"another installation: {different}. Install the same on all nodes"
+    if context.lock_holder and lock.owner(context.root) != context.lock_holder:
+        return (
+            f"it does not see the results in {context.root}. Use a directory that all nodes share, or s3://bucket/path"
+        )
+    try:
+        apply_environment(context)
+        return prepare_data(context.datasets)
+    except MissingDataset as error:
+        return f"{one_line(str(error), LINE)} (in {store.root()} of that node)"
+    except (DtbenchError, OSError) as error:
+        return one_line(str(error), LINE)
 
 
 def check_nodes(context: RunContext) -> None:
@@ -270,7 +246,7 @@ def check_nodes(context: RunContext) -> None:
         except ray.exceptions.RayError as error:
             if not is_alive(node["NodeID"]):  # lost since the nodes were listed
                 continue
-            wrong = f"dtbench does not start there: {_one_line(error)}"
+            wrong = f"dtbench does not start there: {one_line(str(error), LINE)}"
         if wrong:
             name = node.get("NodeManagerHostname") or node["NodeManagerAddress"]
             raise DtbenchError(f"node {name} ({node['NodeManagerAddress']}) cannot run trials: {wrong.rstrip('.')}.")
@@ -288,25 +264,12 @@ def is_alive(node: str) -> bool:
 
     A node whose name is not known ("") is taken to be alive.
     """
-    deadline = time.monotonic() + ANSWER_SECONDS
+    deadline = time.monotonic() + ALIVE_SECONDS
     while time.monotonic() < deadline:
         if not _listens(node):
             return False
         time.sleep(0.2)
     return True
-
-
-def _listens(node: str) -> bool:
-    import ray
-
-    for found in ray.nodes():
-        if found["NodeID"] == node:
-            try:
-                socket.create_connection((found["NodeManagerAddress"], found["NodeManagerPort"]), timeout=2).close()
-            except OSError:
-                return False
-            return bool(found["Alive"])
-    return not node
 
 
 def most_cores() -> float:
@@ -316,18 +279,33 @@ def most_cores() -> float:
     return max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=1.0)
 
 
-def _code() -> str:
-    """A hash of the source files of dtbench and of every package that has an algorithm registered."""
-    packages = {"dtbench", *registry.algorithm_packages()}
+def _listens(node_id: str) -> bool:
+    import ray
+
+    for node in ray.nodes():
+        if node["NodeID"] == node_id:
+            try:
+                socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=2).close()
+            except OSError:
+                return False
+            return bool(node["Alive"])
+    return not node_id
+
+
+def _ray_home() -> Path:
+    """Return a HOME for Ray: its dashboard asks the cloud's metadata address where it is unless it finds this file."""
+    home = store.root() / ".ray-home"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
+    return home
+
+
+def _code_digest() -> str:
+    """Return a hash of the source files of dtbench and of every package that has an algorithm registered."""
     digest = hashlib.sha256()
-    for package in sorted(packages):
-        found = importlib.util.find_spec(package)
-        for folder in map(Path, (found and found.submodule_search_locations) or ()):
-            for path in sorted(folder.rglob("*.py")):
-                digest.update(json.dumps(f"{package}/{path.relative_to(folder)}").encode() + path.read_bytes())
+    for package in sorted({"dtbench", *registry.algorithm_packages()}):
+        spec = importlib.util.find_spec(package)
+        for directory in map(Path, (spec and spec.submodule_search_locations) or ()):
+            for path in sorted(directory.rglob("*.py")):
+                digest.update(json.dumps(f"{package}/{path.relative_to(directory)}").encode() + path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _one_line(text: object) -> str:
-    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
-    return (" ".join(lines) or type(text).__name__)[:400]

@@ -209,7 +209,7 @@ def run_context(
         working_dir=Path.cwd(),
         plugin_files=cluster.plugin_files(specs),
         versions=cluster.versions(),
-        datasets=cluster.node_data(specs),
+        datasets=list({spec.dataset_digest: spec for spec in specs}.values()),
         stop_signal=f"dtbench-{run_id}",
         checkpoint_seconds=checkpoint_seconds,
     )

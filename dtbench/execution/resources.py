@@ -18,15 +18,11 @@ PROBED_UPDATES = 5
 CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU besides its tensors: CUDA's context and libraries
 MOST_ON_ONE_GPU = 32
 
-PeakBytes = Callable[[TrialSpec], tuple[int, int]]
-"""(bytes that a trial takes of a GPU, bytes that the GPU has)"""
+PeakBytes = Callable[[TrialSpec], tuple[int, int]]  # (bytes that a trial needs of a GPU, bytes that the GPU has)
 
 
 def as_overrides(text: str | None) -> list[str]:
-    """Read "cpu=2,gpu=0.25" as overrides of a suite; gpu=auto is measured later, by `sized`.
-
-    Raises InvalidValue for what is no such text.
-    """
+    """Read "cpu=2,gpu=0.25" as overrides of a suite; `sized` measures gpu=auto. Raises InvalidValue for other text."""
     given = _parsed(text)
     if given.get("gpu") == AUTO:
         given["gpu"] = "1"
@@ -34,15 +30,15 @@ def as_overrides(text: str | None) -> list[str]:
 
 
 def sized(specs: Sequence[TrialSpec], text: str | None, peak: PeakBytes | None = None) -> list[TrialSpec]:
-    """The trials, with the share of a GPU that the largest of them was measured to take where gpu=auto was asked.
+    """Return the trials, for gpu=auto with the share of a GPU that the largest of them was measured to need.
 
-    `peak` measures one trial of each cell. Raises InvalidValue where gpu=auto is asked without a GPU.
+    `peak` measures one trial of each configuration. Raises InvalidValue for gpu=auto without a GPU.
     """
     if _parsed(text).get("gpu") != AUTO:
         return list(specs)
     if peak is None and not torch.cuda.is_available():
         raise InvalidValue(
-            "--resources gpu=auto measures on a GPU, and this machine has none. Say gpu=0, or gpu=0.25."
+            "--resources gpu=auto measures on a GPU, and this machine has none. Use gpu=0, or gpu=0.25."
         )
     cells = {spec.cell: spec for spec in specs}.values()
     fit = min((trials_on_one_gpu(*(peak or peak_bytes)(spec)) for spec in cells), default=1)
@@ -68,12 +64,12 @@ def check_room(specs: Iterable[TrialSpec]) -> None:
 
 
 def trials_on_one_gpu(taken: int, available: int) -> int:
-    """How many trials that each take so many bytes a GPU holds, with a tenth of it left free; at least one."""
+    """Return how many trials that need `taken` bytes each fit on a GPU, with a tenth of it left free; at least one."""
     return max(1, min(MOST_ON_ONE_GPU, math.floor(0.9 * available / (taken + CONTEXT_BYTES))))
 
 
 def peak_bytes(spec: TrialSpec) -> tuple[int, int]:
-    """Take a few gradient steps of a trial on the GPU, and see how much of it that took."""
+    """Measure the GPU memory of a trial by a few of its gradient steps."""
     device = torch.device("cuda")
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -86,11 +82,11 @@ def peak_bytes(spec: TrialSpec) -> tuple[int, int]:
 
 
 def _parsed(text: str | None) -> dict[str, str]:
-    found: dict[str, str] = {}
+    given: dict[str, str] = {}
     for part in (text or "").split(",") if text is not None else ():
         name, _, value = part.strip().partition("=")
         number = re.fullmatch(r"\d+(\.\d+)?|\.\d+", value)
-        if name not in NAMES or not (number or (name, value) == ("gpu", AUTO)) or name in found:
+        if name not in NAMES or not (number or (name, value) == ("gpu", AUTO)) or name in given:
             raise InvalidValue(f"--resources {text!r}: write cpu=2,gpu=0.25 (or gpu=auto). Known: {', '.join(NAMES)}.")
-        found[name] = value
-    return found
+        given[name] = value
+    return given

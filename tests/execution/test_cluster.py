@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_a_node_that_does_not_see_the_results_is_told(tmp_path: Path) -> None:
 
 
 def test_a_nodes_data_are_read_whole_and_must_be_the_planned_ones(tmp_path: Path) -> None:
-    wanted = {"task": "key-to-door-1k", "options": {}, "source": "generated", "digest": "0" * 64}
+    wanted = replace(spec_of("key-to-door-1k", "DT", 0, digest="0" * 64), dataset_source="generated")
     wrong = cluster.check_node(context(tmp_path, datasets=[wanted]))
     assert "key-to-door-1k" in wrong
     assert "planned 000000000000" in wrong
