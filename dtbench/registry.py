@@ -65,7 +65,7 @@ def make_algorithm(name: str, hyperparameters: Mapping[str, Any]) -> "Algorithm"
         if key not in known:
             raise UnknownName(f"hyperparameter of {name}", key, known)
     try:
-        made: Algorithm = _adapter(name).validate_python(dict(hyperparameters))
+        made: Algorithm = _adapter(found, name).validate_python(dict(hyperparameters))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or name
@@ -81,7 +81,8 @@ def make_algorithm(name: str, hyperparameters: Mapping[str, Any]) -> "Algorithm"
 
 def all_hyperparameters(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """Every hyperparameter of the algorithm with these differences from its defaults, as plain JSON values."""
-    plain: dict[str, Any] = _adapter(name).dump_python(make_algorithm(name, hyperparameters), mode="json")
+    made = make_algorithm(name, hyperparameters)
+    plain: dict[str, Any] = _adapter(type(made), name).dump_python(made, mode="json")
     return plain
 
 
@@ -173,8 +174,8 @@ def _check_number(name: str, key: str, value: Any) -> None:
         raise InvalidValue(f"{name}: {key} = {value:.3g} is more than {LARGEST}, too large to be meant.")
 
 
-def _adapter(name: str) -> TypeAdapter[Any]:
-    found = algorithm_class(name)
+@functools.cache
+def _adapter(found: "type[Algorithm]", name: str) -> TypeAdapter[Any]:
     try:
         adapter = TypeAdapter(found)
         adapter.rebuild(force=False)

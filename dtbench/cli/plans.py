@@ -5,16 +5,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from rich.table import Table
 
 from dtbench import registry
 from dtbench.cli.progress import complain, duration, finished_seconds, say, show
-from dtbench.errors import UnknownName
 from dtbench.execution.resources import parallel_trials
 from dtbench.ledger.store import MOST_FAILURES, Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
-from dtbench.suite.planning import load_suite
+from dtbench.suite.loading import read_document
 from dtbench.suite.schema import Suite
 
 FULL_PRESET = "paper"  # what suites call the full protocol
@@ -32,15 +30,8 @@ def preset_reason(suite: Suite, named: str, asked: str | None) -> str:
     """Why the suite, found by `named`, runs with its preset where none was asked for; else nothing."""
     if asked or not suite.preset:
         return ""
-    try:
-        wants_gpu = load_suite(named, preset=FULL_PRESET).resources.gpu > 0
-    except UnknownName:
-        return "the suite's default"
-    gpu = torch.cuda.is_available()
-    if suite.preset == FULL_PRESET:
-        return "a GPU is here" if wants_gpu and gpu else "the suite's default"
-    why = "no GPU here" if wants_gpu and not gpu else "the suite's default"
-    return f"{why}; --preset {FULL_PRESET} for the full protocol"
+    full = suite.preset != FULL_PRESET and FULL_PRESET in read_document(named)["presets"]
+    return "the suite's default" + (f"; --preset {FULL_PRESET} for the full protocol" if full else "")
 
 
 def say_what_will_run(

@@ -15,7 +15,7 @@ from dtbench.data.dataset import TrajectoryDataset
 from dtbench.errors import DtbenchError, InvalidValue, UnknownName, one_line
 from dtbench.evaluation import check_streaming
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
-from dtbench.suite.loading import check_names, merge, override, read_document, select
+from dtbench.suite.loading import check_names, overridden, read_document, select, with_preset
 from dtbench.suite.schema import (
     LARGEST_SEED,
     MOST_TRIALS,
@@ -51,14 +51,14 @@ def load_suite(
     """
     document = read_document(name)
     presets = document.pop("presets", {})
-    chosen = preset or _default_preset(document) or next(iter(presets), "")
-    document.pop("default_preset", None)
+    default = document.pop("default_preset", None)
+    chosen = preset or default or next(iter(presets), "")
     if chosen:
         if not isinstance(chosen, str) or chosen not in presets:
             raise UnknownName(f"preset of {document.get('name', name)}", str(chosen), presets)
-        merge(document, presets[chosen])
+        document = with_preset(document, presets[chosen])
     for text in overrides:
-        override(document, text, suite=_OVERRIDDEN, contender=Contender.model_fields)
+        document = overridden(document, text, suite=_OVERRIDDEN, contender=Contender.model_fields)
     if seeds is not None:
         document["seeds"] = parse_seeds(seeds)
     if source is not None:
@@ -86,9 +86,10 @@ def check(suite: Suite) -> None:
         raise InvalidValue(
             f"suite {suite.name} has {trials} trials, at most {MOST_TRIALS} are meant: say fewer seeds, or cut it up."
         )
+    registered = registry.task_names()
     for task in suite.tasks:
-        if ":" not in task and task not in registry.task_names():
-            raise UnknownName("task", task, registry.task_names())
+        if ":" not in task and task not in registered:
+            raise UnknownName("task", task, registered)
     for contender in suite.contenders.values():
         for task in ("", *suite.tasks):
             settled = contender_on(contender, task)
@@ -187,15 +188,13 @@ def contender_on(contender: Contender, task: str) -> Contender:
     Hyperparameters of a task are laid over the contender's own, of which another algorithm keeps none, nor the preset.
     """
     settings: dict[str, Any] = {name: getattr(contender, name) for name in ContenderSettings.model_fields}
-    for values in of_task(contender.hyperparameters_by_task, task):
-        settings["hyperparameters"] = {**settings["hyperparameters"], **values}
     for differences in of_task(contender.by_task, task):
         said = stated(differences)
         if said.get("algorithm", settings["algorithm"]) != settings["algorithm"]:
             settings |= {"hyperparameters": {}, "hyperparameter_preset": ""}
         hyperparameters = {**settings["hyperparameters"], **said.get("hyperparameters", {})}
         settings |= {**said, "hyperparameters": hyperparameters}
-    return contender.model_copy(update={**settings, "hyperparameters_by_task": {}, "by_task": {}})
+    return contender.model_copy(update={**settings, "by_task": {}})
 
 
 def resolved_hyperparameters(contender: Contender, task: str = "") -> dict[str, Any]:
@@ -223,7 +222,7 @@ def _check_patterns(suite: Suite) -> None:
     schemes = {name.partition(":")[0] for name in known if ":" in name}
     patterns = list(suite.by_task)
     for contender in suite.contenders.values():
-        patterns += [*contender.hyperparameters_by_task, *contender.by_task]
+        patterns += contender.by_task
     for pattern in patterns:
         elsewhere = ":" in pattern and pattern.partition(":")[0] not in schemes  # files and schemes list no tasks
         if not elsewhere and not fnmatch.filter(known, pattern):
@@ -288,11 +287,3 @@ def _sweep(dataset: TrajectoryDataset, size: int) -> tuple[float, ...]:
     """So many targets from nothing, or the lowest return below it, to half as far again as the data's best."""
     low, best = min(0.0, float(dataset.returns.min())), float(dataset.returns.max())
     return tuple(round(float(target), 1) for target in np.linspace(low, low + SWEEP_REACH * (best - low), size))
-
-
-def _default_preset(document: Mapping[str, Any]) -> str | None:
-    """A preset's name, or {gpu: one, cpu: another}: what this machine can do."""
-    found = document.get("default_preset")
-    if isinstance(found, Mapping):
-        found = found.get("gpu" if torch.cuda.is_available() else "cpu")
-    return found

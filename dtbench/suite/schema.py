@@ -53,7 +53,6 @@ class Contender(ContenderSettings):
 
     algorithm: str
     budget: int = Field(ge=0, le=MOST_STEPS)
-    hyperparameters_by_task: dict[str, dict[str, Any]] = {}  # task name or pattern -> further differences
     by_task: dict[str, ContenderSettings] = {}  # task name or pattern -> what is otherwise there; the last one counts
 
 

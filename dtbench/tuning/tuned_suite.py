@@ -65,7 +65,7 @@ def _contender(suite: Suite, record: SearchRecord) -> dict[str, Any]:
     plain["hyperparameters"] = {**plain.get("hyperparameters", {}), **setting}
     plain["description"] = f"{record.question.contender} with the best of {record.settings_tried} settings tried"
     by_task = {task: value.model_dump(mode="json", exclude_unset=True) for task, value in found.by_task.items()}
-    if by_task or found.hyperparameters_by_task:
+    if by_task:
         for task in tasks:
             own = by_task.pop(task, {})
             by_task[task] = {**own, "hyperparameters": {**own.get("hyperparameters", {}), **setting}}

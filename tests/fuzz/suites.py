@@ -42,8 +42,8 @@ TINY: Mapping[str, Any] = {
         "CQL": {"algorithm": "discrete_cql", "budget": 2, "by_task": {"key-*": {"hyperparameters": {"width": 8}}}},
     },
     "by_task": {"key-*": {"evaluation": {"episodes": 3}}},
-    "presets": {"smoke": {"seeds": [0], "contenders": {"DT*": {"budget": 1}}}},
-    "default_preset": {"gpu": "smoke", "cpu": "smoke"},
+    "presets": {"smoke": {"seeds": [0], "contenders": {"DT": {"budget": 1}}}},
+    "default_preset": "smoke",
     "published": [
         {
             "file": "decision_transformer.csv",

@@ -243,8 +243,8 @@ def test_the_winner_is_a_suite_that_runs_with_its_target_first() -> None:
 
 
 def test_no_preset_and_no_exception_of_the_base_changes_the_winner(tmp_path: Path) -> None:
-    presets = {"cpu": {"contenders": {"DT*": {"hyperparameters": {"width": 16}, "budget": 6}}}, "smoke": {}}
-    contenders = {"DT": {**TOY["contenders"]["DT"], "hyperparameters_by_task": {"key-*": {"learning_rate": 1.0}}}}
+    presets = {"cpu": {"contenders": {"DT": {"hyperparameters": {"width": 16}, "budget": 6}}}, "smoke": {}}
+    contenders = {"DT": {**TOY["contenders"]["DT"], "by_task": {"key-*": {"hyperparameters": {"learning_rate": 1.0}}}}}
     document = TOY | {"presets": presets, "contenders": contenders}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     record = searched(planned(dataclasses.replace(LOCAL, samples=1)))
