@@ -137,7 +137,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
             "greater than or equal to 1",
             id="an evaluation after every no steps",
         ),
-        pytest.param(suite_with("episodes: 2", "targets: [.nan]"), "finite number", id="a target that is not a number"),
+        pytest.param(
+            suite_with("episodes: 2", "targets: [.nan]"), "finite number", id="a target that is not a number"
+        ),
         pytest.param(suite_with("episodes: 2", "targets: [.inf]"), "finite", id="a target without end"),
         pytest.param(suite_with("seeds: [0]", "seeds: [-1]"), "greater than or equal to 0", id="a negative seed"),
         pytest.param(suite_with("seeds: [0]", "seeds: [3000000000]"), "less than or equal", id="a seed of 32 bits"),

@@ -131,8 +131,9 @@ def merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]
     found = dict(lower)
     for key, value in upper.items():
         below = lower.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        found[key] = merged(below, value) if both else value
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = merged(below, value)
+        found[key] = value
     return found
 
 

@@ -69,7 +69,9 @@ def test_overrides_reach_suite_contender_and_hyperparameter(tmp_path: Path) -> N
     assert suite.contenders["DT small"].budget == 4
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("yes", "yes"), ("010", 10), ("[1, &a {b: 2}]", [1, {"b": 2}])])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 0.001), ("yes", "yes"), ("010", 10), ("[1, &a {b: 2}]", [1, {"b": 2}])]
+)
 def test_values_are_those_of_yaml_1_2(text: str, value: object) -> None:
     assert read_yaml(text) == value
 
@@ -205,7 +207,10 @@ def test_an_unknown_hyperparameter_preset_names_the_nearest(tmp_path: Path) -> N
 
 
 def test_a_task_may_have_hyperparameters_of_its_own(tmp_path: Path) -> None:
-    own = {"key-to-door-*": {"hyperparameters": {"width": 16, "context": 5}}, "*-10k": {"hyperparameters": {"width": 32}}}
+    own = {
+        "key-to-door-*": {"hyperparameters": {"width": 16, "context": 5}},
+        "*-10k": {"hyperparameters": {"width": 32}},
+    }
     contenders = {"DT": {**SUITE["contenders"]["DT"], "by_task": own}}  # type: ignore[index]
     suite = load_suite(
         written(tmp_path, contenders=contenders, tasks=["key-to-door-1k", "key-to-door-10k", "graph-0"]),
