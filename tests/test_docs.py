@@ -22,6 +22,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import dtbench
 from dtbench import registry
 from dtbench.analysis.results import COLUMNS
 from dtbench.cli.run import app
@@ -107,6 +108,10 @@ def at_smoke_size(words: list[str], *, smoke: bool) -> list[str]:
 
 def _mistake(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {error}" if isinstance(error, DtbenchError | Exception) else ""
+
+
+def test_the_citation_names_the_version() -> None:
+    assert f"\nversion: {dtbench.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_what_does_not_run_says_why() -> None:

@@ -1,9 +1,7 @@
 """What can be checked of the Gym tasks' data: D4RL's files against public logs, generated data against its recipe."""
 
-import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +14,6 @@ from dtbench.domains.d4rl.env import WALKERS
 from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, LocomotionEnv, locomotion_env
 from dtbench.domains.d4rl.replay import verify_dataset, verify_file
 from dtbench.errors import InvalidDataset, MissingDataset, abridged
-
-
-@dataclass(frozen=True, slots=True)
-class Infos:
-    """d4rl/infos.py of the installed package."""
-
-    version: str
-    low: Mapping[str, float]  # REF_MIN_SCORE
-    high: Mapping[str, float]  # REF_MAX_SCORE
-    urls: Mapping[str, str]  # DATASET_URLS
-
-
-def installed_infos() -> Infos | None:
-    """What the installed d4rl says, or None where there is none; raise InvalidDataset where it cannot be read."""
-    try:
-        package = distribution("d4rl")
-    except PackageNotFoundError:
-        return None
-    path = Path(str(package.locate_file("d4rl/infos.py")))
-    spec = importlib.util.spec_from_file_location("dtbench_d4rl_infos", path)
-    try:
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return Infos(package.version, module.REF_MIN_SCORE, module.REF_MAX_SCORE, module.DATASET_URLS)
-    except Exception as error:  # another package's code: whatever it raises, the remedy is the same
-        raise InvalidDataset(f"{path} of d4rl {package.version} cannot be read: {error}. Reinstall d4rl.") from error
-
-
-def disagreements(infos: Infos) -> list[str]:
-    """Where our reference scores and addresses differ from the package's, one line each."""
-    found = []
-    for name in files.names():
-        robot = LOCOMOTION_ENVS[name.partition("-")[0]]
-        ours = (*robot.reference, files.url(name))
-        theirs = (infos.low.get(name), infos.high.get(name), infos.urls.get(name))
-        if ours != theirs:
-            found.append(f"{name}: dtbench has {ours}, d4rl {infos.version} has {theirs}")
-    return found
-
 
 FEW_ERRORS = 3.0  # standard errors that a mean may be off
 NOT_D4RL = "made by dtbench with behaviour policies of its own: this is NOT D4RL's data, nor comparable as if it were"
@@ -81,7 +38,6 @@ def findings(dataset: TrajectoryDataset, *, remake: bool = False, file: Path | N
         file = file or files.find_file(str(dataset.info["dataset"]))
         yield _file(dataset, file)
         yield from _statistics(dataset)
-        yield _package()
     elif source in (rerecorded.NAME, rerecorded.PART):
         yield from rerecorded_statistics(dataset)
     elif source == "generated" and robot is not None:
@@ -164,14 +120,6 @@ def _statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
             # Logs print sums of float32, some to one decimal.
             close = abs(value - published) <= 0.06 + 1e-4 * abs(published)
             yield Finding(bool(close), f"{name}: {value:.4f} here, {published} in public logs of D4RL v2")
-
-
-def _package() -> Finding:
-    infos = installed_infos()
-    if infos is None:
-        return Finding(True, "the package d4rl is not installed, so its constants were not compared with ours")
-    wrong = disagreements(infos)
-    return Finding(not wrong, "; ".join(wrong) or f"reference scores and addresses are those of d4rl {infos.version}")
 
 
 def _recipe(dataset: TrajectoryDataset) -> Iterator[Finding]:
