@@ -1,4 +1,4 @@
-"""Behaviour cloning with a multilayer perceptron, on all data or on the best of it."""
+"""Behaviour cloning with an MLP, on all data or on the best of it."""
 
 import math
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class BehaviorCloning:
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "corl": {
-            "layers": 2,
+            "num_layers": 2,
             "dropout": 0.0,
             "batch_size": 256,
             "learning_rate": 3e-4,
@@ -50,8 +50,8 @@ class BehaviorCloning:
     }
 
     context: int = 1
-    width: int = 256
-    layers: int = 3
+    hidden_size: int = 256
+    num_layers: int = 3
     dropout: float = 0.1
     batch_size: int = 64
     learning_rate: float = 1e-4
@@ -69,7 +69,7 @@ class BehaviorCloning:
 
 
 class BehaviorCloningLearner:
-    """A perceptron that imitates."""
+    """An MLP that imitates."""
 
     return_conditioned = False
 
@@ -152,15 +152,15 @@ class BehaviorCloningLearner:
         return (flat * mask[..., None]).flatten(1)
 
     def _build(self) -> nn.Module:
-        hidden = [self.algorithm.width] * self.algorithm.layers
+        hidden = [self.algorithm.hidden_size] * self.algorithm.num_layers
         inputs = self.context * flat_size(self.observation_space)
         discrete = isinstance(self.action_space, gym.spaces.Discrete)
         outputs = int(self.action_space.n) if discrete else math.prod(self.action_space.shape or ())  # type: ignore[attr-defined]
-        return Imitator(inputs, *hidden, outputs, dropout=self.algorithm.dropout, squashed=not discrete)
+        return BCNetwork(inputs, *hidden, outputs, dropout=self.algorithm.dropout, squashed=not discrete)
 
 
-class Imitator(nn.Sequential):
-    """A perceptron with dropout after each hidden layer, and a tanh at the end where it is `squashed`."""
+class BCNetwork(nn.Sequential):
+    """An MLP with dropout after each hidden layer, and a tanh at the end where it is `squashed`."""
 
     def __init__(self, *sizes: int, dropout: float, squashed: bool) -> None:
         """`sizes` are those of the input, of the hidden layers and of the output."""
@@ -180,7 +180,7 @@ class Imitator(nn.Sequential):
 
 
 def flat_size(space: gym.Space[Any]) -> int:
-    """Numbers that one observation becomes for a perceptron."""
+    """Numbers that one observation becomes for an MLP."""
     return int(space.n) if isinstance(space, gym.spaces.Discrete) else math.prod(space.shape or ())
 
 

@@ -35,7 +35,7 @@ class CQL:
         # The authors' examples/cql_mujoco_new.py without the Lagrange multiplier; their README gives 5 or 10.
         "official": {
             "policy_learning_rate": 1e-4,
-            "penalty": 5.0,
+            "alpha": 5.0,
             "cloning_steps": 40_000,
             "normalize_observations": False,
             "orthogonal": False,
@@ -45,7 +45,7 @@ class CQL:
         # Its reproduction scripts, without the Lagrange multiplier; they raise the penalty to 10 on medium-v0.
         "d3rlpy": {
             "policy_learning_rate": 1e-4,
-            "penalty": 5.0,
+            "alpha": 5.0,
             "backup": "mean",
             "normalize_observations": False,
             "orthogonal": False,
@@ -53,14 +53,14 @@ class CQL:
         },
     }
 
-    width: int = 256
-    layers: int = 3
+    hidden_size: int = 256
+    num_layers: int = 3
     batch_size: int = 256
     policy_learning_rate: float = 3e-5  # of the entropy's weight too
     critic_learning_rate: float = 3e-4
     discount: float = 0.99
-    target_rate: float = 5e-3  # Polyak averaging of the target critics
-    penalty: float = 10.0  # alpha in CQL(H)
+    tau: float = 5e-3  # Polyak averaging of the target critics
+    alpha: float = 10.0  # weight of the CQL(H) penalty
     sampled_actions: int = 10  # of each kind: uniform, the policy's, and the policy's at the next step
     backup: Backup = "sampled"
     cloning_steps: int = 0  # the policy imitates for so long at first
@@ -100,8 +100,8 @@ class CQLLearner(SoftActorCriticLearner):
             network = SoftActorCritic(
                 observations,
                 self.actions,
-                width=algorithm.width,
-                layers=algorithm.layers,
+                hidden_size=algorithm.hidden_size,
+                num_layers=algorithm.num_layers,
                 orthogonal=algorithm.orthogonal,
                 initial_log_std=algorithm.initial_log_std,
                 minimum_log_std=algorithm.minimum_log_std,
@@ -115,7 +115,7 @@ class CQLLearner(SoftActorCriticLearner):
             ),
             stream=stream,
             learning_rates=(algorithm.policy_learning_rate, algorithm.critic_learning_rate),
-            target_rate=algorithm.target_rate,
+            tau=algorithm.tau,
         )
 
     def update(self) -> Metrics:
@@ -175,4 +175,4 @@ class CQLLearner(SoftActorCriticLearner):
         values = self.network.critics(observations, torch.cat([actions[:, None], *drawn, uniform], dim=1))
         taken = values[..., 0]
         penalty = conservative_penalty(values[..., 1:], torch.cat([*densities, even], dim=1), taken)
-        return {"td_loss": bellman_error(taken, target), "penalty": self.algorithm.penalty * penalty}
+        return {"td_loss": bellman_error(taken, target), "penalty": self.algorithm.alpha * penalty}

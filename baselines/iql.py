@@ -14,10 +14,10 @@ from baselines.networks import (
     action_scale,
     bellman_error,
     bellman_target,
-    follow,
+    mlp,
     observation_scale,
-    perceptron,
     require_flat_boxes,
+    soft_update,
 )
 from dtbench import History, Metrics, TorchStream, TrajectoryDataset, TransitionSampler, generator
 
@@ -36,12 +36,12 @@ class IQL:
         "official": {"normalize_observations": False, "normalize_rewards": True, "minimum_log_std": -5.0},
     }
 
-    width: int = 256
-    layers: int = 2
+    hidden_size: int = 256
+    num_layers: int = 2
     batch_size: int = 256
     learning_rate: float = 3e-4  # of value, critics and actor
     discount: float = 0.99
-    target_rate: float = 5e-3  # Polyak averaging of the target critics
+    tau: float = 5e-3  # Polyak averaging of the target critics
     expectile: float = 0.7  # τ
     temperature: float = 3.0  # β: at 0 the actor clones behaviour
     maximum_weight: float = 100.0  # of a transition in the actor's loss
@@ -93,11 +93,11 @@ class IQLNetwork(nn.Module):
 
     def __init__(self, algorithm: IQL, observations: int, actions: int) -> None:
         super().__init__()
-        width, layers = algorithm.width, algorithm.layers
-        self.actor = perceptron(observations, actions, width=width, layers=layers)
+        hidden_size, num_layers = algorithm.hidden_size, algorithm.num_layers
+        self.actor = mlp(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
         self.log_std = None if algorithm.deterministic else nn.Parameter(torch.zeros(actions))
-        self.value = perceptron(observations, 1, width=width, layers=layers)
-        self.critics = TwinCritics(observations, actions, width=width, layers=layers)
+        self.value = mlp(observations, 1, hidden_size=hidden_size, num_layers=num_layers)
+        self.critics = TwinCritics(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
 
     def act(self, observations: Tensor) -> Tensor:
         """The actor's mean in [-1, 1]; its Gaussian is not squashed."""
@@ -197,7 +197,7 @@ class IQLLearner:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        follow(self.target, self.network.critics, self.algorithm.target_rate)
+        soft_update(self.target, self.network.critics, self.algorithm.tau)
         self.steps += 1
 
 

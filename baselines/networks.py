@@ -1,4 +1,4 @@
-"""What the learners of continuous actions share: scales, stacked twin critics, perceptrons, Bellman targets."""
+"""What the learners of continuous actions share: scales, stacked twin critics, MLPs, Bellman targets."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dtbench import IncompatibleTask, Perceptron, TrajectoryDataset, feed_forward, is_faster, moments
+from dtbench import MLP, IncompatibleTask, TrajectoryDataset, feed_forward, is_faster, mean_and_std
 
 STD_FLOOR = 1e-3  # added to the standard deviation, as in CORL and in the code of TD3+BC
 
@@ -52,10 +52,14 @@ class ActionScale:
 class TwinCritics(nn.Module):
     """Two Q-functions as one stack of weights, so that a layer of both is one operation."""
 
-    def __init__(self, observations: int, actions: int, *, width: int, layers: int, orthogonal: bool = False) -> None:
+    def __init__(
+        self, observations: int, actions: int, *, hidden_size: int, num_layers: int, orthogonal: bool = False
+    ) -> None:
         """Draw the weights: PyTorch's own, or as CORL's CQL, orthogonal with a last layer near zero."""
         super().__init__()
-        pair = [critic_layers(observations + actions, width, layers, orthogonal=orthogonal) for _ in range(2)]
+        pair = [
+            critic_layers(observations + actions, hidden_size, num_layers, orthogonal=orthogonal) for _ in range(2)
+        ]
         stacked = list(zip(*pair, strict=True))
         self.weights = nn.ParameterList([torch.stack([layer.weight.detach().T for layer in both]) for both in stacked])
         self.biases = nn.ParameterList(
@@ -84,9 +88,9 @@ class TwinCritics(nn.Module):
         return torch.baddbmm(biases[-1], stack, weights[-1])[:critics].view(critics, *actions.shape[:-1])
 
 
-def critic_layers(inputs: int, width: int, layers: int, *, orthogonal: bool) -> list[nn.Linear]:
+def critic_layers(inputs: int, hidden_size: int, num_layers: int, *, orthogonal: bool) -> list[nn.Linear]:
     """The linear layers of one Q-function."""
-    made = [nn.Linear(i, o) for i, o in pairwise([inputs, *[width] * layers, 1])]
+    made = [nn.Linear(i, o) for i, o in pairwise([inputs, *[hidden_size] * num_layers, 1])]
     if orthogonal:
         for layer in made:
             nn.init.orthogonal_(layer.weight, gain=1e-2 if layer is made[-1] else math.sqrt(2))
@@ -94,9 +98,9 @@ def critic_layers(inputs: int, width: int, layers: int, *, orthogonal: bool) -> 
     return made
 
 
-def perceptron(inputs: int, outputs: int, *, width: int, layers: int) -> Perceptron:
-    """`layers` hidden layers with ReLU and a linear one."""
-    return Perceptron(inputs, *[width] * layers, outputs)
+def mlp(inputs: int, outputs: int, *, hidden_size: int, num_layers: int) -> MLP:
+    """`num_layers` hidden layers with ReLU and a linear one."""
+    return MLP(inputs, *[hidden_size] * num_layers, outputs)
 
 
 def bellman_target(rewards: Tensor, terminals: Tensor, following: Tensor, discount: float) -> Tensor:
@@ -113,7 +117,7 @@ def bellman_error(values: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def follow(target: nn.Module, network: nn.Module, rate: float) -> None:
+def soft_update(target: nn.Module, network: nn.Module, rate: float) -> None:
     """Polyak averaging: the target's weights go `rate` of the way to the network's."""
     torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), rate)
 
@@ -132,7 +136,7 @@ def observation_scale(dataset: TrajectoryDataset, *, normalize: bool, device: to
     """The scale of all the dataset's observations, or the one that leaves them as they are."""
     if not normalize:
         return ObservationScale()
-    mean, std = moments(np.asarray(dataset.observations).reshape(dataset.num_steps, -1))
+    mean, std = mean_and_std(np.asarray(dataset.observations).reshape(dataset.num_steps, -1))
     tensors = (torch.from_numpy(numbers).float().to(device) for numbers in (mean, 1 / (std + STD_FLOOR)))
     return ObservationScale(*tensors)
 

@@ -158,7 +158,7 @@ class RLlibLearner:
         if self.steps % self.algorithm.steps_per_iteration:
             raise InvalidValue(
                 f"step {self.steps} is no multiple of steps_per_iteration {self.algorithm.steps_per_iteration}: "
-                "choose a budget and evaluate_every that are."
+                "choose train_steps and eval_interval that are."
             )
         flat = flat_observations(history.observations[:, -1:], self.dataset.observation_space)[:, 0]
         chosen: Tensor = self._running().ask("act", features=flat.cpu())["actions"]

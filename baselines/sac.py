@@ -18,10 +18,10 @@ from baselines.networks import (
     action_scale,
     bellman_error,
     bellman_target,
-    follow,
+    mlp,
     observation_scale,
-    perceptron,
     require_flat_boxes,
+    soft_update,
 )
 from dtbench import History, Metrics, TorchStream, TrajectoryDataset, Transitions, TransitionSampler, generator
 
@@ -36,13 +36,13 @@ class SAC:
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"official": {}}
 
-    width: int = 256
-    layers: int = 2
-    actor_width: int | None = None  # None: as wide as the critics
+    hidden_size: int = 256
+    num_layers: int = 2
+    actor_hidden_size: int | None = None  # None: as wide as the critics
     batch_size: int = 256
     learning_rate: float = 3e-4
     discount: float = 0.99
-    target_rate: float = 5e-3  # Polyak averaging of the target critics
+    tau: float = 5e-3  # Polyak averaging of the target critics
     normalize_observations: bool = False
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "SACLearner":
@@ -126,9 +126,9 @@ class SoftActorCritic(nn.Module):
         observations: int,
         actions: int,
         *,
-        width: int,
-        layers: int,
-        actor_width: int | None = None,
+        hidden_size: int,
+        num_layers: int,
+        actor_hidden_size: int | None = None,
         orthogonal: bool = False,
         initial_log_std: float = 0.0,
         minimum_log_std: float = -20.0,
@@ -136,12 +136,16 @@ class SoftActorCritic(nn.Module):
         """`initial_log_std` is added to what the actor gives, `minimum_log_std` is the least; the most is 2."""
         super().__init__()
         self.initial_log_std, self.minimum_log_std = initial_log_std, minimum_log_std
-        self.actor = perceptron(observations, 2 * actions, width=actor_width or width, layers=layers)
+        self.actor = mlp(
+            observations, 2 * actions, hidden_size=actor_hidden_size or hidden_size, num_layers=num_layers
+        )
         last = self.actor[-1]
         assert isinstance(last, nn.Linear)
         nn.init.xavier_uniform_(last.weight, gain=1e-2)
         nn.init.zeros_(last.bias)
-        self.critics = TwinCritics(observations, actions, width=width, layers=layers, orthogonal=orthogonal)
+        self.critics = TwinCritics(
+            observations, actions, hidden_size=hidden_size, num_layers=num_layers, orthogonal=orthogonal
+        )
         self.log_entropy_weight = nn.Parameter(torch.zeros(()))
 
     def policy(self, observations: Tensor) -> TanhNormal:
@@ -168,10 +172,10 @@ class SoftActorCriticLearner:
         scales: tuple[ObservationScale, ActionScale],
         stream: TorchStream,
         learning_rates: tuple[float, float],
-        target_rate: float,
+        tau: float,
     ) -> None:
         """`learning_rates` are those of policy and entropy weight, and of the critics."""
-        self.network, self.sampler, self.stream, self.target_rate = network, sampler, stream, target_rate
+        self.network, self.sampler, self.stream, self.tau = network, sampler, stream, tau
         self.observation_scale, self.action_scale = scales
         self.target = deepcopy(network.critics).requires_grad_(False)
         parts = ([*network.actor.parameters(), network.log_entropy_weight], list(network.critics.parameters()))
@@ -190,7 +194,7 @@ class SoftActorCriticLearner:
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        follow(self.target, self.network.critics, self.target_rate)
+        soft_update(self.target, self.network.critics, self.tau)
         self.steps += 1
         return {name: loss.detach() for name, loss in losses.items()}
 
@@ -233,7 +237,10 @@ class SACLearner(SoftActorCriticLearner):
         stream = TorchStream(seed, device)
         with stream.active():
             network = SoftActorCritic(
-                *sizes, width=algorithm.width, layers=algorithm.layers, actor_width=algorithm.actor_width
+                *sizes,
+                hidden_size=algorithm.hidden_size,
+                num_layers=algorithm.num_layers,
+                actor_hidden_size=algorithm.actor_hidden_size,
             )
         super().__init__(
             network.to(device),
@@ -241,7 +248,7 @@ class SACLearner(SoftActorCriticLearner):
             scales=scales,
             stream=stream,
             learning_rates=(algorithm.learning_rate, algorithm.learning_rate),
-            target_rate=algorithm.target_rate,
+            tau=algorithm.tau,
         )
 
     def update(self) -> Metrics:

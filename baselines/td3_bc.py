@@ -14,10 +14,10 @@ from baselines.networks import (
     action_scale,
     bellman_error,
     bellman_target,
-    follow,
+    mlp,
     observation_scale,
-    perceptron,
     require_flat_boxes,
+    soft_update,
 )
 from dtbench import History, Metrics, TorchStream, TrajectoryDataset, Transitions, TransitionSampler, generator
 
@@ -31,12 +31,12 @@ class TD3BC:
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"corl": {}, "official": {}}
 
-    width: int = 256
-    layers: int = 2
+    hidden_size: int = 256
+    num_layers: int = 2
     batch_size: int = 256
     learning_rate: float = 3e-4
     discount: float = 0.99
-    target_rate: float = 5e-3  # Polyak averaging of the target networks
+    tau: float = 5e-3  # Polyak averaging of the target networks
     alpha: float = 2.5  # weight of the normalised Q-values against imitation, eq. 5
     policy_noise: float = 0.2  # standard deviation of the target policy's noise
     noise_clip: float = 0.5
@@ -65,9 +65,9 @@ class TD3BCNetwork(nn.Module):
 
     def __init__(self, algorithm: TD3BC, observations: int, actions: int) -> None:
         super().__init__()
-        width, layers = algorithm.width, algorithm.layers
-        self.actor = perceptron(observations, actions, width=width, layers=layers)
-        self.critics = TwinCritics(observations, actions, width=width, layers=layers)
+        hidden_size, num_layers = algorithm.hidden_size, algorithm.num_layers
+        self.actor = mlp(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
+        self.critics = TwinCritics(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
 
     def act(self, observations: Tensor) -> Tensor:
         """The policy's actions in [-1, 1]."""
@@ -112,7 +112,7 @@ class TD3BCLearner:
             return {"critic_loss": critic_loss.detach()}
         policy_loss = self.actor_loss(observations, actions)
         _step(self.actor_optimizer, policy_loss)
-        follow(self.target, self.network, self.algorithm.target_rate)
+        soft_update(self.target, self.network, self.algorithm.tau)
         return {"critic_loss": critic_loss.detach(), "actor_loss": policy_loss.detach()}
 
     def critic_loss(self, batch: Transitions, observations: Tensor, actions: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from dtbench import History, IncompatibleTask, Metrics, TrajectoryDataset
 
 @dataclass(frozen=True)
 class UniformRandom:
-    """Every action equally likely; nothing is learnt. Give it `budget: 0` and `action_mode: sample`."""
+    """Every action equally likely; nothing is learnt. Give it `train_steps: 0` and `action_mode: sample`."""
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "UniformRandomLearner":
         """A learner for discrete actions; raise IncompatibleTask for others."""

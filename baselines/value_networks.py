@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.bc import flat_size
-from baselines.networks import perceptron
+from baselines.networks import mlp
 from dtbench import (
     History,
     IncompatibleTask,
@@ -40,8 +40,8 @@ class ValueLearning:
     channels: tuple[int, int, int] = (32, 64, 64)  # of the convolutions: images alone
     standardize_images: bool = False  # see `dtbench.ImageScale`; not the papers'
     hidden: int = 512  # of the layer that follows them
-    width: int = 256  # of the perceptron: vectors and indices alone
-    layers: int = 2  # hidden ones of the perceptron
+    hidden_size: int = 256  # of the MLP: vectors and indices alone
+    num_layers: int = 2  # hidden ones of the MLP
     batch_size: int = 32  # transitions
     learning_rate: float = 5e-5
     adam_epsilon: float = 0.01 / 32
@@ -52,7 +52,7 @@ class ValueLearning:
 class ValueNetwork(nn.Module):
     """Estimates of every action's value, [B, *observation] to [B, actions, estimates]; their mean is the value.
 
-    Images go through the Nature network, vectors and one-hot indices through a perceptron.
+    Images go through the Nature network, vectors and one-hot indices through an MLP.
     """
 
     def __init__(self, algorithm: ValueLearning, dataset: TrajectoryDataset, *, actions: int, estimates: int) -> None:
@@ -65,8 +65,8 @@ class ValueNetwork(nn.Module):
             self.scale: nn.Module = image_scale(dataset, standardize=algorithm.standardize_images)
             self.stack = nature_network(frames, outputs, channels=algorithm.channels, hidden=algorithm.hidden)
         else:
-            sizes = {"width": algorithm.width, "layers": algorithm.layers}
-            self.stack = perceptron(flat_size(self.space), outputs, **sizes)
+            sizes = {"hidden_size": algorithm.hidden_size, "num_layers": algorithm.num_layers}
+            self.stack = mlp(flat_size(self.space), outputs, **sizes)
 
     def forward(self, observations: Tensor) -> Tensor:
         image = is_image(self.space)
@@ -99,7 +99,7 @@ def flat_input(observations: Tensor, space: gym.Space[Any]) -> Tensor:
     return observations.float().flatten(1)
 
 
-def of_actions(values: Tensor, labels: Tensor) -> Tensor:
+def gather_actions(values: Tensor, labels: Tensor) -> Tensor:
     """What belongs to one action of each row: [B, actions, ...] and [B] to [B, ...]."""
     return values[torch.arange(len(labels), device=labels.device), labels]
 

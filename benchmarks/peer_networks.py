@@ -16,14 +16,21 @@ from torch.nn import functional as F
 class TransformersLayout(nn.Module):
     """transformers' DecisionTransformerModel with its defaults, called as its own training does."""
 
-    def __init__(self, *, observed: int, acted: int, longest: int, width: int, layers: int, heads: int) -> None:
+    def __init__(
+        self, *, observed: int, acted: int, longest: int, hidden_size: int, num_layers: int, num_heads: int
+    ) -> None:
         from transformers import DecisionTransformerConfig, DecisionTransformerModel
         from transformers.utils import logging
 
         super().__init__()
         logging.set_verbosity_error()  # it warns of token ids that no Decision Transformer has
         config = DecisionTransformerConfig(
-            state_dim=observed, act_dim=acted, max_ep_len=longest, hidden_size=width, n_layer=layers, n_head=heads
+            state_dim=observed,
+            act_dim=acted,
+            max_ep_len=longest,
+            hidden_size=hidden_size,
+            n_layer=num_layers,
+            n_head=num_heads,
         )
         self.model = DecisionTransformerModel(config)  # its defaults: ReLU, dropout 0.1 three times
 
@@ -45,15 +52,25 @@ class CORLLayout(nn.Module):
     three kinds of token, dropout after attention, GELU, N(0, 0.02) for all weights; windows padded on the right.
     """
 
-    def __init__(self, *, observed: int, acted: int, context: int, longest: int, width: int, layers: int, heads: int):
+    def __init__(
+        self,
+        *,
+        observed: int,
+        acted: int,
+        context: int,
+        longest: int,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+    ):
         super().__init__()
-        self.timestep_emb = nn.Embedding(longest + context, width)
-        self.state_emb, self.action_emb = nn.Linear(observed, width), nn.Linear(acted, width)
-        self.return_emb = nn.Linear(1, width)
-        self.emb_norm, self.emb_drop = nn.LayerNorm(width), nn.Dropout(0.1)
-        self.blocks = nn.ModuleList(CORLBlock(3 * context, width, heads) for _ in range(layers))
-        self.out_norm = nn.LayerNorm(width)
-        self.action_head = nn.Sequential(nn.Linear(width, acted), nn.Tanh())
+        self.timestep_emb = nn.Embedding(longest + context, hidden_size)
+        self.state_emb, self.action_emb = nn.Linear(observed, hidden_size), nn.Linear(acted, hidden_size)
+        self.return_emb = nn.Linear(1, hidden_size)
+        self.emb_norm, self.emb_drop = nn.LayerNorm(hidden_size), nn.Dropout(0.1)
+        self.blocks = nn.ModuleList(CORLBlock(3 * context, hidden_size, num_heads) for _ in range(num_layers))
+        self.out_norm = nn.LayerNorm(hidden_size)
+        self.action_head = nn.Sequential(nn.Linear(hidden_size, acted), nn.Tanh())
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -77,11 +94,16 @@ class CORLLayout(nn.Module):
 class CORLBlock(nn.Module):
     """One block of `CORLLayout`."""
 
-    def __init__(self, tokens: int, width: int, heads: int) -> None:
+    def __init__(self, tokens: int, hidden_size: int, num_heads: int) -> None:
         super().__init__()
-        self.norm1, self.norm2, self.drop = nn.LayerNorm(width), nn.LayerNorm(width), nn.Dropout(0.1)
-        self.attention = nn.MultiheadAttention(width, heads, 0.1, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(0.1))
+        self.norm1, self.norm2, self.drop = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size), nn.Dropout(0.1)
+        self.attention = nn.MultiheadAttention(hidden_size, num_heads, 0.1, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_size, 4 * hidden_size),
+            nn.GELU(),
+            nn.Linear(4 * hidden_size, hidden_size),
+            nn.Dropout(0.1),
+        )
         self.register_buffer("causal_mask", torch.ones(tokens, tokens, dtype=torch.bool).triu(1))
 
     def forward(self, tokens: Tensor, padding: Tensor) -> Tensor:
@@ -146,7 +168,9 @@ class OfficialAtariLayout(nn.Module):
     repeats its table of timesteps for every window before it takes one row from each. Frames are floats in [0, 1].
     """
 
-    def __init__(self, *, actions: int, context: int, longest: int, width: int, layers: int, heads: int) -> None:
+    def __init__(
+        self, *, actions: int, context: int, longest: int, hidden_size: int, num_layers: int, num_heads: int
+    ) -> None:
         super().__init__()
         self.state_encoder = nn.Sequential(
             nn.Conv2d(4, 32, 8, stride=4),
@@ -156,17 +180,17 @@ class OfficialAtariLayout(nn.Module):
             nn.Conv2d(64, 64, 3, stride=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(3136, width),
+            nn.Linear(3136, hidden_size),
             nn.Tanh(),
         )
-        self.ret_emb = nn.Sequential(nn.Linear(1, width), nn.Tanh())
-        self.action_embeddings = nn.Sequential(nn.Embedding(actions, width), nn.Tanh())
-        self.pos_emb = nn.Parameter(torch.zeros(3 * context, width))
-        self.global_pos_emb = nn.Parameter(torch.zeros(longest + 1, width))
+        self.ret_emb = nn.Sequential(nn.Linear(1, hidden_size), nn.Tanh())
+        self.action_embeddings = nn.Sequential(nn.Embedding(actions, hidden_size), nn.Tanh())
+        self.pos_emb = nn.Parameter(torch.zeros(3 * context, hidden_size))
+        self.global_pos_emb = nn.Parameter(torch.zeros(longest + 1, hidden_size))
         self.drop = nn.Dropout(0.1)
-        self.blocks = nn.Sequential(*(OfficialBlock(3 * context, width, heads) for _ in range(layers)))
-        self.ln_f = nn.LayerNorm(width)
-        self.head = nn.Linear(width, actions, bias=False)
+        self.blocks = nn.Sequential(*(OfficialBlock(3 * context, hidden_size, num_heads) for _ in range(num_layers)))
+        self.ln_f = nn.LayerNorm(hidden_size)
+        self.head = nn.Linear(hidden_size, actions, bias=False)
 
     def forward(
         self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None = None
@@ -187,13 +211,18 @@ class OfficialAtariLayout(nn.Module):
 class OfficialBlock(nn.Module):
     """One block of `OfficialAtariLayout`."""
 
-    def __init__(self, tokens: int, width: int, heads: int) -> None:
+    def __init__(self, tokens: int, hidden_size: int, num_heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.key, self.query, self.value, self.proj = (nn.Linear(width, width) for _ in range(4))
+        self.num_heads = num_heads
+        self.ln1, self.ln2 = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
+        self.key, self.query, self.value, self.proj = (nn.Linear(hidden_size, hidden_size) for _ in range(4))
         self.attn_drop, self.resid_drop = nn.Dropout(0.1), nn.Dropout(0.1)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(0.1))
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_size, 4 * hidden_size),
+            nn.GELU(),
+            nn.Linear(4 * hidden_size, hidden_size),
+            nn.Dropout(0.1),
+        )
         self.register_buffer("mask", torch.ones(tokens, tokens).tril()[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -202,14 +231,15 @@ class OfficialBlock(nn.Module):
         return added
 
     def _attend(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
+        batch, length, hidden_size = x.shape
         query, key, value = (
-            made(x).view(batch, length, self.heads, -1).transpose(1, 2) for made in (self.query, self.key, self.value)
+            made(x).view(batch, length, self.num_heads, -1).transpose(1, 2)
+            for made in (self.query, self.key, self.value)
         )
         weights = (query @ key.transpose(-2, -1)) * (1.0 / math.sqrt(key.shape[-1]))
         weights = weights.masked_fill(self.mask[:, :, :length, :length] == 0, float("-inf"))
         mixed = self.attn_drop(F.softmax(weights, dim=-1)) @ value
-        out: Tensor = self.resid_drop(self.proj(mixed.transpose(1, 2).contiguous().view(batch, length, width)))
+        out: Tensor = self.resid_drop(self.proj(mixed.transpose(1, 2).contiguous().view(batch, length, hidden_size)))
         return out
 
 

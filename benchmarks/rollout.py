@@ -26,8 +26,8 @@ from dtbench.decision_transformer.network import load_transformers_weights
 from dtbench.domains.d4rl.env import LocomotionVectorEnv
 from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 
-HOPPER = {"width": 128, "layers": 3, "heads": 1}  # Chen et al. (2021), Table 9
-TINY = {"width": 16, "layers": 2, "heads": 1}
+HOPPER = {"hidden_size": 128, "num_layers": 3, "num_heads": 1}  # Chen et al. (2021), Table 9
+TINY = {"hidden_size": 16, "num_layers": 2, "num_heads": 1}
 CONTEXT, LONGEST, RETURN_SCALE = 20, 1000, 1000.0
 PEER = "transformers, one episode"
 PAIRS = (

@@ -77,7 +77,12 @@ def dtbench_turns(data: TrajectoryDataset, *, width: int, only: list[str], clock
     turns: dict[str, Turn] = {}
     for name in only:
         kind, preset = OURS[name]
-        settings = {**algorithm_presets(kind)[preset], "width": width, "layers": LAYERS[name], "batch_size": BATCH}
+        settings = {
+            **algorithm_presets(kind)[preset],
+            "hidden_size": width,
+            "num_layers": LAYERS[name],
+            "batch_size": BATCH,
+        }
         drawing, learner = (make_algorithm(kind, settings).learner(data, seed=0, device=device) for _ in range(2))
         turns[f"dtbench: {name}, drawing too"] = calls(drawing.update, clock)
         turns[f"dtbench: {name}"] = calls(update_on_fixed_batch(learner), clock)

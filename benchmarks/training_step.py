@@ -35,9 +35,9 @@ from dtbench.data.sampling import Windows
 from dtbench.decision_transformer.network import load_transformers_weights
 from dtbench.registry import make_algorithm
 
-HOPPER = {"width": 128, "layers": 3, "heads": 1}  # Chen et al. (2021), Table 9; 64 windows of 20
-ATARI = {"width": 128, "layers": 6, "heads": 8}  # Table 8; 128 windows of 30
-TINY = {"width": 16, "layers": 2, "heads": 2}
+HOPPER = {"hidden_size": 128, "num_layers": 3, "num_heads": 1}  # Chen et al. (2021), Table 9; 64 windows of 20
+ATARI = {"hidden_size": 128, "num_layers": 6, "num_heads": 8}  # Table 8; 128 windows of 30
+TINY = {"hidden_size": 16, "num_layers": 2, "num_heads": 2}
 TOLERANCE = 1e-4  # of outputs, which lie in [-1, 1] or are logits of about that size
 NOISE = 0.05  # on the peers' weights: initial ones give outputs near zero, which would all agree
 PAIRS = (

@@ -8,15 +8,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from dtbench.algorithm import Algorithm, CachingLearner, DiscreteLearner, History, Learner, Metrics, Rollout
     from dtbench.data.cache import data_root
-    from dtbench.data.dataset import TrajectoryDataset, make_dataset, moments
+    from dtbench.data.dataset import TrajectoryDataset, make_dataset, mean_and_std
     from dtbench.data.randomness import TorchStream, generator
     from dtbench.data.sampling import Transitions, TransitionSampler, Windows, WindowSampler
-    from dtbench.decision_transformer.kv_cache import GamesHeld, TransformerCache, next_beginning
+    from dtbench.decision_transformer.kv_cache import ActiveEpisodes, TransformerCache
     from dtbench.decision_transformer.model import CausalTransformer
     from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
     from dtbench.evaluation import Episodes, Evaluator
     from dtbench.execution.cluster import ray_started
-    from dtbench.nn import Dropout, ImageScale, Linear, Perceptron, feed_forward, image_scale, is_faster, is_image
+    from dtbench.nn import MLP, Dropout, ImageScale, Linear, feed_forward, image_scale, is_faster, is_image
     from dtbench.task import Task, normalize
 
 # Looked up at first use: `dtbench --help` must not wait for torch.
@@ -29,7 +29,7 @@ _HOMES = {
     "DtbenchError": "errors",
     "Episodes": "evaluation",
     "Evaluator": "evaluation",
-    "GamesHeld": "decision_transformer.kv_cache",
+    "ActiveEpisodes": "decision_transformer.kv_cache",
     "History": "algorithm",
     "ImageScale": "nn",
     "IncompatibleTask": "errors",
@@ -37,7 +37,7 @@ _HOMES = {
     "Learner": "algorithm",
     "Linear": "nn",
     "Metrics": "algorithm",
-    "Perceptron": "nn",
+    "MLP": "nn",
     "Rollout": "algorithm",
     "Task": "task",
     "TorchStream": "data.randomness",
@@ -54,13 +54,14 @@ _HOMES = {
     "is_faster": "nn",
     "is_image": "nn",
     "make_dataset": "data.dataset",
-    "moments": "data.dataset",
-    "next_beginning": "decision_transformer.kv_cache",
+    "mean_and_std": "data.dataset",
     "normalize": "task",
     "ray_started": "execution.cluster",
 }
 
 __all__ = [
+    "MLP",
+    "ActiveEpisodes",
     "Algorithm",
     "CachingLearner",
     "CausalTransformer",
@@ -69,7 +70,6 @@ __all__ = [
     "DtbenchError",
     "Episodes",
     "Evaluator",
-    "GamesHeld",
     "History",
     "ImageScale",
     "IncompatibleTask",
@@ -77,7 +77,6 @@ __all__ = [
     "Learner",
     "Linear",
     "Metrics",
-    "Perceptron",
     "Rollout",
     "Task",
     "TorchStream",
@@ -94,8 +93,7 @@ __all__ = [
     "is_faster",
     "is_image",
     "make_dataset",
-    "moments",
-    "next_beginning",
+    "mean_and_std",
     "normalize",
     "ray_started",
 ]

@@ -73,7 +73,7 @@ class Learner(Protocol):
 
 @runtime_checkable
 class DiscreteLearner(Protocol):
-    """A learner whose choice among discrete actions can be sampled as well as taken by argmax."""
+    """A learner whose choice among discrete actions can be sampled as well as taken greedily."""
 
     def action_logits(self, history: History) -> Tensor:
         """Unnormalised log-probabilities of the present's actions, [B, actions]."""
@@ -116,12 +116,10 @@ class Rollout(Protocol):
 class CachingLearner(Protocol):
     """A learner that acts faster when it may keep things from step to step; `act` stays what both must agree with."""
 
-    def rollout(self, *, streaming: bool) -> Rollout | None:
-        """What plays one batch of games from their first steps on; None where there is nothing to keep.
+    def rollout(self) -> Rollout | None:
+        """Return what acts in one batch of episodes from their first steps on; None where there is nothing to keep.
 
-        It does what `act` does up to rounding. With `streaming`, once windows no longer begin with the episode, it may
-        do what `act` does with a window of at least half of the context, so that beginnings need not move at every
-        step. Raises IncompatibleTask where `streaming` cannot be.
+        It does what `act` does up to rounding.
         """
         ...
 

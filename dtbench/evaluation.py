@@ -66,12 +66,11 @@ class Evaluator:
 
     make_env: MakeEnv  # number of games -> vector environment
     seeds: Sequence[int]  # one for each episode
-    action_mode: ActionMode = "argmax"
+    action_mode: ActionMode = "greedy"
     action_seed: int = 0  # of random actions: the trial's, so that training seeds play differently
     device: torch.device = CPU
     info_keys: tuple[str, ...] = ()  # entries of the environment's info to keep from each episode's last step
     max_batch: int = 2048  # games at a time
-    streaming: bool = False  # what a learner computed of a step is kept also when windows slide, see `CachingLearner`
     target_units: TargetUnits | None = None  # None: targets are counted in the environment's own rewards
 
     def evaluate(self, learner: Learner, targets: Sequence[float] = ()) -> Episodes:
@@ -83,12 +82,10 @@ class Evaluator:
 
     def _table(self, learner: Learner, targets: Sequence[float]) -> Episodes:
         """The episodes to play, in order, with nothing known of them yet."""
-        if self.action_mode != "argmax" and not isinstance(learner, DiscreteLearner):
+        if self.action_mode != "greedy" and not isinstance(learner, DiscreteLearner):
             raise IncompatibleTask(
-                f"{type(learner).__name__} has no action_logits for action_mode {self.action_mode}: say argmax."
+                f"{type(learner).__name__} has no action_logits for action_mode {self.action_mode}: use greedy."
             )
-        if self.streaming:
-            check_streaming(learner)
         asked = np.array(targets, np.float64) if learner.return_conditioned else np.array([np.nan])
         if not len(asked):
             raise IncompatibleTask(f"{type(learner).__name__} wants a target return, the task gives none.")
@@ -115,7 +112,7 @@ class Evaluator:
         observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one for each game
         encoder = learner.encoder() if isinstance(learner, EncodingLearner) else None
         rollout = self._rollout(learner)
-        tape = _Tape(len(rows), learner.context, env.single_action_space.shape or (), self.device, encoder)
+        tape = _HistoryBuffer(len(rows), learner.context, env.single_action_space.shape or (), self.device, encoder)
         remaining = np.nan_to_num(table.targets[rows])
         playing = np.ones(len(rows), bool)
         step = 0
@@ -147,8 +144,8 @@ class Evaluator:
 
     def _rollout(self, learner: Learner) -> Rollout:
         """What plays one batch of games: what the learner keeps between steps, or its `act`."""
-        kept = learner.rollout(streaming=self.streaming) if isinstance(learner, CachingLearner) else None
-        return kept or _Anew(learner)
+        kept = learner.rollout() if isinstance(learner, CachingLearner) else None
+        return kept or _StatelessRollout(learner)
 
     def _choose(
         self,
@@ -161,24 +158,14 @@ class Evaluator:
     ) -> NDArray[Any]:
         """The actions of the games that are still played, [games, *action]."""
         rows = torch.from_numpy(np.flatnonzero(playing)).to(self.device)
-        if self.action_mode == "argmax":
+        if self.action_mode == "greedy":
             return _to_numpy(rollout.act(history, rows))
         if not isinstance(space, gym.spaces.Discrete):
-            raise IncompatibleTask(f"action_mode {self.action_mode} needs discrete actions, not {space}: say argmax.")
+            raise IncompatibleTask(f"action_mode {self.action_mode} needs discrete actions, not {space}: use greedy.")
         uniform = generator(self.action_seed, 7, step).random(len(self.seeds))[episodes[playing]]
         drawn = torch.from_numpy(uniform).to(self.device)
         choose = _sampled if self.action_mode == "sample" else _epsilon_greedy
         return _to_numpy(choose(rollout.action_logits(history, rows), drawn) + int(space.start))
-
-
-def check_streaming(learner: Learner) -> None:
-    """Raise IncompatibleTask unless the learner can play with `streaming`; one that sees a single step always can."""
-    if isinstance(learner, CachingLearner):
-        learner.rollout(streaming=True)
-    elif learner.context > 1:
-        raise IncompatibleTask(
-            f"{type(learner).__name__} has no rollout that could keep what it computes. Say evaluation.rollout=exact."
-        )
 
 
 def _sampled(logits: Tensor, uniform: Tensor) -> Tensor:
@@ -193,7 +180,7 @@ def _epsilon_greedy(logits: Tensor, uniform: Tensor) -> Tensor:
     return torch.where(uniform < EPSILON, anything, logits.argmax(dim=-1))
 
 
-class _Anew:
+class _StatelessRollout:
     """Plays games by asking the learner anew at every step."""
 
     def __init__(self, learner: Learner) -> None:
@@ -211,7 +198,7 @@ def _played(history: History, rows: Tensor) -> History:
     return history if len(rows) == len(history.mask) else history.of(rows)
 
 
-class _Tape:
+class _HistoryBuffer:
     """The last steps of every game, in buffers twice as long as the context, so that few steps copy anything.
 
     Where there is an encoder, it keeps encodings in place of observations: each is computed once, when it is new.

@@ -34,7 +34,7 @@ class Linear(nn.Linear):
         return linear(values, self.weight, self.bias)
 
 
-class Perceptron(nn.Sequential):
+class MLP(nn.Sequential):
     """Linear layers with ReLU between them, named as in the `nn.Sequential` of these modules."""
 
     def __init__(self, *sizes: int) -> None:
@@ -161,12 +161,12 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        """Slopes of values, weight and bias, each where it is asked for; rows by rows, as caches hold no more."""
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Gradients of values, weight and bias, each where needed; rows by rows, as caches hold no more."""
         values, weight, positive = ctx.saved_tensors
         wants_values, wants_weight, wants_bias, _ = ctx.needs_input_grad
         of_values = torch.empty_like(values) if wants_values else None
-        parts = [_by_rows(tensor) for tensor in (slope, values, positive, of_values)]
+        parts = [_by_rows(tensor) for tensor in (grad, values, positive, of_values)]
         of_weight = of_bias = None
         for rows, inputs, outputs, found in zip(*parts, strict=False):
             if outputs is not None:
@@ -175,7 +175,7 @@ class _Linear(torch.autograd.Function):
             if found is not None:
                 found.copy_(_product(rows, weight.t()))
             if wants_weight:
-                of_weight = _sum(of_weight, _weight_slope(rows, inputs))
+                of_weight = _sum(of_weight, _grad_weight(rows, inputs))
             if ctx.biased and wants_bias:
                 of_bias = _sum(of_bias, rows.sum(0))
         return of_values, of_weight, of_bias, None
@@ -210,27 +210,27 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        """Slopes of the rows, of weights and of biases, each where it is asked for."""
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the rows, of weights and of biases, each where needed."""
         weights = ctx.saved_tensors[::2]
         wanted = ctx.needs_input_grad
-        slopes: list[Tensor | None] = [None] * len(wanted)
-        of_values = []
-        for rows, inputs in zip(torch.split(slope, _ROWS), ctx.inputs, strict=True):
+        grads: list[Tensor | None] = [None] * len(wanted)
+        grad_values = []
+        for rows, inputs in zip(torch.split(grad, _ROWS), ctx.inputs, strict=True):
             for place in reversed(range(len(weights))):
                 if place < len(weights) - 1:
                     rows = torch.ops.aten.threshold_backward(rows, inputs[place + 1], 0)
                 rows = rows.contiguous()
                 if wanted[2 * place + 1]:
-                    slopes[2 * place + 1] = _sum(slopes[2 * place + 1], _weight_slope(rows, inputs[place]))
+                    grads[2 * place + 1] = _sum(grads[2 * place + 1], _grad_weight(rows, inputs[place]))
                 if wanted[2 * place + 2]:
-                    slopes[2 * place + 2] = _sum(slopes[2 * place + 2], rows.sum(0))
+                    grads[2 * place + 2] = _sum(grads[2 * place + 2], rows.sum(0))
                 if place or wanted[0]:
-                    rows = _input_slope(rows, weights[place])
-            of_values.append(rows)
-        slopes[0] = torch.cat(of_values) if wanted[0] else None
+                    rows = _grad_input(rows, weights[place])
+            grad_values.append(rows)
+        grads[0] = torch.cat(grad_values) if wanted[0] else None
         ctx.inputs = None
-        return tuple(slopes)
+        return tuple(grads)
 
 
 def _layer(values: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
@@ -240,21 +240,21 @@ def _layer(values: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tenso
     return found.relu_() if relu else found
 
 
-def _input_slope(slope: Tensor, weight: Tensor) -> Tensor:
-    """The slope of a layer's input, [B, inputs]."""
-    return _product(slope, weight.t()) if len(slope) * weight.numel() >= _LARGE else slope @ weight
+def _grad_input(grad: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of a layer's input, [B, inputs]."""
+    return _product(grad, weight.t()) if len(grad) * weight.numel() >= _LARGE else grad @ weight
 
 
-def _weight_slope(slope: Tensor, values: Tensor) -> Tensor:
-    """The slope of a layer's weight, slope.T @ values, [outputs, inputs].
+def _grad_weight(grad: Tensor, values: Tensor) -> Tensor:
+    """Gradient of a layer's weight, grad.T @ values, [outputs, inputs].
 
     oneDNN is quicker where the first factor has fewer rows.
     """
-    if slope.numel() * values.shape[1] < _LARGE:
-        return slope.t() @ values
-    if slope.shape[1] <= values.shape[1]:
-        return _product(slope.t(), values.t())
-    return _product(values.t(), slope.t()).t()
+    if grad.numel() * values.shape[1] < _LARGE:
+        return grad.t() @ values
+    if grad.shape[1] <= values.shape[1]:
+        return _product(grad.t(), values.t())
+    return _product(values.t(), grad.t()).t()
 
 
 SAMPLED = 2000  # frames that the scale is made from, evenly spread over the data

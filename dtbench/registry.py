@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from dtbench.errors import DtbenchError, InvalidAlgorithm, InvalidValue, UnknownName, one_line
+from dtbench.ledger.names import check_current
 
 if TYPE_CHECKING:  # a listing of names must not load torch
     from dtbench.algorithm import Algorithm
@@ -63,6 +64,7 @@ def make_algorithm(name: str, hyperparameters: Mapping[str, Any]) -> "Algorithm"
     known = [field.name for field in dataclasses.fields(found) if field.init]
     for key in hyperparameters:
         if key not in known:
+            check_current(key, name)
             raise UnknownName(f"hyperparameter of {name}", key, known)
     try:
         made: Algorithm = _adapter(found, name).validate_python(dict(hyperparameters))

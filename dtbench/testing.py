@@ -163,7 +163,7 @@ def _check_encoder(learner: Learner, dataset: TrajectoryDataset) -> None:
 
 
 def _check_rollout(learner: Learner, dataset: TrajectoryDataset) -> None:
-    rollout = learner.rollout(streaming=False) if isinstance(learner, CachingLearner) else None
+    rollout = learner.rollout() if isinstance(learner, CachingLearner) else None
     if rollout is None:
         return
     kinds = ["act", *(["action_logits"] if isinstance(learner, DiscreteLearner) else [])]

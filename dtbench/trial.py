@@ -73,11 +73,11 @@ def run_trial(
         progress = _restored(trial, folder)
         heartbeat.start(progress.step)
         clock = saved = time.monotonic()
-        for step in range(progress.step + 1, spec.budget + 1):
+        for step in range(progress.step + 1, spec.train_steps + 1):
             metrics = trial.learner.update()
-            last = step == spec.budget
+            last = step == spec.train_steps
             progress.step = step
-            if last or step % math.ceil(spec.budget / LOG_POINTS) == 0:
+            if last or step % math.ceil(spec.train_steps / LOG_POINTS) == 0:
                 progress.log(metrics)
             evaluated = last or step % spec.evaluation.every == 0
             if evaluated:
@@ -121,7 +121,7 @@ class OpenTrial:
     def evaluate(self, step: int) -> dict[str, list[Any]]:
         """Return the table of episodes after this step, as lists; the last step also has the targets of the sweep."""
         evaluation = self.spec.evaluation
-        last = step == self.spec.budget
+        last = step == self.spec.train_steps
         episodes = self.evaluator.evaluate(self.learner, evaluation.last_targets if last else evaluation.targets)
         return {"step": [step] * len(episodes.returns), **episode_columns(self.task, episodes, self.dataset)}
 
@@ -156,7 +156,6 @@ def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
         device=device,
         info_keys=task.info_keys,
         target_units=task.target_units,
-        streaming=spec.evaluation.rollout == "streaming",
     )
     opened = datetime.now(UTC).isoformat(timespec="seconds")
     return OpenTrial(spec, task, dataset, device, learner, evaluator, opened)
@@ -249,7 +248,7 @@ def _save(trial: OpenTrial, progress: _Progress, folder: Path) -> None:
 def _record(trial: OpenTrial, progress: _Progress, folder: Path) -> None:
     """Write the record of a trained learner; result.json comes last, as it alone means done."""
     spec, learner = trial.spec, trial.learner
-    if not progress.episodes:  # a learner without a budget is evaluated as it is
+    if not progress.episodes:  # a learner without training steps is evaluated as it is
         progress.episodes.append(trial.evaluate(0))
     frames = [pd.DataFrame(columns) for columns in progress.episodes]
     write_frame(folder / "episodes.parquet", pd.concat(frames, ignore_index=True))

@@ -142,7 +142,7 @@ def test_episodes_times_targets_in_order() -> None:
     assert (table.lengths > 0).all()
 
 
-@pytest.mark.parametrize("mode", ["argmax", "sample"])
+@pytest.mark.parametrize("mode", ["greedy", "sample"])
 def test_one_batch_of_many_targets_equals_many_single_runs(mode: Any) -> None:
     targets = [float(t) for t in range(20)]
     together = key_to_door(action_mode=mode).evaluate(Watcher(3, True), targets)
@@ -224,7 +224,7 @@ def test_training_seeds_sample_differently_and_each_the_same_again() -> None:
 
 
 def test_sampling_needs_logits_and_says_so_before_playing() -> None:
-    with pytest.raises(IncompatibleTask, match="argmax"):
+    with pytest.raises(IncompatibleTask, match="greedy"):
         key_to_door(action_mode="sample").evaluate(Silent())
 
 
@@ -293,11 +293,11 @@ def test_epsilon_takes_the_likeliest_action_but_for_one_in_a_thousand() -> None:
 def test_epsilon_depends_on_seed_episode_and_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dtbench.evaluation.EPSILON", 0.5)
     asked = (1.0, 0.0)
-    whole = actions_of(Watcher(2, True), asked, action_mode="epsilon")
-    assert np.array_equal(whole, actions_of(Watcher(2, True), asked, action_mode="epsilon", max_batch=6))
-    assert np.array_equal(whole[:9], actions_of(Watcher(2, True), asked[:1], action_mode="epsilon"))
+    whole = actions_of(Watcher(2, True), asked, action_mode="epsilon_greedy")
+    assert np.array_equal(whole, actions_of(Watcher(2, True), asked, action_mode="epsilon_greedy", max_batch=6))
+    assert np.array_equal(whole[:9], actions_of(Watcher(2, True), asked[:1], action_mode="epsilon_greedy"))
     assert not np.array_equal(whole, actions_of(Watcher(2, True), asked))
-    assert not np.array_equal(whole, actions_of(Watcher(2, True), asked, action_mode="epsilon", action_seed=1))
+    assert not np.array_equal(whole, actions_of(Watcher(2, True), asked, action_mode="epsilon_greedy", action_seed=1))
 
 
 def test_the_number_that_asks_for_a_random_action_also_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +319,7 @@ def test_the_number_that_asks_for_a_random_action_also_says_which(monkeypatch: p
 
 def test_epsilon_needs_logits_and_says_so_before_playing() -> None:
     with pytest.raises(IncompatibleTask, match="no action_logits for action_mode epsilon: say argmax"):
-        key_to_door(action_mode="epsilon").evaluate(Silent())
+        key_to_door(action_mode="epsilon_greedy").evaluate(Silent())
 
 
 def test_an_action_mode_that_is_none_gets_the_nearest() -> None:

@@ -55,7 +55,11 @@ def own(names: list[str]) -> list[str]:
 @pytest.fixture
 def arguments(tmp_path: Path) -> list[str]:
     (tmp_path / "traced.py").write_text(TRACED)
-    contender = {"algorithm": "traced:Traced", "budget": 1, "hyperparameters": {"file": str(tmp_path / "stack.json")}}
+    contender = {
+        "algorithm": "traced:Traced",
+        "train_steps": 1,
+        "hyperparameters": {"file": str(tmp_path / "stack.json")},
+    }
     suite = {
         "name": "traced",
         "tasks": ["key-to-door-1k"],

@@ -21,7 +21,7 @@ def final_score(folder: Path, suite: str, task: str, contender: str, *overrides:
 
 
 def test_key_to_door_is_solved_by_asking_for_a_return_of_one(tmp_path: Path) -> None:
-    short = ("budget=200", "DT.decay_steps=200", "evaluation.episodes=200", "evaluation.every=1000")
+    short = ("train_steps=200", "DT.decay_steps=200", "evaluation.episodes=200", "evaluation.every=1000")
     assert final_score(tmp_path, "key-to-door", "key-to-door-1k", "DT", *short) > 55
     assert final_score(tmp_path, "key-to-door", "key-to-door-1k", "BC", *short) < 10
 
@@ -32,5 +32,5 @@ def test_a_random_policy_opens_the_door_as_often_as_the_paper_says(tmp_path: Pat
 
 
 def test_shortest_paths_are_found_from_random_walks(tmp_path: Path) -> None:
-    short = ("DT.budget=1000", "DT.decay_steps=1000")
+    short = ("DT.train_steps=1000", "DT.decay_steps=1000")
     assert final_score(tmp_path, "graph", "graph-0", "DT", *short) > 70

@@ -18,7 +18,7 @@ from tests.support.tiny_ledger import tiny_ledger
 
 SUITE = (
     "tasks: [key-to-door-1k]\nseeds: [0]\nevaluation: {episodes: 2}\n"
-    "contenders:\n  Random: {algorithm: random, budget: 0}\n  DT: {algorithm: dt, budget: 2}\n"
+    "contenders:\n  Random: {algorithm: random, train_steps: 0}\n  DT: {algorithm: dt, train_steps: 2}\n"
 )
 PLAN = ["plan", "--suite", "mine.yaml"]
 OWN = ["plan", "--suite", "own-data", "tasks=[gym:Pendulum-v1]"]
@@ -82,7 +82,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         pytest.param(SUITE + "title: 2024-99-99\n", "Correct it", id="a date that is none"),
         pytest.param(SUITE + 'title: "\\ud800"\n', "cannot be printed", id="half a character"),
         pytest.param(SUITE + 'title: "\\e[31m"\n', "cannot be printed", id="an escape of the terminal"),
-        pytest.param(SUITE + f"budget: {'9' * 5000}\n", "5000 digits", id="a number of five thousand digits"),
+        pytest.param(SUITE + f"train_steps: {'9' * 5000}\n", "5000 digits", id="a number of five thousand digits"),
         pytest.param(SUITE + "base: mine\n", "another suite", id="a suite that is its own base"),
         pytest.param(SUITE + "base: mine.yaml\n", "has this suite as its own base", id="a base that goes round"),
         pytest.param(SUITE + "base: nowhere\n", "Known:", id="a base that is not there"),
@@ -90,7 +90,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         pytest.param(SUITE + "presets: 5\n", "mapping of names", id="a number for presets"),
         pytest.param(SUITE + "presets: {smoke: [a]}\n", "mapping of settings", id="a list for a preset"),
         pytest.param(
-            SUITE + "presets: {smoke: {contenders: {X*: {budget: 1}}}}\n", "Known: *, DT", id="a pattern in a preset"
+            SUITE + "presets: {smoke: {contenders: {X*: {train_steps: 1}}}}\n",
+            "Known: *, DT",
+            id="a pattern in a preset",
         ),
         pytest.param(SUITE + "default_preset: [a]\n", "unknown preset", id="a list for the default preset"),
         pytest.param(SUITE + "name: ../../x\n", "cannot name a suite", id="a name that leads out of its folder"),
@@ -105,12 +107,14 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
             suite_with("Random:", f"{'x' * 300}:"), "cannot name a contender", id="a contender of 300 letters"
         ),
         pytest.param(
-            suite_with("  Random: {algorithm: random, budget: 0}\n  DT: {algorithm: dt, budget: 2}", "  - DT"),
+            suite_with(
+                "  Random: {algorithm: random, train_steps: 0}\n  DT: {algorithm: dt, train_steps: 2}", "  - DT"
+            ),
             "mapping of names",
             id="a list of contenders",
         ),
         pytest.param(
-            suite_with("{algorithm: dt, budget: 2}", "DT"), "mapping of settings", id="a word for a contender"
+            suite_with("{algorithm: dt, train_steps: 2}", "DT"), "mapping of settings", id="a word for a contender"
         ),
         pytest.param(suite_with("algorithm: dt,", "algorithm: '',"), "Known:", id="an algorithm without a name"),
         pytest.param(
@@ -123,12 +127,16 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
             "not a dataclass",
             id="a function for an algorithm",
         ),
-        pytest.param(suite_with("budget: 2", "budget: -1"), "greater than or equal to 0", id="a negative budget"),
         pytest.param(
-            suite_with("budget: 2", "budget: 1000000000000"), "less than or equal", id="a budget of a million million"
+            suite_with("train_steps: 2", "train_steps: -1"), "greater than or equal to 0", id="a negative budget"
         ),
-        pytest.param(suite_with("budget: 2", "budget: .inf"), "budget", id="a budget without end"),
-        pytest.param(suite_with("budget: 2", "budget: lots"), "integer", id="a word for a budget"),
+        pytest.param(
+            suite_with("train_steps: 2", "train_steps: 1000000000000"),
+            "less than or equal",
+            id="a budget of a million million",
+        ),
+        pytest.param(suite_with("train_steps: 2", "train_steps: .inf"), "train_steps", id="a budget without end"),
+        pytest.param(suite_with("train_steps: 2", "train_steps: lots"), "integer", id="a word for a budget"),
         pytest.param(
             suite_with("episodes: 2", "episodes: 1000000000000"), "less than or equal", id="a million million episodes"
         ),

@@ -60,9 +60,9 @@ def test_a_suite_and_a_contender_of_any_name_write_into_the_results_alone(tmp_pa
     work = tmp_path / "a" / "b"
     work.mkdir(parents=True)
     for field in ("name", "contender", "title"):
-        document = {"tasks": ["graph-0"], "seeds": [0], "contenders": {"R": {"algorithm": "random", "budget": 0}}}
+        document = {"tasks": ["graph-0"], "seeds": [0], "contenders": {"R": {"algorithm": "random", "train_steps": 0}}}
         if field == "contender":
-            document["contenders"] = {name: {"algorithm": "random", "budget": 0}}
+            document["contenders"] = {name: {"algorithm": "random", "train_steps": 0}}
         else:
             document[field] = name
         (work / "mine.yaml").write_text(yaml.safe_dump(document))

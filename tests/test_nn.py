@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dtbench import nn as layers
-from dtbench.nn import Dropout, Linear, Perceptron, dropout, feed_forward, is_faster, keep_mask, linear
+from dtbench.nn import MLP, Dropout, Linear, dropout, feed_forward, is_faster, keep_mask, linear
 
 Map = Callable[..., Tensor]
 
@@ -24,7 +24,7 @@ def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
     return bool(request.param)
 
 
-def slopes(function: Map, *inputs: Tensor) -> list[Tensor]:
+def grads(function: Map, *inputs: Tensor) -> list[Tensor]:
     """The value and the slopes of all inputs under a loss that weighs every number differently."""
     own = [x.detach().clone().requires_grad_(True) for x in inputs]
     value = function(*own)
@@ -49,21 +49,21 @@ def test_a_linear_map_and_its_slopes_are_those_of_double_precision(
 ) -> None:
     torch.manual_seed(0)
     arrays = [torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(outputs)]
-    found = slopes(lambda x, w, b: linear(x, w, b, relu=relu), *arrays)
+    found = grads(lambda x, w, b: linear(x, w, b, relu=relu), *arrays)
 
     def plain(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         product = F.linear(x, w, b)
         return product.relu() if relu else product
 
-    agree(found, slopes(plain, *(array.double() for array in arrays)))
+    agree(found, grads(plain, *(array.double() for array in arrays)))
 
 
 def test_rows_may_be_strided_and_of_any_shape(faster: bool) -> None:
     torch.manual_seed(1)
     tokens, weight = torch.randn(64, 20, 3, 128), torch.randn(128, 128)
     assert is_faster(tokens[:, :, 1], weight) == faster
-    found = slopes(lambda x, w: linear(x[:, :, 1], w), tokens, weight)
-    agree(found, slopes(lambda x, w: F.linear(x[:, :, 1], w), tokens.double(), weight.double()))
+    found = grads(lambda x, w: linear(x[:, :, 1], w), tokens, weight)
+    agree(found, grads(lambda x, w: F.linear(x[:, :, 1], w), tokens.double(), weight.double()))
 
 
 def test_strided_slopes_come_back_as_quickly_and_rightly(faster: bool) -> None:
@@ -76,18 +76,18 @@ def test_strided_slopes_come_back_as_quickly_and_rightly(faster: bool) -> None:
     def plain(x: Tensor, w: Tensor) -> Tensor:
         return torch.stack([x, F.linear(x, w)], dim=1)
 
-    agree(slopes(stacked, tokens, weight), slopes(plain, tokens.double(), weight.double()))
+    agree(grads(stacked, tokens, weight), grads(plain, tokens.double(), weight.double()))
 
 
 @pytest.mark.parametrize("rows", [256, 1025])
 def test_a_perceptron_is_the_sequence_of_its_modules(faster: bool, rows: int) -> None:
     torch.manual_seed(3)
-    perceptron = Perceptron(14, 256, 256, 2)
+    perceptron = MLP(14, 256, 256, 2)
     plain = nn.Sequential(nn.Linear(14, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 2)).double()
     plain.load_state_dict(perceptron.state_dict())
     values = torch.randn(rows, 14)
-    found = slopes(perceptron, values)
-    agree(found, slopes(plain, values.double()))
+    found = grads(perceptron, values)
+    agree(found, grads(plain, values.double()))
     ours = [parameter.grad for parameter in perceptron.parameters()]
     theirs = [parameter.grad for parameter in plain.parameters()]
     agree([g for g in ours if g is not None], [g for g in theirs if g is not None])

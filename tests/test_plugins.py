@@ -51,8 +51,8 @@ tasks: [key-to-door-1k, "my_task:mirrored"]
 seeds: [0]
 evaluation: {episodes: 3, every: 2, targets: [1.0, 0.0]}
 contenders:
-  Mine: {algorithm: "my_file:Constant", budget: 2, hyperparameters: {action: 1}}
-  Theirs: {algorithm: theirs, budget: 2}
+  Mine: {algorithm: "my_file:Constant", train_steps: 2, hyperparameters: {action: 1}}
+  Theirs: {algorithm: theirs, train_steps: 2}
 """
 
 TASK = """

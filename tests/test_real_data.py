@@ -129,10 +129,19 @@ def test_decision_transformer_follows_its_target_on_pendulums_replay_and_cloning
     path = FOLDER / "classic_control" / "pendulum_replay_v1.1.0.hdf5"
     task = registry.make_task("gym:Pendulum-v1", {"file": str(path)})
     data, device = task.open(), torch.device("cpu")
-    small = {"width": 64, "layers": 2, "context": 10, "dropout": 0.0, "learning_rate": 0.001, "warmup_steps": 100}
-    wide = {"initial_std": 0.1, "timestep_std": 0.05, "average_decay": 0.99, "decay_steps": 800}
+    small = {
+        "hidden_size": 64,
+        "num_layers": 2,
+        "context": 10,
+        "dropout": 0.0,
+        "learning_rate": 0.001,
+        "warmup_steps": 100,
+    }
+    wide = {"init_std": 0.1, "timestep_std": 0.05, "ema_decay": 0.99, "decay_steps": 800}
     learner = registry.make_algorithm("dt", {**small, **wide}).learner(data, seed=0, device=device)
-    imitator = registry.make_algorithm("bc", {"width": 64, "batch_size": 128}).learner(data, seed=0, device=device)
+    imitator = registry.make_algorithm("bc", {"hidden_size": 64, "batch_size": 128}).learner(
+        data, seed=0, device=device
+    )
     for _ in range(800):
         learner.update()
         imitator.update()

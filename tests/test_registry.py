@@ -112,8 +112,8 @@ def test_mistakes_in_an_algorithms_name_say_what_to_do(
 def test_a_hyperparameter_is_checked_by_name_and_type() -> None:
     with pytest.raises(UnknownName, match="learning_rate"):
         registry.make_algorithm("dt", {"learning_rat": 1})
-    with pytest.raises(InvalidValue, match="width"):
-        registry.make_algorithm("dt", {"width": "broad"})
+    with pytest.raises(InvalidValue, match="hidden_size"):
+        registry.make_algorithm("dt", {"hidden_size": "broad"})
 
 
 def test_tasks_are_listed_by_domain() -> None:

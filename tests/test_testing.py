@@ -71,9 +71,9 @@ def test_each_breach_is_named(learner: type[BehaviorCloningLearner], clause: str
         def learner(self, dataset: Any, *, seed: int, device: torch.device) -> BehaviorCloningLearner:
             return learner(self, dataset, seed=seed, device=device)
 
-    check_algorithm(BehaviorCloning(width=8))
+    check_algorithm(BehaviorCloning(hidden_size=8))
     with pytest.raises(InvalidAlgorithm, match=clause):
-        check_algorithm(Broken(width=8))
+        check_algorithm(Broken(hidden_size=8))
 
 
 def test_an_algorithm_must_be_a_frozen_dataclass() -> None:

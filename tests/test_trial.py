@@ -27,11 +27,11 @@ SUITE = {
     "contenders": {
         "DT": {
             "algorithm": "dt",
-            "budget": 7,
-            "hyperparameters": {"width": 8, "layers": 1, "context": 4, "batch_size": 4, "average_decay": 0.9},
+            "train_steps": 7,
+            "hyperparameters": {"hidden_size": 8, "num_layers": 1, "context": 4, "batch_size": 4, "ema_decay": 0.9},
         },
-        "CQL": {"algorithm": "discrete_cql", "budget": 7, "hyperparameters": {"width": 8}},
-        "Random": {"algorithm": "random", "budget": 0, "action_mode": "sample"},
+        "CQL": {"algorithm": "discrete_cql", "train_steps": 7, "hyperparameters": {"hidden_size": 8}},
+        "Random": {"algorithm": "random", "train_steps": 0, "action_mode": "sample"},
     },
 }
 
@@ -94,7 +94,7 @@ run_trial(spec, ledger, on_progress=lambda step, score: print(step, flush=True),
 
 
 def test_a_process_killed_at_any_moment_loses_no_result(tmp_path: Path) -> None:
-    spec = specs(tmp_path, contenders={"DT": SUITE["contenders"]["DT"] | {"budget": 40}})[0]  # type: ignore[index]
+    spec = specs(tmp_path, contenders={"DT": SUITE["contenders"]["DT"] | {"train_steps": 40}})[0]  # type: ignore[index]
     run_trial(spec, Ledger(tmp_path / "whole"))
     (tmp_path / "spec.json").write_text(json.dumps(spec.to_json()))
     for delay in (0.0, 0.02, 0.05, 0.11):
@@ -141,7 +141,7 @@ class FailingLearner(UniformRandomLearner):
 )
 def test_a_failure_is_recorded_with_its_reason(tmp_path: Path, how: str, state: str, reason: str) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
-    contender = {"algorithm": "failing:Failing", "budget": 3, "hyperparameters": {"how": how}}
+    contender = {"algorithm": "failing:Failing", "train_steps": 3, "hyperparameters": {"how": how}}
     spec = specs(tmp_path, contenders={"Failing": contender})[0]
     ledger = Ledger(tmp_path / "runs")
     assert run_trial(spec, ledger) == state
@@ -225,10 +225,10 @@ KNOWN = TrialSpec(
     dataset_source="generated",
     algorithm="dt",
     algorithm_version="1",
-    hyperparameters={"width": 8},
+    hyperparameters={"hidden_size": 8},
     seed=3,
-    budget=7,
-    evaluation=EvaluationSpec(episodes=4, every=3, targets=(1.0, 0.0), action_mode="argmax"),
+    train_steps=7,
+    evaluation=EvaluationSpec(episodes=4, every=3, targets=(1.0, 0.0), action_mode="greedy"),
 )
 
 

@@ -38,7 +38,7 @@ MEANINGS = {  # of the columns of results/scores/<suite>.csv
     "seed": "of training",
     "step": "gradient steps done at this evaluation",
     "target": "the return asked for; empty for a learner that takes none",
-    "action_mode": "argmax, sample or epsilon",
+    "action_mode": "greedy, sample or epsilon_greedy",
     "episodes": "played for this row",
     "return_mean": "mean undiscounted return",
     "return_std": "its standard deviation over the episodes of the row (population)",

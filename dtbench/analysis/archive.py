@@ -18,6 +18,7 @@ import pandas as pd
 
 from dtbench.analysis.results import SuiteResults, TrialTable, collect, joined, score_table, scores_text, write_scores
 from dtbench.errors import DAMAGED, LedgerError, NothingToReport, UnknownName
+from dtbench.ledger.names import with_current_action_mode
 from dtbench.ledger.schema import check_file_name, check_labels, check_provenance, check_result, check_suite
 from dtbench.ledger.store import Ledger, TrialRecord, Unfinished, write_bytes, write_frame, write_json
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
@@ -122,7 +123,7 @@ def _record(
     check_provenance(provenance)
     return TrialRecord(
         spec,
-        line["result"],
+        with_current_action_mode(line["result"]),
         provenance,
         partial(episodes.of, spec.key),
         partial(metrics.of, spec.key),

@@ -70,7 +70,7 @@ def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger) -> None:
     speeds = finished_seconds(specs, ledger)
     missing = list({spec.key: spec for spec in specs if ledger.waiting(spec)}.values())
     show(_plan_table(suite, specs, ledger, speeds))
-    known = [speeds[spec.cell] * max(spec.budget, 1) for spec in missing if spec.cell in speeds]
+    known = [speeds[spec.cell] * max(spec.train_steps, 1) for spec in missing if spec.cell in speeds]
     unknown = f", and {len(missing) - len(known)} trials of unknown length" if len(known) < len(missing) else ""
     say(f"To go: {duration(sum(known))} of trial time{unknown}.")
     if missing and not parallel_trials(missing[0].resources):
@@ -81,7 +81,7 @@ def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger) -> None:
 
 def evaluations(spec: TrialSpec) -> int:
     """Return how often a trial is evaluated: every so many steps and after the last."""
-    return max(1, math.ceil(spec.budget / spec.evaluation.every))
+    return max(1, math.ceil(spec.train_steps / spec.evaluation.every))
 
 
 def _plan_table(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, speeds: Mapping[str, float]) -> Table:
@@ -94,7 +94,7 @@ def _plan_table(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, speeds
         trials = [spec for spec in specs if spec.cell == cell]
         states = [ledger.state(spec) for spec in trials]
         failed = states.count(TrialState.FAILED) + states.count(TrialState.DIVERGED)
-        budget, done = trials[0].budget, states.count(TrialState.DONE)
+        budget, done = trials[0].train_steps, states.count(TrialState.DONE)
         missing = sum(ledger.waiting(spec) for spec in trials)
         to_go = duration(missing * speeds[cell] * max(budget, 1)) if missing and cell in speeds else ""
         numbers = (budget, evaluations(trials[0]), len(trials), done, failed)

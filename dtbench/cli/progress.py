@@ -108,7 +108,8 @@ def display(specs: Sequence[TrialSpec], ledger: Ledger) -> Iterator[OnProgress]:
             elif time.monotonic() - spoken > PLAIN_SECONDS:
                 spoken = time.monotonic()
                 print(
-                    f"running {trial_name(spec)} {step}/{spec.budget}  [{_summary(rows, known, started)}]", flush=True
+                    f"running {trial_name(spec)} {step}/{spec.train_steps}  [{_summary(rows, known, started)}]",
+                    flush=True,
                 )
 
         yield speak
@@ -156,7 +157,7 @@ def finished_seconds(specs: Iterable[TrialSpec], ledger: Ledger) -> dict[str, fl
     known = {}
     for spec in {spec.cell: spec for spec in specs}.values():
         if seconds := [record.result["seconds"] for record in ledger.siblings(spec)]:
-            known[spec.cell] = sum(seconds) / len(seconds) / max(spec.budget, 1)
+            known[spec.cell] = sum(seconds) / len(seconds) / max(spec.train_steps, 1)
     return known
 
 
@@ -184,7 +185,7 @@ def _table(rows: Mapping[str, _Row], known: Mapping[str, float], started: float)
     for row in shown:
         score = "" if row.score is None else f"{row.score:.1f}"
         seconds = _seconds_left(row, speeds) if row.state is TrialState.RUNNING else None
-        step, left = f"{row.step}/{row.spec.budget}", "" if seconds is None else duration(seconds)
+        step, left = f"{row.step}/{row.spec.train_steps}", "" if seconds is None else duration(seconds)
         state = row.state or "waiting"
         table.add_row(row.spec.task, row.spec.contender, str(row.spec.seed), state, step, score, left)
     if len(rows) > ROWS:
@@ -203,7 +204,7 @@ def _seconds_left(row: _Row, speeds: Mapping[str, float]) -> float | None:
     if row.state in ENDED:
         return 0.0
     speed = speeds.get(row.spec.cell)
-    return None if speed is None else speed * (max(row.spec.budget, 1) - row.step)
+    return None if speed is None else speed * (max(row.spec.train_steps, 1) - row.step)
 
 
 def _summary(rows: Mapping[str, _Row], known: Mapping[str, float], started: float) -> str:

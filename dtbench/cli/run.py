@@ -45,7 +45,7 @@ SourceOption = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="path=value, e.g. evaluation.episodes=50, budget=100 or DT.dropout=0.2"),
+    typer.Argument(help="path=value, e.g. evaluation.episodes=50, train_steps=100 or DT.dropout=0.2"),
 ]
 
 

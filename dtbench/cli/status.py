@@ -138,21 +138,21 @@ class _Reader:
             return replace(self.damaged[spec.key], suites=suites, contender=spec.contender, seed=spec.seed)
         about = (spec.key, suites, spec.task, spec.contender, spec.seed)
         if spec.key not in self.folders:
-            return TrialStatus(*about, TrialState.MISSING, budget=spec.budget)
+            return TrialStatus(*about, TrialState.MISSING, budget=spec.train_steps)
         folder = self.folders[spec.key][1]
         try:
-            return TrialStatus(*about, **self._facts(spec, folder), budget=spec.budget, folder=str(folder))
+            return TrialStatus(*about, **self._facts(spec, folder), budget=spec.train_steps, folder=str(folder))
         except (LedgerError, OSError) as error:
             return TrialStatus(*about, TrialState.DAMAGED, message=one_line(str(error)), folder=str(folder))
 
     def _facts(self, spec: TrialSpec, folder: Path) -> dict[str, Any]:
         result, running = _read(folder / "result.json"), _read(folder / "running.json")
         if result is not None:
-            return {"state": TrialState.DONE, "step": spec.budget}
+            return {"state": TrialState.DONE, "step": spec.train_steps}
         failure = _read(folder / "failure.json") or {}
         attempt = _attempt(running or {})
         if running is not None and self._is_alive(running):
-            return {"state": TrialState.RUNNING, **attempt, "seconds_left": _left(running, spec.budget)}
+            return {"state": TrialState.RUNNING, **attempt, "seconds_left": _left(running, spec.train_steps)}
         if failure or (folder / "error.txt").exists():
             return {**attempt, **_failed(failure, folder)}
         if running is not None or (folder / "checkpoint.pt").exists():

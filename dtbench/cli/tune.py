@@ -26,7 +26,7 @@ def tune(
     contender: Annotated[str, typer.Option("--contender", "-c", help="The one to tune.")],
     space: Annotated[str, typer.Option(help="A search space: a YAML file, or a name such as dt, cql, iql.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="path=value, e.g. evaluation.targets=[3600,1800] or budget=1000")
+        list[str] | None, typer.Argument(help="path=value, e.g. evaluation.targets=[3600,1800] or train_steps=1000")
     ] = None,
     task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or pattern. Default: all.")] = None,
     preset: Annotated[str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...")] = None,

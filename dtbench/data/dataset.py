@@ -270,7 +270,7 @@ def give_back(array: Array) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def moments(array: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def mean_and_std(array: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation over the first axis of [N, ...], in double precision, without a copy of it all."""
     shape = array.shape[1:]
     parts = [array[first : first + MOMENT_ROWS] for first in range(0, len(array), MOMENT_ROWS)]

@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dtbench.algorithm import History, Metrics, Rollout
-from dtbench.data.dataset import TrajectoryDataset, moments
+from dtbench.data.dataset import TrajectoryDataset, mean_and_std
 from dtbench.data.randomness import TorchStream, generator
 from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
 from dtbench.decision_transformer.critic import Critic, class_weights
-from dtbench.decision_transformer.kv_cache import DecisionTransformerRollout, Reading, chosen_actions
+from dtbench.decision_transformer.kv_cache import DecisionTransformerRollout, HistoryEncoder, chosen_actions
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
 from dtbench.decision_transformer.returns import distinct_returns, label_returns, likely_high_return
 from dtbench.errors import IncompatibleTask, InvalidValue
 from dtbench.nn import is_image
 
-PREDICTED_SHARE = 0.1  # of the loss of predicted returns beside that of actions, which hardly slopes on random walks
+PREDICTED_SHARE = (
+    0.1  # of the loss of predicted returns beside that of actions, whose gradient is small on random walks
+)
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,20 @@ class DecisionTransformer:
     }
 
     context: int | None = 20  # steps; None: the longest episode of the data
-    width: int = 128
-    layers: int = 3
-    heads: int = 1
+    hidden_size: int = 128
+    num_layers: int = 3
+    num_heads: int = 1
     dropout: float = 0.1
     activation: Literal["relu", "gelu"] = "relu"
-    initial_std: float = 0.02  # of the stack's matrices; GPT-2's, made for widths of 768 and more
+    init_std: float = 0.02  # of the stack's matrices; GPT-2's, made for widths of 768 and more
     timestep_std: float = 1.0  # of the timestep embeddings; torch's, as in the public code
     batch_size: int = 64
     learning_rate: float = 1e-4
     warmup_steps: int = 10_000  # the public code's; the paper prints 1e5
     decay_steps: int | None = None  # cosine to zero at this step; None: constant
     weight_decay: float = 1e-4
-    gradient_clip: float = 0.25
-    average_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
+    grad_clip: float = 0.25
+    ema_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
     anchor: Anchor = "start"
     balance_returns: bool = False  # draw windows evenly over returns, see `balanced_weights`
     relative_timesteps: bool = False  # count from the window's first step, so that any step can begin an episode
@@ -80,10 +82,10 @@ class DecisionTransformer:
 
     def check_sizes(self) -> None:
         """Raise InvalidValue for sizes that no network can have."""
-        if self.width % self.heads:
-            raise InvalidValue(f"width {self.width} is not a multiple of heads {self.heads}.")
-        if not 0 <= self.average_decay < 1:
-            raise InvalidValue(f"average_decay {self.average_decay} must lie in [0, 1).")
+        if self.hidden_size % self.num_heads:
+            raise InvalidValue(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}.")
+        if not 0 <= self.ema_decay < 1:
+            raise InvalidValue(f"ema_decay {self.ema_decay} must lie in [0, 1).")
         if not 0 <= self.return_floor < 1:
             raise InvalidValue(f"return_floor {self.return_floor} must lie in [0, 1).")
 
@@ -125,7 +127,7 @@ class DecisionTransformerLearner:
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             self.network = self._build(dataset, longest).to(device)
-        averaged = algorithm.average_decay > 0
+        averaged = algorithm.ema_decay > 0
         self.average = {name: value.clone() if averaged else value for name, value in self._weights().items()}
         self.optimizer = self._make_optimizer()
         self.step = 0
@@ -141,7 +143,7 @@ class DecisionTransformerLearner:
             loss = self.weighed(losses)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.grad_clip)
             self.optimizer.step()
         self.step += 1
         if share := self.average_share():
@@ -157,18 +159,17 @@ class DecisionTransformerLearner:
         """Logits of the present's discrete actions, [B, actions]."""
         return self._predict(history)
 
-    def rollout(self, *, streaming: bool) -> Rollout | None:
+    def rollout(self) -> Rollout | None:
         """What plays games with the averaged weights of this moment, see `DecisionTransformerRollout`."""
         return DecisionTransformerRollout(
             self._acting_network(),
             context=self.context,
-            reading=Reading(
+            reading=HistoryEncoder(
                 encode=self._encoder_input,
                 return_tokens=self._return_tokens,
                 choose_returns=self._choose_returns,
                 predict=self._predict,
             ),
-            streaming=streaming,
             anchored=self.algorithm.relative_timesteps,
         )
 
@@ -198,7 +199,7 @@ class DecisionTransformerLearner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.network.load_state_dict(state["network"])
-        if self.algorithm.average_decay:
+        if self.algorithm.ema_decay:
             self.average = {name: value.to(self.device, copy=True) for name, value in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
@@ -225,18 +226,18 @@ class DecisionTransformerLearner:
     def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
         algorithm = self.algorithm
         transformer = CausalTransformer(
-            width=algorithm.width,
-            layers=algorithm.layers,
-            heads=algorithm.heads,
+            hidden_size=algorithm.hidden_size,
+            num_layers=algorithm.num_layers,
+            num_heads=algorithm.num_heads,
             dropout=algorithm.dropout,
             activation=algorithm.activation,
-            initial_std=algorithm.initial_std,
+            init_std=algorithm.init_std,
         )
         return DecisionTransformerNetwork(
             observation_space=dataset.observation_space,
             action_space=dataset.action_space,
             transformer=transformer,
-            width=algorithm.width,
+            hidden_size=algorithm.hidden_size,
             max_timestep=longest,
             dropout=algorithm.dropout,
             returns=algorithm.returns,
@@ -248,7 +249,7 @@ class DecisionTransformerLearner:
         space = dataset.observation_space
         self.mean, self.scale = torch.zeros(()), torch.ones(())
         if self.algorithm.normalize_observations and isinstance(space, gym.spaces.Box) and not is_image(space):
-            mean, std = moments(dataset.observations)
+            mean, std = mean_and_std(dataset.observations)
             self.mean = torch.tensor(mean, dtype=torch.float32)
             self.scale = torch.tensor(std + 1e-6, dtype=torch.float32)  # Chen et al.'s epsilon
         self.mean, self.scale = self.mean.to(self.device), self.scale.to(self.device)
@@ -299,10 +300,10 @@ class DecisionTransformerLearner:
 
     def average_share(self) -> float:
         """How far the average moves to the weights of the step just taken; 0 where there is no average."""
-        if not self.algorithm.average_decay:
+        if not self.algorithm.ema_decay:
             return 0.0
         # Early averages forget fast, or the initial weights would linger in them.
-        return 1 - min(self.algorithm.average_decay, (1 + self.step) / (10 + self.step))
+        return 1 - min(self.algorithm.ema_decay, (1 + self.step) / (10 + self.step))
 
     def _schedule(self) -> float:
         warmup = min((self.step + 1) / max(self.algorithm.warmup_steps, 1), 1.0)

@@ -14,7 +14,7 @@ from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.sampling import Anchor
 from dtbench.decision_transformer.agent import DecisionTransformer, DecisionTransformerLearner
 from dtbench.decision_transformer.kv_cache import WindowRollout
-from dtbench.decision_transformer.model import CausalTransformer, Read
+from dtbench.decision_transformer.model import CausalTransformer, TokenSelection
 from dtbench.decision_transformer.network import Returns, observation_encoder
 from dtbench.errors import IncompatibleTask
 from dtbench.nn import Dropout, ImageScale, image_scale, is_image
@@ -37,14 +37,14 @@ class AtariDecisionTransformer(DecisionTransformer):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     context: int | None = 30  # Table 8; Pong 50
-    width: int = 128
-    layers: int = 6
-    heads: int = 8
+    hidden_size: int = 128
+    num_layers: int = 6
+    num_heads: int = 8
     activation: Literal["relu", "gelu"] = "gelu"
     batch_size: int = 128  # Pong 512
     learning_rate: float = 6e-4
     weight_decay: float = 0.1
-    gradient_clip: float = 1.0
+    grad_clip: float = 1.0
     anchor: Anchor = "inside"
     return_scale: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
@@ -87,13 +87,8 @@ class AtariLearner(DecisionTransformerLearner):
 
         return encode
 
-    def rollout(self, *, streaming: bool) -> Rollout | None:
-        """What plays games by reading the window anew at every step; raise IncompatibleTask for `streaming`."""
-        if streaming:
-            raise IncompatibleTask(
-                "dt_atari counts places from the window's first step and gives all of it the present timestep: no "
-                "token can be kept from step to step. Say evaluation.rollout=exact, or use dt."
-            )
+    def rollout(self) -> Rollout | None:
+        """Return what reads the window at every step, as all its tokens change."""
         network = self._acting_network()
 
         def tokens(history: History) -> Tensor:
@@ -116,21 +111,21 @@ class AtariLearner(DecisionTransformerLearner):
             observation_space=dataset.observation_space,
             action_space=dataset.action_space,
             transformer=CausalTransformer(
-                width=algorithm.width,
-                layers=algorithm.layers,
-                heads=algorithm.heads,
+                hidden_size=algorithm.hidden_size,
+                num_layers=algorithm.num_layers,
+                num_heads=algorithm.num_heads,
                 dropout=algorithm.dropout,
                 activation=algorithm.activation,
-                initial_std=algorithm.initial_std,
+                init_std=algorithm.init_std,
                 scale_residuals=False,
             ),
-            width=algorithm.width,
+            hidden_size=algorithm.hidden_size,
             context=self.context,
             max_timestep=longest,
             dropout=algorithm.dropout,
             returns=algorithm.returns,
             channels=algorithm.channels,
-            initial_std=algorithm.initial_std,
+            init_std=algorithm.init_std,
             scale=image_scale(dataset, standardize=True) if algorithm.standardize_images else None,
         )
 
@@ -164,13 +159,13 @@ class WindowNetwork(nn.Module):
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         transformer: CausalTransformer,
-        width: int,
+        hidden_size: int,
         context: int,
         max_timestep: int,
         dropout: float = 0.1,
         returns: Returns = "given",
         channels: tuple[int, int, int] = (32, 64, 64),
-        initial_std: float = 0.02,
+        init_std: float = 0.02,
         scale: ImageScale | None = None,
     ) -> None:
         """`context` is the longest window in steps, `max_timestep` the longest episode."""
@@ -178,21 +173,21 @@ class WindowNetwork(nn.Module):
         assert isinstance(action_space, gym.spaces.Discrete)
         self.observation_space, self.action_space, self.returns = observation_space, action_space, returns
         self.kinds = 2 if returns == "none" else 3
-        self.embed_place = nn.Parameter(torch.zeros(context * self.kinds, width))
-        self.embed_timestep = nn.Parameter(torch.zeros(max_timestep + 1, width))
-        encoder = observation_encoder(observation_space, width, channels=channels, scale=scale)
+        self.embed_place = nn.Parameter(torch.zeros(context * self.kinds, hidden_size))
+        self.embed_timestep = nn.Parameter(torch.zeros(max_timestep + 1, hidden_size))
+        encoder = observation_encoder(observation_space, hidden_size, channels=channels, scale=scale)
         self.embed_observation: nn.Module = (
             encoder if is_image(observation_space) else nn.Sequential(encoder, nn.Tanh())
         )
-        embedding = nn.Embedding(int(action_space.n), width)
+        embedding = nn.Embedding(int(action_space.n), hidden_size)
         self.embed_action = nn.Sequential(embedding, nn.Tanh())
         if returns != "none":
-            self.embed_return = nn.Sequential(nn.Linear(1, width), nn.Tanh())
+            self.embed_return = nn.Sequential(nn.Linear(1, hidden_size), nn.Tanh())
         self.embed_dropout = Dropout(dropout)
         self.transformer = transformer
-        self.action_head = nn.Linear(width, int(action_space.n), bias=False)
+        self.action_head = nn.Linear(hidden_size, int(action_space.n), bias=False)
         for weight in (embedding.weight, self.action_head.weight):
-            nn.init.normal_(weight, std=initial_std)
+            nn.init.normal_(weight, std=init_std)
 
     def forward(
         self,
@@ -207,7 +202,7 @@ class WindowNetwork(nn.Module):
         """Action logits [B, T, actions]; `observations` are encodings [B, T, width] where `encoded`."""
         tokens = self.tokens(returns, observations, actions, timesteps, mask, encoded=encoded)
         token_mask = None if mask is None or bool(mask.all()) else mask.repeat_interleave(self.kinds, dim=1)
-        read = Read(self.kinds, self.kinds - 2, self.kinds - 1)
+        read = TokenSelection(self.kinds, self.kinds - 2, self.kinds - 1)
         return self.action_head(self.transformer(tokens, token_mask, read=read)), None
 
     def tokens(
@@ -226,8 +221,8 @@ class WindowNetwork(nn.Module):
         kinds = [observation, action]
         if self.returns != "none":
             kinds.insert(0, self.embed_return(returns[..., None].float()))
-        batch, length, width = observation.shape
-        tokens = torch.stack(kinds, dim=2).view(batch, length * self.kinds, width)
+        batch, length, hidden_size = observation.shape
+        tokens = torch.stack(kinds, dim=2).view(batch, length * self.kinds, hidden_size)
         dropped: Tensor = self.embed_dropout(tokens + self._places(timesteps, mask) + self._time(timesteps, mask))
         return dropped
 

@@ -15,7 +15,6 @@ from dtbench.decision_transformer.model import Block, CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork
 
 CHUNK_TOKENS = 8192  # of all games at a time: what a block makes of them then takes little memory
-JUMP = 0.5  # of the context by which a streaming window's beginning moves when the window is full
 COMPACT_SHARE = 7 / 8  # of the games held that must still be played, or the others are dropped from the caches
 
 
@@ -34,9 +33,9 @@ class TransformerCache:
 
         A `private` last token is seen by nothing but itself: the next one takes its place.
         """
-        new, width = tokens.shape[1:]
+        new, hidden_size = tokens.shape[1:]
         if not self._kept:
-            self._kept = [tokens.new_empty(len(tokens), self.length, 2 * width) for _ in self.transformer.blocks]
+            self._kept = [tokens.new_empty(len(tokens), self.length, 2 * hidden_size) for _ in self.transformer.blocks]
         begin, self.end = self.end, self.end + new - private
         games = max(1, CHUNK_TOKENS // new)
         parts = zip(torch.split(tokens, games), *(torch.split(kept, games) for kept in self._kept), strict=True)
@@ -48,11 +47,11 @@ class TransformerCache:
 
     def _pass(self, tokens: Tensor, kept: list[Tensor], begin: int) -> Tensor:
         """Pass some games' new tokens through the stack and write their keys and values from slot `begin` on."""
-        new, width = tokens.shape[1:]
+        new, hidden_size = tokens.shape[1:]
         stop, last = begin + new, len(kept) - 1
         visible = None if new == 1 else torch.ones(new, stop, dtype=torch.bool, device=tokens.device).tril(begin)
         for number, (block, seen) in enumerate(zip(_blocks(self.transformer), kept, strict=True)):
-            query, key_value = block.attention.qkv(block.norm_1(tokens)).tensor_split([width], dim=-1)
+            query, key_value = block.attention.qkv(block.norm_1(tokens)).tensor_split([hidden_size], dim=-1)
             seen[:, begin:stop] = key_value
             if number == last:
                 tokens, query, visible = tokens[:, -1:], query[:, -1:], None  # nothing reads the others any more
@@ -76,10 +75,10 @@ class WindowCache:
 
     def append(self, tokens: Tensor, *, private: bool = False) -> Tensor:
         """As TransformerCache; the first tokens to come are a whole window."""
-        batch, new, width = tokens.shape
+        batch, new, hidden_size = tokens.shape
         if not len(self._tokens):
-            self._tokens = tokens.new_empty(batch, self.slots, width)
-            self._projected = tokens.new_empty(batch, self.slots, 3 * width)
+            self._tokens = tokens.new_empty(batch, self.slots, hidden_size)
+            self._projected = tokens.new_empty(batch, self.slots, 3 * hidden_size)
         if self.end + new > self.slots:
             self._wind_back(new)
         first = next(_blocks(self.transformer))
@@ -125,21 +124,21 @@ def newest_hidden(transformer: CausalTransformer, tokens: Tensor, *, begin: int 
     *blocks, last = _blocks(transformer)
     for block in blocks[begin:]:
         tokens = block(tokens, None)
-    heads, width = last.attention.heads, tokens.shape[2]
-    size = width // heads
+    num_heads, hidden_size = last.attention.num_heads, tokens.shape[2]
+    size = hidden_size // num_heads
     seen = last.norm_1(tokens)
-    of_query, of_key, of_value = last.attention.qkv.weight.view(3, heads, size, width)
-    bias = last.attention.qkv.bias.view(3, heads, size)
+    of_query, of_key, of_value = last.attention.qkv.weight.view(3, num_heads, size, hidden_size)
+    bias = last.attention.qkv.bias.view(3, num_heads, size)
     query = torch.einsum("bw,hdw->bhd", seen[:, -1], of_query) + bias[0]
     absorbed = torch.einsum("bhd,hdw->bhw", query, of_key)
     weights = (absorbed @ seen.transpose(1, 2) / math.sqrt(size)).softmax(dim=-1)
     value = torch.einsum("bhw,hdw->bhd", weights @ seen, of_value) + bias[2]
-    newest = _after_attention(last, tokens[:, -1], value.reshape(-1, width))
+    newest = _after_attention(last, tokens[:, -1], value.reshape(-1, hidden_size))
     normed: Tensor = transformer.norm(newest)
     return normed
 
 
-class GamesHeld:
+class ActiveEpisodes:
     """Which games the caches still hold: those that ended are dropped when they are an eighth of them."""
 
     def __init__(self) -> None:
@@ -154,19 +153,19 @@ class GamesHeld:
         self.rows = rows
         return kept
 
-    def present(self, values: Tensor, slot: int = -1) -> Tensor:
-        """One slot of what the history has of the games held, [games, T, ...] to [held, ...]."""
+    def current(self, values: Tensor, slot: int = -1) -> Tensor:
+        """One slot of what the history has of the games held, [games, T, ...] to [active, ...]."""
         return values[:, slot] if self.rows is None else values[self.rows, slot]
 
-    def of_played(self, values: Tensor, rows: Tensor) -> Tensor:
-        """Of [held, ...] what belongs to `rows`."""
+    def select(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Of [active, ...] what belongs to `rows`."""
         if len(rows) == len(values):
             return values
         return values[rows if self.rows is None else torch.searchsorted(self.rows, rows)]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class HistoryEncoder:
     """How a learner reads a history, and what it does where nothing may be kept."""
 
     encode: Callable[[Tensor], Tensor]  # observations to encoder input
@@ -178,11 +177,9 @@ class Reading:
 class DecisionTransformerRollout:
     """Plays games in lock step with a network in which a token does not depend on its place in the window.
 
-    While the window begins where the episodes do, keys and values are kept and the outcome is exact. Then the windows
-    are passed through the stack (`WindowCache`), or read anew by `Reading.predict` where all tokens change as the
-    window moves: with `anchored` timesteps, which are counted from its first step, and generated returns. With
-    `streaming` the window's beginning stays and is moved only when the window is full, see `next_beginning`: every
-    outcome is that of a window of between about half and all of the context, and keys and values are kept meanwhile.
+    While the window begins where the episodes do, keys and values are kept. Then the windows are passed through the
+    stack (`WindowCache`), or read by `predict` where all tokens change as the window moves: with `anchored` timesteps,
+    which are counted from its first step, and generated returns.
     """
 
     def __init__(
@@ -190,19 +187,16 @@ class DecisionTransformerRollout:
         network: DecisionTransformerNetwork,
         *,
         context: int,
-        reading: Reading,
-        streaming: bool,
+        reading: HistoryEncoder,
         anchored: bool,
     ) -> None:
         """`network` is in evaluation mode and does not change; `context` is in steps."""
         self.network, self.context, self.reading = network, context, reading
-        self.anchored, self.step, self.begin = anchored, 0, 0
-        generated = network.returns == "generated"
-        self.streaming, self.anew = streaming and not generated, generated or (anchored and not streaming)
+        self.step, self.changes = 0, anchored or network.returns == "generated"
         kept = {"given": 3, "none": 2, "generated": 3, "predicted": 2}[network.returns]
         self.length = kept * context - (network.returns != "predicted")  # the present's action is not known
         self.cache: TransformerCache | WindowCache = TransformerCache(network.transformer, self.length)
-        self.held = GamesHeld()
+        self.active = ActiveEpisodes()
 
     def act(self, history: History, rows: Tensor) -> Tensor:
         """See `Rollout`."""
@@ -212,45 +206,35 @@ class DecisionTransformerRollout:
     def action_logits(self, history: History, rows: Tensor) -> Tensor:
         """See `Rollout`; for continuous actions the predictions themselves."""
         step, self.step = self.step, self.step + 1
-        full = step - self.begin >= self.context
-        if full and self.anew:
+        full = step >= self.context
+        if full and self.changes:
             return self.reading.predict(history.of(rows))
-        kept = self.held.update(rows, len(history.mask))
-        if full and (self.streaming or isinstance(self.cache, TransformerCache)):
-            hidden = self._begin_anew(history, step)
+        kept = self.active.update(rows, len(history.mask))
+        if full and isinstance(self.cache, TransformerCache):
+            self.cache = WindowCache(self.network.transformer, self.length)
+            hidden = self.cache.append(self._window(history), private=self._private)
         else:
             if kept is not None:
                 self.cache.keep(kept)
             hidden = self._append(history, step)
         predicted: Tensor = self.network.action_head(hidden)
-        return self.held.of_played(predicted, rows)
+        return self.active.select(predicted, rows)
 
     @property
     def _private(self) -> bool:
         return self.network.returns == "predicted"
 
-    def _begin_anew(self, history: History, step: int) -> Tensor:
-        """Fill another cache with a window of tokens, [held, width] of its last one."""
-        transformer = self.network.transformer
-        if self.streaming:
-            self.begin = next_beginning(step, self.context)
-            self.cache = TransformerCache(transformer, self.length)
-        else:
-            self.cache = WindowCache(transformer, self.length)
-        steps = min(step - self.begin + 1, self.context)
-        return self.cache.append(self._window(history, steps), private=self._private)
-
     def _append(self, history: History, step: int) -> Tensor:
-        """What the stack gives for the token at which the present's action is read, [held, width]."""
-        network, present = self.network, self.held.present
-        time = self._time(present(history.timesteps))
+        """What the stack gives for the token at which the present's action is read, [active, width]."""
+        network, current = self.network, self.active.current
+        time = self._time(current(history.timesteps))
         tokens = []
-        if step > self.begin and self.context > 1:
-            action = network.embed_actions(present(history.actions, -2)[:, None])
-            tokens.append(action + self._time(present(history.timesteps, -2)))
-        observation = network.embed_observation(self.reading.encode(present(history.observations))[:, None]) + time
+        if step > 0 and self.context > 1:
+            action = network.embed_actions(current(history.actions, -2)[:, None])
+            tokens.append(action + self._time(current(history.timesteps, -2)))
+        observation = network.embed_observation(self.reading.encode(current(history.observations))[:, None]) + time
         if network.returns in ("given", "predicted"):
-            token = self.reading.return_tokens(present(history.returns_to_go)[:, None])
+            token = self.reading.return_tokens(current(history.returns_to_go)[:, None])
         if network.returns == "given":
             tokens.append(network.embed_return(token[..., None]) + time)
         tokens.append(observation)
@@ -265,19 +249,14 @@ class DecisionTransformerRollout:
     def _time(self, timesteps: Tensor) -> Tensor:
         """Embeddings of the timesteps [B], [B, 1, width]."""
         embedding: Any = self.network.embed_timestep
-        embedded: Tensor = embedding(self._counted(timesteps)[:, None].clamp(max=embedding.num_embeddings - 1))
+        embedded: Tensor = embedding(timesteps[:, None].clamp(max=embedding.num_embeddings - 1))
         return embedded
 
-    def _counted(self, timesteps: Tensor) -> Tensor:
-        """Timesteps from where they are counted."""
-        return timesteps - self.begin if self.anchored else timesteps
-
-    def _window(self, history: History, steps: int) -> Tensor:
-        """The last steps' tokens that are seen by others, and the one to read, [held, L, width]."""
-        begin = history.mask.shape[1] - steps
-        held = history.of(slice(None) if self.held.rows is None else self.held.rows, begin)
+    def _window(self, history: History) -> Tensor:
+        """The window's tokens that are seen by others, and the one to read, [active, L, hidden_size]."""
+        held = history.of(slice(None) if self.active.rows is None else self.active.rows)
         returns = self.reading.return_tokens(held.returns_to_go)
-        observations, timesteps = self.reading.encode(held.observations), self._counted(held.timesteps)
+        observations, timesteps = self.reading.encode(held.observations), held.timesteps
         tokens = self.network.tokens(returns, observations, held.actions, timesteps)
         if self._private:
             seen = torch.arange(tokens.shape[1] - 1, device=tokens.device)
@@ -312,11 +291,6 @@ class WindowRollout:
         return torch.cat([self.head(newest_hidden(self.transformer, tokens)) for tokens in parts])
 
 
-def next_beginning(step: int, context: int) -> int:
-    """Where a streaming window begins at `step` if it would be longer than the context otherwise."""
-    return step - context + max(1, int(context * JUMP))
-
-
 def chosen_actions(predictions: Tensor, space: gym.Space[Any]) -> Tensor:
     """The likeliest discrete actions [B], or the predicted continuous ones [B, *action], from [B, actions]."""
     if isinstance(space, gym.spaces.Discrete):
@@ -331,8 +305,8 @@ def _blocks(transformer: CausalTransformer) -> Any:
 
 def _attend(block: Block, query: Tensor, key_value: Tensor, visible: Tensor | None, *, causal: bool = False) -> Tensor:
     """Mixed values [B, n, width] of queries [B, n, width] over [B, L, 2 width]; `visible` is [n, L] or None: all."""
-    batch, _, width = query.shape
-    shape = (batch, -1, block.attention.heads, width // block.attention.heads)
+    batch, _, hidden_size = query.shape
+    shape = (batch, -1, block.attention.num_heads, hidden_size // block.attention.num_heads)
     query, key, value = (part.view(shape).transpose(1, 2) for part in (query, *key_value.chunk(2, dim=-1)))
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, is_causal=causal)
     return mixed.transpose(1, 2).flatten(2)

@@ -21,27 +21,27 @@ class CausalTransformer(nn.Module):
     def __init__(
         self,
         *,
-        width: int,
-        layers: int,
-        heads: int,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
         dropout: float,
         activation: str = "relu",
-        initial_std: float = 0.02,
+        init_std: float = 0.02,
         scale_residuals: bool = True,
     ) -> None:
-        """`width` must be a multiple of `heads`; matrices start as N(0, initial_std).
+        """`hidden_size` must be a multiple of `num_heads`; matrices start as N(0, initial_std).
 
         Those that add to the stream of tokens start narrower in GPT-2, the deeper the stack; not in minGPT.
         """
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, dropout, activation) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        residual_std = initial_std / math.sqrt(2 * layers)  # Radford et al. 2019, section 2.3
+        self.blocks = nn.ModuleList(Block(hidden_size, num_heads, dropout, activation) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(hidden_size)
+        residual_std = init_std / math.sqrt(2 * num_layers)  # Radford et al. 2019, section 2.3
         for name, parameter in self.blocks.named_parameters():
             if scale_residuals and name.endswith(("attention.out.weight", "mlp_out.weight")):
                 nn.init.normal_(parameter, std=residual_std)
             elif parameter.dim() == 2:
-                nn.init.normal_(parameter, std=initial_std)
+                nn.init.normal_(parameter, std=init_std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
@@ -51,7 +51,7 @@ class CausalTransformer(nn.Module):
         mask: Tensor | None = None,
         private: Tensor | None = None,
         *,
-        read: "Read | None" = None,
+        read: "TokenSelection | None" = None,
     ) -> Tensor:
         """`mask` [B, L] is False where a token is padding and must not be seen.
 
@@ -79,17 +79,17 @@ class CausalTransformer(nn.Module):
 class Block(nn.Module):
     """Attention and a two-layer network, each added to the stream of tokens."""
 
-    def __init__(self, width: int, heads: int, dropout: float, activation: str) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float, activation: str) -> None:
         super().__init__()
-        self.norm_1 = nn.LayerNorm(width)
-        self.attention = CausalAttention(width, heads, dropout)
-        self.norm_2 = nn.LayerNorm(width)
-        self.mlp_in = Linear(width, 4 * width)
-        self.mlp_out = Linear(4 * width, width)
+        self.norm_1 = nn.LayerNorm(hidden_size)
+        self.attention = CausalAttention(hidden_size, num_heads, dropout)
+        self.norm_2 = nn.LayerNorm(hidden_size)
+        self.mlp_in = Linear(hidden_size, 4 * hidden_size)
+        self.mlp_out = Linear(4 * hidden_size, hidden_size)
         self.activation: nn.Module = nn.ReLU() if activation == "relu" else nn.GELU()
         self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, visible: Tensor | None, read: "Read | None" = None) -> Tensor:
+    def forward(self, tokens: Tensor, visible: Tensor | None, read: "TokenSelection | None" = None) -> Tensor:
         mixed = self.attention(self.norm_1(tokens), visible, read)
         return self.after_attention((tokens if read is None else read.of(tokens)) + mixed)
 
@@ -107,14 +107,14 @@ class Block(nn.Module):
 class CausalAttention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017) in which no token sees the future."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
-        self.qkv = Linear(width, 3 * width)
-        self.out = Linear(width, width)
+        self.num_heads = num_heads
+        self.qkv = Linear(hidden_size, 3 * hidden_size)
+        self.out = Linear(hidden_size, hidden_size)
         self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, visible: Tensor | None, read: "Read | None" = None) -> Tensor:
+    def forward(self, tokens: Tensor, visible: Tensor | None, read: "TokenSelection | None" = None) -> Tensor:
         query, key, value = self._projections(tokens, read)
         if read is not None:
             everything = torch.ones(1, tokens.shape[1], dtype=torch.bool, device=tokens.device)
@@ -146,24 +146,24 @@ class CausalAttention(nn.Module):
         query, key, _ = self._projections(tokens)
         return self._scores(query, key, visible).softmax(dim=-1)
 
-    def _projections(self, tokens: Tensor, read: "Read | None" = None) -> tuple[Tensor, Tensor, Tensor]:
+    def _projections(self, tokens: Tensor, read: "TokenSelection | None" = None) -> tuple[Tensor, Tensor, Tensor]:
         """Query (of the tokens to read), key and value, [B, heads, L, width / heads] each."""
-        width = tokens.shape[-1]
+        hidden_size = tokens.shape[-1]
         if read is None:
             query, key, value = self.qkv(tokens).chunk(3, dim=-1)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
-            query = linear(read.of(tokens), weight[:width], bias[:width])
-            key, value = linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
+            query = linear(read.of(tokens), weight[:hidden_size], bias[:hidden_size])
+            key, value = linear(tokens, weight[hidden_size:], bias[hidden_size:]).chunk(2, dim=-1)
         return self._by_head(query), self._by_head(key), self._by_head(value)
 
     def _by_head(self, tokens: Tensor) -> Tensor:
-        batch, length, width = tokens.shape
-        return tokens.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+        batch, length, hidden_size = tokens.shape
+        return tokens.view(batch, length, self.num_heads, hidden_size // self.num_heads).transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class TokenSelection:
     """Which tokens of a step are to be read: of so many `kinds`, those of `first` and up to `last`, exclusive."""
 
     kinds: int
@@ -172,8 +172,8 @@ class Read:
 
     def of(self, tokens: Tensor) -> Tensor:
         """[B, T x kinds, width] to [B, T x (last - first), width]."""
-        batch, length, width = tokens.shape
-        steps = tokens.view(batch, length // self.kinds, self.kinds, width)
+        batch, length, hidden_size = tokens.shape
+        steps = tokens.view(batch, length // self.kinds, self.kinds, hidden_size)
         return steps[:, :, self.first : self.last].flatten(1, 2)
 
     def rows(self, visible: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ def causal_visibility(mask: Tensor) -> Tensor:
 class ConvolutionalEncoder(nn.Sequential):
     """Mnih et al. (2015) with a tanh at the end: images [B, frames, 84, 84] to [B, width]."""
 
-    def __init__(self, frames: int, width: int, *, channels: tuple[int, int, int] = (32, 64, 64)) -> None:
+    def __init__(self, frames: int, hidden_size: int, *, channels: tuple[int, int, int] = (32, 64, 64)) -> None:
         first, second, third = channels
         super().__init__(
             nn.Conv2d(frames, first, 8, stride=4),
@@ -212,7 +212,7 @@ class ConvolutionalEncoder(nn.Sequential):
             nn.Conv2d(second, third, 3, stride=1),
             nn.ReLU(inplace=True),
             nn.Flatten(),
-            Linear(third * 7 * 7, width),
+            Linear(third * 7 * 7, hidden_size),
             nn.Tanh(),
         )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dtbench.decision_transformer.model import (
     CausalTransformer,
     ConvolutionalEncoder,
-    Read,
+    TokenSelection,
     transformer_weights_from_transformers,
 )
 from dtbench.nn import Dropout, ImageScale, Linear, is_image, to_floats
@@ -35,7 +35,7 @@ class DecisionTransformerNetwork(nn.Module):
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         transformer: CausalTransformer,
-        width: int,
+        hidden_size: int,
         max_timestep: int,
         dropout: float = 0.1,
         returns: Returns = "given",
@@ -49,23 +49,23 @@ class DecisionTransformerNetwork(nn.Module):
         super().__init__()
         self.returns = returns
         self.observation_space, self.action_space = observation_space, action_space
-        self.embed_timestep = nn.Embedding(max_timestep, width)
+        self.embed_timestep = nn.Embedding(max_timestep, hidden_size)
         nn.init.normal_(self.embed_timestep.weight, std=timestep_std)
-        self.embed_observation = observation_encoder(observation_space, width)
+        self.embed_observation = observation_encoder(observation_space, hidden_size)
         self.embed_action: nn.Module
         if isinstance(action_space, gym.spaces.Discrete):
-            self.embed_action = nn.Embedding(int(action_space.n), width)
-            self.action_head: nn.Module = nn.Linear(width, int(action_space.n))
+            self.embed_action = nn.Embedding(int(action_space.n), hidden_size)
+            self.action_head: nn.Module = nn.Linear(hidden_size, int(action_space.n))
         else:
             size = math.prod(action_space.shape or ())
-            self.embed_action = Linear(size, width)
-            self.action_head = nn.Sequential(nn.Linear(width, size), nn.Tanh())
+            self.embed_action = Linear(size, hidden_size)
+            self.action_head = nn.Sequential(nn.Linear(hidden_size, size), nn.Tanh())
         if self.returns == "given":
-            self.embed_return: nn.Module = nn.Linear(1, width)
+            self.embed_return: nn.Module = nn.Linear(1, hidden_size)
         elif self.returns != "none":
-            self.embed_return = nn.Embedding(return_bins, width)
-            self.return_head = nn.Linear(width, return_bins)
-        self.embed_norm = nn.LayerNorm(width)
+            self.embed_return = nn.Embedding(return_bins, hidden_size)
+            self.return_head = nn.Linear(hidden_size, return_bins)
+        self.embed_norm = nn.LayerNorm(hidden_size)
         self.embed_dropout = Dropout(dropout)
         self.transformer = transformer
 
@@ -82,7 +82,7 @@ class DecisionTransformerNetwork(nn.Module):
         visible = self._token_masks(tokens, mask, length)
         told = self.returns in ("generated", "predicted")
         of_action = 0 if self.returns == "none" else 1
-        read = Read(tokens.shape[1] // length, 0 if told else of_action, of_action + 1)
+        read = TokenSelection(tokens.shape[1] // length, 0 if told else of_action, of_action + 1)
         hidden = self.transformer(tokens, *visible, read=read).view(batch, length, read.last - read.first, -1)
         return_logits = self.return_head(hidden[:, :, 0]) if told else None
         return self.action_head(hidden[:, :, -1]), return_logits
@@ -114,8 +114,8 @@ class DecisionTransformerNetwork(nn.Module):
             kinds = [observation, self.embed_return(returns) + time, action]
         else:
             kinds = [observation, observation + self.embed_return(returns), action]
-        batch, length, width = time.shape
-        tokens = torch.stack(kinds, dim=2).view(batch, length * len(kinds), width)
+        batch, length, hidden_size = time.shape
+        tokens = torch.stack(kinds, dim=2).view(batch, length * len(kinds), hidden_size)
         normed: Tensor = self.embed_dropout(self.embed_norm(tokens))
         return normed
 
@@ -158,19 +158,19 @@ class ObservationEncoder(nn.Module):
 
 def observation_encoder(
     space: gym.Space[Any],
-    width: int,
+    hidden_size: int,
     *,
     channels: tuple[int, int, int] = (32, 64, 64),
     scale: ImageScale | None = None,
 ) -> ObservationEncoder:
     """An embedding for indices, the convolutional encoder for 84 x 84 images, a linear layer for the rest."""
     if isinstance(space, gym.spaces.Discrete):
-        return ObservationEncoder(nn.Embedding(int(space.n), width), 0)
+        return ObservationEncoder(nn.Embedding(int(space.n), hidden_size), 0)
     if is_image(space):
         return ObservationEncoder(
-            ConvolutionalEncoder((space.shape or ())[0], width, channels=channels), 3, scale=scale
+            ConvolutionalEncoder((space.shape or ())[0], hidden_size, channels=channels), 3, scale=scale
         )
-    return ObservationEncoder(Linear(math.prod(space.shape or ()), width), 1)
+    return ObservationEncoder(Linear(math.prod(space.shape or ()), hidden_size), 1)
 
 
 def load_transformers_weights(network: DecisionTransformerNetwork, weights: Mapping[str, Tensor]) -> None:

@@ -44,7 +44,7 @@ def run_local(
                 on_saved=on_saved,
                 checkpoint_seconds=checkpoint_seconds,
             )
-        on_progress(spec, states[spec.key], spec.budget if states[spec.key] is TrialState.DONE else 0, None)
+        on_progress(spec, states[spec.key], spec.train_steps if states[spec.key] is TrialState.DONE else 0, None)
     return states
 
 

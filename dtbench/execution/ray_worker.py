@@ -73,7 +73,7 @@ def train(config: Mapping[str, Any]) -> None:
     except LedgerUnwritable as error:
         tune.report({"state": TrialState.LOST, "step": 0, "score": None, "unwritable": str(error)})
         return
-    tune.report({"state": state, "step": spec.budget if state is TrialState.DONE else 0, "score": None})
+    tune.report({"state": state, "step": spec.train_steps if state is TrialState.DONE else 0, "score": None})
 
 
 def _state_without_running(spec: TrialSpec, ledger: Ledger, context: RunContext) -> TrialState | None:

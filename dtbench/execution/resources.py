@@ -74,7 +74,7 @@ def peak_bytes(spec: TrialSpec) -> tuple[int, int]:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     learner = open_trial(spec).learner
-    for _ in range(min(spec.budget, PROBED_UPDATES)):
+    for _ in range(min(spec.train_steps, PROBED_UPDATES)):
         learner.update()
     torch.cuda.synchronize(device)
     taken = torch.cuda.max_memory_reserved(device)

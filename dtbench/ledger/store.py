@@ -15,6 +15,7 @@ import pandas as pd
 
 from dtbench.data.files import atomic_path
 from dtbench.errors import DAMAGED, LedgerError, LedgerUnwritable
+from dtbench.ledger.names import with_current_action_mode
 from dtbench.ledger.schema import check_file_name, check_labels, check_provenance, check_result, check_suite
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
@@ -262,7 +263,7 @@ def read_suite(path: Path) -> Mapping[str, Any]:
 def _record(folder: Path) -> TrialRecord:
     return TrialRecord(
         _read_spec(folder),
-        _checked(folder / "result.json", check_result),
+        with_current_action_mode(_checked(folder / "result.json", check_result)),
         _checked(folder / "provenance.json", check_provenance),
         partial(read_episodes, folder / EPISODES),
         partial(_read_metrics, folder / "metrics.jsonl"),

@@ -9,9 +9,10 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
 
-ActionMode = Literal["argmax", "sample", "epsilon"]
-RolloutMode = Literal["exact", "streaming"]
-EPSILON = 0.001  # of action mode epsilon: Dopamine's when it evaluates (Castro et al. 2018)
+from dtbench.ledger.names import current_names, key_names
+
+ActionMode = Literal["greedy", "sample", "epsilon_greedy"]
+EPSILON = 0.001  # of action mode epsilon_greedy: Dopamine's when it evaluates (Castro et al. 2018)
 
 
 class TrialState(StrEnum):
@@ -43,7 +44,6 @@ class EvaluationSpec:
     action_mode: str  # an ActionMode; not checked, so that every record can be read
     sweep: tuple[float, ...] = ()  # further targets, asked of the last checkpoint alone
     purpose: str = "report"  # or "tuning": other episodes, so that nothing is chosen on what it is reported on
-    rollout: str = "exact"  # or "streaming": see `CachingLearner`; a RolloutMode, not checked either
 
     @property
     def last_targets(self) -> tuple[float, ...]:
@@ -65,7 +65,7 @@ class TrialSpec:
     algorithm_version: str
     hyperparameters: Mapping[str, Any]  # all of them, defaults included
     seed: int
-    budget: int  # gradient steps
+    train_steps: int  # gradient steps
     evaluation: EvaluationSpec
     resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0, "gpu": 0.0})  # no part of the key
     open_from: str = ""  # the task's source that gives the data, where it has several: no part of the key
@@ -91,8 +91,8 @@ class TrialSpec:
 
     @staticmethod
     def from_json(text: Mapping[str, Any]) -> "TrialSpec":
-        """Read what `to_json` wrote."""
-        values = {name: value for name, value in text.items() if name != "key"}
+        """Read what `to_json` wrote, or wrote under earlier names."""
+        values = current_names({name: value for name, value in text.items() if name != "key"})
         evaluation = values.pop("evaluation")
         lists = {name: tuple(evaluation.get(name, ())) for name in ("targets", "sweep")}
         evaluation = EvaluationSpec(**{**evaluation, **lists})
@@ -102,13 +102,11 @@ class TrialSpec:
         plain = dataclasses.asdict(self)
         if self.evaluation.purpose == "report":
             del plain["evaluation"]["purpose"]
-        if self.evaluation.rollout == "exact":
-            del plain["evaluation"]["rollout"]
         return plain
 
     def _identity(self) -> dict[str, Any]:
         labels = ("suite", "contender", "resources", "seed", "dataset_source", "open_from")
-        identity = {name: value for name, value in self._plain().items() if name not in labels}
+        identity = {name: value for name, value in key_names(self._plain()).items() if name not in labels}
         # What a trial does without is left out, so that trials of before it existed keep their keys.
         if not self.evaluation.sweep:
             del identity["evaluation"]["sweep"]

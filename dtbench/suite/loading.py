@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from dtbench.errors import InvalidSuite, InvalidValue, UnknownName, one_line
+from dtbench.ledger.names import check_current
 from dtbench.suite import package_data
 
 EVERY = "*"  # in a preset: every contender
@@ -192,7 +193,7 @@ def overridden(
     place, equals, value = text.partition("=")
     if not equals or not place:
         raise InvalidValue(
-            f"{text!r:.100} is not an override: write path=value, e.g. evaluation.episodes=50 or DT.budget=100."
+            f"{text!r:.100} is not an override: write path=value, e.g. evaluation.episodes=50 or DT.train_steps=100."
         )
     try:
         parsed = read_yaml(value) if value else None
@@ -203,14 +204,15 @@ def overridden(
     if not isinstance(contenders, Mapping):
         raise InvalidValue(f"override {text!r:.100}: contenders must be a mapping of names to settings.")
     labels = fnmatch.filter(contenders, head)
-    if head == "budget" and not rest:
-        labels, rest = list(contenders), ["budget"]
+    if head == "train_steps" and not rest:
+        labels, rest = list(contenders), ["train_steps"]
     if labels and rest:
         path = _path_in_contender(rest, contender)
         changed = {label: _with_value(contenders[label], path, parsed) for label in labels}
         return {**document, "contenders": {**contenders, **changed}}
     if head not in (known := [*suite, *contenders]):
-        raise UnknownName("override", head, [*known, "budget"])
+        check_current(head)
+        raise UnknownName("override", head, [*known, "train_steps"])
     return _with_value(document, [head, *rest], parsed)
 
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from dtbench import registry
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.errors import DtbenchError, InvalidValue, UnknownName, one_line
-from dtbench.evaluation import check_streaming
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
 from dtbench.suite.loading import check_names, overridden, read_document, select, with_preset
 from dtbench.suite.schema import (
@@ -135,7 +134,7 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
                     algorithm_version=registry.algorithm_version(contender.algorithm),
                     hyperparameters=resolved_hyperparameters(contender),
                     seed=seed,
-                    budget=contender.budget,
+                    train_steps=contender.train_steps,
                     evaluation=evaluations[name, label],
                     resources=_resources(suite.resources),
                 )
@@ -152,9 +151,7 @@ def check_fit(specs: Iterable[TrialSpec]) -> None:
     pairs = {(spec.task, spec.contender): spec for spec in specs if ":" not in spec.algorithm}
     for spec in pairs.values():
         try:
-            learner = open_trial(spec, check_only=True).learner
-            if spec.evaluation.rollout == "streaming":
-                check_streaming(learner)
+            open_trial(spec, check_only=True)
         except DtbenchError as error:
             error.args = (f"{spec.contender} on {spec.task}: {error}",)
             raise error from None
@@ -269,11 +266,10 @@ def _evaluation_spec(
     targets = task.targets(dataset) if evaluation.targets is None else evaluation.targets
     return EvaluationSpec(
         episodes=evaluation.episodes,
-        every=contender.evaluate_every or evaluation.every,
+        every=contender.eval_interval or evaluation.every,
         targets=tuple(map(float, targets)),
         action_mode=contender.action_mode or evaluation.action_mode,
         sweep=_sweep(dataset, evaluation.sweep) if evaluation.sweep else (),
-        rollout=evaluation.rollout,
     )
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from dtbench.errors import InvalidSuite, UnknownName, one_line
-from dtbench.ledger.trial_spec import ActionMode, RolloutMode
+from dtbench.ledger.names import check_current
+from dtbench.ledger.trial_spec import ActionMode
 
 T = TypeVar("T")
 
@@ -29,8 +30,7 @@ class Evaluation(_Strict):
 
     episodes: int = Field(default=100, ge=1, le=MOST_EPISODES)
     every: int = Field(default=1000, ge=1, le=MOST_STEPS)
-    action_mode: ActionMode = "argmax"
-    rollout: RolloutMode = "exact"  # streaming: learners keep what they computed of a step also when windows slide
+    action_mode: ActionMode = "greedy"
     targets: list[FiniteFloat] | None = Field(default=None, max_length=MOST_TARGETS)  # None: the task's own
     # Further targets of the last checkpoint: 0 to 1.5 x the data's best return.
     sweep: int = Field(default=0, ge=0, le=MOST_TARGETS)
@@ -40,10 +40,10 @@ class ContenderSettings(_Strict):
     """What a contender says of itself, and may say otherwise for some tasks."""
 
     algorithm: str = ""
-    budget: int = Field(default=0, ge=0, le=MOST_STEPS)
+    train_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
     description: str = ""
     action_mode: ActionMode | None = None  # None: the suite's
-    evaluate_every: int | None = Field(default=None, ge=1, le=MOST_STEPS)  # gradient steps; None: the suite's
+    eval_interval: int | None = Field(default=None, ge=1, le=MOST_STEPS)  # gradient steps; None: the suite's
     hyperparameter_preset: str = ""  # a named set of the algorithm's own `presets`, on which the differences are laid
     hyperparameters: dict[str, Any] = {}
 
@@ -52,7 +52,7 @@ class Contender(ContenderSettings):
     """One row of the table: an algorithm and its differences from the defaults."""
 
     algorithm: str
-    budget: int = Field(ge=0, le=MOST_STEPS)
+    train_steps: int = Field(ge=0, le=MOST_STEPS)
     by_task: dict[str, ContenderSettings] = {}  # task name or pattern -> what is otherwise there; the last one counts
 
 
@@ -107,6 +107,8 @@ def validated(document: dict[str, Any]) -> Suite:
     try:
         return Suite.model_validate(document)
     except ValidationError as error:
+        for found in error.errors():
+            check_current(str(found["loc"][-1] if found["type"] == "extra_forbidden" else found["input"]))
         # A mistyped key is missing under its right name too: what is there but unknown tells more.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = one_line(".".join(map(str, first["loc"])), 120)

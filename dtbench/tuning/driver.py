@@ -128,7 +128,7 @@ def rungs_of(specs: Sequence[TrialSpec], asked: Asked) -> tuple[int, ...]:
 
     The first is `grace`, or the budget over the reduction factor's square; each further one is so many times later.
     """
-    budgets = {(spec.budget, spec.evaluation.every) for spec in specs}
+    budgets = {(spec.train_steps, spec.evaluation.every) for spec in specs}
     if len(budgets) > 1:
         raise InvalidValue(f"tasks with different budgets or evaluations ({sorted(budgets)}): tune them one by one.")
     ((budget, every),) = budgets
@@ -158,13 +158,13 @@ def advance(sample: Sample, specs: Sequence[TrialSpec], root: Path, step: int) -
     ledger, state = Ledger(root), "running"
     for spec in specs:
         begun = _spent(ledger, spec).steps
-        if ledger.state(spec) == "done" or begun >= step < spec.budget:
+        if ledger.state(spec) == "done" or begun >= step < spec.train_steps:
             continue
         outcome = run_trial(spec, ledger, should_stop=_Until(begun, step))
         if outcome in ("failed", "diverged"):
             state = outcome
             break
-    if state == "running" and step >= specs[0].budget:
+    if state == "running" and step >= specs[0].train_steps:
         state = "done"
     spent = [_spent(ledger, spec) for spec in specs]
     return dataclasses.replace(

@@ -61,7 +61,7 @@ def _contender(suite: Suite, record: SearchRecord) -> dict[str, Any]:
     best, tasks = record.best, record.question.tasks
     assert best is not None
     setting = dict(best.hyperparameters)
-    plain: dict[str, Any] = found.model_dump(mode="json", exclude_defaults=True) | {"budget": found.budget}
+    plain: dict[str, Any] = found.model_dump(mode="json", exclude_defaults=True) | {"train_steps": found.train_steps}
     plain["hyperparameters"] = {**plain.get("hyperparameters", {}), **setting}
     plain["description"] = f"{record.question.contender} with the best of {record.settings_tried} settings tried"
     by_task = {task: value.model_dump(mode="json", exclude_unset=True) for task, value in found.by_task.items()}

@@ -28,13 +28,13 @@ SUITE: dict[str, Any] = {
     "title": "Made up <b>& small</b>",
     "description": "A ledger invented for a test: 100 % of it.",
     "preset": "cpu",
-    "overrides": ["contenders.DT.budget=100"],
+    "overrides": ["contenders.DT.train_steps=100"],
     "tasks": [KEY_TO_DOOR, GRAPH],
     "seeds": [0, 1, 2],
     "contenders": {
-        "DT": {"algorithm": "dt", "budget": 100, "description": "returns | as tokens"},
-        "BC successful": {"algorithm": "bc", "budget": 100},
-        "CQL": {"algorithm": "cql", "budget": 100},
+        "DT": {"algorithm": "dt", "train_steps": 100, "description": "returns | as tokens"},
+        "BC successful": {"algorithm": "bc", "train_steps": 100},
+        "CQL": {"algorithm": "cql", "train_steps": 100},
     },
     "evaluation": {"episodes": 20, "every": 50, "targets": None},
     "published": [
@@ -61,10 +61,10 @@ def spec_of(task: str, contender: str, seed: int) -> TrialSpec:
         dataset_source="generated",
         algorithm=contender.split()[0].lower(),
         algorithm_version="1",
-        hyperparameters={"rate": 1e-3, "model": {"layers": 2, "kind": contender}},
+        hyperparameters={"rate": 1e-3, "model": {"num_layers": 2, "kind": contender}},
         seed=seed,
-        budget=100,
-        evaluation=EvaluationSpec(episodes=20, every=50, targets=targets, action_mode="argmax"),
+        train_steps=100,
+        evaluation=EvaluationSpec(episodes=20, every=50, targets=targets, action_mode="greedy"),
     )
 
 
@@ -115,7 +115,7 @@ def finish(ledger: Ledger, spec: TrialSpec, provenance: Mapping[str, Any]) -> No
     write_frame(folder / "episodes.parquet", episodes_of(spec))
     write_lines(folder / "metrics.jsonl", [{"step": step, "loss": 1.0} for step in STEPS])
     write_json(folder / "provenance.json", provenance)
-    result = {"status": "done", "action_mode": "argmax", "steps": 100, "parameters": 1234}
+    result = {"status": "done", "action_mode": "greedy", "steps": 100, "parameters": 1234}
     write_json(folder / "result.json", result)
 
 
@@ -247,7 +247,7 @@ def test_the_page_says_which_checkpoint_and_target_count(page: str, report: Path
 
 
 def test_the_page_says_what_ran_on_what(page: str) -> None:
-    for said in ("abc1234", "2.9.0", "0123456789abcdef", "model.layers", "contenders.DT.budget=100"):
+    for said in ("abc1234", "2.9.0", "0123456789abcdef", "model.layers", "contenders.DT.train_steps=100"):
         assert said in shown(page)
     assert "walks_at_random" in unpacked(page)
     assert "walks_at_random" not in page

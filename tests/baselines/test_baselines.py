@@ -22,26 +22,28 @@ from tests.support.episodes import episodes, with_actions
 CPU = torch.device("cpu")
 
 ALGORITHMS = [
-    DecisionTransformer(width=16, layers=1),
-    DecisionTransformer(width=16, layers=1, context=None, returns="none", average_decay=0.9, anchor="inside"),
-    DecisionTransformer(width=16, layers=1, returns="generated", cut_off_return=-99.0, relative_timesteps=True),
-    BehaviorCloning(width=16),
-    BehaviorCloning(width=16, context=4, best_fraction=0.5),
-    DiscreteCQL(width=16),
-    DiscreteCQL(width=16, context=None, dropout=0.1),
+    DecisionTransformer(hidden_size=16, num_layers=1),
+    DecisionTransformer(hidden_size=16, num_layers=1, context=None, returns="none", ema_decay=0.9, anchor="inside"),
+    DecisionTransformer(
+        hidden_size=16, num_layers=1, returns="generated", cut_off_return=-99.0, relative_timesteps=True
+    ),
+    BehaviorCloning(hidden_size=16),
+    BehaviorCloning(hidden_size=16, context=4, best_fraction=0.5),
+    DiscreteCQL(hidden_size=16),
+    DiscreteCQL(hidden_size=16, context=None, dropout=0.1),
     UniformRandom(),
 ]
 CONTINUOUS = [
-    CQL(width=16, sampled_actions=2),
-    CQL(width=16, layers=1, sampled_actions=2, backup="soft", cloning_steps=2, orthogonal=False),
-    IQL(width=16),
-    IQL(width=16, deterministic=True, decay_steps=4, normalize_rewards=True),
-    TD3BC(width=16),
-    TD3BC(width=16, policy_every=3, normalize_observations=False),
+    CQL(hidden_size=16, sampled_actions=2),
+    CQL(hidden_size=16, num_layers=1, sampled_actions=2, backup="soft", cloning_steps=2, orthogonal=False),
+    IQL(hidden_size=16),
+    IQL(hidden_size=16, deterministic=True, decay_steps=4, normalize_rewards=True),
+    TD3BC(hidden_size=16),
+    TD3BC(hidden_size=16, policy_every=3, normalize_observations=False),
 ]
 OURS = [name for name in registry.algorithm_names() if not name.startswith("rllib_")]  # see test_rllib.py
 MORE = [
-    BehaviorCloning(width=16, context=3, best_fraction=0.5, normalize_observations=True, warmup_steps=2),
+    BehaviorCloning(hidden_size=16, context=3, best_fraction=0.5, normalize_observations=True, warmup_steps=2),
 ]
 
 
@@ -83,7 +85,7 @@ def test_q_values_of_a_chain_are_its_discounted_rewards(context: int | None) -> 
     same = np.tile(np.arange(3, dtype=np.float32), 8)[:, None]
     data = with_actions(chain, np.zeros(24, np.int64))
     data.observations[:] = same
-    algorithm = DiscreteCQL(context=context, width=32, penalty=0.0, discount=0.5, learning_rate=3e-3, target_rate=0.05)
+    algorithm = DiscreteCQL(context=context, hidden_size=32, alpha=0.0, discount=0.5, learning_rate=3e-3, tau=0.05)
     learner = algorithm.learner(data, seed=0, device=CPU)
     for _ in range(600):
         learner.update()
@@ -103,7 +105,7 @@ def signs() -> TrajectoryDataset:
 
 
 def test_the_penalty_prefers_actions_of_the_data() -> None:
-    learner = DiscreteCQL(width=32, penalty=1.0, learning_rate=3e-3).learner(signs(), seed=0, device=CPU)
+    learner = DiscreteCQL(hidden_size=32, alpha=1.0, learning_rate=3e-3).learner(signs(), seed=0, device=CPU)
     for _ in range(200):
         learner.update()
     history = toy_history(signs(), batch=40, context=1, steps=1)
@@ -116,7 +118,7 @@ def test_discrete_cql_refuses_continuous_actions() -> None:
 
 
 def test_cloning_learns_what_the_data_do() -> None:
-    learner = BehaviorCloning(width=64, learning_rate=1e-2, dropout=0.0).learner(signs(), seed=0, device=CPU)
+    learner = BehaviorCloning(hidden_size=64, learning_rate=1e-2, dropout=0.0).learner(signs(), seed=0, device=CPU)
     losses = [float(learner.update()["action_loss"]) for _ in range(200)]
     assert losses[0] > 1
     assert losses[-1] < 0.05
@@ -178,9 +180,9 @@ def test_rewards_are_scaled_by_the_span_of_returns() -> None:
 
 
 LEARNERS = [
-    CQL(width=32, layers=2, batch_size=64, policy_learning_rate=3e-3, critic_learning_rate=3e-3, penalty=0.1),
-    IQL(width=32, batch_size=64, learning_rate=3e-3, temperature=10.0),
-    TD3BC(width=32, batch_size=64, learning_rate=3e-3, alpha=20.0),
+    CQL(hidden_size=32, num_layers=2, batch_size=64, policy_learning_rate=3e-3, critic_learning_rate=3e-3, alpha=0.1),
+    IQL(hidden_size=32, batch_size=64, learning_rate=3e-3, temperature=10.0),
+    TD3BC(hidden_size=32, batch_size=64, learning_rate=3e-3, alpha=20.0),
 ]
 
 
@@ -216,7 +218,7 @@ def test_the_best_action_of_random_data_is_found(algorithm: Any) -> None:
 
 
 def test_cloning_random_data_finds_their_mean() -> None:
-    learner = BehaviorCloning(width=32, learning_rate=3e-3, dropout=0.0).learner(targets(), seed=0, device=CPU)
+    learner = BehaviorCloning(hidden_size=32, learning_rate=3e-3, dropout=0.0).learner(targets(), seed=0, device=CPU)
     for _ in range(400):
         learner.update()
     assert greedy_actions(learner).tolist() == pytest.approx([0, 0], abs=0.2)
@@ -229,9 +231,9 @@ def test_critics_of_a_chain_say_its_discounted_rewards(algorithm: Any) -> None:
     chain.observations[:, 0] = np.tile(np.arange(3), 16)
     actions = np.random.default_rng(0).uniform(-1, 1, (48, 1)).astype(np.float32)
     data = in_box(replace(chain, actions=actions), low=[-1], high=[1])
-    patient = {"discount": 0.5, "target_rate": 0.05, "normalize_observations": False}
+    patient = {"discount": 0.5, "tau": 0.05, "normalize_observations": False}
     if isinstance(algorithm, CQL):
-        patient["penalty"] = 0.0
+        patient["alpha"] = 0.0
     learner = replace(algorithm, **patient).learner(data, seed=0, device=CPU)
     for _ in range(500):
         learner.update()

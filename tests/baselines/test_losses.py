@@ -14,7 +14,7 @@ from torch import Tensor, nn, tensor
 
 from baselines import cql, iql, sac, td3_bc
 from baselines.bc import BehaviorCloning
-from baselines.networks import TwinCritics, bellman_error, bellman_target, follow
+from baselines.networks import TwinCritics, bellman_error, bellman_target, soft_update
 from baselines.qr_dqn import QRDQN
 from baselines.quantile_cql import QuantileCQL
 from baselines.rem import REM
@@ -24,7 +24,7 @@ from dtbench.testing import toy_dataset
 CPU = torch.device("cpu")
 PEERS = os.environ.get("DTBENCH_PEERS_PYTHON")
 TOOL = Path(__file__).parents[2] / "tools" / "peer_losses.py"
-SIZES: dict[str, Any] = {"width": 16, "layers": 2}
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_layers": 2}
 Arrays = dict[str, Any]
 
 
@@ -100,7 +100,7 @@ def test_a_sample_has_the_density_that_is_said_of_it() -> None:
 
 
 def test_twin_critics_are_two_perceptrons() -> None:
-    critics = TwinCritics(3, 2, width=8, layers=2)
+    critics = TwinCritics(3, 2, hidden_size=8, num_layers=2)
     observations, actions = torch.randn(5, 3), torch.randn(5, 4, 2)
     inputs = torch.cat([observations[:, None].expand(-1, 4, -1), actions], dim=-1)
     values = critics(observations, actions)
@@ -114,7 +114,7 @@ def test_twin_critics_are_two_perceptrons() -> None:
 
 
 def test_frozen_critics_pass_gradients_to_actions_only() -> None:
-    critics = TwinCritics(3, 2, width=8, layers=1)
+    critics = TwinCritics(3, 2, hidden_size=8, num_layers=1)
     actions = torch.randn(5, 2, requires_grad=True)
     critics(torch.randn(5, 3), actions, frozen=True).sum().backward()
     assert actions.grad is not None
@@ -125,7 +125,7 @@ def test_targets_follow_slowly() -> None:
     target, network = nn.Linear(1, 1), nn.Linear(1, 1)
     nn.init.zeros_(target.weight)
     nn.init.ones_(network.weight)
-    follow(target, network, 0.25)
+    soft_update(target, network, 0.25)
     assert target.weight.item() == 0.25
 
 
@@ -144,7 +144,7 @@ def cases() -> dict[str, tuple[Arrays, dict[str, float]]]:
         # d3rlpy's discrete CQL is double Q-learning, ours and the authors' is not: the tool gives it DQN's target.
         "quantile_cql": value_case(QuantileCQL(**SIZES, quantiles=5), "discrete_cql", quantiles=5),
         # d3rlpy has no REM; with one head there is nothing to mix, and it is DQN.
-        "rem": value_case(REM(**SIZES, heads=1), "dqn", quantiles=None),
+        "rem": value_case(REM(**SIZES, num_heads=1), "dqn", quantiles=None),
     }
 
 
@@ -178,7 +178,7 @@ def cql_case(
     backup: cql.Backup, *, soft_q_backup: bool, log_temperature: float = -0.7
 ) -> tuple[Arrays, dict[str, float]]:
     algorithm = cql.CQL(
-        **SIZES, backup=backup, penalty=5.0, sampled_actions=3, initial_log_std=0.0, normalize_observations=False
+        **SIZES, backup=backup, alpha=5.0, sampled_actions=3, initial_log_std=0.0, normalize_observations=False
     )
     learner = algorithm.learner(toy_dataset(discrete_actions=False), seed=0, device=CPU)
     loosen(learner.network, learner.target)
@@ -252,7 +252,7 @@ def td3_bc_case() -> tuple[Arrays, dict[str, float]]:
 
 
 def bc_case() -> tuple[Arrays, dict[str, float]]:
-    learner = BehaviorCloning(width=16, layers=2, dropout=0.0).learner(
+    learner = BehaviorCloning(hidden_size=16, num_layers=2, dropout=0.0).learner(
         toy_dataset(discrete_actions=False), seed=0, device=CPU
     )
     loosen(learner.network)

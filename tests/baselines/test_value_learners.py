@@ -17,12 +17,12 @@ from dtbench.testing import check_algorithm, toy_dataset, toy_history
 
 CPU = torch.device("cpu")
 NAMES = ["qr_dqn", "quantile_cql", "rem"]
-SMALL: dict[str, Any] = {"channels": (4, 4, 4), "hidden": 8, "width": 16, "batch_size": 4}
-TABLE: dict[str, Any] = {"layers": 0, "discount": 0.5}  # on indices: one weight an estimate
+SMALL: dict[str, Any] = {"channels": (4, 4, 4), "hidden": 8, "hidden_size": 16, "batch_size": 4}
+TABLE: dict[str, Any] = {"num_layers": 0, "discount": 0.5}  # on indices: one weight an estimate
 ALGORITHMS = [
     QRDQN(**SMALL, quantiles=3, target_every=2),
     QuantileCQL(**SMALL, quantiles=3, target_every=2),
-    REM(**SMALL, heads=3, target_every=2),
+    REM(**SMALL, num_heads=3, target_every=2),
 ]
 
 
@@ -52,7 +52,7 @@ def test_the_defaults_are_those_of_the_official_configurations(name: str) -> Non
     assert {key: plain[key] for key in expected} == pytest.approx(expected)
     assert plain["target_every"] == 8000 / 4
     assert plain["heads" if name == "rem" else "quantiles"] == 200
-    assert plain.get("penalty") == (4.0 if name == "quantile_cql" else None)
+    assert plain.get("alpha") == (4.0 if name == "quantile_cql" else None)
 
 
 def test_the_nature_network_has_the_papers_weights() -> None:
@@ -107,7 +107,7 @@ def test_the_target_network_chooses_the_action_that_follows() -> None:
 
 
 def test_a_terminal_step_bootstraps_nothing() -> None:
-    for algorithm in (QRDQN(**TABLE, quantiles=2), QuantileCQL(**TABLE, quantiles=2), REM(**TABLE, heads=2)):
+    for algorithm in (QRDQN(**TABLE, quantiles=2), QuantileCQL(**TABLE, quantiles=2), REM(**TABLE, num_heads=2)):
         losses = []
         for following in (0.0, 100.0):
             learner = algorithm.learner(two_states(), seed=0, device=CPU)
@@ -139,7 +139,7 @@ def test_the_mixture_loss_is_that_of_the_mixed_q_functions() -> None:
     maximum (that of each head first would be 2.5); target 1 + 0.75, error 0.75, Huber 0.28125. Second: heads 8 and 4
     mix to 5; it is terminal, target 2, error 3, Huber 2.5.
     """
-    learner = REM(**TABLE, heads=2).learner(two_states(), seed=0, device=CPU)
+    learner = REM(**TABLE, num_heads=2).learner(two_states(), seed=0, device=CPU)
     set_table(learner.network, [[[1, 3], [0, 0]], [[0, 0], [8, 4]]])
     set_table(learner.target, [[[0, 0], [0, 0]], [[4, 0], [0, 2]]])
     loss = learner.mixture_loss(two_transitions(), tensor([0.25, 0.75]))
@@ -154,7 +154,7 @@ def test_every_minibatch_has_a_convex_combination_of_its_own(monkeypatch: pytest
         return drawn[-1]
 
     monkeypatch.setattr("baselines.rem.random_mixture", remembered)
-    learner = REM(**SMALL, heads=5).learner(two_states(), seed=0, device=CPU)
+    learner = REM(**SMALL, num_heads=5).learner(two_states(), seed=0, device=CPU)
     outside = torch.get_rng_state()
     for _ in range(3):
         learner.update()
@@ -166,7 +166,7 @@ def test_every_minibatch_has_a_convex_combination_of_its_own(monkeypatch: pytest
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: type(a).__name__)
 def test_actions_are_worth_the_mean_of_their_estimates(algorithm: Any) -> None:
-    learner = replace(algorithm, layers=0).learner(two_states(), seed=0, device=CPU)
+    learner = replace(algorithm, num_layers=0).learner(two_states(), seed=0, device=CPU)
     set_table(learner.network, [[[0, 0, 6], [1, 1, 1]], [[0, 0, 6], [9, 0, 0]]])
     history = toy_history(two_states(), batch=2, context=1, steps=1)
     history = replace(history, observations=tensor([[0], [1]]))
@@ -202,9 +202,9 @@ def test_the_target_network_is_copied_exactly_every_so_many_steps(algorithm: Any
 @pytest.mark.parametrize(
     "algorithm",
     [
-        QRDQN(width=32, quantiles=8, learning_rate=3e-3, target_every=20, discount=0.9),
-        QuantileCQL(width=32, quantiles=8, learning_rate=3e-3, target_every=20, discount=0.9, penalty=0.01),
-        REM(width=32, heads=8, learning_rate=3e-3, target_every=20, discount=0.9),
+        QRDQN(hidden_size=32, quantiles=8, learning_rate=3e-3, target_every=20, discount=0.9),
+        QuantileCQL(hidden_size=32, quantiles=8, learning_rate=3e-3, target_every=20, discount=0.9, alpha=0.01),
+        REM(hidden_size=32, num_heads=8, learning_rate=3e-3, target_every=20, discount=0.9),
     ],
     ids=lambda a: type(a).__name__,
 )

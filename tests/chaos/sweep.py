@@ -16,7 +16,7 @@ import yaml
 from dtbench.execution import cluster
 
 MAIN = "from dtbench.cli.run import main; main()"
-TRANSFORMER = {"width": 16, "layers": 1, "context": 8, "batch_size": 32, "dropout": 0.1}
+TRANSFORMER = {"hidden_size": 16, "num_layers": 1, "context": 8, "batch_size": 32, "dropout": 0.1}
 SECONDS = 600.0  # the longest that anything here may take
 
 
@@ -28,9 +28,9 @@ def suite(name: str, *, budget: int, seeds: int) -> dict[str, Any]:
         "seeds": list(range(seeds)),
         "evaluation": {"episodes": 10, "every": max(1, budget // 8)},
         "contenders": {
-            "DT": {"algorithm": "dt", "budget": budget, "hyperparameters": TRANSFORMER},
-            "BC": {"algorithm": "dt", "budget": budget, "hyperparameters": {**TRANSFORMER, "returns": "none"}},
-            "CQL": {"algorithm": "discrete_cql", "budget": budget},
+            "DT": {"algorithm": "dt", "train_steps": budget, "hyperparameters": TRANSFORMER},
+            "BC": {"algorithm": "dt", "train_steps": budget, "hyperparameters": {**TRANSFORMER, "returns": "none"}},
+            "CQL": {"algorithm": "discrete_cql", "train_steps": budget},
         },
     }
 

@@ -14,7 +14,7 @@ from dtbench.cli.run import main
 
 Said = subprocess.CompletedProcess[str]
 Here = Callable[..., Said]
-TINY = ["budget=3", "evaluation.episodes=4", "evaluation.every=2", "Random.budget=0"]
+TINY = ["train_steps=3", "evaluation.episodes=4", "evaluation.every=2", "Random.train_steps=0"]
 RUN = ["run", "--suite", "key-to-door", "--preset", "smoke", *TINY]
 
 
@@ -84,7 +84,7 @@ def test_run_resume_extend_and_report(tmp_path: Path, here: Here) -> None:
         ([*RUN, "--contender", "DTT"], "Did you mean 'DT'"),
         ([*RUN, "--task", "key-to-door-2k"], "Known:"),
         ([*RUN, "DT.widht=3"], "'width'"),
-        ([*RUN, "DT.width=wide"], "width"),
+        ([*RUN, "DT.hidden_size=wide"], "hidden_size"),
         ([*RUN, "--seeds", "3..1"], "Write 1..3"),
         ([*RUN, "--preset", "smok"], "'smoke'"),
         ([*RUN, "--local", "--address", "auto"], "exclude"),
@@ -135,7 +135,8 @@ def test_failed_trials_give_exit_code_1_and_their_reason(tmp_path: Path, here: H
     )
     (tmp_path / "mine.yaml").write_text(
         "tasks: [key-to-door-1k]\nseeds: [0]\nevaluation: {episodes: 3}\n"
-        "contenders: {Broken: {algorithm: 'broken:Broken', budget: 1}, Random: {algorithm: random, budget: 0}}\n"
+        "contenders: {Broken: {algorithm: 'broken:Broken', train_steps: 1}, "
+        "Random: {algorithm: random, train_steps: 0}}\n"
     )
     done = dtbench("run", "--suite", "mine.yaml", "--local", code=1)
     assert "no such luck" in done.stderr

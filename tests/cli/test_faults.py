@@ -30,8 +30,8 @@ TOY: dict[str, Any] = {
     "contenders": {
         "DT": {
             "algorithm": "dt",
-            "budget": 10,
-            "hyperparameters": {"width": 8, "layers": 1, "context": 3, "batch_size": 4, "dropout": 0.2},
+            "train_steps": 10,
+            "hyperparameters": {"hidden_size": 8, "num_layers": 1, "context": 3, "batch_size": 4, "dropout": 0.2},
         }
     },
 }
@@ -44,7 +44,7 @@ def spec(tmp_path: Path, **changes: Any) -> TrialSpec:
 
 def with_algorithm(tmp_path: Path, code: str) -> TrialSpec:
     (tmp_path / "mine.py").write_text(code)
-    return spec(tmp_path, contenders={"Mine": {"algorithm": "mine:Mine", "budget": 10}})
+    return spec(tmp_path, contenders={"Mine": {"algorithm": "mine:Mine", "train_steps": 10}})
 
 
 MINE = """

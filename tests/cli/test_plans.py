@@ -21,9 +21,17 @@ SUITE = {
     "seeds": [0, 1, 2],
     "evaluation": {"episodes": 4, "every": 3, "targets": [1.0, 0.0]},
     "contenders": {
-        "DT": {"algorithm": "dt", "budget": 7, "hyperparameters": {"width": 8, "layers": 1, "context": 4}},
-        "DT longer": {"algorithm": "dt", "budget": 70, "hyperparameters": {"width": 8, "layers": 1, "context": 4}},
-        "Random": {"algorithm": "random", "budget": 0, "action_mode": "sample"},
+        "DT": {
+            "algorithm": "dt",
+            "train_steps": 7,
+            "hyperparameters": {"hidden_size": 8, "num_layers": 1, "context": 4},
+        },
+        "DT longer": {
+            "algorithm": "dt",
+            "train_steps": 70,
+            "hyperparameters": {"hidden_size": 8, "num_layers": 1, "context": 4},
+        },
+        "Random": {"algorithm": "random", "train_steps": 0, "action_mode": "sample"},
     },
 }
 
@@ -34,7 +42,7 @@ def suite_of(folder: Path, **changes: object) -> Suite:
 
 
 def spec(budget: int = 7, every: int = 3, sweep: tuple[float, ...] = (), **changes: Any) -> TrialSpec:
-    evaluation = EvaluationSpec(episodes=10, every=every, targets=(1.0, 2.0), action_mode="argmax", sweep=sweep)
+    evaluation = EvaluationSpec(episodes=10, every=every, targets=(1.0, 2.0), action_mode="greedy", sweep=sweep)
     made = TrialSpec(
         suite="toy",
         contender="DT",
@@ -81,7 +89,7 @@ def test_steps_of_other_contenders_tell_nothing_of_the_time_left(
     clock = iter(range(1000))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
-    slow, fast = spec(budget=10), spec(budget=10, contender="CQL", algorithm="cql")
+    slow, fast = spec(train_steps=10), spec(train_steps=10, contender="CQL", algorithm="cql")
     other = dataclasses.replace(fast, seed=1)
     with progress.display([slow, fast, other], Ledger(tmp_path / "runs")) as on_progress:
         for step in (0, 1, 2):
@@ -95,9 +103,9 @@ def test_steps_of_other_contenders_tell_nothing_of_the_time_left(
 def test_finished_trials_tell_the_time_of_the_rest(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "runs")
     for seed, seconds in ((0, 10.0), (1, 20.0)):
-        finish(ledger, spec(seed=seed, budget=5), seconds)
-    known = progress.finished_seconds([spec(seed=2, budget=5), spec(seed=2, budget=70)], ledger)
-    assert known == {spec(budget=5).cell: 3.0}
+        finish(ledger, spec(seed=seed, train_steps=5), seconds)
+    known = progress.finished_seconds([spec(seed=2, train_steps=5), spec(seed=2, train_steps=70)], ledger)
+    assert known == {spec(train_steps=5).cell: 3.0}
 
 
 def test_a_plan_says_where_no_trial_fits(

@@ -143,6 +143,6 @@ def test_keep_is_best_then_at_least_and_everything_by_default() -> None:
 def test_moments_are_numpys_whatever_the_number_of_parts(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "MOMENT_ROWS", 7)
     values = (100 + 50 * np.random.default_rng(0).standard_normal((100, 3))).astype(kind)
-    mean, std = dataset.moments(values)
+    mean, std = dataset.mean_and_std(values)
     np.testing.assert_allclose(mean, values.mean(axis=0, dtype=np.float64), rtol=1e-12)
     np.testing.assert_allclose(std, values.std(axis=0, dtype=np.float64), rtol=1e-12)

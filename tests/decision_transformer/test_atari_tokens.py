@@ -17,7 +17,9 @@ from dtbench.decision_transformer.atari import AtariLearner, WindowNetwork, deca
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
 
 CONTEXT = 3
-SMALL = AtariDecisionTransformer(context=CONTEXT, width=16, layers=2, heads=2, batch_size=4, channels=(4, 4, 4))
+SMALL = AtariDecisionTransformer(
+    context=CONTEXT, hidden_size=16, num_layers=2, num_heads=2, batch_size=4, channels=(4, 4, 4)
+)
 CPU = torch.device("cpu")
 
 
@@ -148,7 +150,7 @@ def test_acting_on_encodings_equals_acting_on_observations() -> None:
 
 
 def test_encodings_do_not_depend_on_how_many_there_are() -> None:
-    encode = learner(replace(SMALL, channels=(16, 32, 32), width=64, heads=4)).encoder()
+    encode = learner(replace(SMALL, channels=(16, 32, 32), hidden_size=64, num_heads=4)).encoder()
     assert encode is not None
     observations = torch.from_numpy(frames_dataset().observations_at(np.arange(11)))
     with torch.no_grad():
@@ -192,7 +194,7 @@ def test_the_paper_has_its_sizes() -> None:
     paper = AtariDecisionTransformer()
     assert (paper.layers, paper.heads, paper.width, paper.context) == (6, 8, 128, 30)
     assert (paper.learning_rate, paper.betas, paper.weight_decay) == (6e-4, (0.9, 0.95), 0.1)
-    assert (paper.batch_size, paper.gradient_clip, paper.dropout, paper.activation) == (128, 1.0, 0.1, "gelu")
+    assert (paper.batch_size, paper.grad_clip, paper.dropout, paper.activation) == (128, 1.0, 0.1, "gelu")
     network = replace(paper, context=2).learner(frames_dataset(), seed=0, device=CPU).network
     assert [tuple(m.weight.shape) for m in network.modules() if isinstance(m, torch.nn.Conv2d)] == [
         (32, 4, 8, 8),

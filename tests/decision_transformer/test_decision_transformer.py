@@ -5,7 +5,12 @@ import torch
 
 from dtbench import History, InvalidValue, WindowSampler, generator, make_dataset
 from dtbench.decision_transformer import DecisionTransformer
-from dtbench.decision_transformer.model import CausalTransformer, ConvolutionalEncoder, Read, causal_visibility
+from dtbench.decision_transformer.model import (
+    CausalTransformer,
+    ConvolutionalEncoder,
+    TokenSelection,
+    causal_visibility,
+)
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, load_transformers_weights
 from dtbench.decision_transformer.returns import likely_high_return
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
@@ -29,8 +34,8 @@ def test_it_gives_the_outputs_of_transformers_with_its_weights() -> None:
     ours = DecisionTransformerNetwork(
         observation_space=data.observation_space,
         action_space=data.action_space,
-        transformer=CausalTransformer(width=32, layers=3, heads=2, dropout=0.1),
-        width=32,
+        transformer=CausalTransformer(hidden_size=32, num_layers=3, num_heads=2, dropout=0.1),
+        hidden_size=32,
         max_timestep=50,
     ).eval()
     load_transformers_weights(ours, theirs.state_dict())
@@ -56,7 +61,7 @@ def test_it_gives_the_outputs_of_transformers_with_its_weights() -> None:
 @pytest.mark.parametrize("returns", ["given", "none", "predicted"])
 def test_windows_padded_on_the_right_need_no_mask(returns: str) -> None:
     data = toy_dataset(discrete_actions=True)
-    algorithm = DecisionTransformer(context=9, width=16, heads=2, dropout=0.0, returns=returns)  # type: ignore[arg-type]
+    algorithm = DecisionTransformer(context=9, hidden_size=16, num_heads=2, dropout=0.0, returns=returns)  # type: ignore[arg-type]
     learner = algorithm.learner(data, seed=0, device=CPU)
     sides = []
     for pad in ("left", "right"):
@@ -77,14 +82,16 @@ def test_windows_padded_on_the_right_need_no_mask(returns: str) -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_last_block_gives_what_is_read_and_no_more(masked: bool) -> None:
     torch.manual_seed(1)
-    transformer = CausalTransformer(width=16, layers=2, heads=4, dropout=0.0, initial_std=0.3).eval()
+    transformer = CausalTransformer(hidden_size=16, num_layers=2, num_heads=4, dropout=0.0, init_std=0.3).eval()
     tokens = torch.randn(5, 12, 16)
     mask = torch.arange(12) >= torch.tensor([[0], [3], [6], [9], [0]]) if masked else None
     private = torch.arange(12) % 3 == 1
     for hidden in (None, private):
         whole = transformer(tokens, mask, hidden).view(5, 4, 3, 16)
-        assert torch.allclose(transformer(tokens, mask, hidden, read=Read(3, 1, 2)), whole[:, :, 1], atol=1e-6)
-        both = transformer(tokens, mask, hidden, read=Read(3, 0, 2)).view(5, 4, 2, 16)
+        assert torch.allclose(
+            transformer(tokens, mask, hidden, read=TokenSelection(3, 1, 2)), whole[:, :, 1], atol=1e-6
+        )
+        both = transformer(tokens, mask, hidden, read=TokenSelection(3, 0, 2)).view(5, 4, 2, 16)
         assert torch.allclose(both, whole[:, :, :2], atol=1e-6)
 
 
@@ -110,7 +117,7 @@ def test_no_token_sees_the_future_or_padding() -> None:
 
 def test_a_later_step_changes_no_earlier_prediction() -> None:
     data = toy_dataset(discrete_actions=True)
-    learner = DecisionTransformer(width=16, context=6).learner(data, seed=0, device=CPU)
+    learner = DecisionTransformer(hidden_size=16, context=6).learner(data, seed=0, device=CPU)
     network = learner.network.eval()
     sample = learner.sampler.sample()
     changed = sample.observations.clone()
@@ -125,7 +132,7 @@ def test_a_later_step_changes_no_earlier_prediction() -> None:
 
 def test_padding_on_the_left_changes_no_action() -> None:
     data = toy_dataset(discrete_actions=False)
-    learner = DecisionTransformer(width=16, context=8).learner(data, seed=0, device=CPU)
+    learner = DecisionTransformer(hidden_size=16, context=8).learner(data, seed=0, device=CPU)
     history = toy_history(data, batch=3, context=8, steps=3)
     fields = ("observations", "actions", "returns_to_go", "timesteps", "mask")
     ragged = History(**{name: torch.cat([getattr(history, name)] * 2) for name in fields})
@@ -141,7 +148,7 @@ def test_targets_change_what_it_does_once_it_has_learnt() -> None:
     data = with_actions(data, actions)
     data.observations[:] = 0
     algorithm = DecisionTransformer(
-        context=2, width=16, layers=1, learning_rate=1e-2, warmup_steps=1, return_scale=1.0
+        context=2, hidden_size=16, num_layers=1, learning_rate=1e-2, warmup_steps=1, return_scale=1.0
     )
     learner = algorithm.learner(data, seed=0, device=CPU)
     for _ in range(150):
@@ -178,7 +185,7 @@ def test_it_learns_and_acts_on_images() -> None:
         observation_space=gym.spaces.Box(0, 255, (4, 84, 84), np.uint8),
         action_space=gym.spaces.Discrete(3),
     )
-    check_algorithm(DecisionTransformer(context=2, width=8, layers=1, batch_size=4), images)
+    check_algorithm(DecisionTransformer(context=2, hidden_size=8, num_layers=1, batch_size=4), images)
 
 
 def test_normalisation_uses_all_data_even_where_only_the_best_is_kept() -> None:
@@ -190,8 +197,8 @@ def test_normalisation_uses_all_data_even_where_only_the_best_is_kept() -> None:
 
 def test_impossible_sizes_are_refused_before_training() -> None:
     data = toy_dataset(discrete_actions=True)
-    with pytest.raises(InvalidValue, match="heads"):
-        DecisionTransformer(width=10, heads=3).learner(data, seed=0, device=CPU)
+    with pytest.raises(InvalidValue, match="num_heads"):
+        DecisionTransformer(hidden_size=10, num_heads=3).learner(data, seed=0, device=CPU)
     with pytest.raises(InvalidValue, match="context"):
         WindowSampler(data, context=0, batch_size=1, rng=generator(0), device=CPU)
 

@@ -1,6 +1,5 @@
 """Playing with what is kept from step to step, against reading the whole window anew."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from baselines.discrete_cql import DiscreteCQL
-from dtbench import Evaluator, History, IncompatibleTask, TrajectoryDataset, make_dataset
+from dtbench import Evaluator, History, TrajectoryDataset, make_dataset
 from dtbench.algorithm import CachingLearner, Learner
 from dtbench.decision_transformer import DecisionTransformer, kv_cache
 from dtbench.decision_transformer.atari import AtariDecisionTransformer
@@ -17,13 +16,12 @@ from dtbench.decision_transformer.kv_cache import TransformerCache, WindowCache,
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.domains.key_to_door.env import KeyToDoorVectorEnv
 from dtbench.errors import InvalidAlgorithm
-from dtbench.evaluation import check_streaming
 from dtbench.registry import make_task
 from dtbench.testing import check_algorithm, toy_dataset, toy_games
 
 CPU = torch.device("cpu")
 GAMES, CONTEXT = 9, 6
-SMALL: Mapping[str, Any] = {"context": CONTEXT, "width": 16, "layers": 3, "initial_std": 0.3, "batch_size": 8}
+SMALL: Mapping[str, Any] = {"context": CONTEXT, "hidden_size": 16, "num_layers": 3, "init_std": 0.3, "batch_size": 8}
 NEVER = [99] * GAMES
 
 
@@ -63,11 +61,9 @@ def histories(data: TrajectoryDataset, *, steps: int, context: int = CONTEXT) ->
     return toy_games(data, batch=GAMES, context=context, steps=steps)
 
 
-def differences(
-    learner: Any, data: TrajectoryDataset, *, steps: int, ends: list[int] = NEVER, streaming: bool = False
-) -> list[float]:
+def differences(learner: Any, data: TrajectoryDataset, *, steps: int, ends: list[int] = NEVER) -> list[float]:
     """By how much the rollout's predictions differ from those of the whole window at most, step by step."""
-    rollout = learner.rollout(streaming=streaming)
+    rollout = learner.rollout()
     found, expected = [], []
     for step, history in enumerate(histories(data, steps=steps, context=learner.context)):
         rows = torch.tensor([game for game, end in enumerate(ends) if step < end])
@@ -84,14 +80,14 @@ KINDS: list[dict[str, Any]] = [
     {"returns": "none"},
     {"returns": "generated"},
     {"returns": "predicted"},
-    {"heads": 4},
-    {"heads": 2, "returns": "predicted"},
+    {"num_heads": 4},
+    {"num_heads": 2, "returns": "predicted"},
     {"relative_timesteps": True},
     {"relative_timesteps": True, "returns": "generated"},
     {"activation": "gelu"},
-    {"layers": 1},
-    {"layers": 2},
-    {"layers": 1, "returns": "predicted"},
+    {"num_layers": 1},
+    {"num_layers": 2},
+    {"num_layers": 1, "returns": "predicted"},
     {"context": 1},
     {"context": 1, "returns": "predicted"},
     {"context": 2},
@@ -115,44 +111,11 @@ def test_games_that_ended_leave_the_others_as_they_are(returns: str, ends: list[
     assert max(differences(learner, data, steps=30, ends=ends)) < 1e-5
 
 
-STREAMED = [kind for kind in KINDS if kind.get("returns") != "generated"]
-
-
-@pytest.mark.parametrize("changes", STREAMED, ids=lambda changes: "-".join(map(str, changes.values())) or "default")
-def test_streaming_reads_windows_whose_beginning_moves_by_half_of_the_context_when_they_are_full(
-    changes: dict[str, Any],
-) -> None:
-    data = dataset(returns=4)
-    learner = learner_of(data, **changes)
-    playing, begin, ends = learner.rollout(streaming=True), 0, [25, 30, 3, 13, 30, 30, 30, 30, 30]
-    for step, history in enumerate(histories(data, steps=30, context=learner.context)):
-        if step - begin == learner.context:
-            begin += max(1, learner.context // 2)
-        assert 2 * (step - begin + 1) > min(step + 1, learner.context)
-        rows = torch.tensor([game for game, end in enumerate(ends) if step < end])
-        shown = history.of(rows)
-        shown = dataclasses.replace(shown, mask=shown.mask & (shown.timesteps >= begin))
-        found = playing.action_logits(history, rows)
-        torch.testing.assert_close(found, learner.action_logits(shown), atol=1e-5, rtol=0)
-
-
-def test_streaming_is_exact_while_the_window_begins_with_the_episode() -> None:
-    data = dataset()
-    found = differences(learner_of(data), data, steps=2 * CONTEXT, streaming=True)
-    assert max(found[:CONTEXT]) < 1e-5
-    assert found[CONTEXT] > 1e-4
-
-
-def test_streaming_reads_all_of_the_window_where_returns_are_generated() -> None:
-    data = dataset(returns=4)
-    assert max(differences(learner_of(data, returns="generated"), data, steps=20, streaming=True)) < 1e-5
-
-
 @pytest.mark.parametrize("discrete", [True, False])
 def test_it_chooses_the_actions_that_the_learner_chooses(discrete: bool) -> None:
     data = dataset(discrete=discrete)
     learner = learner_of(data)
-    rollout = learner.rollout(streaming=False)
+    rollout = learner.rollout()
     for history in histories(data, steps=20):
         ours, theirs = rollout.act(history, torch.arange(GAMES)), learner.act(history)
         assert ours.shape == theirs.shape
@@ -162,7 +125,7 @@ def test_it_chooses_the_actions_that_the_learner_chooses(discrete: bool) -> None
 def test_a_rollout_plays_with_the_weights_of_its_beginning() -> None:
     data = dataset()
     learner = learner_of(data)
-    rollout, history = learner.rollout(streaming=False), next(histories(data, steps=1))
+    rollout, history = learner.rollout(), next(histories(data, steps=1))
     before = learner.act(history)
     learner.update()
     assert not torch.equal(learner.act(history), before)
@@ -173,46 +136,24 @@ def test_a_rollout_plays_with_the_weights_of_its_beginning() -> None:
 def test_the_layout_of_atari_is_read_anew_but_only_what_counts(returns: Any) -> None:
     data = dataset(discrete=True)
     algorithm = AtariDecisionTransformer(
-        context=CONTEXT, width=16, layers=3, heads=4, returns=returns, initial_std=0.3
+        context=CONTEXT, hidden_size=16, num_layers=3, num_heads=4, returns=returns, init_std=0.3
     )
     learner = stirred(algorithm.learner(data, seed=0, device=CPU))
     assert max(differences(learner, data, steps=20, ends=[3, 8, 8, 8, 20, 20, 20, 20, 20])) < 1e-5
 
 
-def test_atari_cannot_be_streamed_and_says_what_to_do_before_playing() -> None:
-    learner = AtariDecisionTransformer(width=16, heads=2).learner(dataset(discrete=True), seed=0, device=CPU)
-    with pytest.raises(IncompatibleTask, match="rollout=exact"):
-        check_streaming(learner)
-    with pytest.raises(IncompatibleTask, match="rollout=exact"):
-        Evaluator(KeyToDoorVectorEnv, [1], streaming=True).evaluate(learner, [1.0])
-
-
-def test_a_learner_with_a_window_and_no_rollout_cannot_be_streamed() -> None:
-    class Forgetful:
-        context = 1
-
-    check_streaming(Forgetful())  # type: ignore[arg-type]  # nothing is kept of a single step
-    Forgetful.context = 2
-    with pytest.raises(IncompatibleTask, match="Forgetful"):
-        check_streaming(Forgetful())  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("context", [CONTEXT, 40])
 def test_conservative_q_learning_with_history_keeps_too_what_nothing_changes(context: int) -> None:
     data = dataset(discrete=True)
-    learner = DiscreteCQL(context=context, width=16, layers=2, heads=2).learner(data, seed=0, device=CPU)
+    learner = DiscreteCQL(context=context, hidden_size=16, num_layers=2, num_heads=2).learner(data, seed=0, device=CPU)
     for _ in range(30):
         learner.update()
     ends = [3, 8, 8, 8, 20, 20, 20, 20, 20]
     assert max(differences(learner, data, steps=20, ends=ends)) < 1e-5
-    streamed = differences(learner, data, steps=20, ends=ends, streaming=True)
-    assert max(streamed[:CONTEXT]) < 1e-5
-    assert (max(streamed) < 1e-5) == (context == 40)
-    assert context == 40 or streamed[CONTEXT] > 1e-4
-    assert DiscreteCQL(context=1).learner(data, seed=0, device=CPU).rollout(streaming=True) is None
+    assert DiscreteCQL(context=1).learner(data, seed=0, device=CPU).rollout() is None
 
 
-@pytest.mark.parametrize("mode", ["argmax", "sample"])
+@pytest.mark.parametrize("mode", ["greedy", "sample"])
 @pytest.mark.parametrize("returns", ["given", "none", "predicted"])
 def test_key_to_door_is_played_as_by_the_learner_itself(mode: Any, returns: Any) -> None:
     data = make_task("key-to-door-1k", {}).open("generated").select(range(60))
@@ -225,8 +166,6 @@ def test_key_to_door_is_played_as_by_the_learner_itself(mode: Any, returns: Any)
     ours, theirs = tables
     assert ours.lengths.tolist() == theirs.lengths.tolist()
     assert ours.returns.tolist() == theirs.returns.tolist()
-    streamed = Evaluator(KeyToDoorVectorEnv, list(range(40)), action_mode=mode, streaming=True)
-    assert streamed.evaluate(learner, [1.0, 0.0]).lengths.tolist() == ours.lengths.tolist()
 
 
 def test_the_contract_tells_a_rollout_that_forgets_from_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +207,7 @@ class Reference:
 
 def stack(layers: int, heads: int = 2) -> CausalTransformer:
     torch.manual_seed(1)
-    made = CausalTransformer(width=8, layers=layers, heads=heads, dropout=0.0, initial_std=0.5).eval()
+    made = CausalTransformer(hidden_size=8, num_layers=layers, num_heads=heads, dropout=0.0, init_std=0.5).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

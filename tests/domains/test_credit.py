@@ -27,7 +27,14 @@ from tests.domains.test_key_to_door import exact_random_success
 
 CPU = torch.device("cpu")
 NORTH, SOUTH, WEST, EAST = range(4)
-SMALL: dict[str, Any] = {"context": None, "width": 8, "layers": 2, "heads": 2, "batch_size": 4, "anchor": "inside"}
+SMALL: dict[str, Any] = {
+    "context": None,
+    "hidden_size": 8,
+    "num_layers": 2,
+    "num_heads": 2,
+    "batch_size": 4,
+    "anchor": "inside",
+}
 
 
 def critic_learner(**changes: Any) -> Any:
@@ -49,7 +56,7 @@ def test_the_weights_shown_are_those_of_the_fused_attention() -> None:
 
 
 def test_attention_rows_sum_to_one_and_see_no_future() -> None:
-    transformer = CausalTransformer(width=12, layers=2, heads=2, dropout=0.0).eval()
+    transformer = CausalTransformer(hidden_size=12, num_layers=2, num_heads=2, dropout=0.0).eval()
     weights = transformer.attention_weights(torch.randn(3, 7, 12))
     assert weights.shape == (2, 3, 2, 7, 7)
     assert torch.allclose(weights.sum(dim=-1), torch.ones(2, 3, 2, 7))
@@ -105,7 +112,7 @@ def test_a_critic_that_knows_nothing_says_the_base_rate() -> None:
 
 @pytest.mark.parametrize("discrete", [True, False])
 def test_predicting_returns_keeps_the_contract_of_algorithms(discrete: bool) -> None:
-    algorithm = DecisionTransformer(width=8, layers=1, context=4, batch_size=4, returns="predicted")
+    algorithm = DecisionTransformer(hidden_size=8, num_layers=1, context=4, batch_size=4, returns="predicted")
     check_algorithm(algorithm, toy_dataset(discrete_actions=discrete))
 
 
@@ -210,7 +217,7 @@ def test_few_walks_without_a_success_are_no_error(walks: int) -> None:
 
 @pytest.mark.parametrize(
     ("algorithm", "hyperparameters"),
-    [("discrete_cql", {"width": 8}), ("random", {}), ("dt", SMALL), ("dt", {**SMALL, "returns": "none"})],
+    [("discrete_cql", {"hidden_size": 8}), ("random", {}), ("dt", SMALL), ("dt", {**SMALL, "returns": "none"})],
 )
 def test_who_predicts_no_returns_is_not_inspected(algorithm: str, hyperparameters: dict[str, Any]) -> None:
     data = random_walks(50, seed=1)
@@ -226,8 +233,8 @@ def test_a_trial_records_what_its_task_saw_in_the_learner(tmp_path: Path) -> Non
         "seeds": [0],
         "evaluation": {"episodes": 2, "every": 2, "targets": [1.0]},
         "contenders": {
-            "critic": {"algorithm": "dt", "budget": 1, "hyperparameters": critic},
-            "DT": {"algorithm": "dt", "budget": 1, "hyperparameters": SMALL},
+            "critic": {"algorithm": "dt", "train_steps": 1, "hyperparameters": critic},
+            "DT": {"algorithm": "dt", "train_steps": 1, "hyperparameters": SMALL},
         },
     }
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))

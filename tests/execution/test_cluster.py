@@ -18,7 +18,7 @@ from tests.support.tiny_ledger import spec_of
 @pytest.mark.cluster
 @pytest.mark.timeout(1500)
 def test_a_sweep_that_loses_a_node_ends_with_the_table_of_an_undisturbed_one(tmp_path: Path) -> None:
-    file = sweep.write_suite(tmp_path, sweep.suite("lost", budget=400, seeds=8))
+    file = sweep.write_suite(tmp_path, sweep.suite("lost", train_steps=400, seeds=8))
     assert sweep.run(tmp_path, file, "--local", "--results", "whole").wait(timeout=600) == 0
     results, raylets = tmp_path / "there", set()
 

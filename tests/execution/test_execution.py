@@ -17,13 +17,13 @@ from dtbench.execution import cluster
 
 pytestmark = pytest.mark.ray
 
-DT = {"algorithm": "dt", "hyperparameters": {"width": 8, "layers": 1, "context": 4, "batch_size": 4}}
+DT = {"algorithm": "dt", "hyperparameters": {"hidden_size": 8, "num_layers": 1, "context": 4, "batch_size": 4}}
 SUITE: dict[str, Any] = {
     "name": "toy",
     "tasks": ["key-to-door-1k"],
     "seeds": [0, 1],
     "evaluation": {"episodes": 4, "every": 400},
-    "contenders": {"DT": DT | {"budget": 1200}, "Random": {"algorithm": "random", "budget": 0}},
+    "contenders": {"DT": DT | {"train_steps": 1200}, "Random": {"algorithm": "random", "train_steps": 0}},
 }
 MAIN = "from dtbench.cli.run import main; main()"
 
@@ -122,7 +122,7 @@ def dashboards() -> list[dict[str, str]]:
 
 @pytest.mark.timeout(1200)
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
-    long = {"DT": DT | {"budget": 10**6}}  # whatever else the machine does, it is still at work when Ctrl-C comes
+    long = {"DT": DT | {"train_steps": 10**6}}  # whatever else the machine does, it is still at work when Ctrl-C comes
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"seeds": [0], "contenders": long}, sort_keys=False))
     for flags in ([], ["--local"]):
         process = start("--results", f"results{len(flags)}", *flags)
@@ -155,7 +155,7 @@ def test_a_running_cluster_of_two_nodes_gives_the_same_table(tmp_path: Path, mon
     home = tmp_path / "home"
     home.mkdir()
     (home / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
-    contenders = {"Random": SUITE["contenders"]["Random"], "DT": DT | {"budget": 3}}
+    contenders = {"Random": SUITE["contenders"]["Random"], "DT": DT | {"train_steps": 3}}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"contenders": contenders}, sort_keys=False))
     finished(start("--local", "--results", "here"))
     environment = os.environ | cluster.QUIET | {"HOME": str(home)}
@@ -199,10 +199,10 @@ class Mortal:
 def test_a_worker_that_dies_is_replaced_and_one_that_always_dies_is_told(tmp_path: Path) -> None:
     (tmp_path / "mortal.py").write_text(MORTAL)
     contenders = {
-        "Once": {"algorithm": "mortal:Mortal", "budget": 2, "hyperparameters": {"mark": str(tmp_path / "mark")}},
+        "Once": {"algorithm": "mortal:Mortal", "train_steps": 2, "hyperparameters": {"mark": str(tmp_path / "mark")}},
         "Always": {
             "algorithm": "mortal:Mortal",
-            "budget": 2,
+            "train_steps": 2,
             "hyperparameters": {"mark": str(tmp_path / "other"), "always": True},
         },
     }

@@ -28,9 +28,9 @@ WALKS, ROBOT, CHOICES, FRAMES = (
 TOYS = (ROBOT, CHOICES, FRAMES)
 # What makes any learner small that has a hyperparameter of that name.
 SMALL = {
-    "width": 16,
-    "layers": 1,
-    "heads": 2,
+    "hidden_size": 16,
+    "num_layers": 1,
+    "num_heads": 2,
     "hidden": 8,
     "context": 3,
     "channels": (4, 4, 4),
@@ -68,15 +68,15 @@ class Case:
             algorithm_version="1",
             hyperparameters={**small, **self.hyperparameters},
             seed=3,
-            budget=BUDGET,
-            evaluation=EvaluationSpec(episodes=2, every=EVERY, targets=(1.0,), action_mode="argmax"),
+            train_steps=BUDGET,
+            evaluation=EvaluationSpec(episodes=2, every=EVERY, targets=(1.0,), action_mode="greedy"),
         )
 
 
 NAMED = [
     Case(WALKS, "dt", {"balance_returns": True}),
     Case(WALKS, "dt", {"returns": "none", "context": None}),
-    Case(WALKS, "dt", {"returns": "predicted", "average_decay": 0.9}),
+    Case(WALKS, "dt", {"returns": "predicted", "ema_decay": 0.9}),
     Case(CHOICES, "dt", {"returns": "generated", "cut_off_return": -99.0, "relative_timesteps": True}),
     Case(ROBOT, "dt", {"decay_steps": 20}),
     Case(ROBOT, "dt", {"returns": "none", "anchor": "inside"}),

@@ -38,11 +38,19 @@ TINY: Mapping[str, Any] = {
     "evaluation": {"episodes": 2, "every": 5, "targets": [1.0], "sweep": 2},
     "resources": {"cpu": 1, "gpu": 0},
     "contenders": {
-        "DT": {"algorithm": "dt", "budget": 2, "hyperparameters": {"width": 8, "layers": 1, "context": 2}},
-        "CQL": {"algorithm": "discrete_cql", "budget": 2, "by_task": {"key-*": {"hyperparameters": {"width": 8}}}},
+        "DT": {
+            "algorithm": "dt",
+            "train_steps": 2,
+            "hyperparameters": {"hidden_size": 8, "num_layers": 1, "context": 2},
+        },
+        "CQL": {
+            "algorithm": "discrete_cql",
+            "train_steps": 2,
+            "by_task": {"key-*": {"hyperparameters": {"hidden_size": 8}}},
+        },
     },
     "by_task": {"key-*": {"evaluation": {"episodes": 3}}},
-    "presets": {"smoke": {"seeds": [0], "contenders": {"DT": {"budget": 1}}}},
+    "presets": {"smoke": {"seeds": [0], "contenders": {"DT": {"train_steps": 1}}}},
     "default_preset": "smoke",
     "published": [
         {
@@ -128,8 +136,8 @@ def _or_text(names: str) -> st.SearchStrategy[str]:
     return st.one_of(st.sampled_from(names.split(" ")), texts)
 
 
-_HEADS = _or_text("DT D* * budget evaluation seeds tasks contenders name published by_task title")
-_TAILS = _or_text(" budget hyperparameters width episodes targets algorithm by_task 0 key-* evaluation")
+_HEADS = _or_text("DT D* * train_steps evaluation seeds tasks contenders name published by_task title")
+_TAILS = _or_text(" train_steps hyperparameters hidden_size episodes targets algorithm by_task 0 key-* evaluation")
 
 
 @st.composite

@@ -369,13 +369,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found
 
 
-DT = {"algorithm": "dt", "hyperparameters": {"width": 8, "layers": 1, "context": 4, "batch_size": 4}}
+DT = {"algorithm": "dt", "hyperparameters": {"hidden_size": 8, "num_layers": 1, "context": 4, "batch_size": 4}}
 SUITE = {
     "name": "toy",
     "tasks": ["key-to-door-1k"],
     "seeds": [0, 1],
     "evaluation": {"episodes": 4, "every": 300},
-    "contenders": {"DT": DT | {"budget": 1500}, "Random": {"algorithm": "random", "budget": 0}},
+    "contenders": {"DT": DT | {"train_steps": 1500}, "Random": {"algorithm": "random", "train_steps": 0}},
 }
 MAIN = "from dtbench.cli.run import main; main()"
 
@@ -406,7 +406,7 @@ def until(true: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.timeout(900)
 def test_a_run_on_s3_is_seen_by_others_while_it_is_at_work(tmp_path: Path, server: str) -> None:
-    endless = SUITE | {"contenders": {"DT": DT | {"budget": 10**6}}}
+    endless = SUITE | {"contenders": {"DT": DT | {"train_steps": 10**6}}}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(endless, sort_keys=False))
     run = ["run", "--suite", "toy.yaml", "--local", "--results", address(server, "busy")]
     process = start(*run)

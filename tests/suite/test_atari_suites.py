@@ -45,10 +45,15 @@ def test_the_full_protocol_is_that_of_table_8(contender: str) -> None:
         context, batch = (50, 512) if game == "atari:pong" else (30, 128)
         chosen = spec.hyperparameters
         assert (chosen["context"], chosen["batch_size"]) == (context, batch)
-        assert spec.budget == updates(batch)
-        assert math.ceil(spec.budget / spec.evaluation.every) == EPOCHS  # judged after each
-        assert (chosen["layers"], chosen["heads"], chosen["width"], chosen["dropout"]) == (6, 8, 128, 0.1)
-        assert (chosen["learning_rate"], chosen["weight_decay"], chosen["gradient_clip"]) == (6e-4, 0.1, 1.0)
+        assert spec.train_steps == updates(batch)
+        assert math.ceil(spec.train_steps / spec.evaluation.every) == EPOCHS  # judged after each
+        assert (chosen["num_layers"], chosen["num_heads"], chosen["hidden_size"], chosen["dropout"]) == (
+            6,
+            8,
+            128,
+            0.1,
+        )
+        assert (chosen["learning_rate"], chosen["weight_decay"], chosen["grad_clip"]) == (6e-4, 0.1, 1.0)
         assert tuple(chosen["betas"]) == (0.9, 0.95)
         assert tuple(chosen["channels"]) == (32, 64, 64)
         assert chosen["returns"] == ("given" if contender == "DT" else "none")
@@ -65,10 +70,10 @@ def test_td_learners_are_those_of_the_official_one_per_cent_runs() -> None:
             chosen = spec.hyperparameters
             assert (chosen["batch_size"], chosen["learning_rate"], chosen["discount"]) == (32, 5e-5, 0.99)
             assert chosen["target_every"] == 8000 // 4  # agent steps, of which every fourth learns
-            assert chosen.get("quantiles", chosen.get("heads")) == 200
-            assert spec.evaluation.action_mode == "epsilon"
-            assert spec.budget == 5 * spec.evaluation.every == 5 * 250_000 // 4
-        assert found[game, "CQL"].hyperparameters["penalty"] == 4.0
+            assert chosen.get("quantiles", chosen.get("num_heads")) == 200
+            assert spec.evaluation.action_mode == "epsilon_greedy"
+            assert spec.train_steps == 5 * spec.evaluation.every == 5 * 250_000 // 4
+        assert found[game, "CQL"].hyperparameters["alpha"] == 4.0
 
 
 @pytest.mark.parametrize("name", ["atari-context-length", "atari-percent-bc"])
@@ -87,7 +92,7 @@ def test_the_ablation_of_context_differs_in_nothing_else(preset: str) -> None:
         alone, whole = found[game, "DT K=1"], found[game, "DT"]
         assert alone.hyperparameters == {**whole.hyperparameters, "context": 1}
         assert whole.hyperparameters["context"] > 1
-        assert (alone.budget, alone.evaluation) == (whole.budget, whole.evaluation)
+        assert (alone.train_steps, alone.evaluation) == (whole.train_steps, whole.evaluation)
 
 
 def test_imitation_of_the_best_x_per_cent_takes_five_epochs_of_what_is_kept() -> None:
@@ -98,8 +103,8 @@ def test_imitation_of_the_best_x_per_cent_takes_five_epochs_of_what_is_kept() ->
             spec = found[game, contender]
             assert spec.hyperparameters["best_fraction"] == share
             assert spec.hyperparameters["returns"] == "none"
-            assert spec.budget == updates(batch, share)
-            assert math.ceil(spec.budget / spec.evaluation.every) == EPOCHS
+            assert spec.train_steps == updates(batch, share)
+            assert math.ceil(spec.train_steps / spec.evaluation.every) == EPOCHS
 
 
 @pytest.mark.parametrize("name", ["atari", "atari-context-length", "atari-percent-bc"])
@@ -124,7 +129,7 @@ def test_narrowed_suites_have_the_keys_of_the_whole(name: str) -> None:
 def test_the_smoke_presets_are_small() -> None:
     for name in ("atari", "atari-context-length", "atari-percent-bc", "demo"):
         for (task, _), spec in planned(name, "smoke").items():
-            assert spec.budget <= 10
+            assert spec.train_steps <= 10
             assert spec.evaluation.episodes == 2
             assert len(spec.evaluation.sweep) == 3
             if task in GAMES:
@@ -145,7 +150,7 @@ def test_the_demo_runs_three_domains_with_the_hyperparameters_of_their_own_suite
     hopper = planned("d4rl", "cpu")
     for contender in ("DT", "BC", "CQL"):
         mine, theirs_ = (plan["hopper-medium-replay-v2", contender] for plan in (found, hopper))
-        schedule = {"decay_steps": mine.budget} if contender == "DT" else {}
+        schedule = {"decay_steps": mine.train_steps} if contender == "DT" else {}
         assert mine.hyperparameters == {**theirs_.hyperparameters, **schedule}
 
 

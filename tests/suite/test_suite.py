@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,11 +27,11 @@ SUITE = {
     "seeds": [0],
     "evaluation": {"episodes": 5, "every": 2},
     "contenders": {
-        "DT": {"algorithm": "dt", "budget": 4, "hyperparameters": {"width": 8, "learning_rate": "1e-3"}},
-        "DT small": {"algorithm": "dt", "budget": 4, "hyperparameters": {"width": 4}},
-        "Random": {"algorithm": "random", "budget": 0, "action_mode": "sample"},
+        "DT": {"algorithm": "dt", "train_steps": 4, "hyperparameters": {"hidden_size": 8, "learning_rate": "1e-3"}},
+        "DT small": {"algorithm": "dt", "train_steps": 4, "hyperparameters": {"hidden_size": 4}},
+        "Random": {"algorithm": "random", "train_steps": 0, "action_mode": "sample"},
     },
-    "presets": {"tiny": {"contenders": {"*": {"budget": 1}, "Random": {"budget": 0}}}, "plain": None},
+    "presets": {"tiny": {"contenders": {"*": {"train_steps": 1}, "Random": {"train_steps": 0}}}, "plain": None},
 }
 
 
@@ -50,23 +49,23 @@ def test_every_shipped_suite_is_valid() -> None:
 
 def test_a_preset_reaches_every_contender_and_then_those_it_names(tmp_path: Path) -> None:
     suite = load_suite(written(tmp_path), preset="tiny")
-    assert {name: c.budget for name, c in suite.contenders.items()} == {"DT": 1, "DT small": 1, "Random": 0}
+    assert {name: c.train_steps for name, c in suite.contenders.items()} == {"DT": 1, "DT small": 1, "Random": 0}
 
 
 def test_a_preset_names_contenders_in_full(tmp_path: Path) -> None:
-    presets = {"tiny": {"contenders": {"DT*": {"budget": 1}}}}
+    presets = {"tiny": {"contenders": {"DT*": {"train_steps": 1}}}}
     with pytest.raises(UnknownName, match="contender of a preset 'DT\\*'"):
         load_suite(written(tmp_path, presets=presets))
 
 
 def test_overrides_reach_suite_contender_and_hyperparameter(tmp_path: Path) -> None:
     suite = load_suite(
-        written(tmp_path), preset="plain", overrides=["evaluation.episodes=7", "DT.width=16", "DT.budget=9"]
+        written(tmp_path), preset="plain", overrides=["evaluation.episodes=7", "DT.width=16", "DT.train_steps=9"]
     )
     assert suite.evaluation.episodes == 7
     assert suite.contenders["DT"].hyperparameters["width"] == 16
-    assert suite.contenders["DT"].budget == 9
-    assert suite.contenders["DT small"].budget == 4
+    assert suite.contenders["DT"].train_steps == 9
+    assert suite.contenders["DT small"].train_steps == 4
 
 
 @pytest.mark.parametrize(
@@ -95,8 +94,8 @@ def test_seeds_that_cannot_be_are_refused(text: str) -> None:
         ({"tasks": ["key-to-dor-1k"]}, [], "key-to-door-1k"),
         ({"contender": {}}, [], "contenders"),
         ({"evaluation": {"episode": 3}}, [], "episodes"),
-        ({"contenders": {"DT": {"algorithm": "dtt", "budget": 1}}}, [], "'dt'"),
-        ({"contenders": {"DT": {"algorithm": "dt", "budgett": 1}}}, [], "budget"),
+        ({"contenders": {"DT": {"algorithm": "dtt", "train_steps": 1}}}, [], "'dt'"),
+        ({"contenders": {"DT": {"algorithm": "dt", "train_stepss": 1}}}, [], "train_steps"),
         ({}, ["DT.widht=3"], "width"),
         ({}, ["evaluation.episods=3"], "episodes"),
         ({}, ["evaluatoin.episodes=3"], "evaluation"),
@@ -120,7 +119,8 @@ def test_unknown_suites_presets_and_contenders_name_what_exists(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "overrides", [["DT.width=wide"], ["DT.dropout=[1]"], ["evaluation.action_mode=best"], ["budget=-1"], ["nonsense"]]
+    "overrides",
+    [["DT.hidden_size=wide"], ["DT.dropout=[1]"], ["evaluation.action_mode=best"], ["train_steps=-1"], ["nonsense"]],
 )
 def test_values_of_the_wrong_kind_are_refused(tmp_path: Path, overrides: list[str]) -> None:
     with pytest.raises(DtbenchError):
@@ -140,34 +140,15 @@ def test_a_key_depends_on_what_decides_the_outcome_and_not_on_labels(tmp_path: P
     assert spec.labelled(suite="other", contender="Mine").key == spec.key
     changed = [
         load_suite(written(tmp_path), preset="plain", overrides=overrides)
-        for overrides in (["DT.width=16"], ["DT.budget=5"], ["evaluation.episodes=6"], ["evaluation.targets=[0.5]"])
+        for overrides in (
+            ["DT.width=16"],
+            ["DT.train_steps=5"],
+            ["evaluation.episodes=6"],
+            ["evaluation.targets=[0.5]"],
+        )
     ]
     keys = {trial_specs(narrow(other, contenders=["DT"]))[0].key for other in changed}
     assert len(keys | {spec.key}) == 5
-
-
-def test_a_rollout_that_streams_has_a_key_of_its_own_and_the_exact_one_that_of_before_there_were_two(
-    tmp_path: Path,
-) -> None:
-    suite = {"evaluation": SUITE["evaluation"] | {"rollout": "streaming"}}  # type: ignore[operator]
-    plain, streaming = (
-        trial_specs(load_suite(written(tmp_path, **changes), preset="plain"))[0] for changes in ({}, suite)
-    )
-    assert plain.key != streaming.key
-    assert "rollout" not in plain.to_json()["evaluation"]
-    assert [TrialSpec.from_json(spec.to_json()) == spec for spec in (plain, streaming)] == [True, True]
-    assert dataclasses.replace(
-        streaming, evaluation=dataclasses.replace(streaming.evaluation, rollout="exact")
-    ).key == (plain.key)
-
-
-def test_a_contender_that_cannot_stream_is_found_before_anything_runs(tmp_path: Path) -> None:
-    evaluation = {"episodes": 2, "every": 2, "rollout": "streaming"}
-    contenders = {"DT": {"algorithm": "dt_atari", "budget": 1, "hyperparameters": {"width": 8, "heads": 1}}}
-    changes = {"evaluation": evaluation, "contenders": contenders, "presets": {}}
-    specs = trial_specs(load_suite(written(tmp_path, **changes)))
-    with pytest.raises(IncompatibleTask, match=r"DT on key-to-door-1k: dt_atari .* evaluation\.rollout=exact"):
-        check_fit(specs)
 
 
 def test_a_working_directory_may_hold_suites_of_its_own(tmp_path: Path) -> None:
@@ -187,13 +168,19 @@ def walks(steps: int = 0, physics: str = "d4rl"):
     return dataclasses.replace(task, name=f"walks {steps} {physics}")
 """
 
-BC = {"algorithm": "bc", "budget": 4, "hyperparameter_preset": "corl", "hyperparameters": {"width": 8}}
+BC = {"algorithm": "bc", "train_steps": 4, "hyperparameter_preset": "corl", "hyperparameters": {"hidden_size": 8}}
 
 
 def test_a_hyperparameter_preset_lies_under_the_contenders_own_differences(tmp_path: Path) -> None:
     contenders = {"BC": BC, "Wet": {**BC, "hyperparameters": {"dropout": 0.5}}}
     plain, wet = trial_specs(load_suite(written(tmp_path, contenders=contenders), preset="plain"))
-    preset = {"layers": 2, "dropout": 0.0, "batch_size": 256, "learning_rate": 3e-4, "normalize_observations": True}
+    preset = {
+        "num_layers": 2,
+        "dropout": 0.0,
+        "batch_size": 256,
+        "learning_rate": 3e-4,
+        "normalize_observations": True,
+    }
     assert {key: plain.hyperparameters[key] for key in preset} == preset
     assert plain.hyperparameters["width"] == 8
     assert wet.hyperparameters["dropout"] == 0.5
@@ -208,8 +195,8 @@ def test_an_unknown_hyperparameter_preset_names_the_nearest(tmp_path: Path) -> N
 
 def test_a_task_may_have_hyperparameters_of_its_own(tmp_path: Path) -> None:
     own = {
-        "key-to-door-*": {"hyperparameters": {"width": 16, "context": 5}},
-        "*-10k": {"hyperparameters": {"width": 32}},
+        "key-to-door-*": {"hyperparameters": {"hidden_size": 16, "context": 5}},
+        "*-10k": {"hyperparameters": {"hidden_size": 32}},
     }
     contenders = {"DT": {**SUITE["contenders"]["DT"], "by_task": own}}  # type: ignore[index]
     suite = load_suite(
@@ -278,7 +265,7 @@ def test_a_default_preset_must_exist(tmp_path: Path) -> None:
 
 
 def test_a_contender_that_does_not_fit_a_task_is_named_before_anything_runs(tmp_path: Path) -> None:
-    contenders = {**SUITE["contenders"], "TD3+BC": {"algorithm": "td3_bc", "budget": 1}}  # type: ignore[dict-item]
+    contenders = {**SUITE["contenders"], "TD3+BC": {"algorithm": "td3_bc", "train_steps": 1}}  # type: ignore[dict-item]
     suite = load_suite(written(tmp_path, contenders=contenders), preset="plain")
     with pytest.raises(IncompatibleTask, match=r"TD3\+BC on key-to-door-1k"):
         check_fit(trial_specs(suite))
@@ -295,7 +282,7 @@ def test_the_resolved_suite_says_where_its_data_comes_from_and_what_its_tasks_we
 
 def test_a_suite_takes_from_its_base_what_it_does_not_say() -> None:
     Path("upper.yaml").write_text(
-        "base: key-to-door\ntitle: Mine\ncontenders: {BC: {}, DT: {budget: 7}, New: {algorithm: random, budget: 0}}\n"
+        "base: key-to-door\ntitle: Mine\ncontenders: {BC: {}, DT: {train_steps: 7}, New: {algorithm: random, train_steps: 0}}\n"
         "presets: {cpu: {seeds: [5]}}\n"
     )
     made, base = load_suite("upper.yaml", preset="cpu"), load_suite("key-to-door", preset="cpu")
@@ -303,7 +290,7 @@ def test_a_suite_takes_from_its_base_what_it_does_not_say() -> None:
     assert made.tasks == base.tasks
     assert list(made.contenders) == ["BC", "DT", "New"]  # of the base's contenders only those listed
     assert made.contenders["BC"] == base.contenders["BC"]
-    assert made.contenders["DT"].budget == 7
+    assert made.contenders["DT"].train_steps == 7
     assert made.contenders["DT"].hyperparameters == base.contenders["DT"].hyperparameters
     assert made.seeds == [5]
     assert not made.published  # a comparison belongs to the suite that makes it
@@ -327,12 +314,12 @@ def test_an_algorithm_in_a_file_is_begun_by_its_trial_alone(tmp_path: Path) -> N
         "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Deadly:\n"
         "    def learner(self, dataset, *, seed, device):\n        raise SystemExit(3)\n"
     )
-    contenders = {"Deadly": {"algorithm": "deadly:Deadly", "budget": 1}}
+    contenders = {"Deadly": {"algorithm": "deadly:Deadly", "train_steps": 1}}
     suite = load_suite(written(tmp_path, contenders=contenders), preset="plain")
     check_fit(trial_specs(suite))
 
 
-DT = {"algorithm": "dt", "budget": 4, "hyperparameters": {"width": 8, "context": 3}}
+DT = {"algorithm": "dt", "train_steps": 4, "hyperparameters": {"hidden_size": 8, "context": 3}}
 TASKS = ["key-to-door-1k", "graph-0"]
 
 
@@ -341,20 +328,25 @@ def specs_by_task(path: str, overrides: Sequence[str] = ()) -> dict[str, TrialSp
 
 
 def test_a_contender_may_be_otherwise_on_some_tasks(tmp_path: Path) -> None:
-    own = {"graph-*": {"budget": 9, "evaluate_every": 3, "action_mode": "sample", "hyperparameters": {"context": 5}}}
+    own = {
+        "graph-*": {"train_steps": 9, "eval_interval": 3, "action_mode": "sample", "hyperparameters": {"context": 5}}
+    }
     path = written(tmp_path, tasks=TASKS, contenders={"DT": {**DT, "by_task": own}})
     there, here = specs_by_task(path).values()
-    assert (there.budget, there.evaluation.every, there.evaluation.action_mode) == (4, 2, "argmax")
-    assert (here.budget, here.evaluation.every, here.evaluation.action_mode) == (9, 3, "sample")
+    assert (there.train_steps, there.evaluation.every, there.evaluation.action_mode) == (4, 2, "greedy")
+    assert (here.train_steps, here.evaluation.every, here.evaluation.action_mode) == (9, 3, "sample")
     assert [spec.hyperparameters["context"] for spec in (there, here)] == [3, 5]
     assert [spec.hyperparameters["width"] for spec in (there, here)] == [8, 8]  # laid over the contender's own
 
 
 def test_the_last_pattern_that_fits_a_task_counts(tmp_path: Path) -> None:
-    by_task = {"*": {"budget": 5, "hyperparameters": {"width": 16}}, "graph-0": {"hyperparameters": {"width": 32}}}
+    by_task = {
+        "*": {"train_steps": 5, "hyperparameters": {"hidden_size": 16}},
+        "graph-0": {"hyperparameters": {"hidden_size": 32}},
+    }
     path = written(tmp_path, tasks=TASKS, contenders={"DT": {**DT, "by_task": by_task}})
     found = specs_by_task(path)
-    assert [(spec.budget, spec.hyperparameters["width"]) for spec in found.values()] == [(5, 16), (5, 32)]
+    assert [(spec.train_steps, spec.hyperparameters["width"]) for spec in found.values()] == [(5, 16), (5, 32)]
 
 
 def test_another_algorithm_keeps_no_hyperparameters_of_the_first(tmp_path: Path) -> None:
@@ -362,9 +354,9 @@ def test_another_algorithm_keeps_no_hyperparameters_of_the_first(tmp_path: Path)
     contender = {**DT, "hyperparameter_preset": "code"}
     path = written(tmp_path, tasks=TASKS, contenders={"Mine": {**contender, "by_task": by_task}})
     found = specs_by_task(path)["graph-0"]
-    defaults = resolved_hyperparameters(Contender(algorithm="discrete_cql", budget=4))
+    defaults = resolved_hyperparameters(Contender(algorithm="discrete_cql", train_steps=4))
     assert found.algorithm == "discrete_cql"
-    assert found.budget == 4
+    assert found.train_steps == 4
     assert found.hyperparameters == {**defaults, "penalty": 0.5}
 
 
@@ -377,7 +369,7 @@ def test_the_same_algorithm_named_again_keeps_its_hyperparameters(tmp_path: Path
 
 
 def test_null_takes_back_what_a_contender_says_of_its_evaluation(tmp_path: Path) -> None:
-    contender = {**DT, "evaluate_every": 1, "by_task": {"graph-0": {"evaluate_every": None}}}
+    contender = {**DT, "eval_interval": 1, "by_task": {"graph-0": {"eval_interval": None}}}
     found = specs_by_task(written(tmp_path, tasks=TASKS, contenders={"DT": contender}))
     assert [found[task].evaluation.every for task in TASKS] == [1, 2]
 
@@ -385,12 +377,12 @@ def test_null_takes_back_what_a_contender_says_of_its_evaluation(tmp_path: Path)
 @pytest.mark.parametrize(
     ("differences", "near"),
     [
-        ({"graph-0": {"budgett": 3}}, "budget"),
+        ({"graph-0": {"train_stepss": 3}}, "train_steps"),
         ({"graph-0": {"by_task": {}}}, "key"),
         ({"graph-0": {"hyperparameters": {"widht": 3}}}, "width"),
         ({"graph-0": {"algorithm": "discrete_cqll"}}, "discrete_cql"),
         ({"graph-0": {"algorithm": "discrete_cql", "hyperparameters": {"timestep_std": 1.0}}}, "timestep_std"),
-        ({"graf-*": {"budget": 3}}, "graf"),
+        ({"graf-*": {"train_steps": 3}}, "graf"),
     ],
 )
 def test_a_mistake_in_what_is_said_of_some_tasks_is_one_error(
@@ -402,7 +394,7 @@ def test_a_mistake_in_what_is_said_of_some_tasks_is_one_error(
 
 
 def test_values_that_cannot_be_are_refused_where_they_are_said_of_some_tasks(tmp_path: Path) -> None:
-    for differences in ({"budget": None}, {"budget": -1}, {"action_mode": "best"}):
+    for differences in ({"train_steps": None}, {"train_steps": -1}, {"action_mode": "best"}):
         contenders = {"DT": {**DT, "by_task": {"graph-0": differences}}}
         path = written(tmp_path, tasks=TASKS, contenders=contenders)
         with pytest.raises(InvalidSuite, match="graph-0"):
@@ -410,10 +402,10 @@ def test_values_that_cannot_be_are_refused_where_they_are_said_of_some_tasks(tmp
 
 
 def test_a_pattern_for_tasks_that_a_preset_leaves_out_is_no_mistake(tmp_path: Path) -> None:
-    contenders = {"DT": {**DT, "by_task": {"graph-*": {"budget": 3}, "my_tasks:far": {"budget": 3}}}}
+    contenders = {"DT": {**DT, "by_task": {"graph-*": {"train_steps": 3}, "my_tasks:far": {"train_steps": 3}}}}
     presets = {"narrow": {"tasks": ["key-to-door-1k"]}}
     suite = load_suite(written(tmp_path, tasks=TASKS, contenders=contenders, presets=presets), preset="narrow")
-    assert [spec.budget for spec in trial_specs(suite)] == [4]
+    assert [spec.train_steps for spec in trial_specs(suite)] == [4]
 
 
 def test_some_tasks_may_be_judged_and_made_otherwise(tmp_path: Path) -> None:
@@ -457,29 +449,29 @@ def test_a_mistyped_setting_of_some_tasks_names_what_exists(
 def test_what_the_command_line_asks_for_goes_over_what_is_said_of_some_tasks(tmp_path: Path) -> None:
     contender = {
         **DT,
-        "by_task": {"graph-0": {"budget": 9, "hyperparameters": {"width": 16, "dropout": 0.3}}},
+        "by_task": {"graph-0": {"train_steps": 9, "hyperparameters": {"hidden_size": 16, "dropout": 0.3}}},
     }
     by_task = {"graph-0": {"evaluation": {"episodes": 7}}}
     path = written(tmp_path, tasks=TASKS, contenders={"DT": contender}, by_task=by_task)
-    asked = ["budget=2", "evaluation.episodes=3", "DT.width=4", "DT.dropout=0.5"]
+    asked = ["train_steps=2", "evaluation.episodes=3", "DT.width=4", "DT.dropout=0.5"]
     for spec in specs_by_task(path, asked).values():
-        assert (spec.budget, spec.evaluation.episodes) == (2, 3)
+        assert (spec.train_steps, spec.evaluation.episodes) == (2, 3)
         assert (spec.hyperparameters["width"], spec.hyperparameters["dropout"]) == (4, 0.5)
-    one = specs_by_task(path, ["DT.by_task.graph-0.budget=1", "by_task.graph-0.evaluation.episodes=6"])
-    assert [(spec.budget, spec.evaluation.episodes) for spec in one.values()] == [(4, 5), (1, 6)]
+    one = specs_by_task(path, ["DT.by_task.graph-0.train_steps=1", "by_task.graph-0.evaluation.episodes=6"])
+    assert [(spec.train_steps, spec.evaluation.episodes) for spec in one.values()] == [(4, 5), (1, 6)]
 
 
 def test_an_override_leaves_alone_what_shares_an_alias_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(
         "tasks: [key-to-door-1k]\nseeds: [0]\n"
-        "contenders: {DT: &own {algorithm: dt, budget: 1, hyperparameters: {width: 8}}, Other: *own}\n"
+        "contenders: {DT: &own {algorithm: dt, train_steps: 1, hyperparameters: {width: 8}}, Other: *own}\n"
     )
     suite = load_suite(str(tmp_path / "toy.yaml"), overrides=["DT.width=4"])
-    assert [found.hyperparameters for found in suite.contenders.values()] == [{"width": 4}, {"width": 8}]
+    assert [found.hyperparameters for found in suite.contenders.values()] == [{"hidden_size": 4}, {"hidden_size": 8}]
 
 
 def test_a_narrowed_suite_has_the_same_trials_as_the_whole(tmp_path: Path) -> None:
-    own = {"graph-*": {"algorithm": "discrete_cql", "budget": 9}}
+    own = {"graph-*": {"algorithm": "discrete_cql", "train_steps": 9}}
     by_task = {"graph-0": {"evaluation": {"episodes": 7}}}
     contenders = {"DT": DT, "Mine": {**DT, "by_task": own}}
     suite = load_suite(written(tmp_path, tasks=TASKS, contenders=contenders, by_task=by_task), preset="plain")
@@ -489,13 +481,13 @@ def test_a_narrowed_suite_has_the_same_trials_as_the_whole(tmp_path: Path) -> No
 
 
 def test_the_resolved_suite_says_what_is_otherwise_on_some_tasks(tmp_path: Path) -> None:
-    contenders = {"DT": {**DT, "by_task": {"graph-0": {"budget": 9}}}}
+    contenders = {"DT": {**DT, "by_task": {"graph-0": {"train_steps": 9}}}}
     by_task = {"graph-0": {"evaluation": {"episodes": 7}}}
     suite = load_suite(written(tmp_path, tasks=TASKS, contenders=contenders, by_task=by_task), preset="plain")
     document = resolved_document(suite, trial_specs(suite))
-    assert document["contenders"]["DT"]["by_task"] == {"graph-0": {"budget": 9}}
+    assert document["contenders"]["DT"]["by_task"] == {"graph-0": {"train_steps": 9}}
     assert document["by_task"] == {"graph-0": {"evaluation": {"episodes": 7}}}
-    assert [trial["budget"] for trial in document["trials"]] == [4, 9]
+    assert [trial["train_steps"] for trial in document["trials"]] == [4, 9]
 
 
 def test_a_sweep_of_negative_returns_begins_at_the_datas_lowest(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ SUITE: dict[str, Any] = {
     "overrides": [],
     "tasks": TASKS,
     "seeds": [0, 1, 2],
-    "contenders": {name: {"algorithm": name.lower(), "budget": 2000} for name in SKILL},
-    "evaluation": {"episodes": EPISODES, "every": 500, "action_mode": "argmax", "targets": None},
+    "contenders": {name: {"algorithm": name.lower(), "train_steps": 2000} for name in SKILL},
+    "evaluation": {"episodes": EPISODES, "every": 500, "action_mode": "greedy", "targets": None},
     "published": [PAPER],
 }
 
@@ -65,14 +65,14 @@ def spec_of(task: str, contender: str, seed: int, *, source: str = "generated") 
         dataset_source=source,
         algorithm=contender.lower(),
         algorithm_version="1",
-        hyperparameters={"width": 8},
+        hyperparameters={"hidden_size": 8},
         seed=seed,
-        budget=2000,
+        train_steps=2000,
         evaluation=EvaluationSpec(
             episodes=EPISODES,
             every=500,
             targets=(top, top / 2),
-            action_mode="argmax",
+            action_mode="greedy",
             sweep=tuple(np.linspace(0, 1.5 * best_return(task), 14)) if contender == "DT" else (),
         ),
         task_options={"physics": "d4rl", "steps": 200000},

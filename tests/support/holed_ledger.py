@@ -28,11 +28,11 @@ def spec_of(task: str, contender: str, seed: int, *, episodes: int) -> TrialSpec
         dataset_source="generated",
         algorithm="dt" if conditioned else "bc",
         algorithm_version="1",
-        hyperparameters={"width": 8, "contender": contender},
+        hyperparameters={"hidden_size": 8, "contender": contender},
         seed=seed,
-        budget=STEPS[-1],
+        train_steps=STEPS[-1],
         evaluation=EvaluationSpec(
-            episodes=episodes, every=50, targets=TARGETS, action_mode="argmax", sweep=SWEEP if conditioned else ()
+            episodes=episodes, every=50, targets=TARGETS, action_mode="greedy", sweep=SWEEP if conditioned else ()
         ),
     )
 
@@ -75,7 +75,7 @@ def fill(root: Path, *, tasks: int, contenders: int, seeds: int, episodes: int) 
         "tasks": [*names, "nobody-ran-this"],
         "seeds": list(range(seeds)),
         "contenders": {name: {"algorithm": "bc"} for name in players},
-        "evaluation": {"episodes": episodes, "every": 50, "action_mode": "argmax", "targets": None},
+        "evaluation": {"episodes": episodes, "every": 50, "action_mode": "greedy", "targets": None},
         "published": [],
         "trials": [spec.to_json() for spec in (*specs, *absent)],
     }

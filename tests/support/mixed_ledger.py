@@ -36,7 +36,7 @@ SUITE: dict[str, Any] = {
     "overrides": [],
     "tasks": [KEY_TO_DOOR, HOPPER, PONG],
     "seeds": [0, 1],
-    "contenders": {name: {"algorithm": name.lower(), "budget": 20} for name in ("DT", "BC", "CQL")},
+    "contenders": {name: {"algorithm": name.lower(), "train_steps": 20} for name in ("DT", "BC", "CQL")},
     "evaluation": {"episodes": EPISODES, "every": 10, "targets": None},
 }
 TABLE_1: dict[str, Any] = {
@@ -62,10 +62,10 @@ def spec_of(
         dataset_source=source,
         algorithm=contender.lower(),
         algorithm_version="1",
-        hyperparameters={"width": 8},
+        hyperparameters={"hidden_size": 8},
         seed=seed,
-        budget=20,
-        evaluation=EvaluationSpec(episodes=EPISODES, every=10, targets=TARGETS[task], action_mode="argmax"),
+        train_steps=20,
+        evaluation=EvaluationSpec(episodes=EPISODES, every=10, targets=TARGETS[task], action_mode="greedy"),
         task_options=options or {},
     )
 
@@ -125,6 +125,6 @@ def results_of(
         write_frame(folder / "episodes.parquet", episodes_of(spec))
         write_lines(folder / "metrics.jsonl", [{"step": step, "loss": 1.0} for step in STEPS])
         write_json(folder / "provenance.json", provenance_of(spec))
-        mode = (modes or {}).get(spec.contender, "argmax")
+        mode = (modes or {}).get(spec.contender, "greedy")
         write_json(folder / "result.json", {"status": "done", "action_mode": mode, "steps": 20, "parameters": 1234})
     return collect(ledger.remember_suite({**suite, "trials": [spec.to_json() for spec in specs]}), ledger)

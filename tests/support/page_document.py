@@ -47,8 +47,8 @@ def trials(count: int = 3, *, contender: str = "DT", steps: int = 3) -> dict[str
         "contender": contender,
         "algorithm": "dt",
         "version": "1",
-        "budget": 100,
-        "hyperparameters": {"rate": 1e-3, "model": {"layers": 2, "kind": contender}},
+        "train_steps": 100,
+        "hyperparameters": {"rate": 1e-3, "model": {"num_layers": 2, "kind": contender}},
         "evaluation": {"episodes": 20, "every": 50},
         "task_options": {"physics": "mujoco"},
     }

@@ -18,7 +18,7 @@ def question(**changes: Any) -> Question:
             "algorithm": "dt",
             "tasks": (TASK,),
             "trials": ("0123456789abcdef",),
-            "space": {"width": {"choices": (8, 16, 32)}},
+            "space": {"hidden_size": {"choices": (8, 16, 32)}},
             "searcher": "grid",
             "seed": 0,
             "scheduler": "asha",
@@ -42,7 +42,7 @@ def sample(number: int, state: str, *scores: tuple[int, float, float], **changes
         for target, score in zip(TARGETS, both, strict=True)
     ]
     steps = max((step for step, *_ in scores), default=0)
-    width = {"width": (8, 16, 32)[number % 3]}
+    width = {"hidden_size": (8, 16, 32)[number % 3]}
     return Sample(
         **{
             "number": number,

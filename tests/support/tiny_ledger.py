@@ -41,14 +41,14 @@ def spec_of(
         dataset_source="generated",
         algorithm=contender.lower(),
         algorithm_version="1",
-        hyperparameters={"width": width},
+        hyperparameters={"hidden_size": width},
         seed=seed,
-        budget=20,
+        train_steps=20,
         evaluation=EvaluationSpec(
             episodes=2,
             every=every,
             targets=TARGETS if contender == "DT" else (),
-            action_mode="argmax",
+            action_mode="greedy",
             sweep=(200.0,) if contender == "DT" else (),
         ),
     )
@@ -77,7 +77,7 @@ def finish(ledger: Ledger, spec: TrialSpec, score: float) -> None:
     write_frame(folder / "episodes.parquet", episodes_of(spec, score))
     write_lines(folder / "metrics.jsonl", [{"step": step, "loss": 1.0} for step in (10, 20)])
     write_json(folder / "provenance.json", {**provenance, "dataset": data, "task": task})
-    write_json(folder / "result.json", {"status": "done", "action_mode": "argmax", "steps": 20, "parameters": 12})
+    write_json(folder / "result.json", {"status": "done", "action_mode": "greedy", "steps": 20, "parameters": 12})
 
 
 def tiny_ledger(
@@ -101,8 +101,8 @@ def tiny_ledger(
         "overrides": [],
         "tasks": list(dict.fromkeys(task for task, _ in scores)),
         "seeds": [0, 1, 2],
-        "contenders": {name: {"algorithm": name.lower(), "budget": 20} for name in contenders},
-        "evaluation": {"episodes": 2, "every": 10, "action_mode": "argmax", "targets": None},
+        "contenders": {name: {"algorithm": name.lower(), "train_steps": 20} for name in contenders},
+        "evaluation": {"episodes": 2, "every": 10, "action_mode": "greedy", "targets": None},
         "trials": [spec.to_json() for spec in specs],
     }
     return collect(ledger.remember_suite(document), ledger)

@@ -11,14 +11,14 @@ from dtbench.tuning.space import Range, check_space, draw, grid, load_space, pla
 SPACE = {
     "learning_rate": {"log": [0.0001, 0.01]},
     "dropout": {"uniform": [0.0, 0.5]},
-    "layers": {"integers": [1, 3]},
-    "width": {"choices": [32, 64]},
+    "num_layers": {"integers": [1, 3]},
+    "hidden_size": {"choices": [32, 64]},
 }
 
 
 def test_every_kind_of_range_is_read_and_written_again() -> None:
     space = read_space(SPACE, "here")
-    assert space["layers"] == Range("integers", (1, 3))
+    assert space["num_layers"] == Range("integers", (1, 3))
     assert read_space(plain_space(space), "there") == space
 
 
@@ -26,8 +26,8 @@ def test_a_draw_keeps_to_its_range_and_to_its_kind() -> None:
     for setting in draw(read_space(SPACE, "here"), 200, seed=1):
         assert 0.0001 <= setting["learning_rate"] <= 0.01
         assert 0.0 <= setting["dropout"] <= 0.5
-        assert setting["layers"] in (1, 2, 3)
-        assert setting["width"] in (32, 64)
+        assert setting["num_layers"] in (1, 2, 3)
+        assert setting["hidden_size"] in (32, 64)
 
 
 def test_logarithms_are_drawn_evenly() -> None:
@@ -48,7 +48,7 @@ def test_the_order_of_the_file_changes_no_draw() -> None:
 
 
 def test_no_setting_is_drawn_twice() -> None:
-    space = read_space({"width": {"choices": [1, 2]}, "layers": {"integers": [1, 3]}}, "here")
+    space = read_space({"hidden_size": {"choices": [1, 2]}, "num_layers": {"integers": [1, 3]}}, "here")
     settings = draw(space, 6, seed=0)
     assert len({tuple(setting.items()) for setting in settings}) == 6
     with pytest.raises(InvalidValue, match=r"7 samples of a space of 6 settings: say --searcher grid"):
@@ -56,9 +56,11 @@ def test_no_setting_is_drawn_twice() -> None:
 
 
 def test_a_grid_has_every_combination_once_in_an_order_of_its_seed() -> None:
-    space = read_space({"width": {"choices": [1, 2]}, "layers": {"choices": [3, 4, 5]}}, "here")
+    space = read_space({"hidden_size": {"choices": [1, 2]}, "num_layers": {"choices": [3, 4, 5]}}, "here")
     found = grid(space, 0)
-    assert {(setting["width"], setting["layers"]) for setting in found} == {(w, n) for w in (1, 2) for n in (3, 4, 5)}
+    assert {(setting["hidden_size"], setting["num_layers"]) for setting in found} == {
+        (w, n) for w in (1, 2) for n in (3, 4, 5)
+    }
     assert len(found) == 6
     assert found == grid(space, 0)
     assert found != grid(space, 1)
@@ -73,14 +75,14 @@ MALFORMED: dict[str, Any] = {
     "nothing": None,
     "a list": [1, 2],
     "an empty mapping": {},
-    "a bare number": {"width": 3},
-    "a bare list": {"width": [32, 64]},
-    "two kinds": {"width": {"choices": [1], "integers": [1, 2]}},
-    "a mistyped kind": {"width": {"choises": [1, 2]}},
-    "no choices": {"width": {"choices": []}},
-    "choices that are no list": {"width": {"choices": 32}},
-    "choices that are text": {"width": {"choices": "32"}},
-    "a choice twice": {"width": {"choices": [32, 32]}},
+    "a bare number": {"hidden_size": 3},
+    "a bare list": {"hidden_size": [32, 64]},
+    "two kinds": {"hidden_size": {"choices": [1], "integers": [1, 2]}},
+    "a mistyped kind": {"hidden_size": {"choises": [1, 2]}},
+    "no choices": {"hidden_size": {"choices": []}},
+    "choices that are no list": {"hidden_size": {"choices": 32}},
+    "choices that are text": {"hidden_size": {"choices": "32"}},
+    "a choice twice": {"hidden_size": {"choices": [32, 32]}},
     "one end": {"dropout": {"uniform": [0.1]}},
     "three ends": {"dropout": {"uniform": [0.1, 0.2, 0.3]}},
     "ends that are text": {"dropout": {"uniform": ["low", "high"]}},
@@ -89,7 +91,7 @@ MALFORMED: dict[str, Any] = {
     "equal ends": {"dropout": {"uniform": [0.1, 0.1]}},
     "an infinite end": {"dropout": {"uniform": [0.0, float("inf")]}},
     "a logarithm of zero": {"learning_rate": {"log": [0, 0.1]}},
-    "halves among integers": {"layers": {"integers": [1, 2.5]}},
+    "halves among integers": {"num_layers": {"integers": [1, 2.5]}},
     "a number that YAML takes for text": {"learning_rate": {"log": ["1e-4", 0.1]}},
 }
 
@@ -104,7 +106,7 @@ def test_what_is_no_space_is_told_in_one_line_that_names_the_place(document: Any
 
 def test_a_mistyped_kind_and_a_mistyped_hyperparameter_hear_what_is_near() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'choices'"):
-        read_space({"width": {"choises": [1, 2]}}, "here")
+        read_space({"hidden_size": {"choises": [1, 2]}}, "here")
     with pytest.raises(UnknownName, match="Did you mean 'learning_rate'"):
         check_space(read_space({"learning_rat": {"log": [0.1, 1]}}, "here"), "dt", {})
 
@@ -112,9 +114,9 @@ def test_a_mistyped_kind_and_a_mistyped_hyperparameter_hear_what_is_near() -> No
 @pytest.mark.parametrize(
     "said",
     [
-        {"width": {"choices": ["wide"]}},
-        {"width": {"choices": [32, 64.5]}},
-        {"width": {"uniform": [32, 64]}},
+        {"hidden_size": {"choices": ["wide"]}},
+        {"hidden_size": {"choices": [32, 64.5]}},
+        {"hidden_size": {"uniform": [32, 64]}},
         {"balance_returns": {"integers": [3, 4]}},
         {"returns": {"choices": ["given", "taken"]}},
     ],
@@ -147,7 +149,7 @@ def test_a_space_of_the_working_directory_comes_before_the_one_that_ships(tmp_pa
     assert load_space("sweeps/spaces/dt.yaml") == load_space("dt")  # as the documentation says it, in any folder
     (tmp_path / "sweeps" / "spaces").mkdir(parents=True)
     (tmp_path / "sweeps" / "spaces" / "dt.yaml").write_text("width: {choices: [8]}\n")
-    assert list(load_space("dt")) == ["width"]
+    assert list(load_space("dt")) == ["hidden_size"]
 
 
 @pytest.mark.parametrize("name", ["dt", "cql", "iql", "td3_bc", "bc", "discrete_cql", "dt-key-to-door"])

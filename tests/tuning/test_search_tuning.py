@@ -17,18 +17,18 @@ from dtbench.tuning.search import SearchRecord, read_record
 from dtbench.tuning.space import read_space
 from dtbench.tuning.tuned_suite import write_tuned_suite
 
-DT = {"width": 8, "layers": 1, "context": 4, "batch_size": 4, "return_scale": 1.0}
+DT = {"hidden_size": 8, "num_layers": 1, "context": 4, "batch_size": 4, "return_scale": 1.0}
 TOY: dict[str, Any] = {
     "name": "toy",
     "tasks": ["key-to-door-1k"],
     "seeds": [0, 1],
     "evaluation": {"episodes": 4, "every": 2, "targets": [1.0, 0.5]},
     "contenders": {
-        "DT": {"algorithm": "dt", "budget": 8, "hyperparameters": DT},
-        "BC": {"algorithm": "dt", "budget": 8, "hyperparameters": {**DT, "returns": "none"}},
+        "DT": {"algorithm": "dt", "train_steps": 8, "hyperparameters": DT},
+        "BC": {"algorithm": "dt", "train_steps": 8, "hyperparameters": {**DT, "returns": "none"}},
     },
 }
-SPACE = {"learning_rate": {"log": [0.001, 0.1]}, "width": {"choices": [4, 8]}}
+SPACE = {"learning_rate": {"log": [0.001, 0.1]}, "hidden_size": {"choices": [4, 8]}}
 LOCAL = Asked(samples=4, local=True)
 HALVING = dataclasses.replace(LOCAL, asha=True, reduction_factor=2)
 
@@ -184,7 +184,7 @@ class Fragile:
 
 def test_what_diverged_is_not_tried_again_and_what_crashed_is(tmp_path: Path) -> None:
     (tmp_path / "fragile.py").write_text(DIVERGING)
-    contenders = {"F": {"algorithm": "fragile:Fragile", "budget": 2}}
+    contenders = {"F": {"algorithm": "fragile:Fragile", "train_steps": 2}}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(TOY | {"contenders": contenders}))
     space = {"rate": {"choices": [0.0, 1.0, 2.0]}}
     plan = planned(Asked("grid", local=True), contender="F", space=space)
@@ -196,7 +196,7 @@ def test_what_diverged_is_not_tried_again_and_what_crashed_is(tmp_path: Path) ->
 
 def test_what_cannot_be_stopped_midway_is_not_given_to_asha(tmp_path: Path) -> None:
     (tmp_path / "fragile.py").write_text(DIVERGING.replace("rate = 0.0", "rate = 0.0\n    resumable = False", 1))
-    contenders = {"F": {"algorithm": "fragile:Fragile", "budget": 8}}
+    contenders = {"F": {"algorithm": "fragile:Fragile", "train_steps": 8}}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(TOY | {"contenders": contenders}))
     space = {"rate": {"choices": [0.0, 0.5]}}
     with pytest.raises(IncompatibleTask, match="tune it without --asha"):
@@ -210,10 +210,10 @@ def test_what_cannot_be_stopped_midway_is_not_given_to_asha(tmp_path: Path) -> N
     [
         (LOCAL, {"contender": "*"}, "tunes one contender, not DT, BC"),
         (LOCAL, {"space": {"widht": {"choices": [4]}}}, "Did you mean 'width'"),
-        (LOCAL, {"space": {"width": {"choices": ["wide"]}}}, "width = 'wide'"),
+        (LOCAL, {"space": {"hidden_size": {"choices": ["wide"]}}}, "width = 'wide'"),
         (LOCAL, {"overrides": ["tasks=[graph-0]"]}, "none is left to tune on"),
-        (LOCAL, {"overrides": ["DT.budget=0"]}, "its budget is 0"),
-        (Asked("grid", samples=3), {"space": {"width": {"choices": [4, 8]}}}, "leave --samples out"),
+        (LOCAL, {"overrides": ["DT.train_steps=0"]}, "its budget is 0"),
+        (Asked("grid", samples=3), {"space": {"hidden_size": {"choices": [4, 8]}}}, "leave --samples out"),
         (Asked("grid"), {}, "log cannot be tried in full"),
         (Asked("optuna", local=True, asha=True), {}, "leave --local out"),
     ],
@@ -239,18 +239,18 @@ def test_the_winner_is_a_suite_that_runs_with_its_target_first() -> None:
     (tuned,) = planned().specs
     settled = {**tuned.hyperparameters, **best.hyperparameters}
     assert first.hyperparameters == settled
-    assert first.budget == 8
+    assert first.train_steps == 8
 
 
 def test_no_preset_and_no_exception_of_the_base_changes_the_winner(tmp_path: Path) -> None:
-    presets = {"cpu": {"contenders": {"DT": {"hyperparameters": {"width": 16}, "budget": 6}}}, "smoke": {}}
+    presets = {"cpu": {"contenders": {"DT": {"hyperparameters": {"hidden_size": 16}, "train_steps": 6}}}, "smoke": {}}
     contenders = {"DT": {**TOY["contenders"]["DT"], "by_task": {"key-*": {"hyperparameters": {"learning_rate": 1.0}}}}}
     document = TOY | {"presets": presets, "contenders": contenders}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     record = searched(planned(dataclasses.replace(LOCAL, samples=1)))
     write_tuned_suite(tmp_path / "best.yaml", narrow(load_suite("toy.yaml"), contenders=["DT"]), "toy.yaml", record)
     (spec, _) = trial_specs(load_suite("best.yaml"))
-    assert spec.budget == 6
+    assert spec.train_steps == 6
     assert {name: spec.hyperparameters[name] for name in SPACE} == record.samples[0].hyperparameters
 
 
@@ -271,7 +271,7 @@ def test_optuna_is_told_what_an_earlier_run_found() -> None:
 @pytest.mark.usefixtures("toy")
 def test_optuna_ends_where_a_space_has_no_further_setting() -> None:
     pytest.importorskip("optuna")
-    record = searched(planned(Asked("optuna", samples=9, local=True), space={"width": {"choices": [4, 8]}}))
+    record = searched(planned(Asked("optuna", samples=9, local=True), space={"hidden_size": {"choices": [4, 8]}}))
     assert sorted(one.hyperparameters["width"] for one in record.samples) == [4, 8]
 
 

@@ -25,7 +25,7 @@ SUITE: dict[str, Any] = {
     "tasks": ["key-to-door-1k"],
     "seeds": [0],
     "evaluation": {"episodes": 4, "every": 100, "targets": [1.0]},
-    "contenders": {"F": {"algorithm": "graded:Graded", "budget": 1600}},
+    "contenders": {"F": {"algorithm": "graded:Graded", "train_steps": 1600}},
 }
 GRADED = '''
 import time
@@ -118,7 +118,7 @@ def test_a_driver_that_was_killed_continues_and_runs_nothing_again() -> None:
     assert {one.steps for one in record.samples} <= set(RUNGS)
     for number, one in before.items():
         assert record.samples[number] == one
-    assert load_suite("results/searches/one.yaml").contenders["F tuned"].budget == 1600
+    assert load_suite("results/searches/one.yaml").contenders["F tuned"].train_steps == 1600
     assert not list(Path("results/runs/searches/one").glob(".tune-*"))
 
 

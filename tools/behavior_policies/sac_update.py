@@ -29,7 +29,10 @@ class SACUpdate:
         self.stream = TorchStream(seed, torch.device("cpu"))
         with self.stream.active():
             network = SoftActorCritic(
-                *sizes, width=algorithm.width, layers=algorithm.layers, actor_width=algorithm.actor_width
+                *sizes,
+                hidden_size=algorithm.hidden_size,
+                num_layers=algorithm.num_layers,
+                actor_hidden_size=algorithm.actor_hidden_size,
             )
         parts = {
             "actor": [(layer.weight.T, layer.bias) for layer in network.actor if isinstance(layer, nn.Linear)],

@@ -58,7 +58,7 @@ def _contenders(results: SuiteResults) -> Iterator[str]:
 
 
 def _contender(name: str, own: Sequence[TrialRecord]) -> str:
-    budgets = sorted({record.spec.budget for record in own})
+    budgets = sorted({record.spec.train_steps for record in own})
     settings: dict[str, set[str]] = {}
     for record in own:
         for key, value in record.spec.hyperparameters.items():

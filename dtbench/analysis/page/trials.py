@@ -56,7 +56,7 @@ def _cell(spec: TrialSpec, result: Mapping[str, Any]) -> Json:
         "contender": spec.contender,
         "algorithm": spec.algorithm,
         "version": spec.algorithm_version,
-        "budget": spec.budget,
+        "budget": spec.train_steps,
         "hyperparameters": dict(spec.hyperparameters),
         "evaluation": {
             "episodes": spec.evaluation.episodes,

@@ -93,7 +93,7 @@ def contender_table(results: SuiteResults) -> Table:
         own = [record for record in results.records if record.spec.contender == name]
         ran = (
             _listed({record.spec.algorithm for record in own}),
-            _listed({record.spec.budget for record in own}),
+            _listed({record.spec.train_steps for record in own}),
             _listed({record.result.get("parameters") for record in own} - {None}),
             _listed({record.result.get("action_mode") or DASH for record in own}),
         )
@@ -230,7 +230,7 @@ def _action_modes(records: Iterable[TrialRecord]) -> Iterator[str]:
         if record.result.get("action_mode"):
             modes.setdefault(record.result["action_mode"], set()).add(record.spec.contender)
     if modes:
-        told = {"epsilon": f"epsilon (argmax, but with probability {EPSILON:g} any action, as Dopamine evaluates)"}
+        told = {"epsilon_greedy": f"greedy, but with probability {EPSILON:g} any action, as Dopamine evaluates"}
         yield f"Actions: {'; '.join(f'{told.get(mode, mode)}: {_listed(modes[mode])}' for mode in sorted(modes))}."
 
 
