@@ -60,10 +60,10 @@ def test_a_preset_names_contenders_in_full(tmp_path: Path) -> None:
 
 def test_overrides_reach_suite_contender_and_hyperparameter(tmp_path: Path) -> None:
     suite = load_suite(
-        written(tmp_path), preset="plain", overrides=["evaluation.episodes=7", "DT.width=16", "DT.train_steps=9"]
+        written(tmp_path), preset="plain", overrides=["evaluation.episodes=7", "DT.hidden_size=16", "DT.train_steps=9"]
     )
     assert suite.evaluation.episodes == 7
-    assert suite.contenders["DT"].hyperparameters["width"] == 16
+    assert suite.contenders["DT"].hyperparameters["hidden_size"] == 16
     assert suite.contenders["DT"].train_steps == 9
     assert suite.contenders["DT small"].train_steps == 4
 
@@ -96,10 +96,10 @@ def test_seeds_that_cannot_be_are_refused(text: str) -> None:
         ({"evaluation": {"episode": 3}}, [], "episodes"),
         ({"contenders": {"DT": {"algorithm": "dtt", "train_steps": 1}}}, [], "'dt'"),
         ({"contenders": {"DT": {"algorithm": "dt", "train_stepss": 1}}}, [], "train_steps"),
-        ({}, ["DT.widht=3"], "width"),
+        ({}, ["DT.widht=3"], "hidden_size"),
         ({}, ["evaluation.episods=3"], "episodes"),
         ({}, ["evaluatoin.episodes=3"], "evaluation"),
-        ({}, ["DTT.width=3"], "DT"),
+        ({}, ["DTT.hidden_size=3"], "DT"),
     ],
 )
 def test_a_mistyped_name_is_one_error_with_the_nearest(
@@ -141,7 +141,7 @@ def test_a_key_depends_on_what_decides_the_outcome_and_not_on_labels(tmp_path: P
     changed = [
         load_suite(written(tmp_path), preset="plain", overrides=overrides)
         for overrides in (
-            ["DT.width=16"],
+            ["DT.hidden_size=16"],
             ["DT.train_steps=5"],
             ["evaluation.episodes=6"],
             ["evaluation.targets=[0.5]"],
@@ -182,9 +182,9 @@ def test_a_hyperparameter_preset_lies_under_the_contenders_own_differences(tmp_p
         "normalize_observations": True,
     }
     assert {key: plain.hyperparameters[key] for key in preset} == preset
-    assert plain.hyperparameters["width"] == 8
+    assert plain.hyperparameters["hidden_size"] == 8
     assert wet.hyperparameters["dropout"] == 0.5
-    assert wet.hyperparameters["layers"] == 2
+    assert wet.hyperparameters["num_layers"] == 2
 
 
 def test_an_unknown_hyperparameter_preset_names_the_nearest(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_task_may_have_hyperparameters_of_its_own(tmp_path: Path) -> None:
         preset="plain",
     )
     found = {spec.task: spec.hyperparameters for spec in trial_specs(suite)}
-    assert [found[task]["width"] for task in suite.tasks] == [16, 32, 8]  # the later pattern wins
+    assert [found[task]["hidden_size"] for task in suite.tasks] == [16, 32, 8]  # the later pattern wins
     assert [found[task]["context"] == 5 for task in suite.tasks] == [True, True, False]
     assert {spec["learning_rate"] for spec in found.values()} == {0.001}
 
@@ -282,7 +282,8 @@ def test_the_resolved_suite_says_where_its_data_comes_from_and_what_its_tasks_we
 
 def test_a_suite_takes_from_its_base_what_it_does_not_say() -> None:
     Path("upper.yaml").write_text(
-        "base: key-to-door\ntitle: Mine\ncontenders: {BC: {}, DT: {train_steps: 7}, New: {algorithm: random, train_steps: 0}}\n"
+        "base: key-to-door\ntitle: Mine\n"
+        "contenders: {BC: {}, DT: {train_steps: 7}, New: {algorithm: random, train_steps: 0}}\n"
         "presets: {cpu: {seeds: [5]}}\n"
     )
     made, base = load_suite("upper.yaml", preset="cpu"), load_suite("key-to-door", preset="cpu")
@@ -336,7 +337,7 @@ def test_a_contender_may_be_otherwise_on_some_tasks(tmp_path: Path) -> None:
     assert (there.train_steps, there.evaluation.every, there.evaluation.action_mode) == (4, 2, "greedy")
     assert (here.train_steps, here.evaluation.every, here.evaluation.action_mode) == (9, 3, "sample")
     assert [spec.hyperparameters["context"] for spec in (there, here)] == [3, 5]
-    assert [spec.hyperparameters["width"] for spec in (there, here)] == [8, 8]  # laid over the contender's own
+    assert [spec.hyperparameters["hidden_size"] for spec in (there, here)] == [8, 8]  # laid over the contender's own
 
 
 def test_the_last_pattern_that_fits_a_task_counts(tmp_path: Path) -> None:
@@ -346,7 +347,7 @@ def test_the_last_pattern_that_fits_a_task_counts(tmp_path: Path) -> None:
     }
     path = written(tmp_path, tasks=TASKS, contenders={"DT": {**DT, "by_task": by_task}})
     found = specs_by_task(path)
-    assert [(spec.train_steps, spec.hyperparameters["width"]) for spec in found.values()] == [(5, 16), (5, 32)]
+    assert [(spec.train_steps, spec.hyperparameters["hidden_size"]) for spec in found.values()] == [(5, 16), (5, 32)]
 
 
 def test_another_algorithm_keeps_no_hyperparameters_of_the_first(tmp_path: Path) -> None:
@@ -364,7 +365,7 @@ def test_the_same_algorithm_named_again_keeps_its_hyperparameters(tmp_path: Path
     by_task = {"graph-0": {"algorithm": "dt", "hyperparameter_preset": "paper", "hyperparameters": {"context": 5}}}
     path = written(tmp_path, tasks=TASKS, contenders={"DT": {**DT, "by_task": by_task}})
     found = {task: spec.hyperparameters for task, spec in specs_by_task(path).items()}
-    assert (found["graph-0"]["width"], found["graph-0"]["context"]) == (8, 5)
+    assert (found["graph-0"]["hidden_size"], found["graph-0"]["context"]) == (8, 5)
     assert [found[task]["warmup_steps"] for task in TASKS] == [10_000, 100_000]
 
 
@@ -379,7 +380,7 @@ def test_null_takes_back_what_a_contender_says_of_its_evaluation(tmp_path: Path)
     [
         ({"graph-0": {"train_stepss": 3}}, "train_steps"),
         ({"graph-0": {"by_task": {}}}, "key"),
-        ({"graph-0": {"hyperparameters": {"widht": 3}}}, "width"),
+        ({"graph-0": {"hyperparameters": {"widht": 3}}}, "hidden_size"),
         ({"graph-0": {"algorithm": "discrete_cqll"}}, "discrete_cql"),
         ({"graph-0": {"algorithm": "discrete_cql", "hyperparameters": {"timestep_std": 1.0}}}, "timestep_std"),
         ({"graf-*": {"train_steps": 3}}, "graf"),
@@ -453,10 +454,10 @@ def test_what_the_command_line_asks_for_goes_over_what_is_said_of_some_tasks(tmp
     }
     by_task = {"graph-0": {"evaluation": {"episodes": 7}}}
     path = written(tmp_path, tasks=TASKS, contenders={"DT": contender}, by_task=by_task)
-    asked = ["train_steps=2", "evaluation.episodes=3", "DT.width=4", "DT.dropout=0.5"]
+    asked = ["train_steps=2", "evaluation.episodes=3", "DT.hidden_size=4", "DT.dropout=0.5"]
     for spec in specs_by_task(path, asked).values():
         assert (spec.train_steps, spec.evaluation.episodes) == (2, 3)
-        assert (spec.hyperparameters["width"], spec.hyperparameters["dropout"]) == (4, 0.5)
+        assert (spec.hyperparameters["hidden_size"], spec.hyperparameters["dropout"]) == (4, 0.5)
     one = specs_by_task(path, ["DT.by_task.graph-0.train_steps=1", "by_task.graph-0.evaluation.episodes=6"])
     assert [(spec.train_steps, spec.evaluation.episodes) for spec in one.values()] == [(4, 5), (1, 6)]
 
@@ -464,9 +465,9 @@ def test_what_the_command_line_asks_for_goes_over_what_is_said_of_some_tasks(tmp
 def test_an_override_leaves_alone_what_shares_an_alias_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(
         "tasks: [key-to-door-1k]\nseeds: [0]\n"
-        "contenders: {DT: &own {algorithm: dt, train_steps: 1, hyperparameters: {width: 8}}, Other: *own}\n"
+        "contenders: {DT: &own {algorithm: dt, train_steps: 1, hyperparameters: {hidden_size: 8}}, Other: *own}\n"
     )
-    suite = load_suite(str(tmp_path / "toy.yaml"), overrides=["DT.width=4"])
+    suite = load_suite(str(tmp_path / "toy.yaml"), overrides=["DT.hidden_size=4"])
     assert [found.hyperparameters for found in suite.contenders.values()] == [{"hidden_size": 4}, {"hidden_size": 8}]
 
 
