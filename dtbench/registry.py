@@ -9,7 +9,7 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # a listing of names must not load torch
 ALGORITHMS = "dtbench.algorithms"
 DOMAINS = "dtbench.domains"
 SCHEMES = "dtbench.task_schemes"
+REPORT_SECTIONS = "dtbench.report_sections"
 LARGEST = 100_000_000  # of a hyperparameter that is a whole number: sizes, and steps of a schedule
 
 
@@ -140,6 +141,23 @@ def make_task(name: str, options: Mapping[str, Any] | None = None) -> "Task":
         if name in tasks:
             return _checked_task(name, _made(name, tasks[name], options))
     raise UnknownName("task", name, task_names())
+
+
+def report_sections(domain: str) -> Callable[[Any], Iterator[Any]] | None:
+    """Return what adds the sections of a domain's tasks to a report, None where nothing does.
+
+    It takes a SuiteAnalysis (dtbench.analysis.suite_analysis) and yields instances of Section (dtbench.analysis.page):
+    the entry point of the group `dtbench.report_sections` with the domain's name, else `sections` in
+    dtbench/domains/<domain>/report.py. An archive names a domain, never code: a report runs only what is installed.
+    """
+    if domain in (points := _points(REPORT_SECTIONS)):
+        found: Callable[[Any], Iterator[Any]] = _load(points[domain])
+        return found
+    folder = Path(__file__).parent / "domains" / domain
+    if not domain.isidentifier() or not (folder / "report.py").is_file():
+        return None
+    built_in: Callable[[Any], Iterator[Any]] = importlib.import_module(f"dtbench.domains.{domain}.report").sections
+    return built_in
 
 
 def _made(name: str, make: Any, options: Mapping[str, Any] | None) -> Any:

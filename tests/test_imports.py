@@ -34,7 +34,11 @@ ONLY_IN = {
     },
     "optuna": {"dtbench/tuning/proposals.py"},
     "h5py": {"dtbench/data/d4rl_hdf5.py", "dtbench/domains/d4rl/replay.py", "dtbench/domains/d4rl/rerecorded.py"},
-    "matplotlib": {"dtbench/analysis/figures/*.py"},
+    "matplotlib": {
+        "dtbench/analysis/figures/*.py",
+        "dtbench/domains/graph/figures.py",
+        "dtbench/domains/key_to_door/report.py",
+    },
     "minari": {"dtbench/data/minari.py"},
     "rich": {"dtbench/cli/*.py"},
     "ale_py": {"dtbench/domains/atari/emulator.py"},
@@ -138,6 +142,11 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_reporting_loads_neither_torch_nor_ray() -> None:
     assert not loaded_by("import dtbench.analysis.page.build, dtbench.analysis.results") & set(PURE)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "dtbench/domains").glob("*/report.py")), ids=lambda p: p.parent.name)
+def test_a_domains_report_section_loads_neither_torch_nor_ray(path: Path) -> None:
+    assert not loaded_by(f"import dtbench.domains.{path.parent.name}.report") & set(PURE)
 
 
 def test_public_names_exist() -> None:

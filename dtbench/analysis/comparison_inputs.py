@@ -9,7 +9,7 @@ import pandas as pd
 from dtbench.analysis.archive import archived, load_results, read_archive
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.suite_analysis import final_rows, same
-from dtbench.analysis.tables.diverged import Counts, diverged_of
+from dtbench.analysis.table_inputs import diverged_of
 from dtbench.errors import InvalidValue, LedgerError, NothingToReport
 from dtbench.ledger.trial_spec import TrialSpec
 
@@ -25,7 +25,7 @@ class SideScores:
     table: pd.DataFrame  # the tidy table
     finals: pd.DataFrame  # a row a trial: its last checkpoint at its headline target
     specs: Mapping[str, TrialSpec]  # by key; empty where there is a score file and nothing else
-    diverged: Counts = field(default_factory=dict)  # likewise
+    diverged: Mapping[tuple[str, str], int] = field(default_factory=dict)  # likewise
 
 
 @dataclass(frozen=True, slots=True)

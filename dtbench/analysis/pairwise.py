@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from statistics import NormalDist
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -19,11 +18,10 @@ from numpy.typing import NDArray
 from dtbench.analysis import statistics
 from dtbench.analysis.published import NOT_RUN
 from dtbench.analysis.statistics import LEVEL, RESAMPLES, Array, Interval
-from dtbench.analysis.tables.diverged import Counts
+from dtbench.analysis.table_inputs import TableInputs
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
-from dtbench.ledger.store import DIVERGED, TrialRecord
-
-Links = Mapping[tuple[str, str], str]  # by (task, contender), what its numbers lead to: an id on the page
+from dtbench.ledger.store import TrialRecord
+from dtbench.ledger.trial_spec import TrialState
 
 POWER = 0.8  # of the repetitions of a plan that decide
 MOST = 1000  # seeds that a plan may ask for
@@ -119,29 +117,28 @@ def pair_table(
     tasks: Sequence[str],
     contenders: Sequence[str],
     averages: Mapping[str, Sequence[str]] | None = None,
-    links: Links | None = None,
-    diverged: Counts = MappingProxyType({}),
+    inputs: TableInputs | None = None,
 ) -> Table | None:
     """The first contender against each other one on each task; None where nobody can be compared.
 
     A row of `finals` says which step and target of a trial count. `averages` are names of sets of tasks on one scale:
-    rows of the mean difference over them. `links` are the ids that numbers of a (task, contender) lead to; `diverged`
-    counts its trials that have no number for that reason.
+    rows of the mean difference over them.
     """
+    known = inputs or TableInputs()
     first, *rivals = contenders
     played = _played(records, finals)
     pairs = _pairs(played, tasks, contenders)
     if not pairs:
         return None
     rows = [
-        _row(first, task, rival, [pairs[task, rival]], links or {})
+        _row(first, task, rival, [pairs[task, rival]], known)
         if (task, rival) in pairs
-        else _empty_row(task, rival, _why_not(task, (first, rival), played, diverged))
+        else _empty_row(task, rival, _why_not(task, (first, rival), played, known))
         for task, rival in itertools.product(tasks, rivals)
     ]
     for name, over in (averages or {}).items():
         whole = [rival for rival in rivals if over and all((task, rival) in pairs for task in over)]
-        rows += [_row(first, name, rival, [pairs[task, rival] for task in over], links or {}) for rival in whole]
+        rows += [_row(first, name, rival, [pairs[task, rival] for task in over], known) for rival in whole]
     caption = f"{first} against each rival on common evaluation seeds"
     return Table("pairs", caption, _columns(first), tuple(rows), (PAIR_RULE,))
 
@@ -302,7 +299,7 @@ def _pair(ours: Array, theirs: Array, *, seed: int) -> _Pair:
     return _Pair(ours, theirs, _resampled_differences(ours, theirs, seed, RESAMPLES) if repeated else None)
 
 
-def _row(first: str, name: str, rival: str, pairs: Sequence[_Pair], links: Links) -> tuple[Cell, ...]:
+def _row(first: str, name: str, rival: str, pairs: Sequence[_Pair], inputs: TableInputs) -> tuple[Cell, ...]:
     """One task's, or the mean of several tasks', each of which was resampled on its own."""
     found = _over(pairs)
     low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
@@ -313,8 +310,8 @@ def _row(first: str, name: str, rival: str, pairs: Sequence[_Pair], links: Links
         number_cell(low),
         number_cell(high),
         _probability_cell(pairs),
-        replace(number_cell(found.ours_seeds, 0), link=links.get((name, first), "")),
-        replace(number_cell(found.theirs_seeds, 0), link=links.get((name, rival), "")),
+        replace(number_cell(found.ours_seeds, 0), link=inputs.status(name, first).link),
+        replace(number_cell(found.theirs_seeds, 0), link=inputs.status(name, rival).link),
         number_cell(found.episodes, 0),
         _verdict_cell(first, found),
         _plan_cell(found, pairs),
@@ -371,13 +368,12 @@ def _plan_cell(found: Difference, pairs: Sequence[_Pair]) -> Cell:
 
 
 def _why_not(
-    task: str, sides: Sequence[str], played: Mapping[tuple[str, str], Sequence[_Played]], diverged: Counts
+    task: str, sides: Sequence[str], played: Mapping[tuple[str, str], Sequence[_Played]], inputs: TableInputs
 ) -> str:
     absent = [name for name in sides if (task, name) not in played]
-    told = {DIVERGED: [n for n in absent if diverged.get((task, n))], NOT_RUN: []}
-    told[NOT_RUN] = [name for name in absent if name not in told[DIVERGED]]
-    said = [f"{' and '.join(names)} {why}" for why, names in told.items() if names]
-    return ", ".join(said) or "no common episodes"
+    lost = [name for name in absent if inputs.status(task, name).diverged]
+    reasons = {TrialState.DIVERGED: lost, NOT_RUN: [name for name in absent if name not in lost]}
+    return ", ".join(f"{' and '.join(names)} {why}" for why, names in reasons.items() if names) or "no common episodes"
 
 
 def _empty_row(task: str, rival: str, why_not: str) -> tuple[Cell, ...]:

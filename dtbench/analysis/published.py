@@ -75,7 +75,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PublishedEntry:
     """A printed number and where it stands in the paper's table."""
 
     line: int  # of the file: rows and columns of the table come in its order
@@ -88,7 +88,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class RunConditions:
     """Under what a task ran here, as far as it bears on a comparison."""
 
     source: str = ""  # of the data: d4rl, minari, generated; several where trials differ
@@ -115,9 +115,9 @@ class PublishedTable:
     file: str = ""
     table: str = ""  # its number, or how the file calls it
     value: str = "score"  # what of ours is held against it: one of VALUES
-    places: tuple[Place, ...] = ()  # every number that the paper prints there, of methods that nobody ran too
+    places: tuple[PublishedEntry, ...] = ()  # every number that the paper prints there, of methods that nobody ran too
 
-    def why_not(self, task: str, contender: str, here: Circumstances, *, broken: int = 0, diverged: int = 0) -> str:
+    def why_not(self, task: str, contender: str, here: RunConditions, *, broken: int = 0, diverged: int = 0) -> str:
         """Why the number of a task and contender cannot be held against ours; empty where it can.
 
         `broken` counts seeds of ours that ended without a number, `diverged` those of them that diverged: a mean over
@@ -137,10 +137,10 @@ class PublishedTable:
         reasons = (*apart, *stated, theirs, nans, f"{_seeds(diverged)} diverged" if diverged else "")
         return "; ".join(reason for reason in dict.fromkeys(reasons) if reason)
 
-    def rerecorded_note(self, circumstances: Mapping[str, Circumstances]) -> str:
+    def rerecorded_note(self, conditions: Mapping[str, RunConditions]) -> str:
         """Which of our data, by task, are D4RL's sets recorded again; empty where none that may be compared are."""
         again = _AS_GOOD_AS.get(self.data)
-        sources = {task: circumstances.get(task, Circumstances()).source.split(", ") for task in self.tasks}
+        sources = {task: conditions.get(task, RunConditions()).source.split(", ") for task in self.tasks}
         tasks = [task for task, names in sources.items() if again and again in names]
         return f"Data re-recorded with D4RL's policy: {', '.join(tasks)}." if tasks else ""
 
@@ -261,13 +261,13 @@ def _table(reference: Mapping[str, Any]) -> PublishedTable:
 
 def _places(
     rows: Sequence[Row], tasks: Mapping[str, tuple[str, tuple[str, str]]], contenders: Mapping[str, str]
-) -> Iterator[Place]:
+) -> Iterator[PublishedEntry]:
     """`tasks` are ours, with the paper's row, by line; `contenders` are ours by the paper's methods."""
     for row in rows:
         task, label = tasks.get(row["line"], ("", (row["dataset"], row["env"])))
         method = row["algorithm"]
         contender = contenders.get(method, "") if task else ""
-        yield Place(int(row["line"]), label, method, row["metric"], task, contender, _published(row))
+        yield PublishedEntry(int(row["line"]), label, method, row["metric"], task, contender, _published(row))
 
 
 def _row_label(dataset: str | Mapping[str, Any], row: Row) -> tuple[str, str]:

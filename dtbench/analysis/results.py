@@ -1,7 +1,7 @@
 """The tidy table that every table and figure is made from: one row a trial, checkpoint and target return."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -87,6 +87,27 @@ class SuiteResults:
     def name(self) -> str:
         """The suite's name."""
         return str(self.suite.get("name") or "")
+
+
+def contenders(results: SuiteResults) -> dict[str, Mapping[str, Any]]:
+    """What the suite says of each, in table order; those that it does not list come last."""
+    listed = {name: asked or {} for name, asked in (results.suite.get("contenders") or {}).items()}
+    specs = [*(record.spec for record in results.records), *results.not_run]
+    unlisted = sorted({spec.contender for spec in specs} - set(listed))
+    return {**listed, **{name: {} for name in unlisted}}
+
+
+def order_of(results: SuiteResults) -> Callable[..., tuple[Any, ...]]:
+    """A sorting key for (task, contender, seed), or for their beginning, in the suite's own order."""
+    known = {record.spec.task for record in results.records} | {spec.task for spec in results.not_run}
+    tasks = list(results.suite.get("tasks") or ())
+    tasks += sorted(known - set(tasks))
+    names = list(contenders(results))
+
+    def key(task: str, contender: str | None = None, seed: int = 0) -> tuple[Any, ...]:
+        return tasks.index(task), names.index(contender) if contender is not None else 0, seed
+
+    return key
 
 
 def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:

@@ -1,26 +1,27 @@
-"""What every table and figure of a suite is made from, gathered once."""
+"""What every table and figure of a suite is made from, analysis once."""
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dtbench.analysis import statistics
-from dtbench.analysis.figures import Scene
-from dtbench.analysis.published import Circumstances, PublishedTable, published_tables
-from dtbench.analysis.results import SuiteResults
-from dtbench.analysis.tables import scores as tables
-from dtbench.analysis.tables import targets
-from dtbench.analysis.tables.diverged import diverged_of, diverged_text
-from dtbench.analysis.tables.protocol import contenders, order_of
-from dtbench.ledger.store import DIVERGED, TrialRecord
+from dtbench.analysis.published import PublishedTable, RunConditions, published_tables
+from dtbench.analysis.results import SuiteResults, contenders, order_of
+from dtbench.analysis.statistics import Estimate
+from dtbench.analysis.table_inputs import CellStatus, TableInputs, diverged_of, estimates_of
+from dtbench.ledger.store import TrialRecord
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 RAW = "raw return"  # how the name of a score without references begins: no two tasks' returns have a scale in common
 
+DIVERGED_RULE = (
+    "A trial whose loss became NaN has diverged: it has no score, and every number is of the other seeds alone."
+)
 MIXED_RULE = (
     "The tasks are scored on {} scales, which their names say. Nothing is averaged over tasks of different ones."
 )
@@ -54,57 +55,52 @@ def averages_of(
     return found
 
 
-_FACTS = ("successes", "reached", "novel", "novel_reached")
-
-
 @dataclass(frozen=True, slots=True)
-class Material:
-    """The results of a suite, and what follows from them for every section and figure."""
+class SuiteAnalysis:
+    """The results of a suite, and what follows from them for every table and figure."""
 
     results: SuiteResults
-    scene: Scene
+    contenders: Sequence[str]  # in table order
     tasks: Sequence[str]
-    averages: Mapping[str, tuple[str, ...]]  # means over tasks, by name: the suite's and those that papers print
-    estimates: tables.Estimates  # averages included
-    published: Sequence[PublishedTable]
-    provenance: Mapping[str, Mapping[str, Any]]  # by task: that of one of its trials
-    scales: Sequence[tuple[str, ...]]  # the tasks in groups of one scale
+    finals: pd.DataFrame  # a row a trial: its last checkpoint at its headline target
+    score_names: Mapping[str, str]  # by task
+    scales: Sequence[tuple[str, ...]] = ()  # the tasks in groups of one scale
+    averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # means over tasks: the suite's, the papers'
+    inputs: TableInputs = field(default_factory=TableInputs)  # averages included
+    published: Sequence[PublishedTable] = ()
+    provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by task: that of one of its trials
     broken: tuple[TrialRecord, ...] = ()  # finished, but with a score that is no number: counted as missing
 
     @property
-    def told_scores(self) -> Mapping[str, str]:
+    def scores(self) -> pd.DataFrame:
+        """All checkpoints and targets, COLUMNS of results.py."""
+        return self.results.scores
+
+    @property
+    def smoke(self) -> bool:
+        """Whether the numbers mean nothing."""
+        return self.results.suite.get("preset") == "smoke"
+
+    @property
+    def mixed_score_names(self) -> Mapping[str, str]:
         """The names of scores that must stand beside their tasks: those of all where there are several scales."""
-        return self.scene.score_names if len(self.scales) > 1 else {}
+        return self.score_names if len(self.scales) > 1 else {}
 
     @property
-    def missing(self) -> tables.Counts:
-        """Trials without a number, by task and contender."""
-        specs = [*self.results.not_run, *(record.spec for record in self.broken)]
-        return Counter((spec.task, spec.contender) for spec in specs)
-
-    @property
-    def diverged(self) -> tables.Counts:
-        """Trials without a number because they diverged, by task and contender."""
-        return self.scene.diverged
-
-    @property
-    def diverged_told(self) -> tuple[str, ...]:
+    def diverged_text(self) -> tuple[str, ...]:
         """A sentence that names the cells where trials diverged; none where none did."""
-        finals = self.scene.finals
-        finished = Counter(zip(finals["task"], finals["contender"], strict=True))
-        return diverged_text(self.diverged, self.missing, finished)
-
-    @property
-    def links(self) -> Mapping[tuple[str, str], str]:
-        """By task and contender, the cell that a number belongs to; several where hyperparameters were changed."""
-        lost = [trial.spec for trial in self.results.unfinished if trial.state == DIVERGED]
-        specs = [*lost, *(record.spec for record in self.results.records)]
-        return {(spec.task, spec.contender): spec.cell for spec in specs}
+        finished = Counter(zip(self.finals["task"], self.finals["contender"], strict=True))
+        cells = [
+            f"{contender} on {task} ({one.diverged} of {one.missing + finished[task, contender]} seeds)"
+            for (task, contender), one in sorted(self.inputs.statuses.items())
+            if one.diverged and task not in self.averages
+        ]
+        return (f"{DIVERGED_RULE} Diverged: {'; '.join(cells)}.",) if cells else ()
 
     @property
     def ran(self) -> list[str]:
         """The tasks with at least one number."""
-        finished = set(self.scene.finals["task"])
+        finished = set(self.finals["task"])
         return [task for task in self.tasks if task in finished]
 
     @property
@@ -115,46 +111,95 @@ class Material:
 
     def matrices(self, over: Sequence[str]) -> dict[str, statistics.Array]:
         """Each contender's scores as seeds x tasks, nan where a trial is missing."""
-        return matrices_of(self.scene.finals, self.scene.contenders, over)
+        return matrices_of(self.finals, self.contenders, over)
+
+    def title(self, task: str) -> str:
+        """The task, with where its data came from."""
+        source = self.source(task)
+        return f"{task} (data: {source})" if source else task
+
+    def source(self, task: str) -> str:
+        """Where the task's data came from; empty where no trial says."""
+        return self.inputs.conditions_of(task).source
+
+    def shared_score(self, tasks: Sequence[str]) -> str:
+        """The name of the score that all of these tasks share; empty where they have several."""
+        names = {self.score_names[task] for task in tasks if task in self.score_names}
+        return names.pop() if len(names) == 1 else ""
 
 
-def gather(results: SuiteResults) -> Material:
-    """Everything that sections and figures need, from the results of a suite with at least one finished trial."""
+def analyze(results: SuiteResults) -> SuiteAnalysis:
+    """Return all that tables and figures need, from the results of a suite with at least one finished trial."""
     everyone, suite = final_rows(results), results.suite
     finals = everyone[everyone["score"].notna()].reset_index(drop=True)
     bad = set(everyone.loc[everyone["score"].isna(), "trial"])
+    broken = tuple(record for record in results.records if record.spec.key in bad)
     tasks = list(suite.get("tasks") or sorted(set(everyone["task"])))
     provenance = {record.spec.task: record.provenance for record in results.records}
     about = {task: (facts.get("task") or {}) for task, facts in provenance.items()}
-    published = published_tables(suite)
     score_names = {task: str(facts.get("score_name") or "score") for task, facts in about.items()}
-    groups = scales_of(tasks, score_names)
-    averages = averages_of(groups, score_names, set(finals["task"]))
+    scales, published = scales_of(tasks, score_names), published_tables(suite)
+    averages = averages_of(scales, score_names, set(finals["task"]))
     for table in published:
         averages |= table.averages
-    scene = Scene(
-        contenders=list(contenders(results)),
-        scores=results.scores,
-        finals=finals,
-        score_names=score_names,
-        circumstances=circumstances_of(results, averages),
-        smoke=suite.get("preset") == "smoke",
-        diverged=diverged_of(results.unfinished),
+    names = list(contenders(results))
+    inputs = TableInputs(
+        {**estimates_of(finals), **dict(_average_estimates(finals, names, averages))},
+        run_conditions(results, averages),
+        _statuses(results, broken, names, averages),
     )
-    estimates = dict(tables.estimates_of(finals))
+    return SuiteAnalysis(
+        results, names, tasks, finals, score_names, scales, averages, inputs, published, provenance, broken
+    )
+
+
+def return_inputs(analysis: SuiteAnalysis) -> TableInputs:
+    """Return the inputs of a table that prints returns in a task's own points."""
+    return replace(analysis.inputs, estimates=estimates_of(analysis.finals, "return_mean"))
+
+
+def _average_estimates(
+    finals: pd.DataFrame, names: Sequence[str], averages: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[tuple[str, str], Estimate]]:
     for name, over in averages.items():
-        for contender, scores in matrices_of(finals, scene.contenders, over).items():
+        for contender, scores in matrices_of(finals, names, over).items():
             if average := statistics.matrix_estimate(scores):
-                estimates[name, contender] = average
-    broken = tuple(record for record in results.records if record.spec.key in bad)
-    return Material(results, scene, tasks, averages, estimates, published, provenance, groups, broken)
+                yield (name, contender), average
+
+
+def _statuses(
+    results: SuiteResults,
+    broken: Sequence[TrialRecord],
+    names: Sequence[str],
+    averages: Mapping[str, Sequence[str]],
+) -> dict[tuple[str, str], CellStatus]:
+    """By task and contender; of an average the sums over its tasks of what has no number."""
+    diverged, nans = diverged_of(results.unfinished), _count(record.spec for record in broken)
+    missing = _count(results.not_run) + nans
+    # A cell may be several where hyperparameters were changed: the last one that finished.
+    lost = [trial.spec for trial in results.unfinished if trial.state == TrialState.DIVERGED]
+    specs = [*lost, *(record.spec for record in results.records)]
+    links = {(spec.task, spec.contender): f"cell-{spec.cell}" for spec in specs}
+    found = {
+        cell: CellStatus(missing[cell], nans[cell] + diverged[cell], diverged[cell], links.get(cell, ""))
+        for cell in {**missing, **links}
+    }
+    for name, over in averages.items():
+        for contender in names:
+            parts = [found.get((task, contender), CellStatus()) for task in over]
+            lost_there = sum(part.diverged for part in parts)
+            found[name, contender] = CellStatus(0, sum(part.broken for part in parts), lost_there)
+    return found
+
+
+def _count(specs: Iterable[TrialSpec]) -> Counter[tuple[str, str]]:
+    return Counter((spec.task, spec.contender) for spec in specs)
 
 
 def final_rows(results: SuiteResults) -> pd.DataFrame:
     """A row a trial, in the suite's order: its last checkpoint at its headline target, as in the score table.
 
-    Added columns: `successes` (episodes that scored 100; nan where scores are not all 0 or 100) and, in per cent
-    and nan where the task has no paths, `reached`, `novel`, `novel_reached`.
+    Added column: `successes` (episodes that scored 100; nan where scores are not all 0 or 100).
     """
     scores, order = results.scores, order_of(results)
     last = scores[scores["step"] == scores.groupby(["contender", "trial"])["step"].transform("max")]
@@ -166,8 +211,7 @@ def final_rows(results: SuiteResults) -> pd.DataFrame:
     }
     wanted = [headline[place] for place in zip(last["contender"], last["trial"], strict=True)]
     rows = last[_equal(last["target"], np.asarray(wanted, float))]
-    facts = _episode_facts(_behind(results, rows))
-    rows = rows.join(facts, on="trial")
+    rows = rows.join(_successes(episodes_behind(results, rows)), on="trial")
     places = sorted(
         zip(rows["task"], rows["contender"], rows["seed"], rows.index, strict=True), key=lambda p: order(*p[:3])
     )
@@ -181,17 +225,21 @@ def headline_target(record: TrialRecord, found: Sequence[float]) -> float:
     return (asked or present or [np.nan])[0]
 
 
+def episodes_behind(results: SuiteResults, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the episodes of every trial at its row's step and target."""
+    first = rows.drop_duplicates("trial").set_index("trial")
+    episodes = results.episodes.rows
+    trials = episodes["trial"].astype(str)
+    known = trials.isin(first.index)
+    episodes, trials = episodes[known], trials[known]
+    steps, targets = first["step"].reindex(trials).to_numpy(), first["target"].reindex(trials).to_numpy(float)
+    return episodes[(episodes["step"].to_numpy() == steps) & _equal(episodes["target"], targets)]
+
+
 def final_episodes(record: TrialRecord, step: int, target: float) -> pd.DataFrame:
     """The episodes behind a row of `final_rows`."""
     episodes = record.episodes()
     return episodes[(episodes["step"] == step) & same(episodes["target"], target)]
-
-
-def all_targets(material: Material) -> list[targets.TaskTargets]:
-    """What was asked and achieved on each task where somebody was asked for two targets."""
-    names, records = material.scene.contenders, material.results.records
-    found = (targets.task_targets(records, task, names) for task in material.tasks)
-    return [one for one in found if one]
 
 
 def matrices_of(finals: pd.DataFrame, names: Sequence[str], over: Sequence[str]) -> dict[str, statistics.Array]:
@@ -204,14 +252,14 @@ def matrices_of(finals: pd.DataFrame, names: Sequence[str], over: Sequence[str])
     return matrices
 
 
-def circumstances_of(results: SuiteResults, averages: Mapping[str, Sequence[str]]) -> dict[str, Circumstances]:
+def run_conditions(results: SuiteResults, averages: Mapping[str, Sequence[str]]) -> dict[str, RunConditions]:
     """Of each task that ran, and of each average over such tasks."""
     smoke = results.suite.get("preset") == "smoke"
     groups = {record.spec.task: [record.spec.task] for record in results.records}
     found = {}
     for name, over in {**groups, **averages}.items():
         records = [record for record in results.records if record.spec.task in over]
-        found[name] = Circumstances(
+        found[name] = RunConditions(
             source=", ".join(sorted({record.spec.dataset_source for record in records})),
             physics=_stamps(records, "physics"),
             protocol=_stamps(records, "protocol"),
@@ -237,33 +285,11 @@ def _stamps(records: Sequence[TrialRecord], kind: str) -> str:
     return ", ".join(sorted(found))
 
 
-def _behind(results: SuiteResults, rows: pd.DataFrame) -> pd.DataFrame:
-    """The episodes of every trial at its row's step and target."""
-    first = rows.drop_duplicates("trial").set_index("trial")
-    episodes = results.episodes.rows
-    trials = episodes["trial"].astype(str)
-    known = trials.isin(first.index)
-    episodes, trials = episodes[known], trials[known]
-    steps, targets = first["step"].reindex(trials).to_numpy(), first["target"].reindex(trials).to_numpy(float)
-    return episodes[(episodes["step"].to_numpy() == steps) & _equal(episodes["target"], targets)]
-
-
-def _episode_facts(episodes: pd.DataFrame) -> pd.DataFrame:
-    """_FACTS of every trial."""
+def _successes(episodes: pd.DataFrame) -> pd.Series:
     by_trial = episodes["trial"].astype(str)
     won = (episodes["score"] == 100).astype(float)
     binary = episodes["score"].isin([0.0, 100.0]).groupby(by_trial).all()
-    facts = pd.DataFrame({"successes": won.groupby(by_trial).sum().where(binary)})
-    for name in _FACTS[1:]:
-        facts[name] = np.nan
-    if {"reached", "novel"} <= set(episodes.columns):
-        on_paths = episodes["reached"].notna() & episodes["novel"].notna()
-        paths = episodes[on_paths].astype({"reached": float, "novel": float})
-        groups = paths.groupby(by_trial[on_paths])
-        facts["reached"], facts["novel"] = 100 * groups["reached"].mean(), 100 * groups["novel"].mean()
-        arrived = paths[paths["reached"] == 1]
-        facts["novel_reached"] = 100 * arrived.groupby(by_trial[arrived.index])["novel"].mean()
-    return facts
+    return won.groupby(by_trial).sum().where(binary).rename("successes")
 
 
 def _equal(targets: pd.Series, wanted: Any) -> Any:

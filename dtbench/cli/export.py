@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 
 from dtbench.analysis.results import TRIAL, SuiteResults, scores_text
-from dtbench.analysis.suite_analysis import final_rows, gather, headline_target, same
+from dtbench.analysis.suite_analysis import analyze, final_rows, headline_target, same
 from dtbench.errors import InvalidValue, NothingToReport, UnknownName
 from dtbench.ledger.store import DIVERGED, TrialRecord, write_bytes
 from dtbench.ledger.trial_spec import TrialSpec
@@ -107,7 +107,7 @@ def latex(results: SuiteResults) -> Exported:
     """Every table of the suite's report, and a main.tex that sets them all with booktabs."""
     from dtbench.analysis.page.suite_page import suite_page  # draws figures too: no other format waits for that
 
-    made = suite_page(gather(results))
+    made = suite_page(analyze(results))
     shown = [table for section in made.sections for table in section.tables]
     tables = {f"{table.name}.tex": table.latex(results.name).encode() for table in shown}
     if not tables:

@@ -8,7 +8,8 @@ from pathlib import Path
 from dtbench.analysis import figures, suite_analysis
 from dtbench.analysis.figures import Drawing
 from dtbench.analysis.results import SuiteResults
-from dtbench.analysis.suite_analysis import Material
+from dtbench.analysis.suite_analysis import SuiteAnalysis
+from dtbench.analysis.tables.targets import all_targets
 from dtbench.errors import InvalidValue, NothingToReport, UnknownName
 from dtbench.ledger.store import write_bytes
 
@@ -28,7 +29,7 @@ def draw(results: SuiteResults, kind: str, task: str | None = None) -> Drawing:
     chosen = choose_task(known, task) if task is not None else known[0] if len(known) == 1 else None
     if not any(chosen in (None, record.spec.task) for record in results.records):
         raise NothingToReport(f"no trial of {chosen or suite} has finished. Run it first: dtbench run -s {suite}")
-    drawing = KINDS[kind](suite_analysis.gather(results), chosen)
+    drawing = KINDS[kind](suite_analysis.analyze(results), chosen)
     if drawing is None:
         where = chosen or f"the tasks of {suite}"
         raise NothingToReport(f"nothing to draw: {_LACKING[kind]} on {where}.")
@@ -73,56 +74,56 @@ def write_drawing(drawing: Drawing, path: Path) -> None:
         raise InvalidValue(f"cannot write {path}: {error.strerror or error}.") from error
 
 
-def _targets(gathered: Material, task: str | None) -> Drawing | None:
-    found = [one for one in suite_analysis.all_targets(gathered) if task in (None, one.task)]
+def _targets(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
+    found = [one for one in all_targets(analysis) if task in (None, one.task)]
     if len(found) == 1:
-        return figures.draw_targets(gathered.scene, found[0])
-    return figures.draw_target_grid(gathered.scene, found)
+        return figures.draw_targets(analysis, found[0])
+    return figures.draw_target_grid(analysis, found)
 
 
-def _progress(gathered: Material, task: str | None) -> Drawing | None:
+def _progress(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
     if task is None:
-        return figures.draw_progress_grid(gathered.scene, gathered.tasks)
-    return figures.draw_progress(gathered.scene, task)
+        return figures.draw_progress_grid(analysis, analysis.tasks)
+    return figures.draw_progress(analysis, task)
 
 
-def _bars(gathered: Material, task: str | None) -> Drawing | None:
-    scene, numbers, published = gathered.scene, gathered.estimates, gathered.published
+def _bars(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
+    numbers, published = analysis.inputs.estimates, analysis.published
     if task is None:
-        shown = [*gathered.tasks, *gathered.shown_averages]
-        return figures.draw_grouped_bars(scene, shown, estimates=numbers, published=published)
-    return figures.draw_bars(scene, task, estimates=numbers, published=published)
+        shown = [*analysis.tasks, *analysis.shown_averages]
+        return figures.draw_grouped_bars(analysis, shown, estimates=numbers, published=published)
+    return figures.draw_bars(analysis, task, estimates=numbers, published=published)
 
 
-def _profiles(gathered: Material, task: str | None) -> Drawing | None:
-    over = _of_one_scale(gathered, task)
-    return figures.draw_profiles(gathered.scene, gathered.matrices(over), tasks=over)
+def _profiles(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
+    over = _of_one_scale(analysis, task)
+    return figures.draw_profiles(analysis, analysis.matrices(over), tasks=over)
 
 
-def _improvement(gathered: Material, task: str | None) -> Drawing | None:
-    over, scene = _of_one_scale(gathered, task), gathered.scene
-    return figures.draw_improvement(scene, gathered.matrices(over), scene.contenders[0], tasks=over)
+def _improvement(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
+    over = _of_one_scale(analysis, task)
+    return figures.draw_improvement(analysis, analysis.matrices(over), analysis.contenders[0], tasks=over)
 
 
-def _data(gathered: Material, task: str | None) -> Drawing | None:
-    facts = {name: (found.get("dataset") or {}).get("card") or {} for name, found in gathered.provenance.items()}
-    cards = {name: facts[name] for name in gathered.tasks if name in facts and task in (None, name)}
-    targets = {record.spec.task: record.spec.evaluation.targets for record in gathered.results.records}
-    return figures.draw_data_cards(gathered.scene, cards, targets=targets)
+def _data(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
+    facts = {name: (found.get("dataset") or {}).get("card") or {} for name, found in analysis.provenance.items()}
+    cards = {name: facts[name] for name in analysis.tasks if name in facts and task in (None, name)}
+    targets = {record.spec.task: record.spec.evaluation.targets for record in analysis.results.records}
+    return figures.draw_data_cards(analysis, cards, targets=targets)
 
 
-def _of_one_scale(gathered: Material, task: str | None) -> tuple[str, ...]:
+def _of_one_scale(analysis: SuiteAnalysis, task: str | None) -> tuple[str, ...]:
     """The task, or all where they can be averaged; raise InvalidValue where they are of several scales."""
     if task is not None:
         return (task,)
-    if len(gathered.scales) > 1:
+    if len(analysis.scales) > 1:
         raise InvalidValue(
-            f"the tasks {', '.join(gathered.tasks)} have scores of several scales: name one with --task."
+            f"the tasks {', '.join(analysis.tasks)} have scores of several scales: name one with --task."
         )
-    return tuple(gathered.tasks)
+    return tuple(analysis.tasks)
 
 
-KINDS: dict[str, Callable[[Material, str | None], Drawing | None]] = {
+KINDS: dict[str, Callable[[SuiteAnalysis, str | None], Drawing | None]] = {
     "targets": _targets,
     "progress": _progress,
     "bars": _bars,

@@ -13,12 +13,14 @@ from dtbench.analysis.comparison_inputs import Side, scores_of
 from dtbench.analysis.page.build import build_report
 from dtbench.analysis.page.trials import trial_data
 from dtbench.analysis.results import SuiteResults, collect
-from dtbench.analysis.suite_analysis import Material, gather
+from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze
+from dtbench.analysis.table_inputs import CellStatus
 from dtbench.analysis.tables.scores import no_number, score_text
 from dtbench.cli.export import export
 from dtbench.ledger.store import Ledger
 from tests.support.drawn_figures import drawn_figures
 from tests.support.gym_ledger import SUITE, finish, spec_of
+from tests.support.published_verdicts import verdicts
 
 MEDIUM, REPLAY = TASKS = ["hopper-medium-v2", "hopper-medium-replay-v2"]
 NAMES = ["DT", "BC", "CQL"]
@@ -47,8 +49,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> SuiteResults:
 
 
 @pytest.fixture(scope="module")
-def material(results: SuiteResults) -> Material:
-    return gather(results)
+def analysis(results: SuiteResults) -> SuiteAnalysis:
+    return analyze(results)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +66,10 @@ def rows(files: dict[str, bytes], name: str) -> dict[tuple[str, ...], dict[str, 
 
 
 def test_a_cell_says_how_many_of_its_seeds_diverged() -> None:
-    assert no_number(3, 3, 3) == "diverged: 3 of 3 seeds"
-    assert no_number(3, 3, 1) == "no number: 2 of 3 seeds returned NaN, 1 diverged"
-    assert no_number(1, 3) == "no number: 1 of 3 seeds returned NaN"
-    assert score_text(None, 3, 3, 3) == "diverged: 3 of 3 seeds"
+    assert no_number(CellStatus(3, 3, 3)) == "diverged: 3 of 3 seeds"
+    assert no_number(CellStatus(3, 3, 1)) == "no number: 2 of 3 seeds returned NaN, 1 diverged"
+    assert no_number(CellStatus(3, 1)) == "no number: 1 of 3 seeds returned NaN"
+    assert score_text(None, CellStatus(3, 3, 3)) == "diverged: 3 of 3 seeds"
 
 
 def test_the_score_table_marks_a_mean_that_lacks_a_diverged_seed(files: dict[str, bytes]) -> None:
@@ -88,13 +90,12 @@ def test_a_contender_with_a_diverged_seed_is_never_the_best(tmp_path: Path) -> N
     assert "**" not in line
 
 
-def test_nothing_is_compared_with_a_paper_where_seeds_diverged(files: dict[str, bytes]) -> None:
-    published = rows(files, "published-1")
-    assert published[MEDIUM, "CQL"]["Verdict"].startswith("not comparable: ")
-    assert published[MEDIUM, "CQL"]["Verdict"].endswith("1 seed diverged")
-    assert published[REPLAY, "BC"]["Verdict"].endswith("3 seeds diverged")
-    assert published[REPLAY, "BC"]["Ours"] == "diverged: 3 of 3 seeds"
-    assert "diverged" not in published[MEDIUM, "DT"]["Verdict"]
+def test_nothing_is_compared_with_a_paper_where_seeds_diverged(analysis: SuiteAnalysis) -> None:
+    found = verdicts(analysis)
+    assert found[MEDIUM, "CQL"].startswith("not comparable: ")
+    assert found[MEDIUM, "CQL"].endswith("1 seed diverged")
+    assert found[REPLAY, "BC"].endswith("3 seeds diverged")
+    assert "diverged" not in found[MEDIUM, "DT"]
 
 
 def test_the_papers_own_table_says_diverged_in_its_cell(files: dict[str, bytes]) -> None:
@@ -140,12 +141,12 @@ def test_figures_do_not_say_not_run_of_what_diverged(files: dict[str, bytes]) ->
     assert "(1 diverged)" in drawn[f"final-{MEDIUM}"]
 
 
-def test_trials_of_the_page_say_diverged_and_why(material: Material) -> None:
-    told = [trial for trial in trial_data(material)["trials"] if trial["state"] == "diverged"]
+def test_trials_of_the_page_say_diverged_and_why(analysis: SuiteAnalysis) -> None:
+    told = [trial for trial in trial_data(analysis)["trials"] if trial["state"] == "diverged"]
     assert len(told) == 4
     assert all("not finite at step 40" in trial["error"] for trial in told)
-    cells = trial_data(material)["cells"]
-    assert material.links[REPLAY, "BC"] in cells
+    cells = trial_data(analysis)["cells"]
+    assert analysis.inputs.status(REPLAY, "BC").link.removeprefix("cell-") in cells
 
 
 def test_without_diverged_trials_nothing_speaks_of_them(tmp_path: Path) -> None:
@@ -157,10 +158,10 @@ def test_without_diverged_trials_nothing_speaks_of_them(tmp_path: Path) -> None:
 
 
 def test_further_seeds_that_diverged_count_as_those_that_finished_do(tmp_path: Path) -> None:
-    found = gather(fill(tmp_path, {(MEDIUM, "CQL", 2)}, planned=2))
-    assert len(found.estimates[MEDIUM, "DT"].values) == 3
-    assert len(found.estimates[MEDIUM, "CQL"].values) == 2
-    assert found.diverged == {(MEDIUM, "CQL"): 1}
+    found = analyze(fill(tmp_path, {(MEDIUM, "CQL", 2)}, planned=2))
+    assert len(found.inputs.estimates[MEDIUM, "DT"].values) == 3
+    assert len(found.inputs.estimates[MEDIUM, "CQL"].values) == 2
+    assert [found.inputs.status(MEDIUM, name).diverged for name in NAMES] == [0, 0, 1]
 
 
 def test_an_archive_keeps_state_and_cause(results: SuiteResults, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Figures: points that explain themselves, names of any kind, equal bytes."""
 
+import pickle
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
@@ -9,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from dtbench.analysis import figures, suite_analysis
-from dtbench.analysis.figures import Drawing, Scene, suite_average
+from dtbench.analysis.figures import Drawing, suite_average
 from dtbench.analysis.figures import targets as target_figures
 from dtbench.analysis.figures.style import drawing, figure, shortened, thousands, wrapped
 from dtbench.analysis.figures.tooltips import draw_points, explain, sentence, told
 from dtbench.analysis.statistics import Interval
-from dtbench.analysis.suite_analysis import Material
-from dtbench.analysis.tables.targets import Achieved, TaskTargets
+from dtbench.analysis.suite_analysis import SuiteAnalysis
+from dtbench.analysis.table_inputs import TableInputs
+from dtbench.analysis.tables.targets import Achieved, TaskTargets, all_targets
 from tests.support.gym_ledger import PAPER, SUITE, TASKS, results_of
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -32,36 +33,36 @@ STRANGE = ["$x_{$", "a_b%", "_hidden", "\N{GRINNING FACE} method", "long " * 40 
 
 
 @pytest.fixture(scope="module")
-def gathered(tmp_path_factory: pytest.TempPathFactory) -> Material:
+def analysis(tmp_path_factory: pytest.TempPathFactory) -> SuiteAnalysis:
     suite = {**SUITE, "tasks": TASKS[:2], "contenders": {name: {} for name in ("DT", "BC", "CQL")}}
-    return suite_analysis.gather(
+    return suite_analysis.analyze(
         results_of(tmp_path_factory.mktemp("ledger"), suite=suite, sources=dict.fromkeys(TASKS, "d4rl"))
     )
 
 
-def draw_all(found: Material) -> dict[str, Drawing]:
-    scene, numbers, tasks = found.scene, found.estimates, list(found.tasks)
+def draw_all(found: SuiteAnalysis) -> dict[str, Drawing]:
+    analysis, numbers, tasks = found, found.inputs.estimates, list(found.tasks)
     beside: Any = {"estimates": numbers, "published": found.published}
-    targets, matrices = suite_analysis.all_targets(found), found.matrices(tasks)
-    average = suite_average(scene, found.shown_averages[0], title="Gym", tasks=len(tasks), **beside)
+    targets, matrices = all_targets(found), found.matrices(tasks)
+    average = suite_average(analysis, found.shown_averages[0], title="Gym", tasks=len(tasks), **beside)
     drawn = [
-        figures.draw_targets(scene, targets[0]),
-        figures.draw_target_grid(scene, targets),
-        figures.draw_progress(scene, tasks[0]),
-        figures.draw_progress_grid(scene, tasks),
-        figures.draw_bars(scene, tasks[0], **beside),
-        figures.draw_grouped_bars(scene, tasks, **beside),
+        figures.draw_targets(analysis, targets[0]),
+        figures.draw_target_grid(analysis, targets),
+        figures.draw_progress(analysis, tasks[0]),
+        figures.draw_progress_grid(analysis, tasks),
+        figures.draw_bars(analysis, tasks[0], **beside),
+        figures.draw_grouped_bars(analysis, tasks, **beside),
         figures.draw_suite_bars([average]),
-        figures.draw_profiles(scene, matrices),
-        figures.draw_improvement(scene, matrices, scene.contenders[0]),
-        figures.draw_data_cards(scene, dict.fromkeys(tasks, CARD), targets={tasks[0]: [1800.0]}),
+        figures.draw_profiles(analysis, matrices),
+        figures.draw_improvement(analysis, matrices, analysis.contenders[0]),
+        figures.draw_data_cards(analysis, dict.fromkeys(tasks, CARD), targets={tasks[0]: [1800.0]}),
     ]
     return {one.name: one for one in drawn if one is not None}
 
 
 @pytest.fixture(scope="module")
-def drawn(gathered: Material) -> dict[str, Drawing]:
-    return draw_all(gathered)
+def drawn(analysis: SuiteAnalysis) -> dict[str, Drawing]:
+    return draw_all(analysis)
 
 
 def drawn_children(svg: bytes, gid: str) -> int:
@@ -126,10 +127,11 @@ def test_a_published_number_says_where_it_was_printed(drawn: Mapping[str, Drawin
     assert f"Published, {PAPER['title']}: DT on {TASKS[0]}: 67.6" in labels
 
 
-def test_no_published_number_stands_where_nothing_ran(gathered: Material) -> None:
-    scene = replace(gathered.scene, circumstances={TASKS[0]: gathered.scene.circumstances[TASKS[0]]})
-    beside: Any = {"estimates": gathered.estimates, "published": gathered.published}
-    one = figures.draw_grouped_bars(scene, TASKS[:2], **beside)
+def test_no_published_number_stands_where_nothing_ran(analysis: SuiteAnalysis) -> None:
+    conditions = {TASKS[0]: analysis.inputs.conditions[TASKS[0]]}
+    beside: Any = {"estimates": analysis.inputs.estimates, "published": analysis.published}
+    only = replace(analysis, inputs=replace(analysis.inputs, conditions=conditions))
+    one = figures.draw_grouped_bars(only, TASKS[:2], **beside)
     assert one is not None
     printed = [label for label in labels_of(one) if label.startswith("Published")]
     assert printed
@@ -174,8 +176,8 @@ def test_one_seed_has_neither_interval_nor_list() -> None:
     assert two == "DT on task: 3 [2, 4], 95 %, n = 2 seeds; seeds: 2, 4"
 
 
-def test_two_draws_give_equal_bytes(gathered: Material, drawn: Mapping[str, Drawing]) -> None:
-    for name, again in draw_all(gathered).items():
+def test_two_draws_give_equal_bytes(analysis: SuiteAnalysis, drawn: Mapping[str, Drawing]) -> None:
+    for name, again in draw_all(analysis).items():
         assert (again.svg, again.png) == (drawn[name].svg, drawn[name].png), name
         assert (again.pdf(), again.marks) == (drawn[name].pdf(), drawn[name].marks), name
 
@@ -188,25 +190,27 @@ def test_a_pdf_has_its_fonts_inside_and_no_date(drawn: Mapping[str, Drawing]) ->
         assert b"/CreationDate" not in one.pdf()
 
 
-def test_a_drawing_keeps_no_figure(drawn: Mapping[str, Drawing]) -> None:
-    held = [getattr(one, name) for one in drawn.values() for name in one.__dataclass_fields__]
-    assert not any(isinstance(value, Figure) for value in held)
+def test_a_drawing_leaves_its_figure_behind_when_it_is_copied(drawn: Mapping[str, Drawing]) -> None:
+    for one in drawn.values():
+        again = pickle.loads(pickle.dumps(one))
+        assert again == one
+        assert again.sheet is None
 
 
 def renamed(
-    found: Material, names: Mapping[str, str], tasks: Mapping[str, str]
-) -> tuple[Scene, Any, list[TaskTargets]]:
-    """The scene, the estimates and the targets with other names."""
-    scene, new = found.scene, {"contender": dict(names), "task": dict(tasks)}
+    found: SuiteAnalysis, names: Mapping[str, str], tasks: Mapping[str, str]
+) -> tuple[SuiteAnalysis, Any, list[TaskTargets]]:
+    """The analysis, the estimates and the targets with other names."""
+    new = {"contender": dict(names), "task": dict(tasks)}
     changed = replace(
-        scene,
-        contenders=[names[name] for name in scene.contenders],
-        scores=scene.scores.replace(new),
-        finals=scene.finals.replace(new),
+        found,
+        results=replace(found.results, scores=found.scores.replace(new)),
+        contenders=[names[name] for name in found.contenders],
+        finals=found.finals.replace(new),
         score_names=dict.fromkeys(tasks.values(), "$score$ (%)"),
-        circumstances={},
+        inputs=TableInputs(),
     )
-    numbers = {(tasks.get(t, t), names[c]): one for (t, c), one in found.estimates.items()}
+    numbers = {(tasks.get(t, t), names[c]): one for (t, c), one in found.inputs.estimates.items()}
     targets = [
         replace(
             one,
@@ -214,26 +218,26 @@ def renamed(
             achieved=tuple(replace(curve, contender=names[curve.contender]) for curve in one.achieved),
             levels={names[name]: level for name, level in one.levels.items()},
         )
-        for one in suite_analysis.all_targets(found)
+        for one in all_targets(found)
     ]
     return changed, numbers, targets
 
 
 @pytest.mark.parametrize("strange", STRANGE, ids=["tex", "percent", "underscore", "emoji", "long"])
 @pytest.mark.filterwarnings("error")
-def test_a_name_of_any_kind_neither_stops_a_figure_nor_vanishes(gathered: Material, strange: str) -> None:
+def test_a_name_of_any_kind_neither_stops_a_figure_nor_vanishes(analysis: SuiteAnalysis, strange: str) -> None:
     names = {"DT": strange, "BC": "BC", "CQL": "CQL"}
     tasks = {TASKS[0]: f"task {strange}", TASKS[1]: TASKS[1]}
-    scene, numbers, targets = renamed(gathered, names, tasks)
-    matrices = {names[name]: scores for name, scores in gathered.matrices(gathered.tasks).items()}
+    matrices = {names[name]: scores for name, scores in analysis.matrices(analysis.tasks).items()}
+    analysis, numbers, targets = renamed(analysis, names, tasks)
     beside: Any = {"estimates": numbers, "published": ()}
     for one in (
-        figures.draw_target_grid(scene, targets),
-        figures.draw_progress(scene, tasks[TASKS[0]]),
-        figures.draw_bars(scene, tasks[TASKS[0]], **beside),
-        figures.draw_grouped_bars(scene, list(tasks.values()), **beside),
-        figures.draw_profiles(scene, matrices),
-        figures.draw_improvement(scene, matrices, strange),
+        figures.draw_target_grid(analysis, targets),
+        figures.draw_progress(analysis, tasks[TASKS[0]]),
+        figures.draw_bars(analysis, tasks[TASKS[0]], **beside),
+        figures.draw_grouped_bars(analysis, list(tasks.values()), **beside),
+        figures.draw_profiles(analysis, matrices),
+        figures.draw_improvement(analysis, matrices, strange),
     ):
         assert one is not None
         shown = " ".join(" ".join(ET.fromstring(one.svg).itertext()).split())
@@ -254,39 +258,39 @@ def outlying(*curve: float) -> TaskTargets:
     return TaskTargets("task", (Achieved("DT", (0,), targets, returns),), {}, Interval(0, 5), (5.0,))
 
 
-def test_one_outlier_does_not_flatten_a_target_curve(gathered: Material) -> None:
+def test_one_outlier_does_not_flatten_a_target_curve(analysis: SuiteAnalysis) -> None:
     found = outlying(1, 2, 3, 4, -1_000_000)
     room = target_figures.fences(found)
     assert room.low > -20
-    one = figures.draw_targets(gathered.scene, found)
+    one = figures.draw_targets(analysis, found)
     (label,) = [label for label in labels_of(one) if "asked 5:" in label]
     assert "−1000000" in label  # noqa: RUF001 - drawn at the edge, and says what it is
     assert "beyond it" in one.caption
 
 
-def test_an_ordinary_curve_is_drawn_whole(gathered: Material) -> None:
+def test_an_ordinary_curve_is_drawn_whole(analysis: SuiteAnalysis) -> None:
     found = outlying(1, 2, 3, 4, 4)
     assert all(map(target_figures.fences(found).holds, found.achieved[0].curve))
-    assert "edge" not in figures.draw_targets(gathered.scene, found).caption
+    assert "edge" not in figures.draw_targets(analysis, found).caption
 
 
 @pytest.mark.parametrize("draw", [figures.draw_profiles, lambda s, m: figures.draw_improvement(s, m, "DT")])
 def test_contenders_that_miss_a_task_are_left_out_and_named(
-    gathered: Material, draw: Callable[[Scene, Any], Drawing | None]
+    analysis: SuiteAnalysis, draw: Callable[[SuiteAnalysis, Any], Drawing | None]
 ) -> None:
-    matrices = dict(gathered.matrices(gathered.tasks))
+    matrices = dict(analysis.matrices(analysis.tasks))
     matrices["CQL"] = matrices["CQL"].copy()
     matrices["CQL"][:, 1] = np.nan
-    one = draw(gathered.scene, matrices)
+    one = draw(analysis, matrices)
     assert one is not None
     assert "Left out, because some task has no run: CQL." in one.caption
 
 
-def test_nothing_is_drawn_of_nothing(gathered: Material) -> None:
-    scene, nothing = gathered.scene, {"DT": np.full((2, 2), np.nan)}
-    assert figures.draw_profiles(scene, nothing) is None
-    assert figures.draw_improvement(scene, nothing, "DT") is None
-    assert figures.draw_data_cards(scene, {"task": {}}) is None
+def test_nothing_is_drawn_of_nothing(analysis: SuiteAnalysis) -> None:
+    nothing = {"DT": np.full((2, 2), np.nan)}
+    assert figures.draw_profiles(analysis, nothing) is None
+    assert figures.draw_improvement(analysis, nothing, "DT") is None
+    assert figures.draw_data_cards(analysis, {"task": {}}) is None
     assert figures.draw_suite_bars([]) is None
 
 

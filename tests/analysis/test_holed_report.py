@@ -14,7 +14,7 @@ from dtbench.analysis.page.build import build_report, check_report
 from dtbench.analysis.page.html import unpacked
 from dtbench.analysis.page.trials import trial_data
 from dtbench.analysis.results import SuiteResults
-from dtbench.analysis.suite_analysis import Material, gather
+from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze
 from tests.support import holed_ledger
 from tests.support.drawn_figures import drawn_figures
 from tests.support.holed_ledger import HOSTILE
@@ -26,8 +26,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> SuiteResults:
 
 
 @pytest.fixture(scope="module")
-def material(results: SuiteResults) -> Material:
-    return gather(results)
+def analysis(results: SuiteResults) -> SuiteAnalysis:
+    return analyze(results)
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +39,22 @@ def rows(files: dict[str, bytes], name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(files[f"holed/tables/{name}.csv"].decode())))
 
 
-def test_trials_that_scored_nan_have_no_number_and_are_counted(material: Material) -> None:
-    assert ("task-0", "rival 4") not in material.estimates
-    assert len(material.estimates["task-1", "rival 3"].values) == 3
-    assert material.missing["task-1", "rival 3"] == 1
-    assert all(math.isfinite(ours.mean) for ours in material.estimates.values())
+def test_trials_that_scored_nan_have_no_number_and_are_counted(analysis: SuiteAnalysis) -> None:
+    assert ("task-0", "rival 4") not in analysis.inputs.estimates
+    assert len(analysis.inputs.estimates["task-1", "rival 3"].values) == 3
+    assert analysis.inputs.status("task-1", "rival 3").missing == 1
+    assert all(math.isfinite(ours.mean) for ours in analysis.inputs.estimates.values())
 
 
-def test_a_single_seed_has_a_mean_and_no_interval(material: Material) -> None:
-    assert material.estimates["task-1", "rival 2"].interval is None
+def test_a_single_seed_has_a_mean_and_no_interval(analysis: SuiteAnalysis) -> None:
+    assert analysis.inputs.estimates["task-1", "rival 2"].interval is None
 
 
-def test_every_trial_without_a_number_is_listed_with_its_reason(files: dict[str, bytes], material: Material) -> None:
+def test_every_trial_without_a_number_is_listed_with_its_reason(
+    files: dict[str, bytes], analysis: SuiteAnalysis
+) -> None:
     listed = rows(files, "not-run")
-    assert len(listed) == sum(material.missing.values())
+    assert len(listed) == sum(status.missing for status in analysis.inputs.statuses.values())
     why = {(row["Task"], row["Contender"], row["Seed"]): row["Why"] for row in listed}
     assert why["task-0", "rival 1", "1"] == "failed: </script><b>ValueError: it broke</b>"
     assert why["task-0", "rival 3", "0"] == "its score is NaN"
@@ -84,10 +86,10 @@ def test_names_from_the_ledger_cannot_become_markup(files: dict[str, bytes]) -> 
         assert "script" not in {element.tag for element in ElementTree.fromstring(svg).iter()}
 
 
-def test_trials_of_the_page_have_no_nan_and_all_states(material: Material) -> None:
-    trials = trial_data(material)["trials"]
+def test_trials_of_the_page_have_no_nan_and_all_states(analysis: SuiteAnalysis) -> None:
+    trials = trial_data(analysis)["trials"]
     assert {trial["state"] for trial in trials} == {"done", "nan", "failed", "missing"}
-    assert len(trials) == len(material.results.records) + len(material.results.unfinished)
+    assert len(trials) == len(analysis.results.records) + len(analysis.results.unfinished)
     assert all(trial["score"] is None for trial in trials if trial["state"] == "nan")
     assert "it broke" in next(trial["error"] for trial in trials if trial["state"] == "failed")
 

@@ -8,8 +8,10 @@ import pytest
 
 from dtbench.analysis.page.build import write_report
 from dtbench.analysis.results import COLUMNS, SuiteResults, write_scores
+from dtbench.analysis.suite_analysis import analyze
 from dtbench.analysis.tables import targets
 from dtbench.cli.plot import draw
+from tests.support import published_verdicts
 from tests.support.drawn_figures import drawn_figures
 from tests.support.mixed_ledger import BREAKOUT, HOPPER, KEY_TO_DOOR, POINTS, PONG, SCORES, SUITE, TABLE_1, results_of
 
@@ -43,8 +45,8 @@ def verdicts(folder: Path, **changes: object) -> dict[str, str]:
     """Of Pong's DT, BC and CQL beside the paper's Table 1."""
     entry = {**TABLE_1, **{name: changes.pop(name) for name in ("protocol",) if name in changes}}
     suite = {**SUITE, "tasks": [PONG], "published": [entry]}
-    report = report_of(results_of(folder / "runs", suite=suite, **changes), folder / "report")  # type: ignore[arg-type]
-    return dict(table(report, "published-1").set_index("Contender")["Verdict"])
+    results = results_of(folder / "runs", suite=suite, **changes)  # type: ignore[arg-type]
+    return {contender: verdict for (_, contender), verdict in published_verdicts.verdicts(analyze(results)).items()}
 
 
 def test_the_score_table_says_each_tasks_score(report: Path) -> None:

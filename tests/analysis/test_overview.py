@@ -9,7 +9,7 @@ from dtbench.analysis.page.html import SuitePage
 from dtbench.analysis.page.markdown import markdown
 from dtbench.analysis.page.overview import overview, suite_table, verdict_table
 from dtbench.analysis.page.section import Section
-from dtbench.analysis.suite_analysis import Material, gather
+from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze
 from dtbench.analysis.tables.protocol import SMOKE
 from dtbench.analysis.tables.table import Table
 from dtbench.suite.loading import suite_names
@@ -32,13 +32,13 @@ MIXED: Scores = {
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return gather(tiny_ledger(tmp_path_factory.mktemp("mixed"), MIXED))
+def analysis(tmp_path_factory: pytest.TempPathFactory) -> SuiteAnalysis:
+    return analyze(tiny_ledger(tmp_path_factory.mktemp("mixed"), MIXED))
 
 
 @pytest.fixture(scope="module")
-def sections(material: Material) -> dict[str, Section]:
-    return {section.heading: section for section in overview([material])}
+def sections(analysis: SuiteAnalysis) -> dict[str, Section]:
+    return {section.heading: section for section in overview([analysis])}
 
 
 def rows(table: Table) -> list[dict[str, str]]:
@@ -46,14 +46,14 @@ def rows(table: Table) -> list[dict[str, str]]:
     return [dict(zip(names, (cell.text for cell in row), strict=True)) for row in table.rows]
 
 
-def test_verdicts_are_counted_task_by_task(material: Material) -> None:
-    (row,) = rows(verdict_table([material]))
+def test_verdicts_are_counted_task_by_task(analysis: SuiteAnalysis) -> None:
+    (row,) = rows(verdict_table([analysis]))
     assert (row["Suite"], row["First"], row["Against"]) == ("tiny", "DT", "BC")
     assert [row[name] for name in ("Tasks", "Above", "Undecided", "Below", "Not both ran")] == list("31112")
 
 
-def test_a_suite_says_how_much_of_it_ran(material: Material) -> None:
-    (row,) = rows(suite_table([material]))
+def test_a_suite_says_how_much_of_it_ran(analysis: SuiteAnalysis) -> None:
+    (row,) = rows(suite_table([analysis]))
     assert row["Tasks"] == "4 of 5"
     assert row["Trials"] == "21 of 30"
     assert (row["Contenders"], row["Seeds"], row["Data"]) == ("2", "3", "generated")
@@ -76,12 +76,12 @@ def test_the_papers_tables_are_there_before_anybody_ran_them(sections: dict[str,
         assert all(text.endswith("/ not run") for text in said)
 
 
-def test_smoke_is_said_of_the_suite_and_stamped_on_the_figure(tmp_path: Path, material: Material) -> None:
-    smoke = gather(tiny_ledger(tmp_path, suite="quick", preset="smoke"))
+def test_smoke_is_said_of_the_suite_and_stamped_on_the_figure(tmp_path: Path, analysis: SuiteAnalysis) -> None:
+    smoke = analyze(tiny_ledger(tmp_path, suite="quick", preset="smoke"))
     alone = {section.heading: section for section in overview([smoke])}
     assert alone["Suites"].paragraphs == (f"Of quick: {SMOKE}",)
     assert b"SMOKE: numbers" in alone["Averages by suite"].drawings[0].svg
-    both = {section.heading: section for section in overview([material, smoke])}
+    both = {section.heading: section for section in overview([analysis, smoke])}
     assert both["Suites"].paragraphs == (f"Of quick: {SMOKE}",)
     figure = both["Averages by suite"].drawings[0].svg
     assert b"quick, SMOKE" in figure
@@ -96,7 +96,7 @@ def test_no_smoke_without_the_smoke_preset(sections: dict[str, Section]) -> None
 def test_names_from_the_ledger_cannot_become_markup(tmp_path: Path) -> None:
     scores: Scores = {(task, name): (1.0, 2.0) for task in ("a", HOSTILE) for name in ("DT", HOSTILE)}
     results = tiny_ledger(tmp_path, {**scores, (f"absent {HOSTILE}", "DT"): (None,)}, suite="quick", preset=HOSTILE)
-    found = tuple(overview([gather(results)]))
+    found = tuple(overview([analyze(results)]))
     page = SuitePage("overview", "All", description="", facts=(), warning="", sections=found, trials={})
     text = markdown(page).replace(r"\<", "")
     assert "script>alert(1)" in text

@@ -16,6 +16,7 @@ from dtbench.analysis.statistics import Array, Interval
 from dtbench.analysis.tables.table import Cell, Table
 from dtbench.ledger.store import TrialRecord
 from tests.support.mixed_ledger import spec_of
+from tests.support.table_inputs import inputs
 
 nan = float("nan")
 HOPPER, DOOR = "hopper-medium-replay-v2", "key-to-door-1k"
@@ -226,7 +227,8 @@ def rows_of(table: Table | None) -> list[dict[str, Cell]]:
 def test_a_row_says_who_is_above_and_by_how_much() -> None:
     records = [record_of(HOPPER, "DT", seed, [30 + seed, 50 + seed, 70 + seed]) for seed in range(3)]
     records += [record_of(HOPPER, "BC", seed, [20, 40, 60]) for seed in range(2)]
-    (row,) = rows_of(table_of(records, links={(HOPPER, "DT"): "cell-a", (HOPPER, "BC"): "cell-b"}))
+    links = inputs({}, links={(HOPPER, "DT"): "cell-a", (HOPPER, "BC"): "cell-b"})
+    (row,) = rows_of(table_of(records, inputs=links))
     assert (row["Task"].text, row["Rival"].text) == (HOPPER, "BC")
     assert row["Difference"].text == "11.0 [10.0, 12.0]"
     assert (row["95% low"].value, row["95% high"].value) == pytest.approx((10, 12))

@@ -7,23 +7,25 @@ from typing import Any
 
 import pytest
 
-from dtbench.analysis.page.paper_tables import Ran, all_paper_tables, paper_table, ran
-from dtbench.analysis.published import Circumstances, published_tables
+from dtbench.analysis.page.paper_tables import all_paper_tables, cell_verdict, paper_table
+from dtbench.analysis.published import RunConditions, published_tables
 from dtbench.analysis.statistics import Estimate, Interval
-from dtbench.analysis.suite_analysis import Material, gather
+from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze, return_inputs
+from dtbench.analysis.table_inputs import TableInputs
 from dtbench.analysis.tables.table import DASH, Cell, Table
 from dtbench.errors import InvalidSuite, UnknownName
 from dtbench.suite.loading import read_document
 from tests.support import gym_ledger
+from tests.support.table_inputs import inputs
 
-D4RL = {name: Circumstances("d4rl", "d4rl") for name in ("hopper-medium-v2", "hopper-medium-delayed-v2")}
+D4RL = {name: RunConditions("d4rl", "d4rl") for name in ("hopper-medium-v2", "hopper-medium-delayed-v2")}
 
 
 def ours(mean: float, reach: float | None = 1.0, seeds: int = 3) -> Estimate:
     return Estimate((mean,) * seeds, mean, None if reach is None else Interval(mean - reach, mean + reach))
 
 
-def table_of(suite: str, found: Ran, number: str, *, value: str = "score") -> Table:
+def table_of(suite: str, found: TableInputs, number: str, *, value: str = "score") -> Table:
     tables = published_tables(read_document(suite), value=value)
     return paper_table([table for table in tables if table.table == number], found)
 
@@ -87,7 +89,7 @@ def test_columns_with_v0_numbers_say_so(untouched: list[Table]) -> None:
 
 
 def test_a_cell_is_ours_theirs_difference_and_verdict() -> None:
-    found = Ran(estimates={("hopper-medium-v2", "DT"): ours(60.0)}, circumstances=D4RL)
+    found = inputs({("hopper-medium-v2", "DT"): ours(60.0)}, D4RL)
     cells = cells_of(table_of("d4rl", found, "2"))["medium", "hopper"]
     minus = "\N{MINUS SIGN}"
     assert cells["DT"].text == f"60.0 / 67.6 ± 1.0 / {minus}7.6 / differs"
@@ -96,8 +98,8 @@ def test_a_cell_is_ours_theirs_difference_and_verdict() -> None:
 
 
 def test_reasons_are_letters_with_notes() -> None:
-    here = {"hopper-medium-v2": Circumstances("generated", "d4rl")}
-    found = Ran({("hopper-medium-v2", "DT"): ours(60.0), ("hopper-medium-v2", "CQL"): ours(50.0)}, here)
+    here = {"hopper-medium-v2": RunConditions("generated", "d4rl")}
+    found = inputs({("hopper-medium-v2", "DT"): ours(60.0), ("hopper-medium-v2", "CQL"): ours(50.0)}, here)
     table = table_of("d4rl", found, "2")
     cells = cells_of(table)["medium", "hopper"]
     assert cells["DT"].text == f"60.0 / 67.6 ± 1.0 / {DASH} / not comparable (a)"
@@ -108,16 +110,16 @@ def test_reasons_are_letters_with_notes() -> None:
 
 def test_the_best_of_ours_is_bold_where_its_interval_allows() -> None:
     task = "hopper-medium-v2"
-    found = Ran({(task, "DT"): ours(60), (task, "BC"): ours(59), (task, "CQL"): ours(10)}, D4RL)
+    found = inputs({(task, "DT"): ours(60), (task, "BC"): ours(59), (task, "CQL"): ours(10)}, D4RL)
     cells = cells_of(table_of("d4rl", found, "2"))["medium", "hopper"]
     assert [cells[name].strong for name in ("DT", "BC", "CQL", "BEAR")] == [True, True, False, False]
-    alone = Ran({(task, "DT"): ours(60, None, 1), (task, "BC"): ours(59)}, D4RL)
+    alone = inputs({(task, "DT"): ours(60, None, 1), (task, "BC"): ours(59)}, D4RL)
     assert not any(cell.strong for cell in cells_of(table_of("d4rl", alone, "2"))["medium", "hopper"].values())
 
 
 def test_missing_single_and_broken_seeds_are_told() -> None:
     task = "hopper-medium-v2"
-    found = Ran(
+    found = inputs(
         {(task, "DT"): ours(60, seeds=2), (task, "BC"): ours(59, None, 1)},
         D4RL,
         missing={(task, "DT"): 1, (task, "CQL"): 3},
@@ -137,7 +139,7 @@ def test_missing_single_and_broken_seeds_are_told() -> None:
 
 def test_several_references_to_one_table_become_one() -> None:
     late, dense = "hopper-medium-delayed-v2", "hopper-medium-v2"
-    found = Ran({(late, "DT"): ours(60.0), (dense, "DT"): ours(67.0), (dense, "BC 10%"): ours(65.0)}, D4RL)
+    found = inputs({(late, "DT"): ours(60.0), (dense, "DT"): ours(67.0), (dense, "BC 10%"): ours(65.0)}, D4RL)
     table = table_of("delayed-reward", found, "7")
     cells = cells_of(table)[("medium",)]
     assert cells["DT (delayed)"].text == f"60.0 / 60.7 ± 4.5 / {chr(0x2212)}0.7 / agrees"
@@ -147,10 +149,36 @@ def test_several_references_to_one_table_become_one() -> None:
     assert cells["Our tasks"].text == f"{late}, {dense}"
 
 
+@pytest.mark.parametrize(
+    ("source", "verdict"),
+    [
+        ("d4rl", "agrees"),
+        ("re-recorded", "agrees"),
+        ("d4rl-excerpt", "not comparable: an excerpt of D4RL's data"),
+        ("re-recorded-part", "not comparable: a part of a set re-recorded with D4RL's policy"),
+        ("generated, re-recorded", "not comparable: generated data"),
+    ],
+)
+def test_data_recorded_again_with_d4rls_policy_may_be_compared_and_are_called_so(source: str, verdict: str) -> None:
+    task = "hopper-medium-v2"
+    found = inputs({(task, "DT"): ours(67.6)}, {task: RunConditions(source, physics="d4rl")})
+    (reference,) = (table for table in published_tables(read_document("d4rl")) if table.table == "2")
+    assert cell_verdict(reference, task, "DT", found) == verdict
+    note = f"Data re-recorded with D4RL's policy: {task}."
+    assert (note in table_of("d4rl", found, "2").notes) == ("re-recorded" in source.split(", "))
+
+
+def test_a_smoke_run_is_compared_with_nothing() -> None:
+    task = "hopper-medium-v2"
+    found = inputs({(task, "DT"): ours(67.6)}, {task: RunConditions("d4rl", physics="d4rl", smoke=True)})
+    cell = cells_of(table_of("d4rl", found, "2"))["medium", "hopper"]["DT"]
+    assert cell.text == f"67.6 / 67.6 ± 1.0 / {DASH} / not comparable (a)"
+
+
 def test_table_12_is_held_against_returns() -> None:
     pong = "atari:pong"
-    here = {pong: Circumstances("dqn-replay", protocol="official-dt")}
-    cells = cells_of(table_of("atari", Ran({(pong, "DT"): ours(16.0)}, here), "12", value="return"))
+    here = {pong: RunConditions("dqn-replay", protocol="official-dt")}
+    cells = cells_of(table_of("atari", inputs({(pong, "DT"): ours(16.0)}, here), "12", value="return"))
     assert cells[("Pong",)]["DT"].text == f"16.0 / 17.1 ± 2.9 / {chr(0x2212)}1.1 / agrees"
 
 
@@ -170,26 +198,26 @@ def test_a_value_that_nobody_has_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+def analysis(tmp_path_factory: pytest.TempPathFactory) -> SuiteAnalysis:
     results = gym_ledger.results_of(tmp_path_factory.mktemp("ledger"), missing=[("hopper-medium-v2", "CQL")])
-    return gather(results)
+    return analyze(results)
 
 
-def test_a_suite_that_ran_fills_its_tables(material: Material) -> None:
-    table = named(all_paper_tables({"d4rl": material}), "paper-table-2")
+def test_a_suite_that_ran_fills_its_tables(analysis: SuiteAnalysis) -> None:
+    table = named(all_paper_tables({"d4rl": analysis}), "paper-table-2")
     cells = cells_of(table)["medium", "hopper"]
-    mean = material.estimates["hopper-medium-v2", "DT"].mean
+    mean = analysis.inputs.estimates["hopper-medium-v2", "DT"].mean
     assert cells["DT"].text == f"{mean:.1f} / 67.6 ± 1.0 / {DASH} / not comparable (a)"
-    assert cells["DT"].link == f"cell-{material.links['hopper-medium-v2', 'DT']}"
+    assert cells["DT"].link == analysis.inputs.status("hopper-medium-v2", "DT").link
     assert cells["CQL"].text == f"{DASH} / 58.0 / {DASH} / not run"
     assert "Suite: d4rl." in table.notes
     assert "Seeds behind a number of ours: 3." in table.notes
 
 
-def test_returns_come_from_the_trials_own_returns(material: Material) -> None:
-    finals = material.scene.finals
+def test_returns_come_from_the_trials_own_returns(analysis: SuiteAnalysis) -> None:
+    finals = analysis.finals
     own = finals[(finals["task"] == "hopper-medium-v2") & (finals["contender"] == "DT")]["return_mean"]
-    assert ran(material, "return").estimates["hopper-medium-v2", "DT"].mean == pytest.approx(own.mean())
+    assert return_inputs(analysis).estimates["hopper-medium-v2", "DT"].mean == pytest.approx(own.mean())
 
 
 def test_all_formats_hold_every_published_number(untouched: list[Table]) -> None:

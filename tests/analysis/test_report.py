@@ -12,11 +12,12 @@ import pytest
 from dtbench.analysis.page.build import build_report, write_report
 from dtbench.analysis.page.html import unpacked
 from dtbench.analysis.results import SuiteResults, joined, score_table
-from dtbench.analysis.suite_analysis import final_rows
+from dtbench.analysis.suite_analysis import analyze, final_rows
 from dtbench.errors import NothingToReport
 from dtbench.ledger.store import Ledger, TrialRecord, Unfinished, write_frame, write_json, write_lines
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec, TrialState
 from tests.support.drawn_figures import drawn_figures
+from tests.support.published_verdicts import verdicts
 
 KEY_TO_DOOR = "key-to-door-1k"
 GRAPH = "graph-0"
@@ -177,7 +178,7 @@ def test_the_report_has_all_its_files(folder: Path, report: Path) -> None:
     names = set(files_below(report))
     assert "report.md" in names
     assert "index.html" not in names
-    for table in ("scores", "published-1", "aggregate", "paths", "seeds", "data", "hyperparameters", "software"):
+    for table in ("scores", "paper-table-6", "aggregate", "paths", "seeds", "data", "hyperparameters", "software"):
         assert {f"tables/{table}.csv", f"tables/{table}.tex"} <= names
     for figure in (f"final-{GRAPH}", f"progress-{KEY_TO_DOOR}", f"targets-{KEY_TO_DOOR}", f"steps-{GRAPH}"):
         assert f"figures/{figure}.png" in names
@@ -268,8 +269,8 @@ def test_finals_come_in_the_suites_order(whole: SuiteResults) -> None:
     assert list(dict.fromkeys(finals["contender"])) == list(SUITE["contenders"])
 
 
-def test_the_verdicts_follow_from_the_ledger(report: Path) -> None:
-    rows = pd.read_csv(report / "tables/published-1.csv").set_index(["Task", "Contender"])["Verdict"]
+def test_the_verdicts_follow_from_the_ledger(whole: SuiteResults) -> None:
+    rows = verdicts(analyze(whole))
     assert rows[KEY_TO_DOOR, "DT"] == "agrees"  # 71.8 lies in [70, 80]
     assert rows[KEY_TO_DOOR, "BC successful"] == "agrees"  # 69.9 lies in [65, 75]
     assert rows[KEY_TO_DOOR, "CQL"] == "differs"  # 13.1 does not lie in [15, 25]
@@ -323,7 +324,7 @@ def test_a_suite_that_says_little_and_a_ledger_that_recorded_little_still_give_a
     text = write_report([results_with({"name": "little"}, records)], tmp_path / "report").read_text()
     assert "not recorded" in text
     assert (tmp_path / "report/little/tables/scores.csv").exists()
-    assert not (tmp_path / "report/little/tables/published-1.csv").exists()
+    assert not (tmp_path / "report/little/tables/paper-table-6.csv").exists()
 
 
 def test_nothing_finished_is_nothing_to_report(tmp_path: Path) -> None:

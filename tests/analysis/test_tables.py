@@ -2,7 +2,6 @@
 
 import csv
 import io
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,19 +9,19 @@ import pandas as pd
 import pytest
 
 from dtbench.analysis import published
-from dtbench.analysis.published import Circumstances, Published, PublishedTable, published_tables, verdict
+from dtbench.analysis.published import Published, PublishedTable, RunConditions, published_tables, spread_note, verdict
 from dtbench.analysis.statistics import Estimate, Interval
+from dtbench.analysis.table_inputs import estimates_of
 from dtbench.analysis.tables.scores import (
     aggregate_table,
     best_contenders,
-    comparison_table,
-    estimates_of,
-    path_table,
     score_table,
     side_by_side_table,
 )
 from dtbench.analysis.tables.table import Table
+from dtbench.domains.graph.report import path_table
 from dtbench.errors import InvalidSuite, UnknownName
+from tests.support.table_inputs import inputs
 
 TABLE_6: dict[str, Any] = {
     "file": "decision_transformer.csv",
@@ -116,7 +115,7 @@ def test_a_protocol_holds_for_all_contenders_or_for_those_it_names() -> None:
     )
     assert one.protocols == {"DT": "dopamine", "BC successful": "dopamine"}
     assert each.protocols == {"DT": "official-dt"}
-    here = Circumstances(protocol="dopamine")
+    here = RunConditions(protocol="dopamine")
     assert each.why_not("key-to-door-1k", "DT", here) == "protocol dopamine"
     assert each.why_not("key-to-door-1k", "BC successful", here) == one.why_not("key-to-door-1k", "DT", here) == ""
 
@@ -147,7 +146,7 @@ def test_nothing_is_bold_where_the_best_has_no_interval() -> None:
 
 def test_a_contender_without_trials_leaves_a_visible_hole() -> None:
     table = score_table(
-        {("task", "DT"): ours(70, 65, 75)}, tasks=["task"], contenders=["DT", "CQL"], headings={}, missing={}
+        inputs({("task", "DT"): ours(70, 65, 75)}), tasks=["task"], contenders=["DT", "CQL"], headings={}
     )
     assert '<td class="number hole">not run</td>' in table.html()
     assert "| CQL | not run |" in table.markdown()
@@ -157,89 +156,13 @@ def test_a_contender_without_trials_leaves_a_visible_hole() -> None:
 
 def test_missing_seeds_are_counted_beside_the_mean() -> None:
     table = score_table(
-        {("task", "DT"): ours(70, 65, 75)},
+        inputs({("task", "DT"): ours(70, 65, 75)}, missing={("task", "DT"): 2}),
         tasks=["task"],
         contenders=["DT"],
         headings={"task": "task (data: generated)"},
-        missing={("task", "DT"): 2},
     )
     assert "**70.0 [65.0, 75.0] (n = 3 of 5)**" in table.markdown()
     assert "task (data: generated)" in table.markdown()
-
-
-def comparison(*, smoke: bool = False) -> Table:
-    theirs = PublishedTable(
-        title="Table 1",
-        note="",
-        source="Somebody 2021, Table 1",
-        tasks=("a", "b"),
-        contenders=("DT", "CQL"),
-        numbers={("a", "DT"): printed(71.8), ("b", "DT"): printed(50, std=1.5), ("a", "CQL"): printed(13.1)},
-        not_comparable={"b": "other data"},
-    )
-    estimates = {("a", "DT"): ours(70, 65, 75), ("b", "DT"): ours(52, 51, 53)}
-    return comparison_table(
-        theirs,
-        estimates,
-        name="published-1",
-        episodes={("a", "DT"): 300, ("b", "DT"): 300},
-        missing={},
-        circumstances={"a": Circumstances("generated", smoke=smoke), "b": Circumstances("minari", smoke=smoke)},
-    )
-
-
-def test_ours_and_theirs_stand_side_by_side_in_the_csv() -> None:
-    rows = read(comparison().csv())
-    assert [row["Verdict"] for row in rows] == [
-        "agrees",
-        "not run",
-        "not comparable: other data",
-        "not run",
-    ]
-    assert rows[0] == {
-        "Task": "a",
-        "Contender": "DT",
-        "Data": "generated",
-        "Ours": "70",
-        "95% low": "65",
-        "95% high": "75",
-        "Seeds": "3",
-        "Episodes": "300",
-        "Published": "71.8",
-        "Published std": "",
-        "Source": "Somebody 2021, Table 1",
-        "Difference": "-1.8",
-        "Verdict": "agrees",
-    }
-    assert rows[2]["Published std"] == "1.5"
-
-
-def test_data_recorded_again_with_d4rls_policy_may_be_compared_and_are_called_so() -> None:
-    numbers = {("hopper-medium-v2", "DT"): printed(60.4)}
-    theirs = PublishedTable("T", "", "", ("hopper-medium-v2",), ("DT",), numbers, {}, data="d4rl", physics="d4rl")
-
-    def table(source: str) -> Table:
-        return comparison_table(
-            theirs,
-            {("hopper-medium-v2", "DT"): ours(60, 55, 65)},
-            name="t",
-            episodes={},
-            missing={},
-            circumstances={"hopper-medium-v2": Circumstances(source, physics="d4rl")},
-        )
-
-    (row,) = read(table("re-recorded").csv())
-    assert (row["Data"], row["Verdict"]) == ("re-recorded", "agrees")
-    assert "Data re-recorded with D4RL's policy: hopper-medium-v2." in table("re-recorded").notes
-    (row,) = read(table("d4rl-excerpt").csv())
-    assert row["Verdict"] == "not comparable: an excerpt of D4RL's data"
-    (row,) = read(table("re-recorded-part").csv())
-    assert row["Verdict"] == "not comparable: a part of a set re-recorded with D4RL's policy"
-    (row,) = read(table("generated, re-recorded").csv())
-    assert row["Verdict"] == "not comparable: generated data"
-    assert not any("re-recorded" in note for note in table("d4rl").notes)
-    theirs = replace(theirs, data="dqn-replay")  # data that nothing stands for
-    assert not any("re-recorded" in note for note in (*table("dqn-replay").notes, *table("").notes))
 
 
 def test_all_published_numbers_stand_beside_ours_each_with_its_protocol() -> None:
@@ -256,9 +179,7 @@ def test_all_published_numbers_stand_beside_ours_each_with_its_protocol() -> Non
     )
     table = side_by_side_table(
         [first, second],
-        {cell: ours(60, 55, 65)},
-        missing={},
-        circumstances={cell[0]: Circumstances("re-recorded")},
+        inputs({cell: ours(60, 55, 65)}, {cell[0]: RunConditions("re-recorded")}),
     )
     dt, cql = read(table.csv())
     assert (dt["Data"], dt["CORL"], dt["d3rlpy"]) == ("re-recorded", "59.8", "60.4")
@@ -267,22 +188,9 @@ def test_all_published_numbers_stand_beside_ours_each_with_its_protocol() -> Non
     assert table.notes == ("CORL: Ten episodes. Source: CORL README.", "d3rlpy: Ten seeds. Source: d3rlpy.")
 
 
-def test_all_formats_show_the_same_cells() -> None:
-    table = comparison()
-    for text in (table.html(), table.markdown(), table.latex()):
-        assert text.replace('data-value="71.8"', "").count("71.8") == 1
-        assert text.count("not comparable: other data") == 1
-    assert "50.0 ± 1.5" in table.html()
-    assert r"50.0 $\pm$ 1.5" in table.latex()
-
-
 def test_the_table_says_that_a_paper_prints_no_spread() -> None:
-    assert "prints no spread for some numbers and does not say how many seeds" in comparison().notes[0]
-
-
-def test_smoke_results_are_compared_with_nothing() -> None:
-    said = [row["Verdict"] for row in read(comparison(smoke=True).csv())]
-    assert said[0] == said[2] == "not comparable: smoke preset"
+    note = spread_note([printed(71.8), printed(50, std=1.5)])
+    assert "prints no spread for some numbers and does not say how many seeds" in note
 
 
 def test_estimates_come_from_the_rows_of_each_cell() -> None:
@@ -315,18 +223,20 @@ def test_paths_are_summed_up_over_tasks_only_where_none_is_missing() -> None:
             "contender": ["DT", "DT", "BC"],
             "seed": [0, 0, 0],
             "reached": [80.0, 60.0, 50.0],
+            **dict.fromkeys(("score", "novel", "novel_reached"), 50.0),
         }
     )
-    table = path_table(finals, tasks=["g0", "g1"], contenders=["DT", "BC"], measures={"reached": "Goal reached (%)"})
+    table = path_table(finals, inputs({}), tasks=["g0", "g1"], contenders=["DT", "BC"])
     said = {(row["Task"], row["Contender"]): row["Goal reached (%)"] for row in read(table.csv())}
     assert said == {
         ("g0", "DT"): "80",
         ("g0", "BC"): "50",
         ("g1", "DT"): "60",
-        ("g1", "BC"): "not run",
+        ("g1", "BC"): "",
         ("all", "DT"): "70",
         ("all", "BC"): "",
     }
+    assert {row["Contender"] for row in read(table.csv()) if row["Shortest (%)"] == "not run"} == {"BC"}
 
 
 def test_the_rule_behind_the_verdicts_is_written_down() -> None:
@@ -334,26 +244,28 @@ def test_the_rule_behind_the_verdicts_is_written_down() -> None:
 
 
 def test_one_seed_is_said_to_leave_no_interval() -> None:
-    table = score_table({("task", "DT"): ours(70)}, tasks=["task"], contenders=["DT"], headings={}, missing={})
+    table = score_table(inputs({("task", "DT"): ours(70)}), tasks=["task"], contenders=["DT"], headings={})
     assert "| DT | 70.0 (1 seed: no interval) |" in table.markdown()
 
 
 def test_one_seed_of_several_is_counted_too() -> None:
-    missing = {("task", "DT"): 2}
-    table = score_table({("task", "DT"): ours(70)}, tasks=["task"], contenders=["DT"], headings={}, missing=missing)
+    found = inputs({("task", "DT"): ours(70)}, missing={("task", "DT"): 2})
+    table = score_table(found, tasks=["task"], contenders=["DT"], headings={})
     assert "70.0 (n = 1 of 3: no interval)" in table.markdown()
 
 
 def broken_table() -> Table:
     """DT lost one of three seeds to NaN and CQL all three."""
     return score_table(
-        {("task", "DT"): ours(70, 65, 75), ("task", "BC"): ours(50, 45, 55)},
+        inputs(
+            {("task", "DT"): ours(70, 65, 75), ("task", "BC"): ours(50, 45, 55)},
+            missing={("task", "DT"): 1, ("task", "CQL"): 3},
+            broken={("task", "DT"): 1, ("task", "CQL"): 3},
+            links={("task", "CQL"): "cell-1"},
+        ),
         tasks=["task"],
         contenders=["DT", "BC", "CQL"],
         headings={},
-        missing={("task", "DT"): 1, ("task", "CQL"): 3},
-        broken={("task", "DT"): 1, ("task", "CQL"): 3},
-        links={("task", "CQL"): "cell-1"},
     )
 
 
@@ -372,27 +284,6 @@ def test_a_contender_with_nan_is_never_bold() -> None:
     assert best_contenders({"DT": Estimate((nan, nan), nan, Interval(nan, nan)), "BC": ours(5, 4, 6)}) == {"BC"}
 
 
-def test_nan_seeds_are_compared_with_nothing() -> None:
-    theirs = PublishedTable(
-        "T", "", "", ("a",), ("DT", "CQL"), {("a", "DT"): printed(70), ("a", "CQL"): printed(9)}, {}
-    )
-    table = comparison_table(
-        theirs,
-        {("a", "DT"): ours(70, 65, 75)},
-        name="t",
-        episodes={},
-        missing={("a", "DT"): 1, ("a", "CQL"): 3},
-        broken={("a", "DT"): 1, ("a", "CQL"): 3},
-        circumstances={},
-    )
-    dt, cql = read(table.csv())
-    assert (dt["Verdict"], dt["Difference"]) == ("not comparable: 1 seed returned NaN", "")
-    assert (cql["Ours"], cql["Verdict"]) == (
-        "no number: 3 of 3 seeds returned NaN",
-        "not comparable: 3 seeds returned NaN",
-    )
-
-
 def test_estimates_leave_out_what_is_no_number() -> None:
     finals = pd.DataFrame({"task": "a", "contender": ["DT", "DT", "BC"], "seed": 0, "score": [60.0, np.nan, np.nan]})
     assert estimates_of(finals) == {("a", "DT"): Estimate((60.0,), 60.0, None)}
@@ -400,12 +291,10 @@ def test_estimates_leave_out_what_is_no_number() -> None:
 
 def test_numbers_lead_to_their_trials() -> None:
     table = score_table(
-        {("task", "DT"): ours(70, 65, 75)},
+        inputs({("task", "DT"): ours(70, 65, 75)}, links={("task", "DT"): "cell-0123456789abcdef"}),
         tasks=["task"],
         contenders=["DT", "BC"],
         headings={},
-        missing={},
-        links={("task", "DT"): "cell-0123456789abcdef"},
     )
     assert '<td class="number" data-value="70"><a href="#cell-0123456789abcdef"><strong>70.0 [' in table.html()
     assert "cell-" not in table.markdown() + table.latex() + table.csv()

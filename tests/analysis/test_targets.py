@@ -9,8 +9,8 @@ from dtbench.analysis.statistics import Interval
 from dtbench.analysis.tables.targets import (
     Achieved,
     TaskTargets,
-    obedience,
     target_table,
+    target_tracking,
     targets_inside,
     task_targets,
 )
@@ -38,7 +38,7 @@ def test_without_the_datas_range_no_target_is_inside() -> None:
 
 def test_slope_error_and_correlation_are_worked_by_hand() -> None:
     # Inside: 10, 20, 30 -> 8, 16, 24: slope 0.8, errors 2, 4, 6. The 90 beyond the data changes nothing.
-    facts = obedience(achieved([8, 16, 24, 90], targets=[10, 20, 30, 40]), Interval(5, 30))
+    facts = target_tracking(achieved([8, 16, 24, 90], targets=[10, 20, 30, 40]), Interval(5, 30))
     assert facts is not None
     assert (facts.slope, facts.error, facts.correlation) == pytest.approx((0.8, 4, 1))
     assert facts.slope_interval is not None
@@ -47,7 +47,7 @@ def test_slope_error_and_correlation_are_worked_by_hand() -> None:
 
 def test_seeds_are_correlated_alone_and_together() -> None:
     # One seed obeys, the other does the opposite, on the same three values: together they cancel.
-    facts = obedience(achieved([1, 2, 3], [3, 2, 1], targets=[1, 2, 3]), Interval(0, 5))
+    facts = target_tracking(achieved([1, 2, 3], [3, 2, 1], targets=[1, 2, 3]), Interval(0, 5))
     assert facts is not None
     assert facts.by_seed == pytest.approx((1, -1))
     assert facts.pooled == pytest.approx(0)
@@ -58,14 +58,14 @@ def test_seeds_are_correlated_alone_and_together() -> None:
 
 def test_seeds_of_different_levels_can_follow_all_the_same() -> None:
     # The mean 11, 12, 13 follows its targets; together the ranks are 1, 2, 3, 4, 5, 6 against 1.5, 3.5, 5.5 twice.
-    facts = obedience(achieved([1, 2, 3], [21, 22, 23], targets=[1, 2, 3]), Interval(0, 5))
+    facts = target_tracking(achieved([1, 2, 3], [21, 22, 23], targets=[1, 2, 3]), Interval(0, 5))
     assert facts is not None
     assert facts.correlation == pytest.approx(1)
     assert facts.pooled == pytest.approx(0.478, abs=1e-3)
 
 
 def test_two_targets_inside_the_data_say_nothing() -> None:
-    assert obedience(achieved([1, 2, 3], targets=[1, 2, 3]), Interval(1, 2)) is None
+    assert target_tracking(achieved([1, 2, 3], targets=[1, 2, 3]), Interval(1, 2)) is None
 
 
 def test_the_curve_is_the_mean_over_seeds_and_the_band_spans_them() -> None:

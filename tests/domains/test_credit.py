@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
 
 from dtbench import registry
-from dtbench.analysis.figures.credit import draw_attention, draw_return_predictions
-from dtbench.analysis.figures.scene import Scene
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.decision_transformer import DecisionTransformer
 from dtbench.decision_transformer.critic import class_weights
 from dtbench.decision_transformer.model import CausalAttention, CausalTransformer, visibility
@@ -19,11 +17,13 @@ from dtbench.domains.key_to_door.credit import OUTCOMES, Walks, by_event, inspec
 from dtbench.domains.key_to_door.data import draw_games, random_walks
 from dtbench.domains.key_to_door.env import HORIZON, KEY, VIEW_RADIUS, KeyToDoorVectorEnv
 from dtbench.domains.key_to_door.exact import arrivals, success_probabilities
+from dtbench.domains.key_to_door.report import draw_attention, draw_return_predictions
 from dtbench.ledger.store import Ledger
 from dtbench.suite.planning import load_suite, trial_specs
 from dtbench.testing import check_algorithm, toy_dataset
 from dtbench.trial import run_trial
 from tests.domains.test_key_to_door import exact_random_success
+from tests.support.table_inputs import empty_analysis
 
 CPU = torch.device("cpu")
 NORTH, SOUTH, WEST, EAST = range(4)
@@ -261,15 +261,14 @@ def test_trials_keep_their_keys_until_a_version_is_raised() -> None:
         assert spec.key == key
 
 
-def scene() -> Scene:
-    nothing = pd.DataFrame()
-    return Scene(contenders=["DT"], scores=nothing, finals=nothing, score_names={}, circumstances={})
+def suite() -> SuiteAnalysis:
+    return empty_analysis(["DT"])
 
 
 def test_the_pair_is_drawn_equally_twice_and_explains_itself() -> None:
     found = [inspect_credit(critic_learner(), random_walks(300, seed=1), walks=800)] * 2
     for draw in (draw_return_predictions, draw_attention):
-        first, second = (draw(scene(), "key-to-door-1k", found) for _ in range(2))
+        first, second = (draw(suite(), "key-to-door-1k", found) for _ in range(2))
         assert first is not None
         assert first == second
         assert "2 training seeds" in first.caption
@@ -279,12 +278,12 @@ def test_the_pair_is_drawn_equally_twice_and_explains_itself() -> None:
 
 
 def test_without_an_inspection_nothing_is_drawn() -> None:
-    assert draw_return_predictions(scene(), "key-to-door-1k", [{}]) is None
-    assert draw_attention(scene(), "key-to-door-1k", []) is None
+    assert draw_return_predictions(suite(), "key-to-door-1k", [{}]) is None
+    assert draw_attention(suite(), "key-to-door-1k", []) is None
 
 
 def test_outcomes_that_never_happened_are_left_out() -> None:
     found = inspect_credit(critic_learner(), random_walks(300, seed=1), walks=12)
-    drawn = draw_return_predictions(scene(), "key-to-door-1k", [found])
+    drawn = draw_return_predictions(suite(), "key-to-door-1k", [found])
     assert drawn is not None
-    assert draw_attention(scene(), "key-to-door-1k", [{**found, "episode": None}]) is None
+    assert draw_attention(suite(), "key-to-door-1k", [{**found, "episode": None}]) is None

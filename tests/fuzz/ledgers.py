@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dtbench.analysis.archive import keep_scores, load_results, placed_suites, read_archive, write_archive
 from dtbench.analysis.page.suite_page import suite_page
-from dtbench.analysis.suite_analysis import gather
+from dtbench.analysis.suite_analysis import analyze
 from dtbench.cli import listings
 from dtbench.cli.status import status_of
 from dtbench.errors import DtbenchError, LedgerError
@@ -110,7 +110,7 @@ def _original_episodes(key: str) -> pd.DataFrame:
 
 def _pages(results: Path) -> None:
     for found in load_results(results):
-        gather(found)
+        analyze(found)
 
 
 def _changed_archive(folder: Path, given: tuple[str, Any]) -> None:
@@ -120,7 +120,7 @@ def _changed_archive(folder: Path, given: tuple[str, Any]) -> None:
     shutil.rmtree(results / "runs")
     found = read_archive(results / "scores", "tiny")
     assert found.name == "tiny"
-    gather(found)
+    analyze(found)
 
 
 def _drawn_archive(folder: Path, given: tuple[str, Any]) -> None:
@@ -128,7 +128,7 @@ def _drawn_archive(folder: Path, given: tuple[str, Any]) -> None:
     name, how = given
     results = written(folder, name, how(_originals()[name]))
     shutil.rmtree(results / "runs")
-    suite_page(gather(read_archive(results / "scores", "tiny")))
+    suite_page(analyze(read_archive(results / "scores", "tiny")))
 
 
 def _changed_ledger(folder: Path, given: tuple[str, Any]) -> None:

@@ -2,9 +2,8 @@
 
 from dtbench.analysis.figures.bars import SuiteAverage, draw_bars, draw_grouped_bars, draw_suite_bars, suite_average
 from dtbench.analysis.figures.curves import draw_progress, draw_progress_grid
-from dtbench.analysis.figures.data_card import draw_data_cards, draw_steps_to_goal
+from dtbench.analysis.figures.data_card import draw_data_cards
 from dtbench.analysis.figures.profiles import draw_improvement, draw_profiles
-from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import INK, Drawing, colours, markers
 from dtbench.analysis.figures.targets import draw_target_grid, draw_targets
 from dtbench.analysis.figures.tooltips import Marks
@@ -13,7 +12,6 @@ __all__ = [
     "INK",
     "Drawing",
     "Marks",
-    "Scene",
     "SuiteAverage",
     "colours",
     "draw_bars",
@@ -23,7 +21,6 @@ __all__ = [
     "draw_profiles",
     "draw_progress",
     "draw_progress_grid",
-    "draw_steps_to_goal",
     "draw_suite_bars",
     "draw_target_grid",
     "draw_targets",

@@ -8,7 +8,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import (
     INK,
     Drawing,
@@ -24,7 +23,8 @@ from dtbench.analysis.figures.style import (
 from dtbench.analysis.figures.tooltips import draw_points, explain, sentence, told
 from dtbench.analysis.published import PublishedTable
 from dtbench.analysis.statistics import Estimate
-from dtbench.analysis.tables.scores import Estimates
+from dtbench.analysis.suite_analysis import SuiteAnalysis
+from dtbench.analysis.table_inputs import Estimates
 
 _PUBLISHED_MARKERS = "D*^vPX"
 _BESIDE_AXIS = 26  # characters of a contender's name there
@@ -44,15 +44,21 @@ class SuiteAverage:
 
 
 def suite_average(
-    scene: Scene, average: str, *, title: str, tasks: int, estimates: Estimates, published: Sequence[PublishedTable]
+    analysis: SuiteAnalysis,
+    average: str,
+    *,
+    title: str,
+    tasks: int,
+    estimates: Estimates,
+    published: Sequence[PublishedTable],
 ) -> SuiteAverage:
     """The panel of a suite; `average` is the name of its mean over tasks, or of its only task."""
-    printed = {table.title: dict(_printed(scene, table, average)) for table in published}
+    printed = {table.title: dict(_printed(analysis, table, average)) for table in published}
     return SuiteAverage(
         title=title,
-        score=scene.shared_score(list(scene.score_names)) or "score",
+        score=analysis.shared_score(list(analysis.score_names)) or "score",
         tasks=tasks,
-        estimates={name: estimates.get((average, name)) for name in scene.contenders},
+        estimates={name: estimates.get((average, name)) for name in analysis.contenders},
         published={table: numbers for table, numbers in printed.items() if numbers},
     )
 
@@ -79,28 +85,30 @@ def draw_suite_bars(suites: Sequence[SuiteAverage], *, smoke: bool = False) -> D
         return drawing(sheet, "suites", caption, alt, wide=True)
 
 
-def draw_bars(scene: Scene, task: str, *, estimates: Estimates, published: Sequence[PublishedTable]) -> Drawing | None:
+def draw_bars(
+    analysis: SuiteAnalysis, task: str, *, estimates: Estimates, published: Sequence[PublishedTable]
+) -> Drawing | None:
     """Final scores with intervals and seeds, published numbers as markers; None where nothing has finished."""
-    if not any((task, name) in estimates for name in scene.contenders):
+    if not any((task, name) in estimates for name in analysis.contenders):
         return None
-    palette = colours(scene.contenders)
-    with figure(scene.smoke, 6.4, 1.3 + 0.38 * len(scene.contenders)) as sheet:
+    palette = colours(analysis.contenders)
+    with figure(analysis.smoke, 6.4, 1.3 + 0.38 * len(analysis.contenders)) as sheet:
         axes = sheet.subplots()
-        for place, name in enumerate(scene.contenders):
+        for place, name in enumerate(analysis.contenders):
             if (task, name) in estimates:
-                _draw_bar(axes, place, estimates[task, name], palette[name], _label(scene, task, name, estimates))
+                _draw_bar(axes, place, estimates[task, name], palette[name], _label(analysis, task, name, estimates))
             else:
-                absent = "diverged" if scene.diverged.get((task, name)) else "not run"
+                absent = "diverged" if analysis.inputs.status(task, name).diverged else "not run"
                 axes.text(0, place, f" {absent}", va="center", fontstyle="italic")
         for table, marker in zip(published, _PUBLISHED_MARKERS, strict=False):
-            numbers = dict(_printed(scene, table, task))
-            points = [(numbers[name], place) for place, name in enumerate(scene.contenders) if name in numbers]
+            numbers = dict(_printed(analysis, table, task))
+            points = [(numbers[name], place) for place, name in enumerate(analysis.contenders) if name in numbers]
             labels = [_printed_label(table.title, task, name, mean) for name, mean in numbers.items()]
             _draw_published(axes, points, labels, table.title, marker)
-        names = [_beside_axis(name, scene.diverged.get((task, name), 0)) for name in scene.contenders]
-        axes.set_yticks(range(len(scene.contenders)), names)
-        title, below = scene.title(task), len(scene.contenders) - 0.4
-        score = wrapped(scene.score_names.get(task, "score"), 60)
+        names = [_beside_axis(name, analysis.inputs.status(task, name).diverged) for name in analysis.contenders]
+        axes.set_yticks(range(len(analysis.contenders)), names)
+        title, below = analysis.title(task), len(analysis.contenders) - 0.4
+        score = wrapped(analysis.score_names.get(task, "score"), 60)
         axes.set(xlabel=score, title=wrapped(title, 66 - max(map(len, names))), ylim=(below, -0.6))
         if score.endswith("(%)"):
             axes.set_xlim(0, 102)
@@ -113,34 +121,34 @@ def draw_bars(scene: Scene, task: str, *, estimates: Estimates, published: Seque
 
 
 def draw_grouped_bars(
-    scene: Scene, tasks: Sequence[str], *, estimates: Estimates, published: Sequence[PublishedTable]
+    analysis: SuiteAnalysis, tasks: Sequence[str], *, estimates: Estimates, published: Sequence[PublishedTable]
 ) -> Drawing | None:
     """Final scores of many tasks in one figure, means over tasks among them; None where nothing has finished."""
-    if not any((task, name) in estimates for task in tasks for name in scene.contenders):
+    if not any((task, name) in estimates for task in tasks for name in analysis.contenders):
         return None
-    count, palette = len(scene.contenders), colours(scene.contenders)
+    count, palette = len(analysis.contenders), colours(analysis.contenders)
     width = 0.84 / count
-    shifts = {name: (place - (count - 1) / 2) * width for place, name in enumerate(scene.contenders)}
-    with figure(scene.smoke, max(6.4, 1.0 + 1.05 * len(tasks)), 4.4) as sheet:
+    shifts = {name: (place - (count - 1) / 2) * width for place, name in enumerate(analysis.contenders)}
+    with figure(analysis.smoke, max(6.4, 1.0 + 1.05 * len(tasks)), 4.4) as sheet:
         axes = sheet.subplots()
         for name, shift in shifts.items():
-            bars = [_bar(scene, task, name, group + shift, estimates) for group, task in enumerate(tasks)]
+            bars = [_bar(analysis, task, name, group + shift, estimates) for group, task in enumerate(tasks)]
             _draw_columns(axes, bars, width, colour=palette[name], label=legend_name(name))
         for table, marker in zip(published, _PUBLISHED_MARKERS, strict=False):
-            printed = [(group, task, _printed(scene, table, task)) for group, task in enumerate(tasks)]
+            printed = [(group, task, _printed(analysis, table, task)) for group, task in enumerate(tasks)]
             points = [(group + shifts[name], mean) for group, _, found in printed for name, mean in found]
             labels = [_printed_label(table.title, task, *one) for _, task, found in printed for one in found]
             _draw_published(axes, points, labels, table.title, marker)
-        shared = scene.shared_score(tasks)
-        below = {task: "" if shared else scene.score_names.get(task, "") for task in tasks}
-        names = [_stacked(task, scene.source(task), score) for task, score in below.items()]
+        shared = analysis.shared_score(tasks)
+        below = {task: "" if shared else analysis.score_names.get(task, "") for task in tasks}
+        names = [_stacked(task, analysis.source(task), score) for task, score in below.items()]
         axes.set_xticks(range(len(tasks)), names, fontsize=8)
         axes.set(ylabel=wrapped(shared or "score", 44), xlim=(-0.55, len(tasks) - 0.45))
         if shared.endswith("(%)"):
             axes.set_ylim(0, 102)
         axes.grid(axis="x", visible=False)
         thousands(axes.yaxis)
-        legend_below(sheet, first=scene.contenders)
+        legend_below(sheet, first=analysis.contenders)
         caption = (
             f"Final scores. {_CAPTION}; crosses: nothing ran. In brackets: where the data came from. Published "
             "numbers are drawn only where they are comparable."
@@ -158,17 +166,17 @@ class _Bar:
     label: str
 
 
-def _bar(scene: Scene, task: str, name: str, at: float, estimates: Estimates) -> _Bar:
+def _bar(analysis: SuiteAnalysis, task: str, name: str, at: float, estimates: Estimates) -> _Bar:
     found = estimates.get((task, name))
-    return _Bar(at, found, _label(scene, task, name, estimates) if found else "")
+    return _Bar(at, found, _label(analysis, task, name, estimates) if found else "")
 
 
 def _beside_axis(name: str, diverged: int) -> str:
     return shortened(name, _BESIDE_AXIS) + (f"\n({diverged} diverged)" if diverged else "")
 
 
-def _label(scene: Scene, task: str, name: str, estimates: Estimates) -> str:
-    ours, finals = estimates[task, name], scene.finals
+def _label(analysis: SuiteAnalysis, task: str, name: str, estimates: Estimates) -> str:
+    ours, finals = estimates[task, name], analysis.finals
     own = finals[(finals["task"] == task) & (finals["contender"] == name)]
     episodes = 0 if own.empty else int(own["episodes"].max())
     return sentence(f"{name} on {task}", ours.mean, ours.interval, seeds=ours.values, episodes=episodes)
@@ -222,12 +230,12 @@ def _draw_columns(axes: Axes, bars: Sequence[_Bar], width: float, *, colour: str
         axes.plot(absent, [0.0] * len(absent), "x", color=colour, markersize=4, clip_on=False)
 
 
-def _printed(scene: Scene, table: PublishedTable, task: str) -> list[tuple[str, float]]:
+def _printed(analysis: SuiteAnalysis, table: PublishedTable, task: str) -> list[tuple[str, float]]:
     """What a paper printed for each contender whose number ours may be held against."""
-    here = scene.circumstances.get(task)
-    if here is None or not here.source:  # nothing of ours to stand beside
+    here = analysis.inputs.conditions_of(task)
+    if not here.source:  # nothing of ours to stand beside
         return []
-    found = [(name, table.numbers.get((task, name))) for name in scene.contenders]
+    found = [(name, table.numbers.get((task, name))) for name in analysis.contenders]
     return [(name, one.mean) for name, one in found if one and not table.why_not(task, name, here)]
 
 

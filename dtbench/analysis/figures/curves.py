@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dtbench.analysis import statistics
-from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import (
     Drawing,
     colours,
@@ -25,6 +24,7 @@ from dtbench.analysis.figures.style import (
 from dtbench.analysis.figures.tooltips import draw_points, explain, sentence, told
 from dtbench.analysis.results import headline_rows
 from dtbench.analysis.statistics import Array, Interval
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 
 _MOST_MARKERS = 12  # on one curve
 _CAPTION = (
@@ -33,36 +33,36 @@ _CAPTION = (
 )
 
 
-def draw_progress(scene: Scene, task: str) -> Drawing | None:
+def draw_progress(analysis: SuiteAnalysis, task: str) -> Drawing | None:
     """Score over training steps; None where no trial of the task has finished."""
-    rows = headline_rows(scene.scores[scene.scores["task"] == task], scene.finals)
+    rows = headline_rows(analysis.scores[analysis.scores["task"] == task], analysis.finals)
     if rows.empty:
         return None
-    with figure(scene.smoke, 6.4, 3.8) as sheet:
+    with figure(analysis.smoke, 6.4, 3.8) as sheet:
         axes = sheet.subplots()
-        _draw_curves(axes, scene, rows)
-        score = scene.score_names.get(task, "score")
-        axes.set(xlabel="gradient steps", ylabel=wrapped(score, 44), title=wrapped(scene.title(task), 68))
-        legend_below(sheet, first=scene.contenders)
-        caption = f"{scene.title(task)}: score over training. {_CAPTION}"
+        _draw_curves(axes, analysis, rows)
+        score = analysis.score_names.get(task, "score")
+        axes.set(xlabel="gradient steps", ylabel=wrapped(score, 44), title=wrapped(analysis.title(task), 68))
+        legend_below(sheet, first=analysis.contenders)
+        caption = f"{analysis.title(task)}: score over training. {_CAPTION}"
         return drawing(sheet, f"progress-{task}", caption, f"Score of every contender over gradient steps on {task}.")
 
 
-def draw_progress_grid(scene: Scene, tasks: Sequence[str]) -> Drawing | None:
+def draw_progress_grid(analysis: SuiteAnalysis, tasks: Sequence[str]) -> Drawing | None:
     """Score over training steps, a panel for each task; None where no trial has finished."""
-    rows = headline_rows(scene.scores, scene.finals)
+    rows = headline_rows(analysis.scores, analysis.finals)
     ran = [task for task in tasks if task in set(rows["task"])]
     if not ran:
         return None
-    with panels(scene, ran, below="gradient steps") as (sheet, grid):
-        shared = scene.shared_score(ran)
+    with panels(analysis, ran, below="gradient steps") as (sheet, grid):
+        shared = analysis.shared_score(ran)
         for axes, task in zip(grid, ran, strict=True):
-            _draw_curves(axes, scene, rows[rows["task"] == task])
+            _draw_curves(axes, analysis, rows[rows["task"] == task])
             if not shared:
-                axes.set_ylabel(wrapped(scene.score_names.get(task, "score"), 34), fontsize=7)
+                axes.set_ylabel(wrapped(analysis.score_names.get(task, "score"), 34), fontsize=7)
         if shared:
             sheet.supylabel(shared, fontsize=9)
-        legend_below(sheet, first=scene.contenders)
+        legend_below(sheet, first=analysis.contenders)
         alt = f"Score of every contender over gradient steps on {len(ran)} tasks."
         return drawing(sheet, "progress", f"Score over training. {_CAPTION}", alt, wide=True)
 
@@ -95,8 +95,8 @@ class _Curve:
             yield sentence(subject, float(mean), interval, seeds=seeds, episodes=self.episodes)
 
 
-def _curves(scene: Scene, rows: pd.DataFrame) -> Iterator[_Curve]:
-    for name in scene.contenders:
+def _curves(analysis: SuiteAnalysis, rows: pd.DataFrame) -> Iterator[_Curve]:
+    for name in analysis.contenders:
         own = rows[rows["contender"] == name]
         if not own.empty:
             table = own.pivot_table(index="seed", columns="step", values="score", dropna=False).sort_index(axis=1)
@@ -104,9 +104,9 @@ def _curves(scene: Scene, rows: pd.DataFrame) -> Iterator[_Curve]:
             yield _Curve(name, str(own["task"].iloc[0]), steps, seeds, int(own["episodes"].max()))
 
 
-def _draw_curves(axes: Axes, scene: Scene, rows: pd.DataFrame) -> None:
-    palette, shapes = colours(scene.contenders), markers(scene.contenders)
-    for place, curve in enumerate(_curves(scene, rows)):
+def _draw_curves(axes: Axes, analysis: SuiteAnalysis, rows: pd.DataFrame) -> None:
+    palette, shapes = colours(analysis.contenders), markers(analysis.contenders)
+    for place, curve in enumerate(_curves(analysis, rows)):
         # The first contender is drawn on top of the others.
         look: dict[str, Any] = {"color": palette[curve.contender], "zorder": 3 - 0.01 * place}
         intervals = curve.intervals()

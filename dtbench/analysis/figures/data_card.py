@@ -1,4 +1,4 @@
-"""Histograms: of the returns in the data, and of steps to the goal."""
+"""Histograms of the returns in the data."""
 
 import io
 import math
@@ -11,21 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import (
     INK,
     WALKS,
     Drawing,
-    colours,
     drawing,
-    figure,
     legend_below,
     panels,
     style,
     thousands,
-    wrapped,
 )
 from dtbench.analysis.figures.tooltips import explain, told
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.data.dataset import TrajectoryDataset
 
 Card = Mapping[str, Any]  # statistics_card of dtbench/data/trajectories.py
@@ -33,7 +30,7 @@ _MEAN, _BEST = "#D55E00", "#009E73"
 
 
 def draw_data_cards(
-    scene: Scene, cards: Mapping[str, Card], *, targets: Mapping[str, Sequence[float]] | None = None
+    analysis: SuiteAnalysis, cards: Mapping[str, Card], *, targets: Mapping[str, Sequence[float]] | None = None
 ) -> Drawing | None:
     """How the returns of each task's data are spread; None where no card has a histogram.
 
@@ -42,7 +39,7 @@ def draw_data_cards(
     told_of = {task: card for task, card in cards.items() if (card.get("return_histogram") or {}).get("counts")}
     if not told_of:
         return None
-    with panels(scene, list(told_of), below="return of an episode") as (sheet, grid):
+    with panels(analysis, list(told_of), below="return of an episode") as (sheet, grid):
         for axes, (task, card) in zip(grid, told_of.items(), strict=True):
             _draw_card(axes, task, card, (targets or {}).get(task, ()))
         sheet.supylabel("episodes", fontsize=9)
@@ -52,50 +49,6 @@ def draw_data_cards(
             caption += " Triangles: target returns set beforehand."
         alt = f"Histograms of the data's episode returns on {len(told_of)} tasks."
         return drawing(sheet, "data", caption, alt, wide=len(told_of) > 1)
-
-
-def draw_steps_to_goal(
-    scene: Scene, task: str, *, generated: Mapping[str, Mapping[str, int]], walks: Mapping[str, int],
-    shortest: Mapping[str, int],
-) -> Drawing | None:  # fmt: skip
-    """The paper's appendix histogram, a panel for each contender; counts are by steps as text, "inf" not reached."""
-    if not generated:
-        return None
-    seen = {steps for counts in (walks, shortest, *generated.values()) for steps in counts if steps != "inf"}
-    bins = [*map(str, range(min(map(int, seen), default=1), max(map(int, seen), default=1) + 1)), "inf"]
-    palette, columns = colours(scene.contenders), min(3, len(generated))
-    rows = -(-len(generated) // columns)
-    with figure(scene.smoke, 2.2 + 2.5 * columns, 0.9 + 2.0 * rows) as sheet:
-        grid = sheet.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, (name, counts) in zip(grid.flat, generated.items(), strict=False):
-            series = ((walks, WALKS, "random walks"), (counts, palette[name], None), (shortest, INK, "shortest paths"))
-            _draw_histogram(axes, bins, series)
-            axes.set_title(wrapped(name, 26))
-        for axes in grid.flat[len(generated) :]:
-            axes.set_axis_off()
-        for axes in grid[-1, : len(generated) - columns * (rows - 1)]:
-            axes.set_xlabel("steps to goal (∞: never)")
-        sheet.supylabel("paths (%)", fontsize=9)
-        sheet.suptitle(wrapped(task, 28 * columns), fontweight="bold", fontsize=10)
-        legend_below(sheet)
-        caption = (
-            f"{task}: steps to the goal, in per cent of the random walks in the data (grey), of the paths generated "
-            "by each contender (coloured, all seeds together) and of the shortest paths from the start nodes (dark)."
-        )
-        return drawing(sheet, f"steps-{task}", caption, f"Histograms of steps to the goal on {task}, by contender.")
-
-
-def _draw_histogram(
-    axes: Axes, bins: Sequence[str], series: Sequence[tuple[Mapping[str, int], str, str | None]]
-) -> None:
-    width = 0.8 / len(series)
-    for offset, (counts, colour, label) in enumerate(series):
-        total = sum(counts.values())
-        if total:
-            heights = [100 * counts.get(steps, 0) / total for steps in bins]
-            axes.bar(np.arange(len(bins)) + (offset - 1) * width, heights, width, color=colour, label=label)
-    axes.set_xticks(range(len(bins)), [*bins[:-1], "∞"])
-    axes.grid(axis="x", visible=False)
 
 
 def _draw_card(axes: Axes, task: str, card: Card, targets: Sequence[float]) -> None:

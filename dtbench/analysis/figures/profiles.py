@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from dtbench.analysis import statistics
-from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import (
     INK,
     Drawing,
@@ -23,13 +22,14 @@ from dtbench.analysis.figures.style import (
 )
 from dtbench.analysis.figures.tooltips import draw_points, sentence, told
 from dtbench.analysis.statistics import Array, Interval
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 
 Matrices = Mapping[str, Array]  # by contender, seeds x tasks, nan where a trial is missing
 
 _THRESHOLDS, _MARKED = 121, 12  # of a profile's curve: where it is drawn, and every how many there is a marker
 
 
-def draw_profiles(scene: Scene, matrices: Matrices, *, tasks: Sequence[str] = ()) -> Drawing | None:
+def draw_profiles(analysis: SuiteAnalysis, matrices: Matrices, *, tasks: Sequence[str] = ()) -> Drawing | None:
     """Share of runs above each score, by contender; None where no contender ran on every task."""
     ran = _complete(matrices)
     if not ran:
@@ -38,14 +38,14 @@ def draw_profiles(scene: Scene, matrices: Matrices, *, tasks: Sequence[str] = ()
     low, high = float(np.nanmin(everything)), float(np.nanmax(everything))
     margin = 0.04 * (high - low) or 1.0
     thresholds = np.linspace(low - margin, high + margin, _THRESHOLDS)
-    with figure(scene.smoke, 6.4, 4.0) as sheet:
+    with figure(analysis.smoke, 6.4, 4.0) as sheet:
         axes = sheet.subplots()
         for place, (name, scores) in enumerate(ran.items()):
-            _draw_profile(axes, scene, name, statistics.performance_profile(scores, thresholds), place)
-        score = _score(scene, tasks)
+            _draw_profile(axes, analysis, name, statistics.performance_profile(scores, thresholds), place)
+        score = _score(analysis, tasks)
         axes.set(xlabel=f"{wrapped(score, 60)}, threshold", ylabel="runs above the threshold (%)", ylim=(-2, 104))
         thousands(axes.xaxis)
-        legend_below(sheet, first=scene.contenders)
+        legend_below(sheet, first=analysis.contenders)
         caption = (
             "Performance profiles (Agarwal et al., 2021): the share of runs that score more than a threshold, "
             f"averaged over {_number_of_tasks(ran)}; bands: pointwise 95 % intervals, seeds redrawn within each task."
@@ -55,14 +55,16 @@ def draw_profiles(scene: Scene, matrices: Matrices, *, tasks: Sequence[str] = ()
         return drawing(sheet, "profiles", caption, alt)
 
 
-def draw_improvement(scene: Scene, matrices: Matrices, first: str, *, tasks: Sequence[str] = ()) -> Drawing | None:
+def draw_improvement(
+    analysis: SuiteAnalysis, matrices: Matrices, first: str, *, tasks: Sequence[str] = ()
+) -> Drawing | None:
     """The chance that a run of `first` beats one of each rival; None where no pair ran on every task."""
     ran = _complete(matrices)
     rivals = [name for name in ran if name != first]
     if first not in ran or not rivals:
         return None
-    palette, shapes = colours(scene.contenders), markers(scene.contenders)
-    with figure(scene.smoke, 6.4, 1.1 + 0.36 * len(rivals)) as sheet:
+    palette, shapes = colours(analysis.contenders), markers(analysis.contenders)
+    with figure(analysis.smoke, 6.4, 1.1 + 0.36 * len(rivals)) as sheet:
         axes = sheet.subplots()
         axes.axvline(0.5, color=INK, linestyle="--", linewidth=1)
         for place, rival in enumerate(rivals):
@@ -80,16 +82,16 @@ def draw_improvement(scene: Scene, matrices: Matrices, first: str, *, tasks: Seq
         caption = (
             f"Probability of improvement (Agarwal et al., 2021) of {first}: the chance that one of its runs scores "
             f"more than a rival's on the same task, ties counting half, averaged over {_number_of_tasks(ran)}"
-            f"{_named(scene, tasks)}; lines: 95 % intervals, seeds redrawn within each task; dashed: no difference."
+            f"{_named(analysis, tasks)}; lines: 95 % intervals, seeds redrawn within each task; dashed: no difference."
             f"{_left_out(matrices, ran)}"
         )
         alt = f"Chance that {first} beats each of {len(rivals)} rivals, with intervals."
         return drawing(sheet, "improvement", caption, alt)
 
 
-def _draw_profile(axes: Axes, scene: Scene, name: str, profile: statistics.Profile, place: int) -> None:
-    look: dict[str, Any] = {"color": colours(scene.contenders)[name], "zorder": 3 - 0.01 * place}
-    look["marker"] = markers(scene.contenders)[name]
+def _draw_profile(axes: Axes, analysis: SuiteAnalysis, name: str, profile: statistics.Profile, place: int) -> None:
+    look: dict[str, Any] = {"color": colours(analysis.contenders)[name], "zorder": 3 - 0.01 * place}
+    look["marker"] = markers(analysis.contenders)[name]
     share = 100 * profile.share
     if profile.band is not None:
         low, high = (100 * end for end in profile.band)
@@ -126,12 +128,12 @@ def _number_of_tasks(ran: Matrices) -> str:
     return f"{count} tasks" if count > 1 else "one task"
 
 
-def _named(scene: Scene, tasks: Sequence[str]) -> str:
-    return f" ({_score(scene, tasks)})" if tasks else ""
+def _named(analysis: SuiteAnalysis, tasks: Sequence[str]) -> str:
+    return f" ({_score(analysis, tasks)})" if tasks else ""
 
 
-def _score(scene: Scene, tasks: Sequence[str]) -> str:
-    return scene.shared_score(tasks or list(scene.score_names)) or "score"
+def _score(analysis: SuiteAnalysis, tasks: Sequence[str]) -> str:
+    return analysis.shared_score(tasks or list(analysis.score_names)) or "score"
 
 
 def _left_out(matrices: Matrices, ran: Matrices) -> str:

@@ -22,8 +22,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.tooltips import Marks, collect_marks
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 
 INK = "#1b1f24"  # as in dtbench.mplstyle
 WALKS = "#b9bfc7"
@@ -155,17 +155,17 @@ def figure(smoke: bool, width: float, height: float) -> Iterator[Figure]:
 
 
 @contextmanager
-def panels(scene: Scene, tasks: Sequence[str], *, below: str) -> Iterator[tuple[Figure, list[Axes]]]:
+def panels(analysis: SuiteAnalysis, tasks: Sequence[str], *, below: str) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure with a titled panel for each task, and a label below the last panel of each column."""
     columns = min(len(tasks), 4 if len(tasks) in (4, 7, 8) or len(tasks) > 10 else 3)
     rows = math.ceil(len(tasks) / columns)
-    with figure(scene.smoke, 0.4 + 3.3 * columns, 1.0 + 2.4 * rows) as sheet:
+    with figure(analysis.smoke, 0.4 + 3.3 * columns, 1.0 + 2.4 * rows) as sheet:
         grid = sheet.subplots(rows, columns, squeeze=False).flat
         found = [next(grid) for _ in tasks]
         for axes in grid:
             axes.set_axis_off()
         for axes, task in zip(found, tasks, strict=True):
-            source = scene.source(task)
+            source = analysis.source(task)
             axes.set_title(wrapped(f"{task} ({source})" if source else task, PANEL_TITLE), fontsize=8)
         for axes in found[-columns:]:
             axes.set_xlabel(below)

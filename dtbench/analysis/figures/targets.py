@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import (
     INK,
     WALKS,
@@ -24,6 +23,7 @@ from dtbench.analysis.figures.style import (
 )
 from dtbench.analysis.figures.tooltips import draw_points, explain, sentence, told
 from dtbench.analysis.statistics import Array, Interval
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.tables.targets import Achieved, TaskTargets
 
 FENCE = 1.5  # spans of targets or middle halves of the curves beyond which a point is drawn at the edge
@@ -34,31 +34,31 @@ _CAPTION = (
 _OUTSIDE = " Open triangles at the edge: means that lie beyond it; bands are cut there too."
 
 
-def draw_targets(scene: Scene, found: TaskTargets) -> Drawing:
+def draw_targets(analysis: SuiteAnalysis, found: TaskTargets) -> Drawing:
     """Achieved against target return on one task."""
-    with figure(scene.smoke, 6.4, 4.4) as sheet:
+    with figure(analysis.smoke, 6.4, 4.4) as sheet:
         axes = sheet.subplots()
-        outside = _draw_achieved(axes, scene, found)
-        title = wrapped(scene.title(found.task), 68)
+        outside = _draw_achieved(axes, analysis, found)
+        title = wrapped(analysis.title(found.task), 68)
         axes.set(xlabel="target return", ylabel=_achieved_label(found.units), title=title)
-        legend_below(sheet, first=scene.contenders)
-        about = f"{scene.title(found.task)}: achieved against target return at the last checkpoint."
+        legend_below(sheet, first=analysis.contenders)
+        about = f"{analysis.title(found.task)}: achieved against target return at the last checkpoint."
         alt = f"Achieved return over {len(found.achieved[0].targets)} targets, {found.task}."
         return drawing(sheet, f"targets-{found.task}", f"{about} {_CAPTION}{_OUTSIDE if outside else ''}", alt)
 
 
-def draw_target_grid(scene: Scene, found: Sequence[TaskTargets]) -> Drawing | None:
+def draw_target_grid(analysis: SuiteAnalysis, found: Sequence[TaskTargets]) -> Drawing | None:
     """The paper's Figure 4: a panel for each task; None for fewer than two tasks."""
     if len(found) < 2:
         return None
-    with panels(scene, [one.task for one in found], below="target return") as (sheet, grid):
+    with panels(analysis, [one.task for one in found], below="target return") as (sheet, grid):
         units = {one.units for one in found}
-        outside = [_draw_achieved(axes, scene, one) for axes, one in zip(grid, found, strict=True)]
+        outside = [_draw_achieved(axes, analysis, one) for axes, one in zip(grid, found, strict=True)]
         if len(units) > 1:
             for axes, one in zip(grid, found, strict=True):
                 axes.set_ylabel(one.units, fontsize=8)
         sheet.supylabel(_achieved_label(units.pop() if len(units) == 1 else ""), fontsize=9)
-        legend_below(sheet, first=scene.contenders)
+        legend_below(sheet, first=analysis.contenders)
         about = "Achieved against target return at the last checkpoint."
         alt = f"Achieved against target return on {len(found)} tasks."
         return drawing(sheet, "targets", f"{about} {_CAPTION}{_OUTSIDE if any(outside) else ''}", alt, wide=True)
@@ -77,10 +77,10 @@ def fences(found: TaskTargets) -> Interval:
     return Interval(min(low - reach, min(ends)), max(high + reach, max(ends)))
 
 
-def _draw_achieved(axes: Axes, scene: Scene, found: TaskTargets) -> bool:
+def _draw_achieved(axes: Axes, analysis: SuiteAnalysis, found: TaskTargets) -> bool:
     """Draw a panel; give whether something lies beyond it."""
     asked = np.unique(np.concatenate([achieved.targets for achieved in found.achieved]))
-    palette, shapes, room = colours(scene.contenders), markers(scene.contenders), fences(found)
+    palette, shapes, room = colours(analysis.contenders), markers(analysis.contenders), fences(found)
     _draw_data_range(axes, found.data, float(asked[-1]))
     axes.plot(asked[[0, -1]], asked[[0, -1]], color=INK, linestyle=":", linewidth=1.2, label="achieved = target")
     for name, level in found.levels.items():

@@ -12,7 +12,7 @@ from dtbench.analysis.page.overview import overview
 from dtbench.analysis.page.searches import searches_section
 from dtbench.analysis.page.suite_page import suite_page
 from dtbench.analysis.results import SuiteResults
-from dtbench.analysis.suite_analysis import Material, gather
+from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze
 from dtbench.errors import NothingToReport
 from dtbench.ledger.store import write_bytes
 from dtbench.tuning.search import SearchRecord
@@ -50,12 +50,12 @@ def build_report(
     Raises NothingToReport where no trial has finished. With several `workers` suites are drawn in processes of their
     own, which import the calling script anew: it must have its `if __name__ == "__main__":`.
     """
-    materials = [gather(results) for results in found if results.records]
-    if not materials:
+    analyses = [analyze(results) for results in found if results.records]
+    if not analyses:
         names = ", ".join(results.name for results in found) or "any suite"
         raise NothingToReport(f"no trial of {names} has finished. Run `dtbench run` first.")
-    suites = _suite_pages(materials, min(workers, len(materials)))
-    sections = (*overview(materials), *searches_section(searches))
+    suites = _suite_pages(analyses, min(workers, len(analyses)))
+    sections = (*overview(analyses), *searches_section(searches))
     files = {"index.html": html.render(Document(TITLE, sections, suites)).encode()}
     whole = SuitePage(OVERVIEW, TITLE, description="", facts=(), warning="", sections=sections, trials={})
     for suite in (whole, *suites):
@@ -74,11 +74,11 @@ def check_report(
     ]
 
 
-def _suite_pages(materials: Sequence[Material], workers: int) -> tuple[SuitePage, ...]:
+def _suite_pages(analyses: Sequence[SuiteAnalysis], workers: int) -> tuple[SuitePage, ...]:
     if workers < 2:
-        return tuple(map(suite_page, materials))
+        return tuple(map(suite_page, analyses))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return tuple(pool.map(suite_page, materials))
+        return tuple(pool.map(suite_page, analyses))
 
 
 def _files(suite: SuitePage) -> dict[str, bytes]:

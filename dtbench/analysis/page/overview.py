@@ -6,7 +6,7 @@ from dtbench.analysis import figures, pairwise, statistics
 from dtbench.analysis.figures import SuiteAverage
 from dtbench.analysis.page.paper_tables import all_paper_tables
 from dtbench.analysis.page.section import Section
-from dtbench.analysis.suite_analysis import Material
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.tables.protocol import SMOKE
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table
 from dtbench.suite.loading import suite_names
@@ -26,36 +26,36 @@ PAPER = (
 )
 
 
-def overview(materials: Sequence[Material]) -> Iterator[Section]:
+def overview(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
     """The sections of the overview, from the suites that have results."""
-    yield Section("Suites", tuple(_warning(materials)), (suite_table(materials),))
-    yield Section("Who is ahead", (QUESTION,), (verdict_table(materials),))
-    averages = [average for material in materials for average in _averages(material)]
-    drawn = figures.draw_suite_bars(averages, smoke=all(material.scene.smoke for material in materials))
+    yield Section("Suites", tuple(_warning(analyses)), (suite_table(analyses),))
+    yield Section("Who is ahead", (QUESTION,), (verdict_table(analyses),))
+    averages = [average for analysis in analyses for average in _averages(analysis)]
+    drawn = figures.draw_suite_bars(averages, smoke=all(analysis.smoke for analysis in analyses))
     if drawn:
         yield Section("Averages by suite", (AVERAGES,), drawings=(drawn,))
-    ran = {material.results.name: material for material in materials}
+    ran = {analysis.results.name: analysis for analysis in analyses}
     yield Section("The paper's tables", (PAPER,), tuple(all_paper_tables(ran)))
-    yield Section("What was not run", tuple(_not_run(materials)))
+    yield Section("What was not run", tuple(_not_run(analyses)))
 
 
-def suite_table(materials: Sequence[Material]) -> Table:
+def suite_table(analyses: Sequence[SuiteAnalysis]) -> Table:
     """A row a suite: how much of it ran, with which preset, on which data."""
     names = ("Suite", "Title", "Preset", "Tasks", "Contenders", "Seeds", "Trials", "Data")
     columns = tuple(Column(name, number=name in ("Tasks", "Contenders", "Seeds", "Trials")) for name in names)
-    return Table("suites", "Suites with results", columns, tuple(map(_suite_row, materials)))
+    return Table("suites", "Suites with results", columns, tuple(map(_suite_row, analyses)))
 
 
-def verdict_table(materials: Sequence[Material]) -> Table:
+def verdict_table(analyses: Sequence[SuiteAnalysis]) -> Table:
     """On how many tasks each suite's first contender is above, below or undecided against each other one."""
-    rows = [row for material in materials for row in _verdict_rows(material)]
+    rows = [row for analysis in analyses for row in _verdict_rows(analysis)]
     names = ("Suite", "First", "Against", "Tasks", "Above", "Undecided", "Below", "Not both ran")
     columns = tuple(Column(name, number=name in names[3:]) for name in names)
     return Table("verdicts", "Tasks on which the first contender is above or below", columns, tuple(rows))
 
 
-def _suite_row(material: Material) -> tuple[Cell, ...]:
-    results = material.results
+def _suite_row(analysis: SuiteAnalysis) -> tuple[Cell, ...]:
+    results = analysis.results
     ran = {record.spec.task for record in results.records}
     seeds = {record.spec.seed for record in results.records}
     took_part = {record.spec.contender for record in results.records}
@@ -65,53 +65,53 @@ def _suite_row(material: Material) -> tuple[Cell, ...]:
         Cell(results.name, link=f"suite-{results.name}"),
         Cell(str(results.suite.get("title") or DASH)),
         Cell(str(results.suite.get("preset") or DASH)),
-        _share(len(ran), len(material.tasks)),
-        _share(len(took_part), len(material.scene.contenders)),
+        _share(len(ran), len(analysis.tasks)),
+        _share(len(took_part), len(analysis.contenders)),
         Cell(str(len(seeds)), len(seeds)),
         _share(done, planned),
         Cell(", ".join(sources)),
     )
 
 
-def _verdict_rows(material: Material) -> Iterator[tuple[Cell, ...]]:
-    first, *rivals = material.scene.contenders
+def _verdict_rows(analysis: SuiteAnalysis) -> Iterator[tuple[Cell, ...]]:
+    first, *rivals = analysis.contenders
     found = pairwise.differences(
-        material.results.records, material.scene.finals, tasks=material.tasks, contenders=material.scene.contenders
+        analysis.results.records, analysis.finals, tasks=analysis.tasks, contenders=analysis.contenders
     )
     for rival in rivals:
-        signs = [found[task, rival].sign for task in material.tasks if (task, rival) in found]
-        told = [signs.count(1), signs.count(0), signs.count(-1), len(material.tasks) - len(signs)]
+        signs = [found[task, rival].sign for task in analysis.tasks if (task, rival) in found]
+        told = [signs.count(1), signs.count(0), signs.count(-1), len(analysis.tasks) - len(signs)]
         numbers = (len(signs), *told)
         yield (
-            Cell(material.results.name, link=f"suite-{material.results.name}"),
+            Cell(analysis.results.name, link=f"suite-{analysis.results.name}"),
             *(Cell(first), Cell(rival)),
             *(Cell(str(number), number) for number in numbers),
         )
 
 
-def _averages(material: Material) -> Iterator[SuiteAverage]:
+def _averages(analysis: SuiteAnalysis) -> Iterator[SuiteAverage]:
     """The panel of a suite whose tasks share a scale: its mean over those that somebody finished."""
-    over = material.ran
-    if len(material.scales) != 1 or not over:
+    over = analysis.ran
+    if len(analysis.scales) != 1 or not over:
         return
-    whole = len(over) == len(material.tasks)
-    name = next((name for name, tasks in material.averages.items() if whole and set(tasks) == set(over)), over[0])
-    estimates, some = material.estimates, "" if whole else f"{len(over)} of {len(material.tasks)}"
+    whole = len(over) == len(analysis.tasks)
+    name = next((name for name, tasks in analysis.averages.items() if whole and set(tasks) == set(over)), over[0])
+    estimates, some = analysis.inputs.estimates, "" if whole else f"{len(over)} of {len(analysis.tasks)}"
     if not whole:
-        found = {who: statistics.matrix_estimate(scores) for who, scores in material.matrices(over).items()}
+        found = {who: statistics.matrix_estimate(scores) for who, scores in analysis.matrices(over).items()}
         estimates = {(name, who): average for who, average in found.items() if average}
     yield figures.suite_average(
-        material.scene,
+        analysis,
         name,
-        title=", ".join(filter(None, (material.results.name, some, "SMOKE" if material.scene.smoke else ""))),
+        title=", ".join(filter(None, (analysis.results.name, some, "SMOKE" if analysis.smoke else ""))),
         tasks=len(over),
         estimates=estimates,
-        published=material.published if whole else (),
+        published=analysis.published if whole else (),
     )
 
 
-def _warning(materials: Sequence[Material]) -> Iterator[str]:
-    smoke = [material.results.name for material in materials if material.scene.smoke]
+def _warning(analyses: Sequence[SuiteAnalysis]) -> Iterator[str]:
+    smoke = [analysis.results.name for analysis in analyses if analysis.smoke]
     if smoke:
         yield f"Of {', '.join(smoke)}: {SMOKE}"
 
@@ -120,16 +120,16 @@ def _share(done: int, planned: int) -> Cell:
     return Cell(str(done) if done == planned else f"{done} of {planned}", done)
 
 
-def _not_run(materials: Sequence[Material]) -> Iterator[str]:
-    ran = {material.results.name for material in materials}
+def _not_run(analyses: Sequence[SuiteAnalysis]) -> Iterator[str]:
+    ran = {analysis.results.name for analysis in analyses}
     absent = [name for name in suite_names() if name not in ran]
     if absent:
         yield f"Suites that nobody ran here: {', '.join(absent)}."
-    for material in materials:
-        tasks = [task for task in material.tasks if task not in material.ran]
-        took_part = set(material.scene.finals["contender"])
-        names = [name for name in material.scene.contenders if name not in took_part]
+    for analysis in analyses:
+        tasks = [task for task in analysis.tasks if task not in analysis.ran]
+        took_part = set(analysis.finals["contender"])
+        names = [name for name in analysis.contenders if name not in took_part]
         said = [f"tasks {', '.join(tasks)}" if tasks else "", f"contenders {', '.join(names)}" if names else ""]
         if any(said):
-            yield f"Of {material.results.name}: {'; '.join(filter(None, said))}."
-        yield from (f"{material.results.name}: {text}" for text in material.diverged_told)
+            yield f"Of {analysis.results.name}: {'; '.join(filter(None, said))}."
+        yield from (f"{analysis.results.name}: {text}" for text in analysis.diverged_text)

@@ -2,25 +2,25 @@
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Any
 
 from dtbench.analysis.published import (
     NOT_RUN,
     VALUES,
-    Circumstances,
-    Place,
+    PublishedEntry,
     PublishedTable,
     published_tables,
     spread_note,
     verdict,
 )
 from dtbench.analysis.statistics import Estimate
-from dtbench.analysis.suite_analysis import Material
-from dtbench.analysis.tables.scores import BOLD_RULE, Counts, Estimates, Links, best_contenders, estimates_of
+from dtbench.analysis.suite_analysis import SuiteAnalysis, return_inputs
+from dtbench.analysis.table_inputs import TableInputs
+from dtbench.analysis.tables.scores import BOLD_RULE, best_on
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, number
-from dtbench.ledger.store import DIVERGED
+from dtbench.ledger.trial_spec import TrialState
 from dtbench.suite.loading import read_document, suite_names
 
 CELL_RULE = (
@@ -31,58 +31,40 @@ CELL_RULE = (
 _OF = {"score": "", "return": " Ours here are returns in the task's own points."}
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a suite's trials have to say to a paper's table; empty where none has run."""
-
-    estimates: Estimates = field(default_factory=dict)
-    circumstances: Mapping[str, Circumstances] = field(default_factory=dict)  # by task
-    missing: Counts = field(default_factory=dict)  # trials without a number
-    broken: Counts = field(default_factory=dict)  # those of them that finished or diverged
-    diverged: Counts = field(default_factory=dict)  # those of them that diverged
-    links: Links = field(default_factory=dict)
-
-
-def all_paper_tables(suites: Mapping[str, Material]) -> list[Table]:
-    """Every table that a suite of dtbench refers to, in the papers' order; `suites` are those that ran.
+def all_paper_tables(suites: Mapping[str, SuiteAnalysis]) -> list[Table]:
+    """Return every table that a suite of dtbench refers to, in the papers' order; `suites` are those that ran.
 
     Tables of the others are there too, with every cell "not run".
     """
     found = []
     for suite in sorted({*suite_names(), *suites}):
         document = read_document(suite) if suite in suite_names() else suites[suite].results.suite
-        for value in VALUES:
-            referred = sorted(published_tables(document, value=value), key=_order)
-            for _, references in itertools.groupby(referred, key=_order):
-                known = list(references)
-                material = suites.get(suite)
-                table = paper_table(known, ran(material, value) if material else Ran())
-                told = f"Suite: {suite}." if material else f"Suite: {suite}, of which no trial has run."
-                found.append((_order(known[0]), replace(table, notes=(told, *table.notes)), suite))
-    found.sort(key=lambda one: (one[0], one[2]))
-    names = [table.name for _, table, _ in found]
-    return [replace(t, name=f"{t.name}-{suite}") if names.count(t.name) > 1 else t for _, t, suite in found]
+        note = f"Suite: {suite}." if suite in suites else f"Suite: {suite}, of which no trial has run."
+        for order, table in _suite_tables(document, suites.get(suite)):
+            found.append((order, suite, replace(table, notes=(note, *table.notes))))
+    found.sort(key=lambda one: one[:2])
+    names = [table.name for *_, table in found]
+    return [replace(t, name=f"{t.name}-{suite}") if names.count(t.name) > 1 else t for _, suite, t in found]
 
 
-def ran(material: Material, value: str = "score") -> Ran:
-    """What a suite's material holds of this value, one of VALUES."""
-    returns = value == "return"
-    diverged = Counter(material.diverged)
-    broken = diverged + Counter((record.spec.task, record.spec.contender) for record in material.broken)
-    for name, over in material.averages.items():
-        for contender, counts in itertools.product(material.scene.contenders, (broken, diverged)):
-            counts[name, contender] = sum(counts[task, contender] for task in over)
-    return Ran(
-        estimates=estimates_of(material.scene.finals, "return_mean") if returns else material.estimates,
-        circumstances=material.scene.circumstances,
-        missing=material.missing,
-        broken=broken,
-        diverged=diverged,
-        links={cell: f"cell-{key}" for cell, key in material.links.items()},
-    )
+def paper_tables(analysis: SuiteAnalysis) -> list[Table]:
+    """Return the tables that a suite refers to, in the papers' order."""
+    found = _suite_tables(analysis.results.suite, analysis)
+    return [table for _, table in sorted(found, key=lambda one: one[0])]
 
 
-def paper_table(references: Sequence[PublishedTable], found: Ran) -> Table:
+def _suite_tables(suite: Mapping[str, Any], analysis: SuiteAnalysis | None) -> Iterator[tuple[Any, Table]]:
+    """Each table with its place among the papers' tables."""
+    for value in VALUES:
+        inputs = TableInputs()
+        if analysis:
+            inputs = analysis.inputs if value == "score" else return_inputs(analysis)
+        referred = sorted(published_tables(suite, value=value), key=_order)
+        for order, references in itertools.groupby(referred, key=_order):
+            yield order, paper_table(list(references), inputs)
+
+
+def paper_table(references: Sequence[PublishedTable], inputs: TableInputs) -> Table:
     """One table of a paper in its own shape, from all references of a suite to it.
 
     A paper's table may be several references: its Table 7 has a column for each contender and kind of reward.
@@ -90,20 +72,20 @@ def paper_table(references: Sequence[PublishedTable], found: Ran) -> Table:
     grid, reasons = _Grid(references), _Letters()
     rows = []
     for row in grid.rows:
-        best = _best(grid.of_row(row), found)
+        best = _best(grid.of_row(row), inputs)
         labels = [Cell(text) for text in grid.labels(row)]
         tasks = dict.fromkeys(place.task for _, place in grid.of_row(row) if place.task)
-        cells = [_cell(grid.cells.get((row, column)), found, best, reasons) for column in grid.columns]
+        cells = [_cell(grid.cells.get((row, column)), inputs, best, reasons) for column in grid.columns]
         rows.append((*labels, *cells, Cell(", ".join(tasks))))
     columns = [*(Column(name) for name in grid.label_names), *(Column(name, number=True) for name in grid.headings)]
     caption = f"{grid.title}: ours / published / difference / verdict"
-    notes = (CELL_RULE + _OF[references[0].value], *_seed_notes(grid, found), *reasons.notes(), *_notes(grid, found))
+    notes = (CELL_RULE + _OF[references[0].value], *_seed_notes(grid, inputs), *reasons.notes(), *_notes(grid, inputs))
     return Table(grid.name, caption, (*columns, Column("Our tasks", shown=False)), tuple(rows), notes)
 
 
 Row = tuple[str, str]  # dataset and environment
 Method = tuple[str, str, str]  # metric, our contender, the paper's name where we have none
-Printed = tuple[PublishedTable, Place]
+Printed = tuple[PublishedTable, PublishedEntry]
 
 
 class _Grid:
@@ -145,7 +127,7 @@ class _Grid:
     def of_row(self, row: Row) -> list[Printed]:
         return [(table, place) for table, place in self.printed if place.row == row]
 
-    def of_column(self, column: Method) -> list[Place]:
+    def of_column(self, column: Method) -> list[PublishedEntry]:
         return [place for _, place in self.printed if _method(place) == column]
 
     def _heading(self, column: Method) -> str:
@@ -190,51 +172,49 @@ def _printed(references: Sequence[PublishedTable]) -> Iterator[Printed]:
     yield from found.values()
 
 
-def _method(place: Place) -> Method:
+def _method(place: PublishedEntry) -> Method:
     return (place.metric, place.contender, "" if place.contender else place.method)
 
 
-def _best(printed: Sequence[Printed], found: Ran) -> set[tuple[str, str]]:
+def _best(printed: Sequence[Printed], inputs: TableInputs) -> set[tuple[str, str]]:
     """Which of our cells in a row are bold: the best of each task where several of the paper's methods ran."""
     best = set()
     for task in {place.task for _, place in printed if place.contender}:
         names = sorted({place.contender for _, place in printed if place.task == task and place.contender})
-        ours = {name: found.estimates[task, name] for name in names if (task, name) in found.estimates}
-        barred = {name for name in names if found.broken.get((task, name))}
-        if len(ours) > 1:
-            best |= {(task, name) for name in best_contenders(ours, barred=barred)}
+        if sum((task, name) in inputs.estimates for name in names) > 1:
+            best |= {(task, name) for name in best_on(task, names, inputs)}
     return best
 
 
-def _cell(printed: Printed | None, found: Ran, best: set[tuple[str, str]], letters: _Letters) -> Cell:
+def cell_verdict(table: PublishedTable, task: str, contender: str, inputs: TableInputs) -> str:
+    """Return what VERDICT_RULE says of ours beside a printed number, and why where they are not comparable."""
+    status, ours = inputs.status(task, contender), inputs.estimates.get((task, contender))
+    why_not = table.why_not(
+        task, contender, inputs.conditions_of(task), broken=status.broken, diverged=status.diverged
+    )
+    return verdict(ours, table.numbers.get((task, contender)), why_not=why_not, broken=status.broken)
+
+
+def _cell(printed: Printed | None, inputs: TableInputs, best: set[tuple[str, str]], letters: _Letters) -> Cell:
     if printed is None:
         return hole()
     table, place = printed
-    cell, theirs = (place.task, place.contender), place.number
-    ours = found.estimates.get(cell) if all(cell) else None
-    broken, diverged = found.broken.get(cell, 0), found.diverged.get(cell, 0)
-    if ours is None and not broken:
+    cell, theirs, status = (place.task, place.contender), place.number, inputs.status(place.task, place.contender)
+    ours = inputs.estimates.get(cell) if all(cell) else None
+    if ours is None and not status.broken:
         return Cell(f"{DASH} / {theirs.printed} / {DASH} / {NOT_RUN}", kind="hole")
-    here = _here(found, place.task)
-    why_not = table.why_not(place.task, place.contender, here, broken=broken, diverged=diverged)
-    said = verdict(ours, theirs, why_not=why_not, broken=broken)
-    word, _, reasons = said.partition(": ")
+    word, _, reasons = cell_verdict(table, *cell, inputs).partition(": ")
     gap = DASH if ours is None or reasons else _difference(ours.mean - theirs.mean, theirs.decimals)
-    mean = (
-        DIVERGED if ours is None and diverged == broken else _mean(ours, theirs.decimals, found.missing.get(cell, 0))
-    )
-    told = f"{word} {letters.of(reasons.split('; '))}" if reasons else word
+    all_diverged = ours is None and status.diverged == status.broken
+    mean = TrialState.DIVERGED if all_diverged else _mean(ours, theirs.decimals, status.missing)
+    judged = f"{word} {letters.of(reasons.split('; '))}" if reasons else word
     return Cell(
-        f"{mean} / {theirs.printed} / {gap} / {told}",
+        f"{mean} / {theirs.printed} / {gap} / {judged}",
         strong=cell in best,
         kind=word.replace(" ", "-"),
-        link=found.links.get(cell, ""),
+        link=status.link,
         rank=ours.mean if ours else None,
     )
-
-
-def _here(found: Ran, task: str) -> Circumstances:
-    return found.circumstances.get(task, Circumstances())
 
 
 def _mean(ours: Estimate | None, decimals: int, missing: int) -> str:
@@ -252,16 +232,16 @@ def _difference(value: float, decimals: int) -> str:
     )
 
 
-def _seed_notes(grid: _Grid, found: Ran) -> Iterator[str]:
+def _seed_notes(grid: _Grid, inputs: TableInputs) -> Iterator[str]:
     averages = {name for table in grid.references for name in table.averages}
     cells = {(place.task, place.contender) for _, place in grid.printed if place.task not in averages}
-    counts = sorted({len(found.estimates[cell].values) for cell in cells if cell in found.estimates})
+    counts = sorted({len(inputs.estimates[cell].values) for cell in cells if cell in inputs.estimates})
     if counts:
         yield f"Seeds behind a number of ours: {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}."
         yield BOLD_RULE.replace("Bold:", "Bold, among ours:")
 
 
-def _notes(grid: _Grid, found: Ran) -> Iterator[str]:
+def _notes(grid: _Grid, inputs: TableInputs) -> Iterator[str]:
     """Whose numbers the table prints, who stands for whom, and what the file says of single numbers."""
     headings = dict(zip(grid.columns, grid.headings, strict=True))
     renamed = [f"{name} for {headings[metric, name, '']}" for metric, name, _ in grid.columns if name]
@@ -271,7 +251,7 @@ def _notes(grid: _Grid, found: Ran) -> Iterator[str]:
     absent = [headings[column] for column in grid.columns if not column[1]]
     if absent:
         yield f"No contender of the suite stands for {', '.join(absent)}."
-    yield from dict.fromkeys(filter(None, (table.rerecorded_note(found.circumstances) for table in grid.references)))
+    yield from dict.fromkeys(filter(None, (table.rerecorded_note(inputs.conditions) for table in grid.references)))
     yield from dict.fromkeys(table.note for table in grid.references if table.note)
     if said := spread_note([place.number for _, place in grid.printed]):
         yield said

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dtbench.analysis.results import headline_rows
-from dtbench.analysis.suite_analysis import Material
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.ledger.store import TrialRecord, Unfinished
 from dtbench.ledger.trial_spec import TrialSpec
 
@@ -19,11 +19,11 @@ ERROR_LINES = 12  # the end of a traceback
 Json = dict[str, Any]
 
 
-def trial_data(material: Material) -> Json:
+def trial_data(analysis: SuiteAnalysis) -> Json:
     """Cells, trials and provenances, each said once: see the keys below; numbers that are none become None."""
-    results, scene = material.results, material.scene
-    finals = {(row["contender"], row["trial"]): row for row in scene.finals.to_dict("records")}
-    curves = _curves(scene.scores, scene.finals)
+    results = analysis.results
+    finals = {(row["contender"], row["trial"]): row for row in analysis.finals.to_dict("records")}
+    curves = _curves(analysis.scores, analysis.finals)
     provenances: dict[str, int] = {}
     cells: dict[str, Json] = {}
     detailed = len(results.records) <= MANY_TRIALS

@@ -2,18 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from dtbench.analysis.published import VERDICT_RULE
-from dtbench.analysis.results import SuiteResults
+from dtbench.analysis.results import SuiteResults, contenders, order_of
 from dtbench.analysis.statistics import success_interval
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, number_cell
 from dtbench.errors import abridged
-from dtbench.ledger.store import DIVERGED, TrialRecord, Unfinished
-from dtbench.ledger.trial_spec import EPSILON
+from dtbench.ledger.store import TrialRecord, Unfinished
+from dtbench.ledger.trial_spec import EPSILON, TrialState
 
 SMOKE = "SMOKE: numbers mean nothing. The smoke preset only shows that everything runs."
 
@@ -97,8 +97,8 @@ def contender_table(results: SuiteResults) -> Table:
             _listed({record.result.get("parameters") for record in own} - {None}),
             _listed({record.result.get("action_mode") or DASH for record in own}),
         )
-        lost = sum(trial.state == DIVERGED for trial in results.unfinished if trial.spec.contender == name)
-        told = f"{len(own)}, {lost} {DIVERGED}" if lost else str(len(own)) if own else "0, not run"
+        lost = sum(trial.state == TrialState.DIVERGED for trial in results.unfinished if trial.spec.contender == name)
+        told = f"{len(own)}, {lost} {TrialState.DIVERGED}" if lost else str(len(own)) if own else "0, not run"
         finished = Cell(told, len(own), kind="" if own else "hole")
         rows.append((Cell(name), *(map(_text, ran)), finished, _text(asked.get("description"))))
     names = ("Contender", "Algorithm", "Gradient steps", "Parameters", "Actions", "Trials finished", "Description")
@@ -171,7 +171,7 @@ def not_run_table(results: SuiteResults, broken: Sequence[TrialRecord] = ()) -> 
 
 def _why_not_run(trial: Unfinished) -> str:
     told = {"missing": "never began", "interrupted": "began and did not end"}
-    last = [line.rpartition(f"{DIVERGED}: ")[2] for line in trial.error.strip().splitlines()[-1:]]
+    last = [line.rpartition(f"{TrialState.DIVERGED}: ")[2] for line in trial.error.strip().splitlines()[-1:]]
     cause = f" ({trial.cause})" if trial.cause not in ("", "crash", trial.state) else ""
     return told.get(trial.state) or ": ".join([trial.state + cause, *last])
 
@@ -182,27 +182,6 @@ def software_table(records: Sequence[TrialRecord]) -> Table:
     rows = [(Cell(what), Cell(which), Cell(str(n), n)) for (what, which), n in sorted(counts.items())]
     columns = (Column("What"), Column("Which"), Column("Trials", number=True))
     return Table("software", "Software and hardware of the finished trials", columns, tuple(rows))
-
-
-def contenders(results: SuiteResults) -> dict[str, Mapping[str, Any]]:
-    """What the suite says of each, in table order; those that it does not list come last."""
-    listed = {name: asked or {} for name, asked in (results.suite.get("contenders") or {}).items()}
-    specs = [*(record.spec for record in results.records), *results.not_run]
-    unlisted = sorted({spec.contender for spec in specs} - set(listed))
-    return {**listed, **{name: {} for name in unlisted}}
-
-
-def order_of(results: SuiteResults) -> Callable[..., tuple[Any, ...]]:
-    """A sorting key for (task, contender, seed), or for their beginning, in the suite's own order."""
-    known = {record.spec.task for record in results.records} | {spec.task for spec in results.not_run}
-    tasks = list(results.suite.get("tasks") or ())
-    tasks += sorted(known - set(tasks))
-    names = list(contenders(results))
-
-    def key(task: str, contender: str | None = None, seed: int = 0) -> tuple[Any, ...]:
-        return tasks.index(task), names.index(contender) if contender is not None else 0, seed
-
-    return key
 
 
 def _targets(results: SuiteResults, finals: pd.DataFrame) -> Iterator[str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dtbench.analysis import statistics
 from dtbench.analysis.statistics import Array, Estimate, Interval
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number, number_cell, with_interval
 from dtbench.ledger.store import TrialRecord
 
@@ -62,7 +63,7 @@ class TaskTargets:
 
 
 @dataclass(frozen=True, slots=True)
-class Obedience:
+class TargetTracking:
     """How far a contender does what it is asked, over the targets inside the data's range."""
 
     slope: float
@@ -97,7 +98,13 @@ def task_targets(records: Iterable[TrialRecord], task: str, contenders: Sequence
     return TaskTargets(task, tuple(achieved), levels, _data_range(card), fixed, _bulk(card), _units(own))
 
 
-def obedience(achieved: Achieved, data: Interval | None) -> Obedience | None:
+def all_targets(analysis: SuiteAnalysis) -> list[TaskTargets]:
+    """Return what was asked and achieved on each task where somebody was asked for two targets."""
+    found = (task_targets(analysis.results.records, task, analysis.contenders) for task in analysis.tasks)
+    return [one for one in found if one]
+
+
+def target_tracking(achieved: Achieved, data: Interval | None) -> TargetTracking | None:
     """Slope, error and rank correlation inside the data's range; None with fewer than FEWEST_TARGETS there."""
     inside = targets_inside(achieved.targets, data)
     if inside.sum() < FEWEST_TARGETS:
@@ -106,7 +113,7 @@ def obedience(achieved: Achieved, data: Interval | None) -> Obedience | None:
     seeds, drawn = returns.mean(axis=1), statistics.resampled_means(returns)
     flat = drawn.reshape(len(drawn), -1)
     all_asked = np.tile(asked, len(seeds))
-    return Obedience(
+    return TargetTracking(
         slope=float(statistics.slope(asked, seeds.mean(axis=0))),
         slope_interval=statistics.percentile_interval(statistics.slope(asked, drawn.mean(axis=1))),
         error=float(np.abs(seeds.mean(axis=0) - asked).mean()),
@@ -129,7 +136,7 @@ def targets_inside(targets: Array, data: Interval | None) -> NDArray[np.bool_]:
 
 def target_table(found: Sequence[TaskTargets]) -> Table | None:
     """The numbers behind the figures, a row for each task and contender; None where no row would have numbers."""
-    rows = [(one, achieved, obedience(achieved, one.data)) for one in found for achieved in one.achieved]
+    rows = [(one, achieved, target_tracking(achieved, one.data)) for one in found for achieved in one.achieved]
     if not any(facts for *_, facts in rows):
         return None
     names = (
@@ -218,7 +225,7 @@ def _bulk(card: Mapping[str, Any]) -> Interval | None:
     return Interval(whole.low, float(histogram["edges"][1 + int(np.argmax(share >= BULK))]))
 
 
-def _row(one: TaskTargets, achieved: Achieved, facts: Obedience | None) -> tuple[Cell, ...]:
+def _row(one: TaskTargets, achieved: Achieved, facts: TargetTracking | None) -> tuple[Cell, ...]:
     inside = int(targets_inside(achieved.targets, one.data).sum())
     best = int(achieved.curve.argmax())
     decimals = _decimals(achieved.targets)
@@ -227,7 +234,7 @@ def _row(one: TaskTargets, achieved: Achieved, facts: Obedience | None) -> tuple
     limit = number_cell(one.data.high if one.data else None, decimals)
     if facts is None:
         return (*labels, hole(), hole(), hole(), hole(), hole(), hole(), *ends, limit)
-    within = obedience(achieved, one.bulk)
+    within = target_tracking(achieved, one.bulk)
     middle = (
         Cell(with_interval(facts.slope, facts.slope_interval, 2), facts.slope),
         Cell(with_interval(facts.error, facts.error_interval, decimals), facts.error),

@@ -1,4 +1,4 @@
-"""The paths that contenders walk on a graph, drawn on it."""
+"""Figures of tasks on graphs: the paths that contenders walk, and histograms of steps to the goal."""
 
 import math
 from collections import Counter
@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.transforms import offset_copy
 
-from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import INK, WALKS, Drawing, colours, drawing, figure, legend_below, wrapped
 from dtbench.analysis.figures.tooltips import draw_points
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 
 Edge = tuple[int, int]
 Places = Mapping[int, tuple[float, float]]
@@ -30,7 +30,7 @@ _SHRINK = 6.0  # points between an arrow and the middle of its nodes
 
 
 def draw_graph_paths(
-    scene: Scene, task: str, edges: Sequence[Sequence[int]], episodes: Mapping[str, pd.DataFrame]
+    analysis: SuiteAnalysis, task: str, edges: Sequence[Sequence[int]], episodes: Mapping[str, pd.DataFrame]
 ) -> Drawing | None:
     """Every contender's paths from every start at its last checkpoint; None where there is nothing to draw.
 
@@ -43,8 +43,8 @@ def draw_graph_paths(
     arcs = [(int(a), int(b)) for a, b in edges]
     places, columns = layout(arcs), min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    palette = colours(scene.contenders)
-    with figure(scene.smoke, 0.5 + 3.3 * columns, 1.1 + 2.5 * rows) as sheet:
+    palette = colours(analysis.contenders)
+    with figure(analysis.smoke, 0.5 + 3.3 * columns, 1.1 + 2.5 * rows) as sheet:
         grid = sheet.subplots(rows, columns, squeeze=False).flat
         for (name, walked), axes in zip(shown.items(), grid, strict=False):
             _draw_graph(axes, arcs, places)
@@ -58,6 +58,41 @@ def draw_graph_paths(
         sheet.suptitle(wrapped(task, 28 * columns), fontweight="bold", fontsize=10)
         legend_below(sheet)
         return drawing(sheet, f"paths-{task}", _caption(task), _alt(task, shown), wide=columns > 1)
+
+
+def draw_steps_to_goal(
+    analysis: SuiteAnalysis,
+    task: str,
+    *,
+    generated: Mapping[str, Mapping[str, int]],
+    walks: Mapping[str, int],
+    shortest: Mapping[str, int],
+) -> Drawing | None:
+    """The paper's appendix histogram, a panel for each contender; counts are by steps as text, "inf" not reached."""
+    if not generated:
+        return None
+    seen = {steps for counts in (walks, shortest, *generated.values()) for steps in counts if steps != "inf"}
+    bins = [*map(str, range(min(map(int, seen), default=1), max(map(int, seen), default=1) + 1)), "inf"]
+    palette, columns = colours(analysis.contenders), min(3, len(generated))
+    rows = -(-len(generated) // columns)
+    with figure(analysis.smoke, 2.2 + 2.5 * columns, 0.9 + 2.0 * rows) as sheet:
+        grid = sheet.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, (name, counts) in zip(grid.flat, generated.items(), strict=False):
+            series = ((walks, WALKS, "random walks"), (counts, palette[name], None), (shortest, INK, "shortest paths"))
+            _draw_histogram(axes, bins, series)
+            axes.set_title(wrapped(name, 26))
+        for axes in grid.flat[len(generated) :]:
+            axes.set_axis_off()
+        for axes in grid[-1, : len(generated) - columns * (rows - 1)]:
+            axes.set_xlabel("steps to goal (∞: never)")
+        sheet.supylabel("paths (%)", fontsize=9)
+        sheet.suptitle(wrapped(task, 28 * columns), fontweight="bold", fontsize=10)
+        legend_below(sheet)
+        caption = (
+            f"{task}: steps to the goal, in per cent of the random walks in the data (grey), of the paths generated "
+            "by each contender (coloured, all seeds together) and of the shortest paths from the start nodes (dark)."
+        )
+        return drawing(sheet, f"steps-{task}", caption, f"Histograms of steps to the goal on {task}, by contender.")
 
 
 def layout(edges: Sequence[Edge]) -> dict[int, tuple[float, float]]:
@@ -187,3 +222,16 @@ def _alt(task: str, shown: Mapping[str, pd.DataFrame]) -> str:
         counts = Counter(kind_of(row) for row in last.to_dict("records"))
         told.append(f"{name}: {counts['shortest']} shortest, {counts['longer']} longer, {counts['failed']} failed")
     return f"Paths walked on {task}, of each contender: {'; '.join(told)}."
+
+
+def _draw_histogram(
+    axes: Axes, bins: Sequence[str], series: Sequence[tuple[Mapping[str, int], str, str | None]]
+) -> None:
+    width = 0.8 / len(series)
+    for offset, (counts, colour, label) in enumerate(series):
+        total = sum(counts.values())
+        if total:
+            heights = [100 * counts.get(steps, 0) / total for steps in bins]
+            axes.bar(np.arange(len(bins)) + (offset - 1) * width, heights, width, color=colour, label=label)
+    axes.set_xticks(range(len(bins)), [*bins[:-1], "∞"])
+    axes.grid(axis="x", visible=False)

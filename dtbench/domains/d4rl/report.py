@@ -1,14 +1,20 @@
-"""What delaying all reward to the end of an episode costs: tasks `X-delayed-v2` beside `X-v2`."""
+"""The report section on delayed rewards: tasks `X-delayed-v2` beside `X-v2`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from dtbench.analysis import statistics
-from dtbench.analysis.published import NOT_RUN, Circumstances, Published, PublishedTable, verdict
-from dtbench.analysis.statistics import Array, Estimate, Interval
-from dtbench.analysis.tables.scores import Counts, Estimates, Links, no_number
+from dtbench.analysis.page.paper_tables import cell_verdict
+from dtbench.analysis.page.section import Section
+from dtbench.analysis.published import NOT_RUN, Published, PublishedTable, RunConditions
+from dtbench.analysis.statistics import Array, Interval
+from dtbench.analysis.suite_analysis import SuiteAnalysis
+from dtbench.analysis.table_inputs import TableInputs
+from dtbench.analysis.tables.diverged import of_cell, with_diverged
+from dtbench.analysis.tables.scores import no_number
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, number_cell, with_interval
 
 LOSS_RULE = (
@@ -16,6 +22,20 @@ LOSS_RULE = (
     "Its interval resamples the seeds of both tasks (2000 resamples, fixed seed). Verdict: on the score with delayed "
     "rewards."
 )
+
+
+def sections(analysis: SuiteAnalysis) -> Iterator[Section]:
+    """Yield the section, where the suite has a task with dense and with delayed rewards."""
+    table = delayed_table(
+        analysis.finals,
+        analysis.inputs,
+        tasks=analysis.tasks,
+        contenders=analysis.contenders,
+        published=analysis.published,
+    )
+    if table:
+        delayed = {dense: late for late, dense in delayed_pairs(analysis.tasks).items()}
+        yield Section("Delayed rewards", tables=(with_diverged(table, of_cell(analysis.inputs, beside=delayed)),))
 
 
 def delayed_pairs(tasks: Sequence[str]) -> dict[str, str]:
@@ -33,33 +53,24 @@ def loss(scores: Array) -> Array:
 
 def delayed_table(
     finals: pd.DataFrame,
-    estimates: Estimates,
+    inputs: TableInputs,
     *,
     tasks: Sequence[str],
     contenders: Sequence[str],
     published: Sequence[PublishedTable],
-    circumstances: Mapping[str, Circumstances],
-    broken: Counts | None = None,
-    diverged: Counts | None = None,
-    links: Links | None = None,
 ) -> Table | None:
-    """Dense and delayed scores side by side, ours and the paper's; None where the suite has no such pair.
-
-    `broken` counts trials that ended without a number, `diverged` those of them that diverged.
-    """
-    rows, broken, diverged, links = [], broken or {}, diverged or {}, links or {}
+    """Return dense and delayed scores side by side, ours and the paper's; None where the suite has no such pair."""
+    rows = []
     for late, dense in delayed_pairs(tasks).items():
+        both = replace(inputs, conditions={late: _both(inputs, dense, late)})
         for name in contenders:
             cells = [(task, name) for task in (dense, late)]
-            ours = [estimates.get(cell) for cell in cells]
             theirs = [_printed(published, *cell) for cell in cells]
-            lost = [(broken.get(cell, 0), diverged.get(cell, 0)) for cell in cells]
-            shown = [_ours(estimates.get(c), *lost[i], link=links.get(c, "")) for i, c in enumerate(cells)]
-            if any(ours) or any(theirs) or any(map(broken.get, cells)):
-                here = _both(circumstances, dense, late)
-                labels = (Cell(dense), Cell(name), Cell(here.source or DASH))
-                said = _verdict(ours[1], published, cells[1], here, lost[1])
-                rows.append((*labels, *shown, _loss_cell(finals, dense, late, name), *_theirs(theirs), said))
+            if any(theirs) or any(cell in inputs.estimates or inputs.status(*cell).broken for cell in cells):
+                labels = (Cell(dense), Cell(name), Cell(both.conditions_of(late).source or DASH))
+                ours = [_ours(inputs, *cell) for cell in cells]
+                verdict = _verdict(published, late, name, both)
+                rows.append((*labels, *ours, _loss_cell(finals, dense, late, name), *_theirs(theirs), verdict))
     if not rows:
         return None
     names = ("Dense", "Delayed", "Loss (%)", "Published dense", "Published delayed", "Published loss (%)")
@@ -68,10 +79,10 @@ def delayed_table(
     return Table("delayed", caption, (*columns, Column("Verdict")), tuple(rows), (LOSS_RULE,))
 
 
-def _both(circumstances: Mapping[str, Circumstances], dense: str, late: str) -> Circumstances:
+def _both(inputs: TableInputs, dense: str, late: str) -> RunConditions:
     """What holds for either of the two: a loss compares both."""
-    found = [circumstances.get(task, Circumstances()) for task in (dense, late)]
-    return Circumstances(
+    found = [inputs.conditions_of(task) for task in (dense, late)]
+    return RunConditions(
         source=_joined(one.source for one in found),
         physics=_joined(one.physics for one in found),
         protocol=_joined(one.protocol for one in found),
@@ -80,15 +91,16 @@ def _both(circumstances: Mapping[str, Circumstances], dense: str, late: str) -> 
 
 
 def _joined(lists: Iterable[str]) -> str:
-    """One list of names, separated as in Circumstances."""
+    """One list of names, separated as in RunConditions."""
     return ", ".join(sorted({name for text in lists for name in text.split(", ") if name}))
 
 
-def _ours(ours: Estimate | None, broken: int, diverged: int, *, link: str) -> Cell:
+def _ours(inputs: TableInputs, task: str, contender: str) -> Cell:
+    ours, status = inputs.estimates.get((task, contender)), inputs.status(task, contender)
     if ours is None:
-        said = no_number(broken, broken, diverged)
-        return Cell(said, kind="hole", link=link) if broken else Cell(NOT_RUN, kind="hole")
-    return Cell(with_interval(ours.mean, ours.interval), ours.mean, link=link)
+        lost = replace(status, missing=status.broken)
+        return Cell(no_number(lost), kind="hole", link=status.link) if status.broken else Cell(NOT_RUN, kind="hole")
+    return Cell(with_interval(ours.mean, ours.interval), ours.mean, link=status.link)
 
 
 def _loss_cell(finals: pd.DataFrame, dense: str, late: str, name: str) -> Cell:
@@ -118,17 +130,10 @@ def _theirs(theirs: Sequence[Published | None]) -> tuple[Cell, ...]:
     return (*shown, number_cell(lost))
 
 
-def _verdict(
-    ours: Estimate | None,
-    published: Sequence[PublishedTable],
-    cell: tuple[str, str],
-    here: Circumstances,
-    lost: tuple[int, int],
-) -> Cell:
-    broken, diverged = lost
-    table = next((table for table in published if cell in table.numbers), None)
+def _verdict(published: Sequence[PublishedTable], task: str, contender: str, inputs: TableInputs) -> Cell:
+    table = next((table for table in published if (task, contender) in table.numbers), None)
     if table is None:
         return Cell("no published number", kind="hole")
-    why_not = table.why_not(*cell, here, broken=broken, diverged=diverged)
-    said = verdict(ours, table.numbers[cell], why_not=why_not, broken=broken)
-    return Cell(said, kind="hole" if ours is None else said.partition(":")[0].replace(" ", "-"))
+    verdict = cell_verdict(table, task, contender, inputs)
+    known = (task, contender) in inputs.estimates
+    return Cell(verdict, kind=verdict.partition(":")[0].replace(" ", "-") if known else "hole")

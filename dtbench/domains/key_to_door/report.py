@@ -1,18 +1,19 @@
-"""What a critic expects and what it looks at, on Key-to-Door: the pair of Chen et al. (2021), Figure 5.
+"""The report section of Key-to-Door: what a critic expects and what it looks at, Chen et al. (2021), Figure 5.
 
-Drawn from what `dtbench/domains/key_to_door/credit.py` recorded of a trial.
+Drawn from what credit.py recorded of a trial.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from dtbench.analysis.figures.scene import Scene
 from dtbench.analysis.figures.style import INK, WALKS, Drawing, drawing, figure, legend_below, wrapped
 from dtbench.analysis.figures.tooltips import draw_points, explain, told
+from dtbench.analysis.page.section import Section
+from dtbench.analysis.suite_analysis import SuiteAnalysis
 
 Inspection = Mapping[str, Any]
 _LOOKS = {"no key": ("#8a8f98", "s"), "key, no door": ("#D55E00", "^"), "door": ("#0072B2", "o")}
@@ -34,12 +35,30 @@ _BARS = {
 _LAST = "#0072B2"
 
 
-def draw_return_predictions(scene: Scene, task: str, inspections: Sequence[Inspection]) -> Drawing | None:
+TEXT = (
+    "The pair of figures that the paper's Figure 5 shows: a transformer that also predicts returns is shown random "
+    "walks that it never learned from. Its running prediction is the probability of success; attention is what the "
+    "last prediction of an episode looks back at."
+)
+
+
+def sections(analysis: SuiteAnalysis) -> Iterator[Section]:
+    """Yield the section, where a trial of the suite was inspected."""
+    drawings: list[Drawing | None] = []
+    for task in analysis.tasks:
+        own = [record.inspection() for record in analysis.results.records if record.spec.task == task]
+        found = [inspection for inspection in own if inspection]
+        drawings += [draw_return_predictions(analysis, task, found), draw_attention(analysis, task, found)]
+    if any(drawings):
+        yield Section("Who sees the reward coming", (TEXT,), drawings=tuple(one for one in drawings if one))
+
+
+def draw_return_predictions(analysis: SuiteAnalysis, task: str, inspections: Sequence[Inspection]) -> Drawing | None:
     """The predicted probability of success over an episode, by what came of it; None where no trial was inspected."""
     found = _inspected(inspections)
     if not found:
         return None
-    with figure(scene.smoke, 6.4, 4.6) as sheet:
+    with figure(analysis.smoke, 6.4, 4.6) as sheet:
         axes = sheet.subplots()
         for place, name in enumerate(_LABELS):
             own = [inspection["predictions"][place] for inspection in found]
@@ -48,12 +67,12 @@ def draw_return_predictions(scene: Scene, task: str, inspections: Sequence[Inspe
         axes.plot([], [], color=INK, linestyle=":", linewidth=1.2, label="exact probability given the true state")
         _draw_rooms(axes, found[0]["phases"])
         axes.set(xlabel="step of the episode", ylabel="predicted probability of success", ylim=(0, None))
-        axes.set_title(wrapped(scene.title(task), 60), pad=16)
+        axes.set_title(wrapped(analysis.title(task), 60), pad=16)
         legend_below(sheet, columns=2)
         return drawing(sheet, f"returns-{task}", _predictions_caption(task, found), _predictions_alt(task, found))
 
 
-def draw_attention(scene: Scene, task: str, inspections: Sequence[Inspection]) -> Drawing | None:
+def draw_attention(analysis: SuiteAnalysis, task: str, inspections: Sequence[Inspection]) -> Drawing | None:
     """Attention over one successful episode, and over all of them by event; None where no trial recorded it.
 
     The episode is the first successful one that the first trial was shown.
@@ -61,11 +80,11 @@ def draw_attention(scene: Scene, task: str, inspections: Sequence[Inspection]) -
     found = [inspection for inspection in _inspected(inspections) if inspection.get("episode")]
     if not found:
         return None
-    with figure(scene.smoke, 7.4, 3.9) as sheet:
+    with figure(analysis.smoke, 7.4, 3.9) as sheet:
         left, right = sheet.subplots(1, 2, width_ratios=(2.1, 1))
         _draw_episode(left, found[0]["episode"], found[0]["phases"])
         _draw_events(right, [inspection["attention"] for inspection in found])
-        sheet.suptitle(wrapped(scene.title(task), 70), fontweight="bold", fontsize=10, x=0.01, ha="left")
+        sheet.suptitle(wrapped(analysis.title(task), 70), fontweight="bold", fontsize=10, x=0.01, ha="left")
         legend_below(sheet, columns=3)
         return drawing(sheet, f"attention-{task}", _attention_caption(task, found), _attention_alt(task, found))
 

@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 
 from dtbench import registry
-from dtbench.analysis.figures.paths import draw_graph_paths, kind_of, layout, steps_to_goal
-from dtbench.analysis.figures.scene import Scene
 from dtbench.domains.graph.data import random_walks
 from dtbench.domains.graph.env import GOAL, NODES, random_graph
+from dtbench.domains.graph.figures import draw_graph_paths, kind_of, layout, steps_to_goal
+from tests.support.table_inputs import empty_analysis
 
 # 3 -> 2 -> 1 -> 0, a detour 3 -> 4 -> 1, and 5, from which nothing leads on.
 EDGES = [(3, 2), (2, 1), (1, 0), (3, 4), (4, 1), (0, 5)]
-SCENE = Scene(contenders=["DT", "BC"], scores=pd.DataFrame(), finals=pd.DataFrame(), score_names={}, circumstances={})
+SUITE = empty_analysis(["DT", "BC"])
 
 
 def episodes(*paths: str, step: int = 10) -> pd.DataFrame:
@@ -58,14 +58,14 @@ def test_paths_are_shortest_longer_or_failed() -> None:
 
 
 def test_equal_paths_give_equal_bytes() -> None:
-    drawn = [draw_graph_paths(SCENE, "graph-0", EDGES, {"DT": episodes("3-2-1-0", "2-2-2")}) for _ in range(2)]
+    drawn = [draw_graph_paths(SUITE, "graph-0", EDGES, {"DT": episodes("3-2-1-0", "2-2-2")}) for _ in range(2)]
     assert drawn[0] is not None
     assert drawn[0] == drawn[1]
 
 
 def test_every_start_says_what_was_walked_from_it() -> None:
     rows = pd.concat([episodes("3-2-1-0", "2-2-2"), episodes("3-4-1-0", "2-1-0"), episodes("1-0", step=5)])
-    drawn = draw_graph_paths(SCENE, "graph-0", EDGES, {"DT": rows})
+    drawn = draw_graph_paths(SUITE, "graph-0", EDGES, {"DT": rows})
     assert drawn is not None
     [marks] = drawn.marks
     assert marks.labels == (
@@ -76,8 +76,8 @@ def test_every_start_says_what_was_walked_from_it() -> None:
 
 
 def test_there_is_no_drawing_without_edges_or_paths() -> None:
-    assert draw_graph_paths(SCENE, "graph-0", [], {"DT": episodes("1-0")}) is None
-    assert draw_graph_paths(SCENE, "graph-0", EDGES, {"DT": episodes("1-0").iloc[:0]}) is None
+    assert draw_graph_paths(SUITE, "graph-0", [], {"DT": episodes("1-0")}) is None
+    assert draw_graph_paths(SUITE, "graph-0", EDGES, {"DT": episodes("1-0").iloc[:0]}) is None
 
 
 def test_the_record_names_the_edges_and_the_data_stay_the_same() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dtbench.analysis.delayed import delayed_pairs, delayed_table, loss
-from dtbench.analysis.published import Circumstances, published_tables
-from dtbench.analysis.tables.scores import estimates_of
+from dtbench.analysis.published import RunConditions, published_tables
+from dtbench.analysis.table_inputs import TableInputs, estimates_of
 from dtbench.analysis.tables.table import Table
+from dtbench.domains.d4rl.report import delayed_pairs, delayed_table, loss
 
 DENSE, LATE = "hopper-medium-v2", "hopper-medium-delayed-v2"
 
@@ -40,11 +40,10 @@ def table(source: str = "d4rl", *, dense_source: str = "") -> Table:
     dense = {**entry, "metric": "d4rl_normalized (dense)", "datasets": {DENSE: "medium"}}
     found = delayed_table(
         finals,
-        estimates_of(finals),
+        TableInputs(estimates_of(finals), {DENSE: RunConditions(dense_source or source), LATE: RunConditions(source)}),
         tasks=[DENSE, LATE],
         contenders=["DT", "CQL", "BC"],
         published=published_tables({"published": [late, dense]}),
-        circumstances={DENSE: Circumstances(dense_source or source), LATE: Circumstances(source)},
     )
     assert found is not None
     return found
