@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from dtbench.analysis.extension import difference, extended
 from dtbench.analysis.results import SuiteResults, TrialTable, collect, joined, score_table, scores_text, write_scores
 from dtbench.errors import DAMAGED, LedgerError, NothingToReport, UnknownName
 from dtbench.ledger.names import with_current_action_mode
@@ -175,7 +176,7 @@ def load_results(results: Path, suites: Sequence[str] = ()) -> list[SuiteResults
     known = list(dict.fromkeys([*ran, *archived(scores)]))
     check_known(suites, known, results)
     found = [
-        _collected(ran[name], ledger, name) if name in ran else read_archive(scores, name)
+        results_of(ran[name], ledger, scores) if name in ran else read_archive(scores, name)
         for name in known
         if not suites or name in suites
     ]
@@ -204,24 +205,50 @@ def placed_suites(ledger: Ledger, scores: Path) -> dict[str, Mapping[str, Any]]:
 def place_for(results: SuiteResults, ledger: Ledger, scores: Path) -> str:
     """The name to keep results under in a folder of scores.
 
-    It is the suite's own, unless finished trials are kept there that neither this ledger nor these results have, such
-    as those of another machine; then `<suite>-<preset>`, and `-2`, `-3`, ... while that belongs to others too.
+    It is the suite's own, unless trials are archived there that this ledger does not have and that differ from these,
+    as those of another preset do; then `<suite>-<preset>`, and `-2`, `-3`, ... while that belongs to others too.
     """
     own = _finished(ledger) | {record.spec.key for record in results.records}
     return _place(results.suite, own, ledger, scores)
 
 
 def keep_scores(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> SuiteResults:
-    """Write what the ledger has of a suite where `place_for` says; give the results under that name.
+    """Write what `results_of` returns, unless no trial has finished or all of them are archived already."""
+    found = results_of(document, ledger, scores)
+    finished = {record.spec.key for record in found.records}
+    kept = archived_keys(scores, found.name)
+    if finished and (kept <= _finished(ledger) or not finished <= kept):
+        write_archive(found, scores)
+    return found
 
-    Nothing is written where no trial has finished.
+
+def results_of(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> SuiteResults:
+    """Return what the ledger has of a suite, with the archived trials that it extends, under `place_for`'s name.
+
+    Where the archive differs, its trials count that are planned here too.
     """
     found = collect(document, ledger)
-    if not found.records:
-        return found
-    placed = renamed(found, place_for(found, ledger, scores))
-    write_archive(placed, scores)
-    return placed
+    name, own = str(document["name"]), _finished(ledger) | {record.spec.key for record in found.records}
+    place = _place(document, own, ledger, scores)
+    if not archived_keys(scores, name) <= own and name in archived(scores):
+        archive = read_archive(scores, name)
+        archive = archive if place == name else _narrowed(archive, document)
+        found = extended(archive, found) if archive.records else found
+    return renamed(found, place)
+
+
+def differences(document: Mapping[str, Any], scores: Path) -> str:
+    """Return in what the archive of a suite's name differs from this plan of it, "" where it can be extended."""
+    path = scores / str(document["name"]) / "trials.jsonl"
+    theirs = _checked(path, _specs)
+    return difference(theirs, [TrialSpec.from_json(trial) for trial in document["trials"]])
+
+
+def _narrowed(archive: SuiteResults, document: Mapping[str, Any]) -> SuiteResults:
+    """Return the finished trials of an archive that a document plans, under its labels."""
+    planned = {trial["key"]: TrialSpec.from_json(trial) for trial in document["trials"]}
+    records = [record.relabelled(planned[key]) for record in archive.records if (key := record.spec.key) in planned]
+    return dataclasses.replace(archive, suite=document, records=tuple(records), unfinished=())
 
 
 def renamed(results: SuiteResults, name: str) -> SuiteResults:
@@ -243,10 +270,6 @@ def renamed(results: SuiteResults, name: str) -> SuiteResults:
     return dataclasses.replace(results, suite=suite, records=records, unfinished=unfinished, scores=scores)
 
 
-def _collected(document: Mapping[str, Any], ledger: Ledger, name: str) -> SuiteResults:
-    return renamed(collect(document, ledger), name)
-
-
 def _finished(ledger: Ledger) -> set[str]:
     """The keys of all finished trials, from the names of their folders: nothing is opened."""
     return {path.parent.name.rpartition("-")[2] for path in ledger.root.glob("*/*/result.json")}
@@ -254,8 +277,11 @@ def _finished(ledger: Ledger) -> set[str]:
 
 def _place(suite: Mapping[str, Any], own: set[str], ledger: Ledger, scores: Path) -> str:
     others = set(ledger.remembered_suites()) - {str(suite["name"])}
-    free = (name for name in _names(suite) if name not in others and _kept(scores, name) <= own)
-    return next(free)
+    first = str(suite["name"])
+    if first not in others and (archived_keys(scores, first) <= own or not differences(suite, scores)):
+        return first
+    own = own | archived_keys(scores, first)
+    return next(name for name in _names(suite) if name not in (*others, first) and archived_keys(scores, name) <= own)
 
 
 def _names(suite: Mapping[str, Any]) -> Iterator[str]:
@@ -267,17 +293,22 @@ def _names(suite: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{name}-{number}" for number in itertools.count(2))
 
 
-def _kept(scores: Path, name: str) -> set[str]:
-    """The keys of the finished trials that are kept under a name."""
+def archived_keys(scores: Path, name: str) -> set[str]:
+    """Return the keys of the finished trials that are archived under a name."""
     table, lines = scores / f"{name}.csv", scores / name / "trials.jsonl"
     path = table if table.exists() else lines
     try:
         if table.exists():
             with table.open(newline="") as file:
                 return {row["trial"] for row in csv.DictReader(file)}
-        if lines.exists():
-            rows = [json.loads(line) for line in lines.read_text().splitlines()]
-            return {row["spec"]["key"] for row in rows if row["state"] == TrialState.DONE}
+        specs = _specs(lines, done=True)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise LedgerError(f"cannot read {path}: {error}. Restore it, or remove it.") from error
-    return set()
+    return {spec.key for spec in specs}
+
+
+def _specs(path: Path, *, done: bool = False) -> list[TrialSpec]:
+    """Return the trials of a `trials.jsonl`, where there is one."""
+    lines = path.read_text().splitlines() if path.exists() else ()
+    found = [line for line in map(json.loads, lines) if not done or line["state"] == TrialState.DONE]
+    return [TrialSpec.from_json(line["spec"]) for line in found]

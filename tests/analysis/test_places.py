@@ -4,6 +4,7 @@ import pytest
 
 from dtbench.analysis.archive import (
     archived,
+    differences,
     keep_scores,
     load_results,
     place_for,
@@ -14,6 +15,7 @@ from dtbench.analysis.archive import (
 )
 from dtbench.errors import LedgerError, NothingToReport, UnknownName
 from dtbench.ledger.store import Ledger
+from dtbench.ledger.trial_spec import TrialSpec
 from tests.support.tiny_ledger import SCORES, tiny_ledger
 
 
@@ -44,10 +46,44 @@ def test_results_of_another_machine_are_never_replaced(tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in before}
 
 
-def test_further_seeds_alone_do_not_replace_the_seeds_of_another_machine(tmp_path: Path) -> None:
-    write_archive(tiny_ledger(tmp_path / "other"), tmp_path / "scores")
+def test_further_seeds_extend_the_archive_of_another_machine(tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    write_archive(tiny_ledger(tmp_path / "other"), scores)
+    before = read_archive(scores, "tiny")
     further = tiny_ledger(tmp_path, {("valley", "BC"): (None, None, None, 44.0)})
-    assert place_for(further, Ledger(tmp_path / "runs"), tmp_path / "scores") == "tiny-cpu"
+    kept = keep_scores(further.suite, Ledger(tmp_path / "runs"), scores)
+    assert kept.name == "tiny"
+    assert len(kept.records) == len(before.records) + 1
+    after = read_archive(scores, "tiny")
+    assert [(one.spec.contender, one.spec.seed) for one in after.records if one not in before.records][-1] == ("BC", 3)
+    own = before.scores.set_index(["trial", "step", "target"])["score"]
+    assert after.scores.set_index(["trial", "step", "target"])["score"].loc[own.index].equals(own)
+    assert load_results(tmp_path, ["tiny"])[0].scores.equals(after.scores)
+
+
+def test_an_archive_is_not_written_again_where_nothing_is_new(tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    found = tiny_ledger(tmp_path / "other")
+    write_archive(found, scores)
+    before = {path: path.stat().st_mtime_ns for path in scores.rglob("*")}
+    kept = keep_scores(found.suite, Ledger(tmp_path / "runs"), scores)
+    assert len(kept.records) == len(found.records)
+    assert not kept.unfinished
+    assert before == {path: path.stat().st_mtime_ns for path in scores.rglob("*")}
+
+
+def test_trials_that_a_differing_archive_has_too_are_taken_from_it(tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    theirs = tiny_ledger(tmp_path / "other")
+    write_archive(theirs, scores)
+    changed = theirs.suite["trials"][0]
+    changed = TrialSpec.from_json({**changed, "train_steps": changed["train_steps"] + 1}).to_json()
+    mine = {**theirs.suite, "trials": [changed, *theirs.suite["trials"][1:]]}
+    assert f"train_steps is {changed['train_steps'] - 1} there, {changed['train_steps']} here" in differences(mine, scores)
+    kept = keep_scores(mine, Ledger(tmp_path / "runs"), scores)
+    assert kept.name == "tiny-cpu"
+    assert {record.spec.key for record in kept.records} < {record.spec.key for record in theirs.records}
+    assert changed["key"] in {one.spec.key for one in kept.unfinished}
 
 
 def test_a_number_follows_while_the_name_belongs_to_others_too(tmp_path: Path) -> None:
