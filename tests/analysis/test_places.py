@@ -79,7 +79,9 @@ def test_trials_that_a_differing_archive_has_too_are_taken_from_it(tmp_path: Pat
     changed = theirs.suite["trials"][0]
     changed = TrialSpec.from_json({**changed, "train_steps": changed["train_steps"] + 1}).to_json()
     mine = {**theirs.suite, "trials": [changed, *theirs.suite["trials"][1:]]}
-    assert f"train_steps is {changed['train_steps'] - 1} there, {changed['train_steps']} here" in differences(mine, scores)
+    assert f"train_steps is {changed['train_steps'] - 1} there, {changed['train_steps']} here" in differences(
+        mine, scores
+    )
     kept = keep_scores(mine, Ledger(tmp_path / "runs"), scores)
     assert kept.name == "tiny-cpu"
     assert {record.spec.key for record in kept.records} < {record.spec.key for record in theirs.records}
