@@ -94,7 +94,8 @@ def test_ray_and_this_process_and_killed_drivers_give_the_same_table_to_the_byte
     more = finished(start("--results", "killed-ray", "--seeds", "0..2"))
     assert "6 trials, 4 done, 2 to run" in more
     assert "usage" not in more.lower()
-    assert [path.name for path in (tmp_path / "killed-ray" / "runs").glob(".*")] == []
+    left = [path.name for path in (tmp_path / "killed-ray" / "runs").glob(".*")]
+    assert left == [".lock"]  # nothing of Tune; a file that is locked cannot be removed without a race
 
 
 @pytest.mark.timeout(600)
