@@ -171,10 +171,10 @@ def _pairs(suite: str, before: SideScores | None, after: SideScores | None) -> I
         ours, theirs = (group.get((task, contender)) for group in groups)
         if ours is None or theirs is None:
             left, right = (None if own is None else _estimate(own) for own in (ours, theirs))
-            told = tuple(_diverged(task, contender, before, after))
+            remarks = tuple(_diverged(task, contender, before, after))
             gone = theirs is None and after is not None and (task, contender) in after.diverged
             verdict = LOST if gone else ONLY_B if ours is None else ONLY_A
-            yield Pair(suite, task, contender, left, right, verdict, remarks=told)
+            yield Pair(suite, task, contender, left, right, verdict, remarks=remarks)
         else:
             assert before is not None
             assert after is not None
@@ -247,10 +247,10 @@ def _differences(
     """What besides the seeds was not the same: of the specs where both are known, else of the tables' columns."""
     specs = [[known[key] for key in own["trial"] if key in known] for own, known in ((a, before), (b, after))]
     if not all(specs):
-        found = list(_told(_column_values(a), _column_values(b)))
+        found = list(_changes(_column_values(a), _column_values(b)))
         yield from found or _keys_differ(a, b)
     elif {spec.cell for spec in specs[0]} != {spec.cell for spec in specs[1]}:
-        found = list(_told(_spec_values(specs[0]), _spec_values(specs[1])))
+        found = list(_changes(_spec_values(specs[0]), _spec_values(specs[1])))
         yield from found or ["the specs differ in the order or the rounding of their values"]
 
 
@@ -262,14 +262,14 @@ def _keys_differ(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
 
 
 def _column_values(finals: pd.DataFrame) -> dict[str, list[str]]:
-    return {told: sorted({_said(told, value) for value in finals[name]}) for name, told in _COLUMNS.items()}
+    return {label: sorted({_text(label, value) for value in finals[name]}) for name, label in _COLUMNS.items()}
 
 
 def _spec_values(specs: Iterable[TrialSpec]) -> dict[str, list[str]]:
     values: dict[str, set[str]] = {}
     for spec in specs:
         for name, value in _flat(spec.to_json()):
-            values.setdefault(name, set()).add(_said(name, value))
+            values.setdefault(name, set()).add(_text(name, value))
     return {name: sorted(found) for name, found in values.items()}
 
 
@@ -282,7 +282,7 @@ def _flat(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield _COLUMNS.get(name, name), value
 
 
-def _said(name: str, value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if name == "data":
         return f"digest {str(value)[:12]}"
     if isinstance(value, float):
@@ -290,7 +290,7 @@ def _said(name: str, value: Any) -> str:
     return str(value)
 
 
-def _told(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> Iterator[str]:
+def _changes(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> Iterator[str]:
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name, ["none"]), after.get(name, ["none"])
         if old != new:

@@ -1,4 +1,4 @@
-"""Numbers that papers printed, each with its source, and what may be said of ours beside them."""
+"""Numbers that papers printed, each with its source, and what may be claimed of ours beside them."""
 
 import csv
 import fnmatch
@@ -287,17 +287,17 @@ def _value(reference: Mapping[str, Any]) -> str:
     return value
 
 
-def _protocols(said: str | Mapping[str, str], contenders: Sequence[str]) -> dict[str, str]:
+def _protocols(given: str | Mapping[str, str], contenders: Sequence[str]) -> dict[str, str]:
     """By contender: one protocol for all, or those of a mapping; raise UnknownName for a contender it invents.
 
     The paper's Table 1 quotes its CQL, QR-DQN and REM from papers that play with Dopamine's sticky actions.
     """
-    if isinstance(said, str):
-        return dict.fromkeys(contenders, said) if said else {}
-    for name in said:
+    if isinstance(given, str):
+        return dict.fromkeys(contenders, given) if given else {}
+    for name in given:
         if name not in contenders:
             raise UnknownName("contender of protocol", name, contenders)
-    return {name: str(protocol) for name, protocol in said.items()}
+    return {name: str(protocol) for name, protocol in given.items()}
 
 
 def _place(average: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Scores are arrays of seeds x tasks, ``nan`` where a trial is missing. A statistic maps [..., seeds, tasks] to [...],
 so that the bootstrap evaluates it on many resamples at once (Agarwal et al. 2021, sections 4 and A). It is over the
-seeds that each task has, and nan where a task has none: nothing can be said of all tasks then.
+seeds that each task has, and nan where a task has none: there is no number over all tasks then.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -194,8 +194,8 @@ def percentile_interval(values: Array, *, level: float = LEVEL) -> Interval | No
     return Interval(*_percentiles(values.ravel(), level).tolist())
 
 
-def slope(x: Array, y: Array) -> Array:
-    """Least-squares slope of y over x, along the last axis; nan where x does not vary."""
+def coefficient(x: Array, y: Array) -> Array:
+    """Coefficient of the least-squares line of y over x, along the last axis; nan where x does not vary."""
     centred = x - x.mean(axis=-1, keepdims=True)
     spread = (centred**2).sum(axis=-1)
     covariance = (centred * (y - y.mean(axis=-1, keepdims=True))).sum(axis=-1)

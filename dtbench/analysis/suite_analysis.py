@@ -47,11 +47,11 @@ def averages_of(
     """By name, the averages over the tasks of each scale: over all and over those that `ran`, if two or more."""
     found = {}
     for scale in (scale for scale in scales if len(scale) > 1):
-        told = "" if len(scales) == 1 else f", {score_names[scale[0]]}"
+        scope = "" if len(scales) == 1 else f", {score_names[scale[0]]}"
         finished = tuple(task for task in scale if task in ran)
-        found[f"average over {len(scale)} tasks{told}"] = scale
+        found[f"average over {len(scale)} tasks{scope}"] = scale
         if 1 < len(finished) < len(scale):
-            found[f"average over the {len(finished)} tasks that ran{told}"] = finished
+            found[f"average over the {len(finished)} tasks that ran{scope}"] = finished
     return found
 
 

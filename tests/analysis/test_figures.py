@@ -15,7 +15,7 @@ from dtbench.analysis import figures, suite_analysis
 from dtbench.analysis.figures import Drawing, suite_average
 from dtbench.analysis.figures import targets as target_figures
 from dtbench.analysis.figures.style import drawing, figure, shortened, thousands, wrapped
-from dtbench.analysis.figures.tooltips import draw_points, explain, sentence, told
+from dtbench.analysis.figures.tooltips import compact, draw_points, explain, sentence
 from dtbench.analysis.statistics import Interval
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.table_inputs import TableInputs
@@ -166,7 +166,7 @@ def test_a_bar_is_one_child_of_its_group() -> None:
 
 
 def test_numbers_are_told_without_exponents() -> None:
-    found = [told(value) for value in (1443.4, 71.25, 100.0, 1.234, 0.0123, -5.0, 0.0, -0.0001, 123456.0, np.nan)]
+    found = [compact(value) for value in (1443.4, 71.25, 100.0, 1.234, 0.0123, -5.0, 0.0, -0.0001, 123456.0, np.nan)]
     assert found == ["1443", "71.2", "100", "1.23", "0.012", "−5", "0", "0", "123456", "not a number"]  # noqa: RUF001
 
 

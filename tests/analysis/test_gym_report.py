@@ -115,7 +115,7 @@ def test_published_numbers_are_drawn_only_where_they_are_comparable(whole: Suite
 def test_the_targets_table_has_a_row_for_each_task(report: Path) -> None:
     rows = table(report, "targets").set_index("Task")
     assert list(rows.index) == TASKS
-    assert (rows["Slope"] - 1).abs().max() < 0.1  # inside the data the made-up contender obeys
+    assert (rows["Coefficient"] - 1).abs().max() < 0.1  # inside the data the made-up contender obeys
     assert (rows["Rank correlation"] > 0.9).all()
 
 

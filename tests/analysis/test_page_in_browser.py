@@ -195,7 +195,7 @@ def test_a_table_is_copied_as_its_file_has_it(visit: Open, name: str) -> None:
     files = {"LaTeX": table.latex("toy"), "CSV": table.csv(), "Markdown": table.markdown()}
     page = visit(permissions=["clipboard-read", "clipboard-write"]).page
     page.locator(SCORES).get_by_role("button", name=f"Copy {name}").click()
-    page.locator("#said", has_text=f"{name} copied").wait_for(state="attached")
+    page.locator("#live-status", has_text=f"{name} copied").wait_for(state="attached")
     assert page.evaluate("navigator.clipboard.readText()") == files[name]
 
 
@@ -204,7 +204,7 @@ def test_a_table_is_copied_where_the_browser_refuses_its_clipboard(visit: Open) 
     page.evaluate(REFUSE)
     page.evaluate("() => document.addEventListener('copy', () => { window.copied = document.activeElement.value; })")
     page.locator(SCORES).get_by_role("button", name="Copy LaTeX").click()
-    page.locator("#said", has_text="LaTeX copied").wait_for(state="attached")
+    page.locator("#live-status", has_text="LaTeX copied").wait_for(state="attached")
     assert page.evaluate("window.copied") == page_document.scores().latex("toy")
 
 
@@ -249,7 +249,7 @@ def test_arrow_keys_walk_along_the_points_and_between_the_lines(visit: Open) -> 
     for key, point in [*steps, ("ArrowRight", "DT asked 0")]:
         page.keyboard.press(key)
         page.locator("#tip", has_text=re.compile(rf"^\s*{point}:")).wait_for()
-        page.locator("#said", has_text=re.compile(rf"^\s*{point}")).wait_for(state="attached")
+        page.locator("#live-status", has_text=re.compile(rf"^\s*{point}")).wait_for(state="attached")
     page.keyboard.press("Escape")
     assert page.locator("#tip").is_hidden()
     page.keyboard.press("Tab")

@@ -119,21 +119,21 @@ def test_the_rank_correlation_with_ties_is_that_of_the_average_ranks() -> None:
     assert found == pytest.approx(4.5 / np.sqrt(5 * 4.5))
 
 
-def test_what_does_not_vary_has_no_rank_correlation_and_no_slope() -> None:
+def test_what_does_not_vary_has_no_rank_correlation_and_no_coefficient() -> None:
     x, constant = np.array([1.0, 2, 3]), np.ones(3)
     assert np.isnan(statistics.spearman(x, constant))
-    assert np.isnan(statistics.slope(constant, x))
+    assert np.isnan(statistics.coefficient(constant, x))
 
 
-def test_the_slope_is_that_of_least_squares() -> None:
+def test_the_coefficient_is_that_of_least_squares() -> None:
     # Around the means 1 and 2: (1 * 2 + 1 * 1) / 2 = 1.5.
-    assert statistics.slope(np.array([0.0, 1, 2]), np.array([0.0, 3, 3])) == pytest.approx(1.5)
+    assert statistics.coefficient(np.array([0.0, 1, 2]), np.array([0.0, 3, 3])) == pytest.approx(1.5)
 
 
 def test_many_curves_are_measured_at_once() -> None:
     x = np.array([0.0, 1, 2])
     curves = np.array([[0.0, 1, 2], [0.0, 2, 4], [5.0, 5, 5]])
-    assert statistics.slope(x, curves).tolist() == [1, 2, 0]
+    assert statistics.coefficient(x, curves).tolist() == [1, 2, 0]
     assert statistics.spearman(x, curves)[:2].tolist() == [1, 1]
 
 

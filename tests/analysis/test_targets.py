@@ -36,13 +36,13 @@ def test_without_the_datas_range_no_target_is_inside() -> None:
     assert not targets_inside(np.array([1.0, 2.0]), None).any()
 
 
-def test_slope_error_and_correlation_are_worked_by_hand() -> None:
-    # Inside: 10, 20, 30 -> 8, 16, 24: slope 0.8, errors 2, 4, 6. The 90 beyond the data changes nothing.
+def test_coefficient_error_and_correlation_are_worked_by_hand() -> None:
+    # Inside: 10, 20, 30 -> 8, 16, 24: coefficient 0.8, errors 2, 4, 6. The 90 beyond the data changes nothing.
     facts = target_tracking(achieved([8, 16, 24, 90], targets=[10, 20, 30, 40]), Interval(5, 30))
     assert facts is not None
-    assert (facts.slope, facts.error, facts.correlation) == pytest.approx((0.8, 4, 1))
-    assert facts.slope_interval is not None
-    assert facts.slope_interval.low == pytest.approx(facts.slope_interval.high) == pytest.approx(0.8)
+    assert (facts.coefficient, facts.error, facts.correlation) == pytest.approx((0.8, 4, 1))
+    assert facts.coefficient_interval is not None
+    assert facts.coefficient_interval.low == pytest.approx(facts.coefficient_interval.high) == pytest.approx(0.8)
 
 
 def test_seeds_are_correlated_alone_and_together() -> None:

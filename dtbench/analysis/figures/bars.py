@@ -20,7 +20,7 @@ from dtbench.analysis.figures.style import (
     thousands,
     wrapped,
 )
-from dtbench.analysis.figures.tooltips import draw_points, explain, sentence, told
+from dtbench.analysis.figures.tooltips import compact, draw_points, explain, sentence
 from dtbench.analysis.published import PublishedTable
 from dtbench.analysis.statistics import Estimate
 from dtbench.analysis.suite_analysis import SuiteAnalysis
@@ -183,7 +183,7 @@ def _label(analysis: SuiteAnalysis, task: str, name: str, estimates: Estimates) 
 
 
 def _printed_label(table: str, task: str, name: str, mean: float) -> str:
-    return f"Published, {table}: {name} on {task}: {told(mean)}"
+    return f"Published, {table}: {name} on {task}: {compact(mean)}"
 
 
 def _draw_suite(axes: Axes, suite: SuiteAverage, shapes: Mapping[str, str]) -> None:

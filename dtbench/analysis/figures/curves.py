@@ -21,7 +21,7 @@ from dtbench.analysis.figures.style import (
     thousands,
     wrapped,
 )
-from dtbench.analysis.figures.tooltips import draw_points, explain, sentence, told
+from dtbench.analysis.figures.tooltips import compact, draw_points, explain, sentence
 from dtbench.analysis.results import headline_rows
 from dtbench.analysis.statistics import Array, Interval
 from dtbench.analysis.suite_analysis import SuiteAnalysis
@@ -90,7 +90,7 @@ class _Curve:
     def labels(self, intervals: Sequence[Interval | None]) -> Iterator[str]:
         """A sentence for each step."""
         for step, mean, interval, column in zip(self.steps, self.mean, intervals, self.seeds.T, strict=True):
-            subject = f"{self.contender} on {self.task} after {told(step)} steps"
+            subject = f"{self.contender} on {self.task} after {compact(step)} steps"
             seeds = column[~np.isnan(column)].tolist()
             yield sentence(subject, float(mean), interval, seeds=seeds, episodes=self.episodes)
 

@@ -21,7 +21,7 @@ from dtbench.analysis.figures.style import (
     style,
     thousands,
 )
-from dtbench.analysis.figures.tooltips import explain, told
+from dtbench.analysis.figures.tooltips import compact, explain
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.data.dataset import TrajectoryDataset
 
@@ -55,12 +55,12 @@ def _draw_card(axes: Axes, task: str, card: Card, targets: Sequence[float]) -> N
     counts, edges = (np.asarray(card["return_histogram"][part], np.float64) for part in ("counts", "edges"))
     bars = axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=WALKS, edgecolor=INK, linewidth=0.3)
     for bar, count, low, high in zip(bars, counts, edges[:-1], edges[1:], strict=True):
-        episodes = "1 episode returns" if count == 1 else f"{told(count)} episodes return"
-        explain(bar, [f"{task}: {episodes} {told(low)} to {told(high)}"])
+        episodes = "1 episode returns" if count == 1 else f"{compact(count)} episodes return"
+        explain(bar, [f"{task}: {episodes} {compact(low)} to {compact(high)}"])
     for name, key, colour, dashes in (("mean", "return_mean", _MEAN, "-"), ("best", "return_max", _BEST, ":")):
         if card.get(key) is not None and math.isfinite(card[key]):
             line = axes.axvline(card[key], color=colour, linestyle=dashes, linewidth=1.4, label=f"{name} return")
-            explain(line, [f"{task}: {name} return {told(card[key])}"])
+            explain(line, [f"{task}: {name} return {compact(card[key])}"])
     mark: dict[str, Any] = {"color": INK, "clip_on": False, "markersize": 6, "zorder": 4, "label": "fixed targets"}
     if targets:
         axes.plot(targets, [0.0] * len(targets), "^", transform=axes.get_xaxis_transform(), **mark)

@@ -20,7 +20,7 @@ from dtbench.analysis.figures.style import (
     thousands,
     wrapped,
 )
-from dtbench.analysis.figures.tooltips import draw_points, sentence, told
+from dtbench.analysis.figures.tooltips import compact, draw_points, sentence
 from dtbench.analysis.statistics import Array, Interval
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 
@@ -103,10 +103,10 @@ def _draw_profile(axes: Axes, analysis: SuiteAnalysis, name: str, profile: stati
 
 
 def _profile_label(name: str, profile: statistics.Profile, at: int) -> str:
-    text = f"{name}: {told(100 * profile.share[at])} % of runs score more than {told(profile.thresholds[at])}"
+    text = f"{name}: {compact(100 * profile.share[at])} % of runs score more than {compact(profile.thresholds[at])}"
     if profile.band is None:
         return text
-    low, high = (told(100 * end[at]) for end in profile.band)
+    low, high = (compact(100 * end[at]) for end in profile.band)
     return f"{text} [{low}, {high}], 95 %"
 
 

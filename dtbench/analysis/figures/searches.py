@@ -16,7 +16,7 @@ from dtbench.analysis.figures.style import (
     legend_name,
     wrapped,
 )
-from dtbench.analysis.figures.tooltips import draw_points, told
+from dtbench.analysis.figures.tooltips import compact, draw_points
 from dtbench.analysis.tables.searches import ExpectedBest
 from dtbench.tuning.search import SearchRecord
 
@@ -59,7 +59,7 @@ def _draw_curve(axes: Axes, record: SearchRecord, curve: ExpectedBest, place: in
     gap = -(-len(n) // _MOST_MARKERS)
     every = slice((len(n) - 1) % gap, None, gap)
     labels = [
-        f"the best of {count} {curve.tried}: {told(float(score))} expected"
+        f"the best of {count} {curve.tried}: {compact(float(score))} expected"
         for count, score in zip(n, scores, strict=True)
     ]
     draw_points(axes, n[every], scores[every], labels[every], marker=shape, **look)

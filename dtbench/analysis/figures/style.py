@@ -28,7 +28,7 @@ from dtbench.analysis.suite_analysis import SuiteAnalysis
 INK = "#1b1f24"  # as in dtbench.mplstyle
 WALKS = "#b9bfc7"
 
-# From Okabe & Ito (2008) and Tol's schemes, chosen so that those who meet in a shipped suite are told apart by the
+# From Okabe & Ito (2008) and Tol's schemes, chosen so that those who meet in a shipped suite are distinguished by the
 # colour-blind (tests/analysis/test_palette.py) and seen on white and on black; a marker of its own goes with each.
 _BY_NAME = {
     "DT": ("#0072B2", "o"),

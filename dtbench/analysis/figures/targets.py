@@ -21,7 +21,7 @@ from dtbench.analysis.figures.style import (
     thousands,
     wrapped,
 )
-from dtbench.analysis.figures.tooltips import draw_points, explain, sentence, told
+from dtbench.analysis.figures.tooltips import compact, draw_points, explain, sentence
 from dtbench.analysis.statistics import Array, Interval
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.tables.targets import Achieved, TaskTargets
@@ -128,7 +128,7 @@ def _labels(task: str, achieved: Achieved, low: Array, high: Array) -> list[str]
     seeds, episodes, _ = achieved.returns.shape
     return [
         sentence(
-            f"{achieved.contender} on {task}, asked {told(target)}",
+            f"{achieved.contender} on {task}, asked {compact(target)}",
             float(achieved.curve[place]),
             Interval(float(low[place]), float(high[place])) if seeds * episodes > 1 else None,
             seeds=achieved.returns[:, :, place].mean(axis=1).tolist(),
@@ -148,7 +148,7 @@ def _draw_data_range(axes: Axes, data: Interval | None, highest: float) -> None:
     if data is None:
         return
     line = axes.axhline(data.high, color=INK, linestyle="--", linewidth=1, label="best episode of the data")
-    explain(line, [f"Best episode of the data: {told(data.high)}"])
+    explain(line, [f"Best episode of the data: {compact(data.high)}"])
     if highest > data.high:
         axes.axvspan(data.high, highest, color=WALKS, alpha=0.25, lw=0, label="beyond the data", zorder=0)
 

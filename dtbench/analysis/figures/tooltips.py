@@ -60,16 +60,16 @@ def sentence(
     subject: str, value: float, interval: Interval | None = None, *, seeds: Sequence[float] = (), episodes: int = 0
 ) -> str:
     """What a point says: subject, value, interval, how many seeds and episodes, and each seed's own value."""
-    text = f"{subject}: {told(value)}"
+    text = f"{subject}: {compact(value)}"
     if interval:
-        text += f" [{told(interval.low)}, {told(interval.high)}], 95 %"
+        text += f" [{compact(interval.low)}, {compact(interval.high)}], 95 %"
     count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     if seeds:
         text += f", n = {count} x {episodes} episodes" if episodes else f", n = {count}"
-    return f"{text}; seeds: {', '.join(map(told, seeds))}" if len(seeds) > 1 else text
+    return f"{text}; seeds: {', '.join(map(compact, seeds))}" if len(seeds) > 1 else text
 
 
-def told(value: float) -> str:
+def compact(value: float) -> str:
     """A number as a reader wants to hear it: three to four digits, no exponent."""
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinity"

@@ -18,7 +18,7 @@ from dtbench.ledger.store import write_bytes
 from dtbench.tuning.search import SearchRecord
 
 TITLE = "Does return-conditioned sequence modelling match TD learning?"
-OVERVIEW = "overview"  # the folder of what is said of all suites together
+OVERVIEW = "overview"  # the folder of all suites together
 _OURS = {"tables": (".csv", ".tex"), "figures": (".png",)}  # what a report may leave behind
 
 
@@ -48,7 +48,7 @@ def build_report(
     """Every file of the report by its place in the folder.
 
     Raises NothingToReport where no trial has finished. With several `workers` suites are drawn in processes of their
-    own, which import the calling script anew: it must have its `if __name__ == "__main__":`.
+    own, which import the calling script again: it must have its `if __name__ == "__main__":`.
     """
     analyses = [analyze(results) for results in found if results.records]
     if not analyses:

@@ -80,9 +80,9 @@ def _contender(name: str, own: Sequence[TrialRecord]) -> str:
 def _evaluation(records: Sequence[TrialRecord]) -> Iterator[str]:
     seeds = Counter(len({r.spec.seed for r in own}) for own in _cells(records).values())
     most = max(seeds)
-    told = f"{most}" if len(seeds) == 1 else f"{min(seeds)} to {most}"
+    listed = f"{most}" if len(seeds) == 1 else f"{min(seeds)} to {most}"
     episodes = sorted({record.spec.evaluation.episodes for record in records})
-    yield f"Every contender was trained with {told} training seed{'s' if most > 1 else ''} a task."
+    yield f"Every contender was trained with {listed} training seed{'s' if most > 1 else ''} a task."
     yield (
         f"A checkpoint was judged by {_listed([f'{n:,}' for n in episodes], 'or')} episodes for each target return, "
         "with the same environment seeds for every contender; the last checkpoint counts, none was selected."
@@ -112,9 +112,9 @@ def _compute(records: Sequence[TrialRecord]) -> Iterator[str]:
     for record in records:
         for package, version in (record.provenance.get("versions") or {}).items():
             versions.setdefault(package, set()).add(str(version))
-    told = [f"{package} {_listed(sorted(found), 'or')}" for package, found in sorted(versions.items())]
+    listed = [f"{package} {_listed(sorted(found), 'or')}" for package, found in sorted(versions.items())]
     commits = sorted({str(record.provenance["commit"]) for record in records if record.provenance.get("commit")})
-    yield f"{_listed(told)}." if told else "Versions were not recorded."
+    yield f"{_listed(listed)}." if listed else "Versions were not recorded."
     if commits:
         yield f"Commit{'s' if len(commits) > 1 else ''} {_listed(commits)} (+: with changes)."
     unique = {record.spec.key: record for record in records}

@@ -1,4 +1,4 @@
-"""What is said of all suites together: who is ahead where, the paper's tables and Figure 3, and what nobody ran."""
+"""All suites together: who is ahead where, the paper's tables and Figure 3, and what nobody ran."""
 
 from collections.abc import Iterator, Sequence
 
@@ -80,8 +80,8 @@ def _verdict_rows(analysis: SuiteAnalysis) -> Iterator[tuple[Cell, ...]]:
     )
     for rival in rivals:
         signs = [found[task, rival].sign for task in analysis.tasks if (task, rival) in found]
-        told = [signs.count(1), signs.count(0), signs.count(-1), len(analysis.tasks) - len(signs)]
-        numbers = (len(signs), *told)
+        counts = [signs.count(1), signs.count(0), signs.count(-1), len(analysis.tasks) - len(signs)]
+        numbers = (len(signs), *counts)
         yield (
             Cell(analysis.results.name, link=f"suite-{analysis.results.name}"),
             *(Cell(first), Cell(rival)),
@@ -129,7 +129,7 @@ def _not_run(analyses: Sequence[SuiteAnalysis]) -> Iterator[str]:
         tasks = [task for task in analysis.tasks if task not in analysis.ran]
         took_part = set(analysis.finals["contender"])
         names = [name for name in analysis.contenders if name not in took_part]
-        said = [f"tasks {', '.join(tasks)}" if tasks else "", f"contenders {', '.join(names)}" if names else ""]
-        if any(said):
-            yield f"Of {analysis.results.name}: {'; '.join(filter(None, said))}."
+        parts = [f"tasks {', '.join(tasks)}" if tasks else "", f"contenders {', '.join(names)}" if names else ""]
+        if any(parts):
+            yield f"Of {analysis.results.name}: {'; '.join(filter(None, parts))}."
         yield from (f"{analysis.results.name}: {text}" for text in analysis.diverged_text)

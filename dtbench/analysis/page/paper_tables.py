@@ -222,8 +222,8 @@ def _mean(ours: Estimate | None, decimals: int, missing: int) -> str:
     if ours is None:
         return "no number"
     seeds = len(ours.values)
-    told = f" (n = {seeds} of {seeds + missing})" if missing else " (1 seed)" if ours.interval is None else ""
-    return number(ours.mean, decimals) + told
+    note = f" (n = {seeds} of {seeds + missing})" if missing else " (1 seed)" if ours.interval is None else ""
+    return number(ours.mean, decimals) + note
 
 
 def _difference(value: float, decimals: int) -> str:
@@ -253,8 +253,8 @@ def _notes(grid: _Grid, inputs: TableInputs) -> Iterator[str]:
         yield f"No contender of the suite stands for {', '.join(absent)}."
     yield from dict.fromkeys(filter(None, (table.rerecorded_note(inputs.conditions) for table in grid.references)))
     yield from dict.fromkeys(table.note for table in grid.references if table.note)
-    if said := spread_note([place.number for _, place in grid.printed]):
-        yield said
+    if spread := spread_note([place.number for _, place in grid.printed]):
+        yield spread
     yield from _number_notes(grid)
 
 
@@ -277,9 +277,9 @@ def _number_notes(grid: _Grid) -> Iterator[str]:
 def _rows(grid: _Grid, column: Method, note: str) -> str | None:
     """In which rows of a column the note holds: empty for all, None for none."""
     places = grid.of_column(column)
-    said = [" ".join(grid.labels(place.row)) for place in places if place.number.note == note]
+    rows = [" ".join(grid.labels(place.row)) for place in places if place.number.note == note]
     others = [" ".join(grid.labels(place.row)) for place in places if place.number.note != note]
-    if not said:
+    if not rows:
         return None
     fewer = f" but for {', '.join(others)}" if others else ""
-    return fewer if len(others) < len(said) else f" in {', '.join(said)}"
+    return fewer if len(others) < len(rows) else f" in {', '.join(rows)}"

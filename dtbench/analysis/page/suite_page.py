@@ -95,12 +95,12 @@ def _over_tasks(analysis: SuiteAnalysis) -> Iterator[Section]:
             absent.append(name)
             continue
         whole = set(over) == set(analysis.tasks)
-        told = "" if whole else f"{len(over)} tasks ({name})"
+        scope = "" if whole else f"{len(over)} tasks ({name})"
         if not whole and over in analysis.scales:
-            told = f"{len(over)} tasks, {analysis.score_names[over[0]]}"
+            scope = f"{len(over)} tasks, {analysis.score_names[over[0]]}"
         kind = "aggregate" if whole else f"aggregate-{place}"
         first, lost = analysis.contenders[0], analysis.inputs.diverged(over)
-        table = tables.aggregate_table(matrices, first=first, name=kind, over=told, diverged=lost)
+        table = tables.aggregate_table(matrices, first=first, name=kind, over=scope, diverged=lost)
         made.append(with_diverged(table, of_contender(analysis.inputs, over)))
     if made:
         text = f"Not run on every task, so without numbers: {', '.join(absent)}."
@@ -159,9 +159,9 @@ def _targets(analysis: SuiteAnalysis) -> Iterator[Section]:
     table = targets.target_table(found)
     without = [task for task in analysis.tasks if task not in {one.task for one in found}]
     text = f"No contender was asked for more than one target return on {', '.join(without)}: nothing to draw."
-    told = (text,) if without else ()
+    paragraphs = (text,) if without else ()
     shown = (with_diverged(table, of_cell(analysis.inputs)),) if table else ()
-    yield Section("Achieved against target return", told, shown, _present([grid, *drawings]))
+    yield Section("Achieved against target return", paragraphs, shown, _present([grid, *drawings]))
 
 
 def _progress(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -200,15 +200,15 @@ def _record(analysis: SuiteAnalysis) -> Iterator[Section]:
 def _not_run_text(analysis: SuiteAnalysis) -> Iterator[str]:
     states: Counter[str] = Counter(trial.state for trial in analysis.results.unfinished)
     states["nan"] = len(analysis.broken)
-    told = {
+    words = {
         "missing": "never began",
         "interrupted": "began and did not end",
         TrialState.DIVERGED: "diverged (a loss became NaN)",
         "failed": "failed",
         "nan": "ended with a score that is no number",
     }
-    said = [f"{states[state]} {words}" for state, words in told.items() if states[state]]
-    yield f"Of the planned trials {', '.join(said)}." if said else "Every planned trial has finished."
+    parts = [f"{states[state]} {text}" for state, text in words.items() if states[state]]
+    yield f"Of the planned trials {', '.join(parts)}." if parts else "Every planned trial has finished."
     absent = [task for task in analysis.tasks if task not in analysis.ran]
     if absent:
         yield f"The suite's other tasks have no finished trial: {', '.join(absent)}."

@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def trial_data(analysis: SuiteAnalysis) -> Json:
-    """Cells, trials and provenances, each said once: see the keys below; numbers that are none become None."""
+    """Cells, trials and provenances, each once, by the keys below; nan becomes None."""
     results = analysis.results
     finals = {(row["contender"], row["trial"]): row for row in analysis.finals.to_dict("records")}
     curves = _curves(analysis.scores, analysis.finals)
@@ -48,7 +48,7 @@ def trial_data(analysis: SuiteAnalysis) -> Json:
 
 
 def _cell(spec: TrialSpec, result: Mapping[str, Any]) -> Json:
-    told = {
+    learner = {
         name: result[name] for name in ("action_mode", "context", "parameters") if result.get(name) not in (None, "")
     }
     return {
@@ -66,7 +66,7 @@ def _cell(spec: TrialSpec, result: Mapping[str, Any]) -> Json:
             "action_mode": spec.evaluation.action_mode,
         },
         "task_options": dict(spec.task_options),
-        "learner": told,
+        "learner": learner,
     }
 
 

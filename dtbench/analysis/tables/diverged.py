@@ -11,7 +11,7 @@ CountOf = Callable[[Sequence[str]], int | str]  # from the texts of a table's ro
 
 
 def not_on_every_task(*, diverged: bool) -> str:
-    """Return what is said of a contender that has no number on some task."""
+    """Return the text of a contender that has no number on some task."""
     return f"{TrialState.DIVERGED}, no number on every task" if diverged else "not run on every task"
 
 

@@ -53,8 +53,8 @@ def data_table(results: SuiteResults) -> Table:
     records = sorted(results.records, key=lambda record: (order(record.spec.task), record.spec.dataset_digest))
     rows = {(record.spec.task, record.spec.dataset_digest): _data_row(record) for record in records}
     names = ("Task", "Source", "Digest", "Episodes", "Steps", "Mean return", "Best return", "Mean length")
-    told = (Column("Options"), Column("Recipe", shown=False))
-    columns = (*(Column(name, number=name in names[3:]) for name in names), *told)
+    details = (Column("Options"), Column("Recipe", shown=False))
+    columns = (*(Column(name, number=name in names[3:]) for name in names), *details)
     return Table("data", "Data that the contenders learned from", columns, tuple(rows.values()))
 
 
@@ -73,7 +73,7 @@ def headings(
 ) -> dict[str, str]:
     """Each task, and each average over tasks, with the source of its data and the options it was made with.
 
-    `score_names` are those that must be said: of tasks that stand beside tasks of another scale.
+    `score_names` are those that must be shown: of tasks that stand beside tasks of another scale.
     """
     found = {}
     for name, over in {**{record.spec.task: (record.spec.task,) for record in results.records}, **averages}.items():
@@ -98,8 +98,8 @@ def contender_table(results: SuiteResults) -> Table:
             _listed({record.result.get("action_mode") or DASH for record in own}),
         )
         lost = sum(trial.state == TrialState.DIVERGED for trial in results.unfinished if trial.spec.contender == name)
-        told = f"{len(own)}, {lost} {TrialState.DIVERGED}" if lost else str(len(own)) if own else "0, not run"
-        finished = Cell(told, len(own), kind="" if own else "hole")
+        count = f"{len(own)}, {lost} {TrialState.DIVERGED}" if lost else str(len(own)) if own else "0, not run"
+        finished = Cell(count, len(own), kind="" if own else "hole")
         rows.append((Cell(name), *(map(_text, ran)), finished, _text(asked.get("description"))))
     names = ("Contender", "Algorithm", "Gradient steps", "Parameters", "Actions", "Trials finished", "Description")
     columns = tuple(Column(name, number=name in ("Gradient steps", "Parameters")) for name in names)
@@ -128,7 +128,7 @@ def hyperparameter_table(results: SuiteResults) -> Table:
 def seed_table(finals: pd.DataFrame, score_names: Mapping[str, str]) -> Table:
     """The final score of every trial, with the noise of evaluating it where episodes either succeed or fail.
 
-    `score_names` are those that must be said, as in `headings`.
+    `score_names` are those that must be shown, as in `headings`.
     """
     rows = [
         (
@@ -147,8 +147,8 @@ def seed_table(finals: pd.DataFrame, score_names: Mapping[str, str]) -> Table:
     note = (
         "95 %: Wilson interval of the success rate over the episodes of this one trial; only for scores of 0 or 100."
     )
-    said = "; ".join(f"{task}: {name}" for task, name in score_names.items())
-    notes = (f"Scores. {said}.", note) if said else (note,)
+    listed = "; ".join(f"{task}: {name}" for task, name in score_names.items())
+    notes = (f"Scores. {listed}.", note) if listed else (note,)
     return Table("seeds", "Final score of every trial", tuple(columns), tuple(rows), notes)
 
 
@@ -170,10 +170,10 @@ def not_run_table(results: SuiteResults, broken: Sequence[TrialRecord] = ()) -> 
 
 
 def _why_not_run(trial: Unfinished) -> str:
-    told = {"missing": "never began", "interrupted": "began and did not end"}
+    words = {"missing": "never began", "interrupted": "began and did not end"}
     last = [line.rpartition(f"{TrialState.DIVERGED}: ")[2] for line in trial.error.strip().splitlines()[-1:]]
     cause = f" ({trial.cause})" if trial.cause not in ("", "crash", trial.state) else ""
-    return told.get(trial.state) or ": ".join([trial.state + cause, *last])
+    return words.get(trial.state) or ": ".join([trial.state + cause, *last])
 
 
 def software_table(records: Sequence[TrialRecord]) -> Table:
@@ -209,8 +209,8 @@ def _action_modes(records: Iterable[TrialRecord]) -> Iterator[str]:
         if record.result.get("action_mode"):
             modes.setdefault(record.result["action_mode"], set()).add(record.spec.contender)
     if modes:
-        told = {"epsilon_greedy": f"greedy, but with probability {EPSILON:g} any action, as Dopamine evaluates"}
-        yield f"Actions: {'; '.join(f'{told.get(mode, mode)}: {_listed(modes[mode])}' for mode in sorted(modes))}."
+        words = {"epsilon_greedy": f"greedy, but with probability {EPSILON:g} any action, as Dopamine evaluates"}
+        yield f"Actions: {'; '.join(f'{words.get(mode, mode)}: {_listed(modes[mode])}' for mode in sorted(modes))}."
 
 
 def _data_row(record: TrialRecord) -> tuple[Cell, ...]:

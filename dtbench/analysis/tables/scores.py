@@ -47,7 +47,7 @@ def score_table(
     caption = "Final score: mean over training seeds, with its 95 % interval and the number of seeds"
     if len(tasks) > MANY_TASKS:
         stamps = {headings[task].removeprefix(task).strip() for task in tasks if headings.get(task, task) != task}
-        if len(stamps) == 1:  # said once for all
+        if len(stamps) == 1:  # once for all
             caption, headings = f"{caption} {stamps.pop()}", {}
         names = (Column("Task"), *(Column(contender, number=True) for contender in contenders))
         turned = [(Cell(headings.get(task, task)), *(shown(task, name) for name in contenders)) for task in tasks]
@@ -136,7 +136,7 @@ def score_text(ours: Estimate | None, status: CellStatus) -> str:
 
 
 def no_number(status: CellStatus) -> str:
-    """What is said of a cell whose trials all finished without a number, diverged, or failed to finish."""
+    """Return the text of a cell whose trials all finished without a number, diverged, or failed to finish."""
     diverged, broken = status.diverged, status.broken
     if diverged and diverged == broken:
         return f"{TrialState.DIVERGED}: {diverged} of {max(status.missing, diverged)} seeds"
@@ -153,8 +153,8 @@ def _seeds(ours: Estimate, missing: int) -> str:
 def _holes_note(scores: Mapping[str, Array]) -> list[str]:
     """Which contenders' numbers are made from fewer runs than seeds x tasks."""
     holes = {name: int(np.isnan(matrix).sum()) for name, matrix in scores.items() if _complete(matrix)}
-    told = [f"{name} {count} of {scores[name].size}" for name, count in holes.items() if count]
-    return [f"Runs without a score, which no number here counts: {', '.join(told)}."] if told else []
+    parts = [f"{name} {count} of {scores[name].size}" for name, count in holes.items() if count]
+    return [f"Runs without a score, which no number here counts: {', '.join(parts)}."] if parts else []
 
 
 def _complete(matrix: Array) -> bool:

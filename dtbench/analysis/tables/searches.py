@@ -83,8 +83,8 @@ def best_table(record: SearchRecord, count: int) -> Table:
         score, setting = number_cell(sample.objective(question)), sample.hyperparameters
         number = Cell(str(sample.number + 1), sample.number + 1)
         steps = Cell(str(sample.last_step(question)), sample.last_step(question))
-        said = [Cell(str(setting.get(name, DASH))) for name in names]
-        rows.append((number, score, Cell(_targets(sample, record)), steps, Cell(sample.state), *said))
+        values = [Cell(str(setting.get(name, DASH))) for name in names]
+        rows.append((number, score, Cell(_targets(sample, record)), steps, Cell(sample.state), *values))
     tasks = ", ".join(question.tasks)
     caption = f"{record.name}: the best of {record.settings_tried} settings of {question.contender} on {tasks}"
     note = "Scores are means over tuning episodes, at each setting's best target; the settings were chosen by them."
@@ -111,5 +111,5 @@ def _budget_row(record: SearchRecord) -> tuple[Cell, ...]:
 
 def _targets(sample: Sample, record: SearchRecord) -> str:
     found = sample.targets(record.question)
-    told = [DASH if target is None else f"{target:g}" for target in found.values()]
-    return told[0] if len(set(told)) == 1 else ", ".join(told) or DASH
+    targets = [DASH if target is None else f"{target:g}" for target in found.values()]
+    return targets[0] if len(set(targets)) == 1 else ", ".join(targets) or DASH

@@ -15,17 +15,17 @@ from dtbench.analysis.tables.table import Cell, Column, Table, hole, number, num
 from dtbench.ledger.store import TrialRecord
 
 BULK = 0.99  # of the data's episodes
-FEWEST_TARGETS = 3  # fewer points inside the data say nothing of a slope or a rank correlation
+FEWEST_TARGETS = 3  # fewer points inside the data say nothing of a coefficient or a rank correlation
 
 TARGET_RULE = (
-    "Targets inside the data lie between its lowest and its highest episode return. Slope: least squares of the "
-    "mean achieved return over those targets; 1 where the target is obeyed, 0 where it is ignored. Error: mean "
-    "distance of the mean achieved return from the target, in return units. Rank correlation: Spearman's, of the "
-    "mean achieved return; of all seeds' means together, where it falls too because seeds differ in level; of "
-    "each seed alone; and of the mean in the bulk of the data. Brackets: 95 % intervals, training seeds and their "
-    "episodes redrawn together (2000 resamples, fixed seed). The bulk of the data ends where 99 % of its episodes "
-    "return no more (at the upper end of that bin of its histogram): beyond it there may be a single episode to "
-    f"learn from. No numbers with fewer than {FEWEST_TARGETS} targets."
+    "Targets inside the data lie between its lowest and its highest episode return. Coefficient: of the "
+    "least-squares line of the mean achieved return over those targets; 1 where the target is obeyed, 0 where it is "
+    "ignored. Error: mean distance of the mean achieved return from the target, in return units. Rank correlation: "
+    "Spearman's, of the mean achieved return; of all seeds' means together, where it falls too because seeds differ "
+    "in level; of each seed alone; and of the mean in the bulk of the data. Brackets: 95 % intervals, training "
+    "seeds and their episodes redrawn together (2000 resamples, fixed seed). The bulk of the data ends where 99 % "
+    "of its episodes return no more (at the upper end of that bin of its histogram): beyond it there may be a "
+    f"single episode to learn from. No numbers with fewer than {FEWEST_TARGETS} targets."
 )
 
 
@@ -66,8 +66,8 @@ class TaskTargets:
 class TargetTracking:
     """How far a contender does what it is asked, over the targets inside the data's range."""
 
-    slope: float
-    slope_interval: Interval | None
+    coefficient: float
+    coefficient_interval: Interval | None
     error: float
     error_interval: Interval | None
     correlation: float  # of the mean over seeds
@@ -105,7 +105,7 @@ def all_targets(analysis: SuiteAnalysis) -> list[TaskTargets]:
 
 
 def target_tracking(achieved: Achieved, data: Interval | None) -> TargetTracking | None:
-    """Slope, error and rank correlation inside the data's range; None with fewer than FEWEST_TARGETS there."""
+    """Coefficient, error and rank correlation inside the data's range; None with fewer than FEWEST_TARGETS there."""
     inside = targets_inside(achieved.targets, data)
     if inside.sum() < FEWEST_TARGETS:
         return None
@@ -114,8 +114,8 @@ def target_tracking(achieved: Achieved, data: Interval | None) -> TargetTracking
     flat = drawn.reshape(len(drawn), -1)
     all_asked = np.tile(asked, len(seeds))
     return TargetTracking(
-        slope=float(statistics.slope(asked, seeds.mean(axis=0))),
-        slope_interval=statistics.percentile_interval(statistics.slope(asked, drawn.mean(axis=1))),
+        coefficient=float(statistics.coefficient(asked, seeds.mean(axis=0))),
+        coefficient_interval=statistics.percentile_interval(statistics.coefficient(asked, drawn.mean(axis=1))),
         error=float(np.abs(seeds.mean(axis=0) - asked).mean()),
         error_interval=statistics.percentile_interval(np.abs(drawn.mean(axis=1) - asked).mean(axis=-1)),
         correlation=float(statistics.spearman(asked, seeds.mean(axis=0))),
@@ -140,7 +140,14 @@ def target_table(found: Sequence[TaskTargets]) -> Table | None:
     if not any(facts for *_, facts in rows):
         return None
     names = (
-        *("Targets inside the data", "Slope", "Mean error", "Rank correlation", "Of seeds together", "Of each seed"),
+        *(
+            "Targets inside the data",
+            "Coefficient",
+            "Mean error",
+            "Rank correlation",
+            "Of seeds together",
+            "Of each seed",
+        ),
         "In the bulk of the data",
         *("Highest achieved", "At target", "Best of the data"),
     )
@@ -236,7 +243,7 @@ def _row(one: TaskTargets, achieved: Achieved, facts: TargetTracking | None) -> 
         return (*labels, hole(), hole(), hole(), hole(), hole(), hole(), *ends, limit)
     within = target_tracking(achieved, one.bulk)
     middle = (
-        Cell(with_interval(facts.slope, facts.slope_interval, 2), facts.slope),
+        Cell(with_interval(facts.coefficient, facts.coefficient_interval, 2), facts.coefficient),
         Cell(with_interval(facts.error, facts.error_interval, decimals), facts.error),
         Cell(with_interval(facts.correlation, facts.correlation_interval, 2), facts.correlation),
         Cell(with_interval(facts.pooled, facts.pooled_interval, 2), facts.pooled),

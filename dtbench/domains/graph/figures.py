@@ -216,12 +216,12 @@ def _caption(task: str) -> str:
 
 
 def _alt(task: str, shown: Mapping[str, pd.DataFrame]) -> str:
-    told = []
+    parts = []
     for name, rows in shown.items():
         last = rows[rows["step"] == rows["step"].max()]
         counts = Counter(kind_of(row) for row in last.to_dict("records"))
-        told.append(f"{name}: {counts['shortest']} shortest, {counts['longer']} longer, {counts['failed']} failed")
-    return f"Paths walked on {task}, of each contender: {'; '.join(told)}."
+        parts.append(f"{name}: {counts['shortest']} shortest, {counts['longer']} longer, {counts['failed']} failed")
+    return f"Paths walked on {task}, of each contender: {'; '.join(parts)}."
 
 
 def _draw_histogram(

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from dtbench.analysis.figures.style import INK, WALKS, Drawing, drawing, figure, legend_below, wrapped
-from dtbench.analysis.figures.tooltips import draw_points, explain, told
+from dtbench.analysis.figures.tooltips import compact, draw_points, explain
 from dtbench.analysis.page.section import Section
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 
@@ -103,8 +103,8 @@ def _draw_outcome(axes: Axes, name: str, seeds: Sequence[Mapping[str, Any]]) -> 
     average = mean.mean(axis=0)
     axes.plot(steps, average, color=colour, marker=marker, markevery=5, markersize=4, label=_LABELS[name])
     labels = [
-        f"{_LABELS[name]}, step {step}: {told(average[step])}, from {told(low[:, step].min())} to "
-        f"{told(high[:, step].max())}; exactly {told(seeds[0]['exact'][step])}; "
+        f"{_LABELS[name]}, step {step}: {compact(average[step])}, from {compact(low[:, step].min())} to "
+        f"{compact(high[:, step].max())}; exactly {compact(seeds[0]['exact'][step])}; "
         f"n = {len(seeds)} seed{'s' if len(seeds) > 1 else ''} x {seeds[0]['steps'][step]} episodes"
         for step in steps
     ]
@@ -137,7 +137,7 @@ def _draw_episode(axes: Axes, episode: Mapping[str, Any], phases: Sequence[int])
     axes.plot([], [], color="#8a8f98", linewidth=0.8, label="predictions of earlier steps")
     steps, weights = np.arange(episode["length"]), np.array(episode["attention"])
     axes.plot(steps, weights, color=_LAST, zorder=3, label="prediction of the last step")
-    labels = [f"attention of the last step's prediction to step {s}: {told(w)}" for s, w in enumerate(weights)]
+    labels = [f"attention of the last step's prediction to step {s}: {compact(w)}" for s, w in enumerate(weights)]
     draw_points(axes, steps, weights, labels, marker="o", color=_LAST, markersize=2.2, zorder=4)
     axes.axhline(1 / len(steps), color=INK, linestyle="--", linewidth=0.9, label="even attention")
     highest = max(max(row[1:], default=0.0) for row in [weights, *episode["superimposed"][2:]])
@@ -155,8 +155,8 @@ def _draw_events(axes: Axes, seeds: Sequence[Mapping[str, Any]]) -> None:
         values = [seed[moment][event] for seed in seeds]
         mean, even = (float(np.mean([seed[moment][name] for seed in seeds])) for name in (event, "uniform"))
         (bar,) = axes.bar([place], [mean], 0.7, color=WALKS if event == "other" else _LAST, alpha=0.75)
-        each = ", ".join(map(told, values))
-        explain(bar, [f"{_MOMENTS[moment]}, attention to {_EVENTS[event]}: {told(mean)}; seeds: {each}"])
+        each = ", ".join(map(compact, values))
+        explain(bar, [f"{_MOMENTS[moment]}, attention to {_EVENTS[event]}: {compact(mean)}; seeds: {each}"])
         axes.plot([place] * len(values), values, "o", color=INK, markersize=3)
         axes.plot([place - 0.45, place + 0.45], [even, even], color=INK, linestyle="--", linewidth=0.9)
     axes.set_xticks(list(_BARS), [event for _, event in _BARS.values()], fontsize=8)
@@ -185,11 +185,11 @@ def _predictions_caption(task: str, found: Sequence[Inspection]) -> str:
 
 def _predictions_alt(task: str, found: Sequence[Inspection]) -> str:
     empty = int(found[0]["phases"][0])
-    means = [
-        f"{_LABELS[own['outcome']]}: {told(float(np.mean([i['predictions'][place]['mean'][empty] for i in found])))}"
-        for place, own in enumerate(found[0]["predictions"])
-        if len(own["mean"]) > empty
-    ]
+    means = []
+    for place, own in enumerate(found[0]["predictions"]):
+        if len(own["mean"]) > empty:
+            seeds = [inspection["predictions"][place]["mean"][empty] for inspection in found]
+            means.append(f"{_LABELS[own['outcome']]}: {compact(float(np.mean(seeds)))}")
     begin = f"Predicted probability of success over an episode of {task}; in the empty room's first step "
     return begin + "; ".join(means) + "."
 
@@ -208,5 +208,5 @@ def _attention_alt(task: str, found: Sequence[Inspection]) -> str:
     told_of = []
     for moment, event in _BARS.values():
         mean = float(np.mean([inspection["attention"][moment][event] for inspection in found]))
-        told_of.append(f"{_MOMENTS[moment]}, to {_EVENTS[event]}: {told(mean)}")
+        told_of.append(f"{_MOMENTS[moment]}, to {_EVENTS[event]}: {compact(mean)}")
     return f"Attention over a successful episode of {task}; over all of them on average {'; '.join(told_of)}."

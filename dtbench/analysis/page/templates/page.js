@@ -28,7 +28,7 @@ function fill(made, attributes, children) {
 }
 
 function announce(text) {
-  const place = one("dialog[open] [role=status]") ?? one("#said");
+  const place = one("dialog[open] [role=status]") ?? one("#live-status");
   place.textContent = "";
   setTimeout(() => { place.textContent = text; }, 50);   // a reader hears a change, and the same words twice
 }

@@ -1,6 +1,6 @@
 // Tables: sorting, filtering, copying.
 
-// Headings become buttons; `sort` is told the column and 1, -1 or 0, the order that the table came in.
+// Headings become buttons; `sort` is called with the column and 1, -1 or 0, the order that the table came in.
 function sortable(table, sort) {
   const headings = all("thead th", table);
   headings.forEach((heading, column) => {
@@ -55,12 +55,12 @@ function liveTable(box) {
 }
 
 function filterOf(caption, rows) {
-  const said = rows.map((row) => row.textContent.toLowerCase());
+  const texts = rows.map((row) => row.textContent.toLowerCase());
   const count = element("output", { "aria-live": "polite" });
   const input = element("input", { type: "search", placeholder: "Filter rows", "aria-label": `Filter rows: ${caption}` });
   input.addEventListener("input", () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    rows.forEach((row, place) => { row.hidden = !words.every((word) => said[place].includes(word)); });
+    rows.forEach((row, place) => { row.hidden = !words.every((word) => texts[place].includes(word)); });
     const shown = rows.filter((row) => !row.hidden).length;
     count.textContent = words.length ? `${shown} of ${rows.length} rows` : "";
   });

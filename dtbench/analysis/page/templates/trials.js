@@ -19,7 +19,7 @@ async function liveTrials(box) {
 function trialTable(box, data) {
   const rows = data.trials.map((trial) => {
     const values = TRIAL_COLUMNS.map(([, value]) => value(trial, data.cells[trial.cell] ?? {}) ?? null);
-    return { values, said: values.join(" ").toLowerCase() };
+    return { values, text: values.join(" ").toLowerCase() };
   });
   let ordered = rows, kept = rows, first = 0;
   const count = element("output", { "aria-live": "polite" });
@@ -32,7 +32,7 @@ function trialTable(box, data) {
     element("thead", {}, element("tr", {}, ...heads)), body);
   const refresh = () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    kept = words.length ? ordered.filter((row) => words.every((word) => row.said.includes(word))) : ordered;
+    kept = words.length ? ordered.filter((row) => words.every((word) => row.text.includes(word))) : ordered;
     first = Math.max(0, Math.min(first, kept.length - 1));
     body.replaceChildren(...kept.slice(first, first + PAGE_ROWS).map(({ values }) => trialRow(values)));
     const last = Math.min(first + PAGE_ROWS, kept.length);
@@ -128,19 +128,19 @@ function flat(values, prefix = "") {
 const nested = (title, values) => Object.fromEntries(
   Object.entries(flat(values)).map(([name, value]) => [`${title}: ${name}`, value]));
 
-function told(value) {
+function printedValue(value) {
   if (value === null || value === undefined) return DASH;
   if (typeof value === "number") return String(Number(value.toPrecision(10)));
   if (!Array.isArray(value)) return typeof value === "string" ? value : JSON.stringify(value);
-  if (value.length > 16) return `${value.length} values, from ${told(value[0])} to ${told(value.at(-1))}`;
-  return value.map(told).join(", ") || DASH;
+  if (value.length > 16) return `${value.length} values, from ${printedValue(value[0])} to ${printedValue(value.at(-1))}`;
+  return value.map(printedValue).join(", ") || DASH;
 }
 
 function facts(values) {
   const pairs = Object.entries(values).filter(([, value]) => value !== undefined);
   if (!pairs.length) return element("p", { class: "note" }, "None.");
   return element("dl", { class: "facts" }, ...pairs.map(([name, value]) =>
-    element("div", { class: told(value).length > 36 && "wide" }, element("dt", {}, name), element("dd", {}, told(value)))));
+    element("div", { class: printedValue(value).length > 36 && "wide" }, element("dt", {}, name), element("dd", {}, printedValue(value)))));
 }
 
 function seedTable(trials) {
