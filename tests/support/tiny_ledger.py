@@ -29,7 +29,7 @@ def spec_of(
     *,
     suite: str = "tiny",
     digest: str = "a" * 64,
-    width: int = 8,
+    hidden_size: int = 8,
     every: int = 10,
 ) -> TrialSpec:
     return TrialSpec(
@@ -41,7 +41,7 @@ def spec_of(
         dataset_source="generated",
         algorithm=contender.lower(),
         algorithm_version="1",
-        hyperparameters={"hidden_size": width},
+        hyperparameters={"hidden_size": hidden_size},
         seed=seed,
         train_steps=20,
         evaluation=EvaluationSpec(
