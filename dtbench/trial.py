@@ -65,7 +65,7 @@ def run_trial(
     """
     if ledger.state(spec) is TrialState.DONE:
         return TrialState.DONE
-    folder = ledger.begin(spec)
+    folder = ledger.create(spec)
     heartbeat = Heartbeat(folder)
     torch.set_num_threads(max(1, int(spec.resources.get("cpu", 1))))
     with _recorded_failures(spec, ledger, heartbeat, on_saved):
@@ -220,7 +220,7 @@ def _recorded_failures(spec: TrialSpec, ledger: Ledger, heartbeat: Heartbeat, on
             cause = "diverged"
         elif isinstance(error, MemoryError | torch.OutOfMemoryError):
             cause = "out of memory"
-        folder = ledger.fail(spec, cause=cause, text=traceback.format_exc(), step=heartbeat.step)
+        folder = ledger.record_failure(spec, cause=cause, text=traceback.format_exc(), step=heartbeat.step)
         heartbeat.remove()
         on_saved(folder)
 

@@ -72,9 +72,9 @@ def test_a_suite_and_a_contender_of_any_name_write_into_the_results_alone(tmp_pa
             continue
         specs = trial_specs(suite)
         ledger = Ledger(work / "results" / "runs")
-        ledger.remember_suite(resolved_document(suite, specs))
+        ledger.save_suite(resolved_document(suite, specs))
         for spec in specs:
-            ledger.begin(spec)
+            ledger.create(spec)
     above = everything_below(tmp_path)
     assert all(
         path in ("a", "a/b", "a/b/mine.yaml", "a/b/results") or path.startswith("a/b/results/runs") for path in above

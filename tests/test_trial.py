@@ -147,20 +147,20 @@ def test_a_failure_is_recorded_with_its_reason(tmp_path: Path, how: str, state: 
     assert run_trial(spec, ledger) == state
     assert ledger.state(spec) == state
     assert reason in (ledger.folder(spec) / "error.txt").read_text()
-    assert reason in ledger.failure(spec)["message"]
+    assert reason in ledger.failure(spec).message
     assert ledger.record(spec) is None
-    assert ledger.waiting(spec) is (state == "failed")
-    assert ledger.waiting(spec, again=True)
+    assert ledger.should_run(spec) is (state == "failed")
+    assert ledger.should_run(spec, retry_failed=True)
     assert run_trial(spec, ledger) == state
-    assert ledger.failure(spec)["times"] == 2
+    assert ledger.failure(spec).times == 2
     run_trial(spec, ledger)
-    assert not ledger.waiting(spec)
+    assert not ledger.should_run(spec)
     assert not (ledger.folder(spec) / "running.json").exists()
 
 
 def test_a_checkpoint_that_cannot_be_continued_says_what_to_delete(tmp_path: Path) -> None:
     spec = specs(tmp_path)[0]
-    folder = Ledger(tmp_path / "runs").begin(spec)
+    folder = Ledger(tmp_path / "runs").create(spec)
     (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
     assert run_trial(spec, Ledger(tmp_path / "runs")) == "failed"
     assert "Delete it to begin the trial again" in (folder / "error.txt").read_text()

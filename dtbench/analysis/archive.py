@@ -14,17 +14,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from dtbench.analysis.extension import difference, extended
-from dtbench.analysis.results import SuiteResults, TrialTable, collect, joined, score_table, scores_text, write_scores
-from dtbench.errors import DAMAGED, LedgerError, NothingToReport, UnknownName
+from dtbench.analysis.results import (
+    TRIAL,
+    SuiteResults,
+    TrialTable,
+    collect,
+    joined,
+    score_table,
+    scores_text,
+    write_scores,
+)
+from dtbench.errors import LedgerError, NothingToReport, UnknownName
+from dtbench.ledger import schema
 from dtbench.ledger.names import with_current_action_mode
-from dtbench.ledger.schema import check_file_name, check_labels, check_provenance, check_result, check_suite
-from dtbench.ledger.store import Ledger, TrialRecord, Unfinished, write_bytes, write_frame, write_json
+from dtbench.ledger.store import (
+    PARQUET_ERRORS,
+    Ledger,
+    TrialRecord,
+    Unfinished,
+    check_episodes,
+    read_table,
+    write_bytes,
+    write_frame,
+    write_json,
+)
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 REMARKS = "remarks"  # `<suite>/remarks.md`: what people wrote about the results, shown with them
+_ADVICE = "Restore it, or write it again with `dtbench report` where its ledger is."
 _TIMES = ("started", "finished")  # what differs between the provenances of trials that ran alike
 
 
@@ -35,7 +53,7 @@ def archived(folder: Path) -> list[str]:
 
 def write_archive(results: SuiteResults, folder: Path) -> None:
     """Write the tidy table and the archive of a suite, under the suite's name."""
-    check_file_name(results.name)
+    schema.check_file_name(results.name)
     place = folder / results.name
     place.mkdir(parents=True, exist_ok=True)
     provenances: dict[str, int] = {}  # as JSON -> its place
@@ -64,27 +82,52 @@ def read_archive(folder: Path, name: str) -> SuiteResults:
     if name not in archived(folder):
         raise UnknownName(f"suite in {folder}", name, archived(folder))
     place = folder / name
-    about = _checked(place / "suite.json", lambda path: json.loads(path.read_text()))
-    lines = _checked(place / "trials.jsonl", lambda path: [json.loads(line) for line in path.read_text().splitlines()])
-    episodes = _checked(place / "episodes.parquet", lambda path: TrialTable(pd.read_parquet(path)))
-    metrics = _checked(place / "metrics.parquet", lambda path: TrialTable(pd.read_parquet(path)))
+    about = schema.read_mapping(place / "suite.json", schema.ArchivedSuite, _ADVICE)
+    lines = _checked(place / "trials.jsonl", _read_lines)
+    episodes = _checked(place / "episodes.parquet", _read_episodes)
+    metrics = _checked(place / "metrics.parquet", _read_table)
     remarks = place / f"{REMARKS}.md"
-    try:
-        check_suite(about["suite"])
-        records = tuple(_record(line, about["provenances"], episodes, metrics) for line in _done(lines))
-        unfinished = tuple(
-            Unfinished(_spec(line), TrialState(line["state"]), line["error"], str(line.get("cause", "")))
-            for line in lines
-            if line["state"] != TrialState.DONE
-        )
-        suite = {**about["suite"], "name": name, "trials": [line["spec"] for line in lines]}
-        if remarks.exists():
-            suite[REMARKS] = _checked(remarks, lambda path: path.read_text(encoding="utf-8"))
-        results = SuiteResults(suite, records, unfinished, score_table(records, episodes), episodes)
-    except DAMAGED as error:
-        raise LedgerError(_damaged(place, f"{type(error).__name__} {error}")) from error
+    records = _checked(
+        place / "trials.jsonl",
+        lambda _: tuple(_record(line, about["provenances"], episodes, metrics) for line in _done(lines)),
+    )
+    unfinished = tuple(
+        Unfinished(schema.parse_spec(line["spec"]), TrialState(line["state"]), line["error"], line.get("cause", ""))
+        for line in lines
+        if line["state"] != TrialState.DONE
+    )
+    suite = {**about["suite"], "name": name, "trials": [line["spec"] for line in lines]}
+    if remarks.exists():
+        suite[REMARKS] = _checked(remarks, lambda path: path.read_text(encoding="utf-8"))
+    scores = _checked(place / "episodes.parquet", lambda _: score_table(records, episodes))
+    results = SuiteResults(suite, records, unfinished, scores, episodes)
     _check_digits(results, folder / f"{name}.csv")
     return results
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a `trials.jsonl`, each with the fields that its state needs."""
+    found = [schema.validated(json.loads(line), schema.ArchivedTrial) for line in path.read_text().splitlines()]
+    for line in found:
+        schema.parse_spec(line["spec"])
+        needed = ("result", "provenance") if line["state"] == TrialState.DONE else ("error",)
+        if lacking := [name for name in needed if line.get(name) is None]:
+            raise ValueError(f"trial {line['spec'].get('key')} has no {lacking[0]}")
+    return found
+
+
+def _read_table(path: Path) -> TrialTable:
+    rows = read_table(path)
+    if TRIAL not in rows:
+        raise ValueError(f"it has no column {TRIAL}")
+    return TrialTable(rows)
+
+
+def _read_episodes(path: Path) -> TrialTable:
+    table = _read_table(path)
+    if len(table.rows):
+        check_episodes(table.rows)
+    return table
 
 
 def _line_of_unfinished(trial: Unfinished) -> dict[str, Any]:
@@ -106,7 +149,7 @@ def _line_of(record: TrialRecord, provenances: dict[str, int]) -> dict[str, Any]
     return {**line, "inspection": dict(inspection)} if inspection else line
 
 
-def _done(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _done(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line for line in lines if line["state"] == TrialState.DONE]
 
 
@@ -116,12 +159,12 @@ def _record(
     episodes: TrialTable,
     metrics: TrialTable,
 ) -> TrialRecord:
-    spec = _spec(line)
+    spec = schema.parse_spec(line["spec"])
     if spec.key not in episodes:
-        raise KeyError(f"no episodes of trial {spec.key}")
+        raise ValueError(f"no episodes of trial {spec.key}")
+    if not 0 <= line["provenance"] < len(provenances):
+        raise ValueError(f"no provenance of trial {spec.key}")
     provenance = {**provenances[line["provenance"]], **{key: line[key] for key in _TIMES if key in line}}
-    check_result(line["result"])
-    check_provenance(provenance)
     return TrialRecord(
         spec,
         with_current_action_mode(line["result"]),
@@ -130,14 +173,6 @@ def _record(
         partial(metrics.of, spec.key),
         partial(dict, line.get("inspection") or {}),
     )
-
-
-def _spec(line: Mapping[str, Any]) -> TrialSpec:
-    spec = TrialSpec.from_json(line["spec"])
-    check_labels(spec)
-    if spec.key != line["spec"]["key"]:
-        raise KeyError(f"trial {line['spec']['key']!r:.40} has the key {spec.key}")
-    return spec
 
 
 def _check_digits(results: SuiteResults, path: Path) -> None:
@@ -157,12 +192,8 @@ def _rows(results: SuiteResults) -> list[str]:
 def _checked(path: Path, read: Any) -> Any:
     try:
         return read(path)
-    except DAMAGED as error:
-        raise LedgerError(_damaged(path, str(error) or type(error).__name__)) from error
-
-
-def _damaged(path: Path, why: str) -> str:
-    return f"cannot read {path}: {why}. Restore it, or write it again with `dtbench report` where its ledger is."
+    except (*PARQUET_ERRORS, RecursionError) as error:
+        raise schema.unreadable(path, error, _ADVICE) from error
 
 
 def load_results(results: Path, suites: Sequence[str] = ()) -> list[SuiteResults]:
@@ -197,7 +228,7 @@ def check_known(suites: Sequence[str], known: Sequence[str], results: Path) -> N
 
 def placed_suites(ledger: Ledger, scores: Path) -> dict[str, Mapping[str, Any]]:
     """The suites that a ledger remembers, by the names that their scores are kept under."""
-    remembered = ledger.remembered_suites().values()
+    remembered = ledger.saved_suites().values()
     own = _finished(ledger) if remembered else set()
     return {_place(document, own, ledger, scores): document for document in remembered}
 
@@ -276,7 +307,7 @@ def _finished(ledger: Ledger) -> set[str]:
 
 
 def _place(suite: Mapping[str, Any], own: set[str], ledger: Ledger, scores: Path) -> str:
-    others = set(ledger.remembered_suites()) - {str(suite["name"])}
+    others = set(ledger.saved_suites()) - {str(suite["name"])}
     first = str(suite["name"])
     if first not in others and (archived_keys(scores, first) <= own or not differences(suite, scores)):
         return first
@@ -302,13 +333,12 @@ def archived_keys(scores: Path, name: str) -> set[str]:
             with table.open(newline="") as file:
                 return {row["trial"] for row in csv.DictReader(file)}
         specs = _specs(lines, done=True)
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, RecursionError, csv.Error) as error:
         raise LedgerError(f"cannot read {path}: {error}. Restore it, or remove it.") from error
     return {spec.key for spec in specs}
 
 
 def _specs(path: Path, *, done: bool = False) -> list[TrialSpec]:
     """Return the trials of a `trials.jsonl`, where there is one."""
-    lines = path.read_text().splitlines() if path.exists() else ()
-    found = [line for line in map(json.loads, lines) if not done or line["state"] == TrialState.DONE]
-    return [TrialSpec.from_json(line["spec"]) for line in found]
+    lines = _read_lines(path) if path.exists() else []
+    return [schema.parse_spec(line["spec"]) for line in (_done(lines) if done else lines)]

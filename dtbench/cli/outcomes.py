@@ -40,5 +40,5 @@ def say_what_failed(specs: Sequence[TrialSpec], ledger: Ledger) -> None:
     for spec in specs:
         state, path = ledger.state(spec), ledger.folder(spec) / "error.txt"
         if state in (TrialState.FAILED, TrialState.DIVERGED):
-            reason = ledger.failure(spec).get("message") or "no reason is recorded"
+            reason = ledger.failure(spec).message or "no reason is recorded"
             complain(f"{state}: {trial_name(spec)}: {reason}\n        see {path}")

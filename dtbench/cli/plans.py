@@ -68,7 +68,7 @@ def say_what_is_left_alone(specs: Sequence[TrialSpec], missing: Sequence[TrialSp
 def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger) -> None:
     """Print contenders and tasks, what is done of them, and the time to go where finished trials tell it."""
     speeds = finished_seconds(specs, ledger)
-    missing = list({spec.key: spec for spec in specs if ledger.waiting(spec)}.values())
+    missing = list({spec.key: spec for spec in specs if ledger.should_run(spec)}.values())
     show(_plan_table(suite, specs, ledger, speeds))
     known = [speeds[spec.cell] * max(spec.train_steps, 1) for spec in missing if spec.cell in speeds]
     unknown = f", and {len(missing) - len(known)} trials of unknown length" if len(known) < len(missing) else ""
@@ -95,7 +95,7 @@ def _plan_table(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, speeds
         states = [ledger.state(spec) for spec in trials]
         failed = states.count(TrialState.FAILED) + states.count(TrialState.DIVERGED)
         budget, done = trials[0].train_steps, states.count(TrialState.DONE)
-        missing = sum(ledger.waiting(spec) for spec in trials)
+        missing = sum(ledger.should_run(spec) for spec in trials)
         to_go = duration(missing * speeds[cell] * max(budget, 1)) if missing and cell in speeds else ""
         numbers = (budget, evaluations(trials[0]), len(trials), done, failed)
         table.add_row(trials[0].task, trials[0].contender, *map(str, numbers), to_go)

@@ -156,7 +156,7 @@ def finished_seconds(specs: Iterable[TrialSpec], ledger: Ledger) -> dict[str, fl
     """
     known = {}
     for spec in {spec.cell: spec for spec in specs}.values():
-        if seconds := [record.result["seconds"] for record in ledger.siblings(spec)]:
+        if seconds := [record.result["seconds"] for record in ledger.same_config(spec)]:
             known[spec.cell] = sum(seconds) / len(seconds) / max(spec.train_steps, 1)
     return known
 

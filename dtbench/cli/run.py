@@ -86,7 +86,9 @@ def run(
     with _ledger_at(results) as ledger:
         with progress.preparing() as on_dataset:
             specs = sized(trial_specs(chosen, on_dataset), resources)
-        missing = [spec for spec in {spec.key: spec for spec in specs}.values() if ledger.waiting(spec, again=again)]
+        missing = [
+            spec for spec in {spec.key: spec for spec in specs}.values() if ledger.should_run(spec, retry_failed=again)
+        ]
         if not local and address is None:
             check_room(missing)
         check_fit(missing)
@@ -133,7 +135,7 @@ def plan(
     ledger = Ledger(results / "runs")
     with progress.preparing() as on_dataset:
         specs = trial_specs(chosen, on_dataset)
-    missing = [spec for spec in specs if ledger.waiting(spec)]
+    missing = [spec for spec in specs if ledger.should_run(spec)]
     plans.say_what_will_run(chosen, specs, missing, why=plans.preset_reason(whole, suite, preset))
     plans.say_what_is_left_alone(specs, missing, ledger)
     plans.say_plan(chosen, specs, ledger)
@@ -225,7 +227,7 @@ def _save_suite(whole: "Suite", specs: list[TrialSpec], ledger: "Ledger") -> Map
     from dtbench.suite.planning import resolved_document
 
     with published(ledger.root.parent, fresh=False):
-        return ledger.remember_suite(resolved_document(whole, specs))
+        return ledger.save_suite(resolved_document(whole, specs))
 
 
 @contextmanager

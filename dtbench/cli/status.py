@@ -1,6 +1,5 @@
 """What runs, is done, has failed and why: told from the ledger alone, which is only read."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +10,8 @@ from typing import Any
 from dtbench.errors import LedgerError, UnknownName, one_line
 from dtbench.ledger import lock
 from dtbench.ledger.remote import holder, name_of
-from dtbench.ledger.store import MOST_FAILURES, Ledger, checked_spec, number, trial_folders
+from dtbench.ledger.schema import Failure, Running
+from dtbench.ledger.store import MOST_FAILURES, Ledger, read_suite
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 STATES = (
@@ -105,8 +105,21 @@ class _Reader:
     def __init__(self, results: Path) -> None:
         self.results, self.ledger = results, Ledger(results / "runs")
         self.remarks: list[str] = []
-        self.damaged: dict[str, TrialStatus] = {}  # by the key that ends the folder's name
-        self.folders = dict(self._specs())
+        problems = self.ledger.problems()
+        self.folders = {
+            spec.key: (spec, folder)
+            for folder in self.ledger.trial_folders()
+            if folder not in problems
+            for spec in [self.ledger.spec(folder)]
+        }
+        self.damaged: dict[str, TrialStatus] = {}  # by the key that ends the directory's name
+        for folder, why in problems.items():
+            contender, _, key = folder.name.rpartition("-")
+            if key in self.folders:  # and whole in another directory
+                self.remarks.append(one_line(why))
+            else:
+                about = (key, (OTHERS,), folder.parent.name, contender, 0, TrialState.DAMAGED)
+                self.damaged[key] = TrialStatus(*about, message=one_line(why), folder=str(folder))
         self.documents = dict(self._documents())
         self._holder: Mapping[str, Any] | None = None
         self._asked = False
@@ -146,81 +159,49 @@ class _Reader:
             return TrialStatus(*about, TrialState.DAMAGED, message=one_line(str(error)), folder=str(folder))
 
     def _facts(self, spec: TrialSpec, folder: Path) -> dict[str, Any]:
-        result, running = _read(folder / "result.json"), _read(folder / "running.json")
-        if result is not None:
+        if (folder / "result.json").exists():
             return {"state": TrialState.DONE, "step": spec.train_steps}
-        failure = _read(folder / "failure.json") or {}
-        attempt = _attempt(running or {})
-        if running is not None and self._is_alive(running):
+        running, failure = self.ledger.running(folder), self.ledger.failure(spec, folder)
+        attempt = _attempt(running) if running else {}
+        if running and self._is_alive(running):
             return {"state": TrialState.RUNNING, **attempt, "seconds_left": _left(running, spec.train_steps)}
-        if failure or (folder / "error.txt").exists():
+        if failure.times or (folder / "error.txt").exists():
             return {**attempt, **_failed(failure, folder)}
-        if running is not None or (folder / "checkpoint.pt").exists():
+        if running or (folder / "checkpoint.pt").exists():
             return {"state": TrialState.INTERRUPTED, **attempt}
         return {"state": TrialState.MISSING}
 
-    def _is_alive(self, running: Mapping[str, Any]) -> bool:
-        if running.get("ended"):
-            return False
-        here = lock.alive(running)
-        return bool(self.holder) if here is None else bool(here)
-
-    def _specs(self) -> Iterator[tuple[str, tuple[TrialSpec, Path]]]:
-        for folder in trial_folders(self.ledger.root):
-            try:
-                spec = checked_spec(folder)
-            except LedgerError as error:
-                contender, _, key = folder.name.rpartition("-")
-                about = TrialStatus(
-                    key, (OTHERS,), folder.parent.name, contender, 0, TrialState.DAMAGED, folder=str(folder)
-                )
-                self.damaged[key] = replace(about, message=one_line(str(error)))
-            else:
-                yield spec.key, (spec, folder)
+    def _is_alive(self, running: Running) -> bool:
+        here = lock.alive(running.model_dump())
+        return not running.ended and (bool(self.holder) if here is None else here)
 
     def _documents(self) -> Iterator[tuple[str, dict[str, TrialSpec]]]:
         for path in sorted((self.ledger.root / "suites").glob("*.json")):
             try:
-                specs = [TrialSpec.from_json(trial) for trial in json.loads(path.read_text())["trials"]]
+                specs = [TrialSpec.from_json(trial) for trial in read_suite(path)["trials"]]
                 yield path.stem, {spec.key: spec for spec in specs}
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, LedgerError) as error:
-                self.remarks.append(f"cannot read {path}: {type(error).__name__} {one_line(str(error))}")
+            except LedgerError as error:
+                self.remarks.append(one_line(str(error)))
 
 
-def _read(path: Path) -> Mapping[str, Any] | None:
-    """What a file says, None where there is none; raise LedgerError where it is damaged."""
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise LedgerError(
-            f"cannot read {path}: {error}. Delete that trial's folder and run the suite again."
-        ) from error
-    if not isinstance(found, dict):
-        raise LedgerError(f"{path} holds no JSON object. Delete that trial's folder and run the suite again.")
-    return found
+def _attempt(running: Running) -> dict[str, Any]:
+    host, began = one_line(running.host, 60), one_line(running.began, 40)
+    return {"step": running.step, "score": running.score, "host": host, "began": began}
 
 
-def _attempt(running: Mapping[str, Any]) -> dict[str, Any]:
-    score = running.get("score")
-    return {
-        "step": number(running, "step") if running else None,
-        "score": float(score) if isinstance(score, int | float) else None,
-        "host": one_line(str(running.get("host", "")), 60),
-        "began": one_line(str(running.get("began", "")), 40),
-    }
-
-
-def _failed(failure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    times = max(1, number(failure, "times"))
-    cause = one_line(str(failure.get("cause", "crash")), 60)
-    state = TrialState.GIVEN_UP if times >= MOST_FAILURES else TrialState.FAILED
+def _failed(failure: Failure, folder: Path) -> dict[str, Any]:
+    cause = one_line(failure.cause or "crash", 60)
+    state = TrialState.GIVEN_UP if failure.times >= MOST_FAILURES else TrialState.FAILED
     if cause == TrialState.DIVERGED:
         state = TrialState.DIVERGED
-    message = one_line(str(failure.get("message") or _last_line(folder / "error.txt")), 200)
-    step = number(failure, "step") if "step" in failure else None
-    return {"state": state, "cause": cause, "message": message, "failures": times, "step": step}
+    message = one_line(failure.message or _last_line(folder / "error.txt"), 200)
+    return {
+        "state": state,
+        "cause": cause,
+        "message": message,
+        "failures": max(1, failure.times),
+        "step": failure.step,
+    }
 
 
 def _last_line(path: Path) -> str:
@@ -228,16 +209,16 @@ def _last_line(path: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "")
 
 
-def _left(running: Mapping[str, Any], budget: int) -> float | None:
+def _left(running: Running, budget: int) -> float | None:
     """Seconds that the rest takes at the pace of this attempt; None where it has not come far enough to say."""
     try:
-        elapsed = (datetime.now(UTC) - datetime.fromisoformat(str(running.get("began")))).total_seconds()
+        elapsed = (datetime.now(UTC) - datetime.fromisoformat(running.began)).total_seconds()
     except (ValueError, TypeError):
         return None
-    steps = number(running, "step") - number(running, "from_step")
+    steps = running.step - running.from_step
     if steps <= 0 or elapsed <= 0:
         return None
-    return elapsed / steps * max(0, budget - number(running, "step"))
+    return elapsed / steps * max(0, budget - running.step)
 
 
 def text_of(status: Status) -> str:

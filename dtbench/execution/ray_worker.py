@@ -86,16 +86,16 @@ def _state_without_running(spec: TrialSpec, ledger: Ledger, context: RunContext)
         if ledger.state(spec) is TrialState.DONE:
             return TrialState.DONE
         text = f"given up after {len(failures)} failures of its workers, of which the last:\n{failures[-1]['detail']}"
-        ledger.fail(spec, cause=str(failures[-1]["cause"]), text=text)
+        ledger.record_failure(spec, cause=str(failures[-1]["cause"]), text=text)
         return TrialState.FAILED
     if different := "" if context.is_local else cluster.differences(context.versions):
-        ledger.fail(spec, cause="crash", text=f"node {platform.node()}: other versions: {different}")
+        ledger.record_failure(spec, cause="crash", text=f"node {platform.node()}: other versions: {different}")
         return TrialState.FAILED
     return None
 
 
 def _ran_out_of_memory(spec: TrialSpec, ledger: Ledger) -> bool:
-    return ledger.state(spec) is TrialState.FAILED and ledger.failure(spec).get("cause") == "out of memory"
+    return ledger.state(spec) is TrialState.FAILED and ledger.failure(spec).cause == "out of memory"
 
 
 def _throttled_report() -> Callable[[int, float | None], None]:

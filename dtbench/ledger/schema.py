@@ -1,61 +1,176 @@
-"""What the files of a ledger must look like, whoever wrote them."""
+"""What the files of a ledger and of an archive hold: one model a file, one reader for all. Unknown fields are kept."""
 
+import dataclasses
+import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dtbench.errors import LedgerError
-from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
+
+M = TypeVar("M", bound=BaseModel)
+Whole = Annotated[int, Field(ge=-(10**15), le=10**15)]  # what arithmetic takes
+Number = Whole | float | None
+
+TRIAL_ADVICE = "Delete that trial's folder and run the suite again."
+SUITE_ADVICE = "Delete it and run the suite again: its trials stay."
 
 
-def check_suite(suite: Mapping[str, Any]) -> None:
-    """Raise TypeError or KeyError where what a report reads of a suite is of another kind than a suite's."""
-    kinds = {"tasks": list, "contenders": dict, "seeds": list, "evaluation": dict, "published": list}
-    for key, kind in kinds.items():
-        if not isinstance(suite.get(key, kind()), kind):
-            raise TypeError(f"{key} is {suite[key]!r:.60}, not a {kind.__name__}")
-    texts = {key: suite.get(key) or "" for key in ("name", "title", "description", "preset")}
-    tasks = {f"tasks.{number}": task for number, task in enumerate(suite.get("tasks", ()))}
-    for key, text in {**texts, **tasks}.items():
-        if not isinstance(text, str):
-            raise TypeError(f"{key} is {text!r:.60}, not text")
-    if "name" in suite:
-        check_file_name(suite["name"])
-    for label, settings in suite["contenders"].items():
-        if not isinstance(settings, dict):
-            raise TypeError(f"contenders.{label} is {settings!r:.60}, not a mapping")
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
 
-def check_labels(spec: TrialSpec) -> None:
-    """Raise TypeError where what is no part of the key is of another kind than it should be."""
-    labels = (spec.suite, spec.contender, spec.dataset_source, spec.open_from)
-    if not all(isinstance(label, str) for label in labels) or not isinstance(spec.resources, dict):
-        raise TypeError(f"suite, contender, sources or resources of trial {spec.key} are of another kind")
+class Result(_File):
+    """`result.json`: what a finished trial came to."""
+
+    action_mode: str
+    return_conditioned: bool | None = None
+    seconds: Number = None
+    steps: Number = None
+    parameters: Number = None
+    context: Number = None
 
 
-def check_result(result: Mapping[str, Any]) -> None:
-    """Raise TypeError for anything but what a finished trial writes."""
-    if not isinstance(result, dict) or not isinstance(result.get("action_mode"), str):
-        raise TypeError("a result without an action mode")
-    for name in ("seconds", "steps", "parameters", "context"):
-        if not isinstance(result.get(name), int | float | None):
-            raise TypeError(f"{name} is {result[name]!r:.40}, not a number")
+class DatasetProvenance(_File):
+    """The data of a trial."""
+
+    info: dict[str, Any] | None = None
+    card: dict[str, Any] | None = None
 
 
-def check_provenance(provenance: Mapping[str, Any]) -> None:
-    """Raise TypeError where what a trial came from is put together otherwise than trials write it."""
-    if not isinstance(provenance, dict):
-        raise TypeError("a provenance that is no mapping")
-    dataset = provenance.get("dataset") or {}
-    parts = {name: provenance.get(name) for name in ("dataset", "task", "versions")}
-    parts |= {name: dataset.get(name) for name in ("info", "card")} if isinstance(dataset, dict) else {}
-    for name, part in parts.items():
-        if not isinstance(part, dict | None):
-            raise TypeError(f"{name} is {part!r:.40}, not a mapping")
+class Provenance(_File):
+    """`provenance.json`: code, versions, machine and data of a finished trial."""
+
+    dataset: DatasetProvenance | None = None
+    task: dict[str, Any] | None = None
+    versions: dict[str, Any] | None = None
 
 
-def check_file_name(name: str) -> None:
-    """Raise LedgerError for a suite's name, after which files are called, that would lead to another folder."""
+class Inspection(_File):
+    """`inspection.json`: what a task found in the learner."""
+
+
+class Failure(_File):
+    """`failure.json`: how a trial failed last."""
+
+    cause: str = ""
+    message: str = ""
+    step: Whole | None = None
+    times: Whole = 1
+
+
+class Running(_File):
+    """`running.json`: who is at work on a trial, and how far it is."""
+
+    host: str = ""
+    process: Whole = 0
+    began: str = ""
+    step: Whole = 0
+    from_step: Whole = 0
+    score: Number = None
+    ended: bool = False
+
+
+def check_file_name(name: str) -> str:
+    """Return a suite's name; raise LedgerError for one that would lead its files to another directory."""
     if not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
         raise LedgerError(
-            f"{name!r:.100} is no name for a suite: its files would lie elsewhere. Rename it in the ledger."
+            f"{name!r:.100} cannot name a suite: its files would lie elsewhere. Rename it in the ledger."
         )
+    return name
+
+
+class SuiteDocument(_File):
+    """A suite as it ran."""
+
+    name: Annotated[str, AfterValidator(check_file_name)]
+    contenders: dict[str, dict[str, Any]]
+    title: str | None = None
+    description: str | None = None
+    preset: str | None = None
+    tasks: list[str] = []
+    seeds: list[Any] = []
+    evaluation: dict[str, Any] = {}
+    published: list[Any] = []
+
+
+class SavedSuite(SuiteDocument):
+    """`suites/<name>.json` of a ledger."""
+
+    preset: str | None
+    overrides: Any
+    evaluation: dict[str, Any]
+    trials: list[dict[str, Any]]
+
+
+class ArchivedSuite(_File):
+    """`suite.json` of an archive."""
+
+    suite: SuiteDocument
+    provenances: list[Provenance]
+
+
+class ArchivedTrial(_File):
+    """A line of `trials.jsonl` of an archive."""
+
+    spec: dict[str, Any]
+    state: Annotated[TrialState, Field(strict=False)]
+    result: Result | None = None
+    provenance: int | None = None
+    started: str | None = None
+    finished: str | None = None
+    inspection: dict[str, Any] | None = None
+    error: str = ""
+    cause: str = ""
+
+
+def read(path: Path, model: type[M]) -> M:
+    """Return what a JSON file holds; raise LedgerError, naming the file, where it is damaged or of another kind."""
+    return model.model_validate(read_mapping(path, model))
+
+
+def read_mapping(path: Path, model: type[BaseModel], advice: str = TRIAL_ADVICE) -> dict[str, Any]:
+    """Return the same as plain values."""
+    try:
+        return validated(json.loads(path.read_text(encoding="utf-8")), model)
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(path, error, advice) from error
+
+
+def validated(value: Any, model: type[BaseModel]) -> dict[str, Any]:
+    """Return the value itself; raise ValueError where it is not what the model describes."""
+    model.model_validate(value)
+    found: dict[str, Any] = value
+    return found
+
+
+def parse_spec(value: Mapping[str, Any]) -> TrialSpec:
+    """Return what `TrialSpec.to_json` wrote; raise ValueError for anything else, or where the key is another's."""
+    try:
+        spec = TrialSpec.from_json(validated(value, _Spec))
+    except TypeError as error:  # a field is missing, or of another version of dtbench
+        raise ValueError(f"not a trial: {error}") from error
+    _SPEC.validate_json(json.dumps(dataclasses.asdict(spec)), strict=True)
+    if value.get("key", spec.key) != spec.key:
+        raise ValueError(f"trial {value['key']!r:.40} has the key {spec.key}")
+    return spec
+
+
+def unreadable(path: Path, error: Exception | str, advice: str = TRIAL_ADVICE) -> LedgerError:
+    """Return the error for a file that cannot be read."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        error = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    return LedgerError(f"cannot read {path}: {str(error) or type(error).__name__}. {advice}")
+
+
+class _Spec(_File):
+    algorithm: str
+    hyperparameters: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
+_SPEC = TypeAdapter(TrialSpec)

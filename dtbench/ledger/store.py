@@ -4,25 +4,35 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
+import pyarrow
+import pyarrow.parquet as pq
+from pydantic import BaseModel, TypeAdapter
 
 from dtbench.data.files import atomic_path
-from dtbench.errors import DAMAGED, LedgerError, LedgerUnwritable
+from dtbench.errors import LedgerError, LedgerUnwritable
+from dtbench.ledger import schema
 from dtbench.ledger.names import with_current_action_mode
-from dtbench.ledger.schema import check_file_name, check_labels, check_provenance, check_result, check_suite
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
+
+M = TypeVar("M", bound=BaseModel)
 
 EPISODES = "episodes.parquet"
 WORKER_FAILURES = "worker_failures.jsonl"
 ROOM = 32 * 2**20  # bytes that must be free before anything runs
+PARQUET_ERRORS = (OSError, ValueError, pyarrow.ArrowException)  # of damaged files
 MOST_FAILURES = 3  # a trial that failed so often is left alone, unless it is asked for again
+
+_COLUMNS = ("step", "target", "episode", "return", "length", "score")  # of all episodes
+_METRICS = TypeAdapter(dict[str, int | float | None])
 
 
 def check_disk(results: Path) -> None:
@@ -84,8 +94,34 @@ class Ledger:
         return found[0] if found else parent / f"{_slug(spec.contender)}-seed{spec.seed}-{spec.key}"
 
     def folders(self) -> dict[str, Path]:
-        """The folders of all trials by key: to look many up without searching for each."""
-        return {path.name.rpartition("-")[2]: path for path in sorted(self.root.glob("*/*-*"))}
+        """Return the directories of all trials by key: to look many up without searching for each."""
+        return {_key_of(path): path for path in self.trial_folders()}
+
+    def trial_folders(self) -> list[Path]:
+        """Return the directories that hold a trial's spec or result, in a fixed order."""
+        try:
+            tasks = [path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+            found = [path for task in tasks for path in task.iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise LedgerError(f"cannot read the ledger {self.root}: {error.strerror or error}.") from error
+        return sorted(f for f in found if (f / "spec.json").exists() or (f / "result.json").exists())
+
+    def problems(self) -> dict[Path, str]:
+        """Return what is wrong with trial directories: a file that cannot be read, or a trial that is there twice."""
+        found: dict[Path, str] = {}
+        whole: dict[str, Path] = {}
+        for folder in self.trial_folders():
+            try:
+                self._check(folder)
+            except LedgerError as error:
+                found[folder] = str(error)
+                continue
+            first = whole.setdefault(_key_of(folder), folder)
+            if first != folder:
+                found[folder] = f"{folder} holds the same trial as {first}. Compare them, and delete one."
+        return found
 
     def state(self, spec: TrialSpec, folder: Path | None = None) -> TrialState:
         """Return DONE, DIVERGED, FAILED, INTERRUPTED (a checkpoint waits) or MISSING.
@@ -96,51 +132,60 @@ class Ledger:
         if (folder / "result.json").exists():
             return TrialState.DONE
         if (folder / "error.txt").exists():
-            diverged = self.failure(spec, folder).get("cause") == TrialState.DIVERGED
+            diverged = self.failure(spec, folder).cause == TrialState.DIVERGED
             return TrialState.DIVERGED if diverged else TrialState.FAILED
         return TrialState.INTERRUPTED if (folder / "checkpoint.pt").exists() else TrialState.MISSING
 
-    def failure(self, spec: TrialSpec, folder: Path | None = None) -> Mapping[str, Any]:
-        """How a trial failed last: cause, message, step, and how many times by now; {} where nothing is known."""
-        path = (folder or self.folder(spec)) / "failure.json"
-        found = _read_mapping(path) if path.exists() else {}
-        if not isinstance(found.get("times", 1), int):
-            raise LedgerError(_unreadable(path, "it does not say how many times"))
-        return found
+    def failure(self, spec: TrialSpec, folder: Path | None = None) -> schema.Failure:
+        """Return how a trial failed last, and how many times by now; 0 times where nothing is known."""
+        found = _read_if_there((folder or self.folder(spec)) / "failure.json", schema.Failure)
+        return found or schema.Failure(times=0)
 
-    def waiting(self, spec: TrialSpec, *, again: bool = False) -> bool:
-        """Whether a run should run the trial.
+    def should_run(self, spec: TrialSpec, *, retry_failed: bool = False) -> bool:
+        """Return whether a run should run the trial.
 
-        One that diverged or failed MOST_FAILURES times is left alone, unless it is asked for `again`.
+        One that diverged or failed MOST_FAILURES times is left alone, unless `retry_failed`.
         """
         state = self.state(spec)
-        if state is TrialState.DONE or again:
+        if state is TrialState.DONE or retry_failed:
             return state is not TrialState.DONE
         if state is TrialState.FAILED:
-            return int(self.failure(spec).get("times", 1)) < MOST_FAILURES
+            return self.failure(spec).times < MOST_FAILURES
         return state is not TrialState.DIVERGED
 
     def spec(self, folder: Path) -> TrialSpec:
-        """What a trial's folder says that it is; raise LedgerError where that cannot be read."""
-        return _read_spec(folder)
+        """Return the spec in a trial's directory; raise LedgerError where it cannot be read or is another trial's.
+
+        A trial's key is the hash of its spec and ends its directory's name.
+        """
+        path = folder / "spec.json"
+        try:
+            spec = schema.parse_spec(json.loads(path.read_text(encoding="utf-8")))
+            if _key_of(folder) != spec.key:
+                raise ValueError(f"it has the key {spec.key}, and lies in a folder of another")
+            if folder.parent.name != _slug(spec.task):
+                raise ValueError(f"it is of task {spec.task!r}, and lies among those of another")
+        except (OSError, ValueError, RecursionError) as error:
+            raise schema.unreadable(path, error) from error
+        return spec
 
     def record(self, spec: TrialSpec) -> TrialRecord | None:
         """The finished trial, or None; labels (suite, contender) are those of `spec`."""
         folder = self.folder(spec)
-        return _record(folder).relabelled(spec) if (folder / "result.json").exists() else None
+        return self._record(folder).relabelled(spec) if (folder / "result.json").exists() else None
 
     def records(self) -> Iterator[TrialRecord]:
         """Every finished trial, under the labels that it first ran with."""
         for path in sorted(self.root.glob("*/*/result.json")):
-            yield _record(path.parent)
+            yield self._record(path.parent)
 
     def records_of(self, task: str) -> list[TrialRecord]:
         """Every finished trial of a task, by seed."""
-        found = [_record(path.parent) for path in sorted((self.root / _slug(task)).glob("*/result.json"))]
+        found = [self._record(path.parent) for path in sorted((self.root / _slug(task)).glob("*/result.json"))]
         return sorted((record for record in found if record.spec.task == task), key=lambda record: record.spec.seed)
 
-    def siblings(self, spec: TrialSpec) -> list[TrialRecord]:
-        """Finished trials that differ from `spec` in nothing but the seed, by seed; labels are those of `spec`."""
+    def same_config(self, spec: TrialSpec) -> list[TrialRecord]:
+        """Return the finished trials that differ from `spec` in the seed alone, by seed, under its labels."""
         return [found.relabelled(spec) for found in self.records_of(spec.task) if found.spec.cell == spec.cell]
 
     def unfinished(self, spec: TrialSpec, folder: Path | None = None) -> Unfinished:
@@ -150,10 +195,10 @@ class Ledger:
         if state not in (TrialState.FAILED, TrialState.DIVERGED):
             return Unfinished(spec, state)
         error = (folder / "error.txt").read_text(errors="replace")
-        return Unfinished(spec, state, error, str(self.failure(spec, folder).get("cause", "")))
+        return Unfinished(spec, state, error, self.failure(spec, folder).cause)
 
-    def begin(self, spec: TrialSpec) -> Path:
-        """Make the trial's folder and write its spec; raise LedgerError where that cannot be done."""
+    def create(self, spec: TrialSpec) -> Path:
+        """Make the trial's directory and write its spec; raise LedgerError where that cannot be done."""
         folder = self.folder(spec)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -161,15 +206,15 @@ class Ledger:
                 left.unlink(missing_ok=True)
         except OSError as error:
             raise LedgerUnwritable(
-                f"cannot write to the ledger {self.root}: {error}. Say --results FOLDER."
+                f"cannot write to the ledger {self.root}: {error}. Use --results DIRECTORY."
             ) from error
         write_json(folder / "spec.json", spec.to_json())
         return folder
 
-    def fail(self, spec: TrialSpec, *, cause: str, text: str, step: int = 0) -> Path:
-        """Record why a trial has no result, `text` being a traceback or what else is known; give its folder."""
-        folder = self.begin(spec)
-        times = int(self.failure(spec, folder).get("times", 0)) + 1
+    def record_failure(self, spec: TrialSpec, *, cause: str, text: str, step: int = 0) -> Path:
+        """Record why a trial has no result, `text` being a traceback or what else is known; return its directory."""
+        folder = self.create(spec)
+        times = self.failure(spec, folder).times + 1
         message = next((line for line in reversed(text.splitlines()) if line.strip()), cause)
         failure = {"cause": cause, "message": message[:500], "step": step, "times": times}
         write_json(folder / "failure.json", failure)
@@ -188,12 +233,12 @@ class Ledger:
     def add_worker_failure(self, spec: TrialSpec, failure: Mapping[str, Any]) -> Path:
         """Record the failure of a trial's worker; return the file."""
         failures = self.worker_failures(spec)
-        path = self.begin(spec) / WORKER_FAILURES
+        path = self.create(spec) / WORKER_FAILURES
         write_lines(path, [*failures, failure])
         return path
 
-    def remember_suite(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Keep the definition of a suite as it last ran, for `dtbench report`; give what is now kept.
+    def save_suite(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Save the definition of a suite as it last ran, for `dtbench report`; return what is now saved.
 
         Trials planned earlier under the same preset and overrides stay part of it as far as their seeds do, so that
         running a single contender or task does not narrow the report.
@@ -210,9 +255,34 @@ class Ledger:
         write_json(path, whole, sort_keys=False)  # contenders keep the order of their table
         return whole
 
-    def remembered_suites(self) -> dict[str, Mapping[str, Any]]:
-        """The definitions kept by `remember_suite`, by name."""
+    def saved_suites(self) -> dict[str, Mapping[str, Any]]:
+        """Return the definitions that `save_suite` saved, by name."""
         return {path.stem: read_suite(path) for path in sorted((self.root / "suites").glob("*.json"))}
+
+    def _record(self, folder: Path) -> TrialRecord:
+        return TrialRecord(
+            self.spec(folder),
+            with_current_action_mode(schema.read_mapping(folder / "result.json", schema.Result)),
+            schema.read_mapping(folder / "provenance.json", schema.Provenance),
+            partial(read_episodes, folder / EPISODES),
+            partial(_read_metrics, folder / "metrics.jsonl"),
+            partial(_read_inspection, folder / "inspection.json"),
+        )
+
+    def _check(self, folder: Path) -> None:
+        """Raise LedgerError where a file that counts cannot be read; of episodes the columns alone are."""
+        if (folder / "result.json").exists():
+            self._record(folder)
+            with _explained(folder / EPISODES):
+                _check_columns(pq.read_schema(folder / EPISODES).names)
+            return
+        spec = self.spec(folder)
+        self.failure(spec, folder)
+        self.running(folder)
+
+    def running(self, folder: Path) -> schema.Running | None:
+        """Return who is, or was, at work on the trial of a directory; None where nobody said so."""
+        return _read_if_there(folder / "running.json", schema.Running)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -246,93 +316,73 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_bytes(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
 
 
-def read_suite(path: Path) -> Mapping[str, Any]:
-    """The definition of a suite as `remember_suite` kept it; raise LedgerError, naming the file, for anything else."""
-    found = _read_mapping(path)
+def _read_if_there(path: Path, model: type[M]) -> M | None:
     try:
-        check_suite(found)
-        check_file_name(found["name"])
+        return schema.read(path, model)
+    except LedgerError:
+        if path.exists():
+            raise
+        return None
+
+
+def read_suite(path: Path) -> Mapping[str, Any]:
+    """Return the definition of a suite as `save_suite` saved it; raise LedgerError, naming the file, for another."""
+    found = schema.read_mapping(path, schema.SavedSuite, schema.SUITE_ADVICE)
+    try:
         for trial in found["trials"]:
-            TrialSpec.from_json(trial)
-    except DAMAGED as error:
-        why = f"{type(error).__name__} {error}"
-        raise LedgerError(f"cannot read {path}: {why}. Delete it and run the suite again: its trials stay.") from error
+            schema.parse_spec(trial)
+    except ValueError as error:
+        raise schema.unreadable(path, error, schema.SUITE_ADVICE) from error
     return found
 
 
-def _record(folder: Path) -> TrialRecord:
-    return TrialRecord(
-        _read_spec(folder),
-        with_current_action_mode(_checked(folder / "result.json", check_result)),
-        _checked(folder / "provenance.json", check_provenance),
-        partial(read_episodes, folder / EPISODES),
-        partial(_read_metrics, folder / "metrics.jsonl"),
-        partial(_read_inspection, folder / "inspection.json"),
-    )
+def read_table(path: Path) -> pd.DataFrame:
+    """Return a table that `write_frame` wrote; raise an error of PARQUET_ERRORS for anything else."""
+    # Without pandas' own metadata, which is not checked before it is used.
+    return pq.read_table(path).replace_schema_metadata(None).to_pandas()
 
 
 def read_episodes(path: Path) -> pd.DataFrame:
-    """The table of a trial's episodes; raise LedgerError where it cannot be read, or lacks what all of them have."""
-    try:
-        rows = pd.read_parquet(path)
-    except DAMAGED as error:
-        raise LedgerError(_unreadable(path, error)) from error
-    lacking = sorted({"step", "target", "episode", "return", "length", "score"} - {*rows.columns})
-    if lacking:
-        raise LedgerError(_unreadable(path, f"it has no column {', '.join(lacking)}"))
+    """Return the table of a trial's episodes; raise LedgerError where it cannot be read or lacks a column."""
+    with _explained(path):
+        rows = read_table(path)
+        check_episodes(rows)
     return rows
 
 
+def check_episodes(rows: pd.DataFrame) -> None:
+    """Raise ValueError where a table lacks a column of numbers that all tables of episodes have."""
+    _check_columns(rows.columns)
+    for name in _COLUMNS:
+        if not (pd.api.types.is_numeric_dtype(rows[name]) or rows[name].isna().all()):
+            raise ValueError(f"its column {name} holds no numbers")
+
+
+def _check_columns(found: Iterable[str]) -> None:
+    if lacking := sorted({*_COLUMNS} - {*found}):
+        raise ValueError(f"it has no column {', '.join(lacking)}")
+
+
 def _read_metrics(path: Path) -> pd.DataFrame:
+    with _explained(path):
+        lines = path.read_text().splitlines()
+        return pd.DataFrame([_METRICS.validate_python(json.loads(line), strict=True) for line in lines])
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        rows = [{**json.loads(line)} for line in path.read_text().splitlines()]
-        for value in (value for row in rows for value in row.values()):
-            if not isinstance(value, int | float | None):
-                raise TypeError(f"{value!r:.40} is no number")
-        return pd.DataFrame(rows)
-    except DAMAGED as error:
-        raise LedgerError(_unreadable(path, error)) from error
+        yield
+    except (*PARQUET_ERRORS, RecursionError) as error:
+        raise schema.unreadable(path, error) from error
 
 
 def _read_inspection(path: Path) -> Mapping[str, Any]:
-    return _read_mapping(path) if path.exists() else {}
+    return schema.read_mapping(path, schema.Inspection) if path.exists() else {}
 
 
-def _read_spec(folder: Path) -> TrialSpec:
-    """The spec in a trial's folder; LedgerError where it is not the one that the folder is named after."""
-    path = folder / "spec.json"
-    try:
-        spec = TrialSpec.from_json(_read_mapping(path))
-        key = spec.key
-        check_labels(spec)
-    except DAMAGED as error:
-        raise LedgerError(_unreadable(path, error)) from error
-    if folder.name.rpartition("-")[2] != key:
-        raise LedgerError(_unreadable(path, f"it has the key {key}, and lies in a folder of another"))
-    return spec
-
-
-def _checked(path: Path, check: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
-    found = _read_mapping(path)
-    try:
-        check(found)
-    except TypeError as error:
-        raise LedgerError(_unreadable(path, error)) from error
-    return found
-
-
-def _read_mapping(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except DAMAGED as error:
-        raise LedgerError(_unreadable(path, error)) from error
-    if not isinstance(found, dict):
-        raise LedgerError(_unreadable(path, f"it holds {found!r:.40}, not a mapping"))
-    return found
-
-
-def _unreadable(path: Path, error: Exception | str) -> str:
-    return f"cannot read {path}: {error}. Delete that trial's folder and run the suite again."
+def _key_of(folder: Path) -> str:
+    return folder.name.rpartition("-")[2]
 
 
 def _slug(name: str) -> str:
@@ -353,48 +403,6 @@ FILES = (
     "inspection.json",
     "result.json",
 )
-
-
-def trial_folders(runs: Path) -> list[Path]:
-    """The folders that hold a trial's spec or result, in a fixed order; locks and scratch folders are none."""
-    try:
-        tasks = sorted(path for path in runs.iterdir() if not path.name.startswith(".") and path.is_dir())
-        found = [path for task in tasks for path in sorted(task.iterdir()) if path.is_dir()]
-        return [path for path in found if any((path / name).exists() for name in ("spec.json", "result.json"))]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise LedgerError(f"cannot read the ledger {runs}: {error.strerror or error}.") from error
-
-
-def checked_spec(folder: Path) -> TrialSpec:
-    """What the folder's spec.json says; raise LedgerError where it cannot be read or is of another trial.
-
-    A trial's key is the hash of its spec, ends its folder's name, and nothing else may lie there under that name.
-    """
-    try:
-        spec = Ledger(folder.parent.parent).spec(folder)
-        wanted = Ledger(Path("/")).folder(spec)
-        key, path = spec.key, folder / "spec.json"
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        text = f"{type(error).__name__} {error}"
-        raise LedgerError(f"cannot read {folder / 'spec.json'}: {text}. Delete that trial's folder.") from error
-    if folder.name.rpartition("-")[2] != key:
-        raise LedgerError(f"{path} is of trial {key}, and its folder's name is of another. Delete that folder.")
-    if folder.parent.name != wanted.parent.name:
-        raise LedgerError(f"{path} is of task {spec.task!r}, and lies among those of another. Delete that folder.")
-    return spec
-
-
-def name_of_trial(spec: TrialSpec) -> str:
-    """How a trial is called in a line of text."""
-    return f"{spec.task} {spec.contender} seed {spec.seed} ({spec.key})"
-
-
-def number(facts: Mapping[str, object], name: str) -> int:
-    """A whole number that a file tells, 0 where it tells none."""
-    found = facts.get(name)
-    return int(found) if isinstance(found, int | float) and found == found and abs(found) < 1e15 else 0
 
 
 DIVERGED = TrialState.DIVERGED

@@ -368,7 +368,7 @@ def _spent(ledger: Ledger, spec: TrialSpec) -> _Spent:
     """How far a trial has come, and what its evaluations gave: its checkpoint knows, whatever its state."""
     path = ledger.folder(spec) / "checkpoint.pt"
     if not path.exists():
-        return _Spent(int(ledger.failure(spec).get("step", 0)))
+        return _Spent(ledger.failure(spec).step or 0)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         rows = tuple(row for columns in state["episodes"] for row in _rows(spec, columns))

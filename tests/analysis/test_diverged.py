@@ -35,12 +35,12 @@ def fill(root: Path, diverged: set[tuple[str, str, int]], *, planned: int = 3, r
     specs = [spec_of(task, name, seed, source="d4rl") for task in TASKS for name in NAMES for seed in range(ran)]
     for spec in specs:
         if (spec.task, spec.contender, spec.seed) in diverged:
-            ledger.fail(spec, cause="diverged", text=TRACEBACK, step=40)
+            ledger.record_failure(spec, cause="diverged", text=TRACEBACK, step=40)
         else:
             finish(ledger, spec)
     suite = {**SUITE, "tasks": TASKS, "contenders": {name: {} for name in NAMES}, "seeds": list(range(planned))}
     trials = [spec.to_json() for spec in specs if spec.seed < planned]
-    return collect(ledger.remember_suite({**suite, "trials": trials}), ledger)
+    return collect(ledger.save_suite({**suite, "trials": trials}), ledger)
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def provenance_of(spec: TrialSpec) -> dict[str, Any]:
 
 
 def finish(ledger: Ledger, spec: TrialSpec, provenance: Mapping[str, Any]) -> None:
-    folder = ledger.begin(spec)
+    folder = ledger.create(spec)
     write_frame(folder / "episodes.parquet", episodes_of(spec))
     write_lines(folder / "metrics.jsonl", [{"step": step, "loss": 1.0} for step in STEPS])
     write_json(folder / "provenance.json", provenance)

@@ -162,7 +162,7 @@ def test_everything_durable_is_told_and_the_result_last(tmp_path: Path) -> None:
 def test_running_out_of_memory_is_a_cause_of_its_own(tmp_path: Path) -> None:
     one = with_algorithm(tmp_path, MINE.format(extra="", update="raise MemoryError('no room')"))
     assert run_trial(one, Ledger(tmp_path / "runs")) == "failed"
-    assert Ledger(tmp_path / "runs").failure(one)["cause"] == "out of memory"
+    assert Ledger(tmp_path / "runs").failure(one).cause == "out of memory"
 
 
 def test_a_learner_that_cannot_be_resumed_begins_anew(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_learner_that_cannot_be_resumed_begins_anew(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_was_writing_is_removed_by_the_next(tmp_path: Path) -> None:
     one, root = spec(tmp_path), tmp_path / "runs"
-    folder = Ledger(root).begin(one)
+    folder = Ledger(root).create(one)
     (folder / ".checkpoint.pt.0123.tmp").write_bytes(b"half")
     run_trial(one, Ledger(root))
     assert list(folder.glob(".*")) == []

@@ -61,7 +61,7 @@ def spec(budget: int = 7, every: int = 3, sweep: tuple[float, ...] = (), **chang
 
 
 def finish(ledger: Ledger, done: TrialSpec, seconds: float) -> None:
-    folder = ledger.begin(done)
+    folder = ledger.create(done)
     write_json(folder / "provenance.json", {})
     write_json(folder / "result.json", {"action_mode": "", "seconds": seconds})
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def only(results: Path = RESULTS) -> TrialStatus:
 
 def running(spec: TrialSpec = SPEC, **facts: Any) -> Path:
     """A trial that this very process is at work on, unless `facts` say otherwise."""
-    folder = Ledger(RUNS).begin(spec)
+    folder = Ledger(RUNS).create(spec)
     write_json(folder / "running.json", {**processes.this_process(), "from_step": 0, "step": 5, "score": 1.5, **facts})
     return folder
 
@@ -152,12 +153,14 @@ def test_a_trial_of_another_machine_runs_while_a_run_holds_the_ledger() -> None:
 
 
 def test_a_checkpoint_alone_is_an_interrupted_trial() -> None:
-    write_bytes(Ledger(RUNS).begin(SPEC) / "checkpoint.pt", b"weights")
+    write_bytes(Ledger(RUNS).create(SPEC) / "checkpoint.pt", b"weights")
     assert only().state == "interrupted"
 
 
 def test_a_failure_is_told_in_one_line_with_its_cause() -> None:
-    Ledger(RUNS).fail(SPEC, cause="out of memory", text="Traceback\n  File\nMemoryError: too large\n", step=7)
+    Ledger(RUNS).record_failure(
+        SPEC, cause="out of memory", text="Traceback\n  File\nMemoryError: too large\n", step=7
+    )
     trial = only()
     assert (trial.state, trial.cause, trial.message, trial.step) == (
         "failed",
@@ -169,32 +172,32 @@ def test_a_failure_is_told_in_one_line_with_its_cause() -> None:
 
 
 def test_divergence_is_no_failure() -> None:
-    Ledger(RUNS).fail(SPEC, cause="diverged", text="loss is not finite at step 7", step=7)
+    Ledger(RUNS).record_failure(SPEC, cause="diverged", text="loss is not finite at step 7", step=7)
     assert only().state == "diverged"
 
 
 def test_a_trial_that_failed_three_times_is_given_up() -> None:
     for _ in range(3):
-        Ledger(RUNS).fail(SPEC, cause="crash", text="ValueError: no")
+        Ledger(RUNS).record_failure(SPEC, cause="crash", text="ValueError: no")
     assert only().state == "given up"
     assert "3 times, crash: ValueError: no" in said()
 
 
 def test_a_traceback_without_more_is_told_by_its_last_line() -> None:
-    write_bytes(Ledger(RUNS).begin(SPEC) / "error.txt", b"Traceback\nKeyError: 'x'\n\n")
+    write_bytes(Ledger(RUNS).create(SPEC) / "error.txt", b"Traceback\nKeyError: 'x'\n\n")
     assert (only().state, only().message) == ("failed", "KeyError: 'x'")
 
 
 def test_a_trial_that_is_tried_again_is_running() -> None:
     running()
-    Ledger(RUNS).fail(SPEC, cause="crash", text="ValueError: no")
+    Ledger(RUNS).record_failure(SPEC, cause="crash", text="ValueError: no")
     assert only().state == "running"
 
 
 def test_a_done_trial_is_done_whatever_else_lies_there() -> None:
     finish(Ledger(RUNS), SPEC, 1.0)
     running()
-    Ledger(RUNS).fail(SPEC, cause="crash", text="ValueError: no")
+    Ledger(RUNS).record_failure(SPEC, cause="crash", text="ValueError: no")
     assert only().state == "done"
 
 
@@ -202,7 +205,7 @@ def test_a_done_trial_is_done_whatever_else_lies_there() -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"7", b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_file_is_named_and_the_rest_told(name: str, content: bytes) -> None:
     tiny_ledger(RESULTS, {("valley", "DT"): (50.0, 51.0), ("hill", "BC"): (None,)})
-    folder = Ledger(RUNS).begin(spec_of("hill", "BC", 0))
+    folder = Ledger(RUNS).create(spec_of("hill", "BC", 0))
     (folder / name).write_bytes(content)
     status = status_of(RESULTS)
     assert status.counts() == {**dict.fromkeys(status.counts(), 0), "done": 2, "damaged": 1}
@@ -210,13 +213,20 @@ def test_a_damaged_file_is_named_and_the_rest_told(name: str, content: bytes) ->
     assert json.loads(said("--json"))["totals"]["damaged"] == 1
 
 
-def test_fields_of_the_wrong_kind_are_survived() -> None:
-    running(host=["a"], began={"b": 1}, score="high", step=None, from_step=[], process="x", born="y")
-    assert only().state == "interrupted"
-    Ledger(RUNS).begin(SPEC)
-    write_json(Ledger(RUNS).folder(SPEC) / "failure.json", {"cause": 3, "times": "many", "step": {}, "message": []})
-    assert only().state == "failed"
-    said()
+def test_fields_of_the_wrong_kind_are_named() -> None:
+    folder = running(host=["a"], began={"b": 1}, score="high", step=None, from_step=[], process="x", born="y")
+    assert (only().state, "running.json: host" in said()) == ("damaged", True)
+    (folder / "running.json").unlink()
+    write_json(folder / "failure.json", {"cause": 3, "times": "many", "step": {}, "message": []})
+    assert (only().state, "failure.json: cause" in said()) == ("damaged", True)
+
+
+def test_a_trial_that_is_there_twice_is_named_and_counted_once() -> None:
+    finish(Ledger(RUNS), SPEC, 1.0)
+    folder = Ledger(RUNS).folder(SPEC)
+    shutil.copytree(folder, folder.with_name(f"Transformer-seed0-{SPEC.key}"))
+    assert only().state == "done"
+    assert "holds the same trial as" in said()
 
 
 def test_a_folder_of_another_key_is_named() -> None:
@@ -237,7 +247,7 @@ def test_a_damaged_suite_is_named_and_its_trials_told(content: str) -> None:
 
 def test_what_a_ledger_says_cannot_steer_a_terminal() -> None:
     spec = spec_of("valley", "\x1b[31mred\nline", 0)
-    Ledger(RUNS).fail(spec, cause="crash", text="\x1b]0;title\x07 ValueError")
+    Ledger(RUNS).record_failure(spec, cause="crash", text="\x1b]0;title\x07 ValueError")
     assert "\x1b" not in said()
     assert len(said().splitlines()) == 6
 

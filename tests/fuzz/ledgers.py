@@ -33,7 +33,7 @@ def _originals() -> dict[str, bytes]:
     folder = Path("original").absolute()
     write_archive(tiny_ledger(folder, SCORES), folder / "scores")
     failed = Ledger(folder / "runs")
-    failed.fail(spec_of("hill", "BC", 1), cause="crash", text="Traceback\nValueError: no")
+    failed.record_failure(spec_of("hill", "BC", 1), cause="crash", text="Traceback\nValueError: no")
     found = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     shutil.rmtree(folder)
     return found
@@ -79,14 +79,14 @@ def check_results(results: Path, changed: str) -> None:
 def _acts(results: Path, ledger: Ledger) -> Iterator[Callable[[], object]]:
     specs = [spec_of("hill", contender, seed) for contender in ("DT", "BC") for seed in (0, 1)]
     for spec in specs:
-        yield lambda spec=spec: ledger.waiting(spec)
+        yield lambda spec=spec: ledger.should_run(spec)
         yield lambda spec=spec: _is_right(ledger, spec)
         yield lambda spec=spec: listings.show_trial(spec.key, results)
     yield lambda: listings.list_runs(results)
     yield lambda: status_of(results)
     yield lambda: placed_suites(ledger, results / "scores")
     yield lambda: _pages(results)
-    yield lambda: [keep_scores(suite, ledger, results / "again") for suite in ledger.remembered_suites().values()]
+    yield lambda: [keep_scores(suite, ledger, results / "again") for suite in ledger.saved_suites().values()]
 
 
 def _is_right(ledger: Ledger, spec: Any) -> None:

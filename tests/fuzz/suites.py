@@ -122,10 +122,10 @@ def _plan(folder: Path, document: Any) -> None:
         return
     specs = trial_specs(suite)
     ledger = Ledger(folder / "results" / "runs")
-    ledger.remember_suite(resolved_document(suite, specs))
+    ledger.save_suite(resolved_document(suite, specs))
     for spec in specs[:3]:
         assert ledger.state(spec) == "missing"
-        ledger.begin(spec)
+        ledger.create(spec)
         assert ledger.folder(spec).parent.parent == ledger.root
     assert {path.name for path in folder.iterdir()} <= {"mine.yaml", "results"}
     assert {path.name for path in (folder / "results").iterdir()} == {"runs"}

@@ -286,7 +286,7 @@ def test_a_folder_that_claims_to_be_a_mirror_is_none(tmp_path: Path, place: Remo
 
 
 def begin(ledger: Ledger) -> Path:
-    folder = ledger.begin(SPEC)
+    folder = ledger.create(SPEC)
     (folder / "checkpoint.pt").write_bytes(b"step 10")
     write_json(folder / "running.json", {"step": 10})
     return folder

@@ -118,7 +118,7 @@ def provenance_of(spec: TrialSpec) -> dict[str, Any]:
 
 
 def finish(ledger: Ledger, spec: TrialSpec) -> None:
-    folder = ledger.begin(spec)
+    folder = ledger.create(spec)
     write_frame(folder / "episodes.parquet", episodes_of(spec))
     write_lines(folder / "metrics.jsonl", [{"step": step, "loss": 1.0} for step in STEPS])
     write_json(folder / "provenance.json", provenance_of(spec))
@@ -139,5 +139,5 @@ def results_of(
     for spec in specs:
         if (spec.task, spec.contender) not in missing:
             finish(ledger, spec)
-    document = ledger.remember_suite({**suite, "trials": [spec.to_json() for spec in specs]})
+    document = ledger.save_suite({**suite, "trials": [spec.to_json() for spec in specs]})
     return collect(document, ledger)

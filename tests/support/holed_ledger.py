@@ -63,7 +63,7 @@ def fill(root: Path, *, tasks: int, contenders: int, seeds: int, episodes: int) 
         specs.append(spec)
         state = state_of(task, contender, seed)
         if state == "failed":
-            write_bytes(ledger.begin(spec) / "error.txt", b"Traceback\n</script><b>ValueError: it broke</b>\n")
+            write_bytes(ledger.create(spec) / "error.txt", b"Traceback\n</script><b>ValueError: it broke</b>\n")
         elif state != "missing":
             _finish(ledger, spec, number=contender, broken=state == "nan")
     absent = [spec_of("nobody-ran-this", name, seed, episodes=episodes) for name in players for seed in range(seeds)]
@@ -79,7 +79,7 @@ def fill(root: Path, *, tasks: int, contenders: int, seeds: int, episodes: int) 
         "published": [],
         "trials": [spec.to_json() for spec in (*specs, *absent)],
     }
-    return dict(ledger.remember_suite(document))
+    return dict(ledger.save_suite(document))
 
 
 def results_of(root: Path, **sizes: int) -> SuiteResults:
@@ -91,7 +91,7 @@ def _places(tasks: int, contenders: int, seeds: int) -> Iterator[tuple[int, int,
 
 
 def _finish(ledger: Ledger, spec: TrialSpec, *, number: int, broken: bool) -> None:
-    folder = ledger.begin(spec)
+    folder = ledger.create(spec)
     rng = np.random.default_rng([number, spec.seed, len(spec.task)])
     write_frame(folder / "episodes.parquet", _episodes(spec, 60.0 - 5 * number + rng.normal(0, 3), rng, broken=broken))
     write_lines(folder / "metrics.jsonl", [{"step": step, "loss": 1.0 / step} for step in STEPS])

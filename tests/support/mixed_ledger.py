@@ -121,10 +121,10 @@ def results_of(
     for spec in specs:
         if spec.task in missing:
             continue
-        folder = ledger.begin(spec)
+        folder = ledger.create(spec)
         write_frame(folder / "episodes.parquet", episodes_of(spec))
         write_lines(folder / "metrics.jsonl", [{"step": step, "loss": 1.0} for step in STEPS])
         write_json(folder / "provenance.json", provenance_of(spec))
         mode = (modes or {}).get(spec.contender, "greedy")
         write_json(folder / "result.json", {"status": "done", "action_mode": mode, "steps": 20, "parameters": 1234})
-    return collect(ledger.remember_suite({**suite, "trials": [spec.to_json() for spec in specs]}), ledger)
+    return collect(ledger.save_suite({**suite, "trials": [spec.to_json() for spec in specs]}), ledger)

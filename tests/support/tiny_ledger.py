@@ -70,7 +70,7 @@ def episodes_of(spec: TrialSpec, score: float) -> pd.DataFrame:
 
 
 def finish(ledger: Ledger, spec: TrialSpec, score: float) -> None:
-    folder = ledger.begin(spec)
+    folder = ledger.create(spec)
     data = {"source": spec.dataset_source, "digest": spec.dataset_digest, "info": {}, "card": {}}
     task = {"name": spec.task, "domain": "made up", "description": "Walk.", "score_name": "score"}
     provenance: dict[str, Any] = {"commit": "abc1234", "versions": {"python": "3.11.2"}, "device": "cpu"}
@@ -105,4 +105,4 @@ def tiny_ledger(
         "evaluation": {"episodes": 2, "every": 10, "action_mode": "greedy", "targets": None},
         "trials": [spec.to_json() for spec in specs],
     }
-    return collect(ledger.remember_suite(document), ledger)
+    return collect(ledger.save_suite(document), ledger)
