@@ -18,12 +18,12 @@ from dtbench import (
     CausalTransformer,
     History,
     IncompatibleTask,
+    KeyValueCache,
     Linear,
     Metrics,
     Rollout,
     TorchStream,
     TrajectoryDataset,
-    TransformerCache,
     Windows,
     WindowSampler,
     generator,
@@ -229,7 +229,7 @@ class HistoryRollout:
         self.learner, self.step = learner, 0
         assert isinstance(learner.network, HistoryQ)
         self.network: HistoryQ = deepcopy(learner.network).eval()
-        self.cache, self.active = TransformerCache(self.network.transformer, learner.context), ActiveEpisodes()
+        self.cache, self.active = KeyValueCache(self.network.transformer, learner.context), ActiveEpisodes()
 
     def act(self, history: History, rows: Tensor) -> Tensor:
         return self.action_logits(history, rows).argmax(dim=-1) + self.learner.first_action

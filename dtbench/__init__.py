@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dtbench.data.dataset import TrajectoryDataset, make_dataset, mean_and_std
     from dtbench.data.randomness import TorchStream, generator
     from dtbench.data.sampling import Transitions, TransitionSampler, Windows, WindowSampler
-    from dtbench.decision_transformer.kv_cache import ActiveEpisodes, TransformerCache
+    from dtbench.decision_transformer.kv_cache import ActiveEpisodes, KeyValueCache
     from dtbench.decision_transformer.model import CausalTransformer
     from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue
     from dtbench.evaluation import Episodes, Evaluator
@@ -42,7 +42,7 @@ _HOMES = {
     "Task": "task",
     "TorchStream": "data.randomness",
     "TrajectoryDataset": "data.dataset",
-    "TransformerCache": "decision_transformer.kv_cache",
+    "KeyValueCache": "decision_transformer.kv_cache",
     "TransitionSampler": "data.sampling",
     "Transitions": "data.sampling",
     "WindowSampler": "data.sampling",
@@ -74,6 +74,7 @@ __all__ = [
     "ImageScale",
     "IncompatibleTask",
     "InvalidValue",
+    "KeyValueCache",
     "Learner",
     "Linear",
     "Metrics",
@@ -81,7 +82,6 @@ __all__ = [
     "Task",
     "TorchStream",
     "TrajectoryDataset",
-    "TransformerCache",
     "TransitionSampler",
     "Transitions",
     "WindowSampler",

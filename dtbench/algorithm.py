@@ -1,6 +1,6 @@
 """What the harness asks of an algorithm: hyperparameters that make a learner, a learner that learns and acts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -12,9 +12,6 @@ from dtbench.data.dataset import TrajectoryDataset
 Metrics: TypeAlias = Mapping[str, Tensor | float]
 """Named scalars of one gradient step; tensors are converted only when they are logged."""
 
-Encoder: TypeAlias = Callable[[Tensor], Tensor]
-"""Observations of single steps, [B, *observation], to their encodings, [B, *encoding], on one device."""
-
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -24,12 +21,11 @@ class History:
     return-to-go is what is left of the target return (zeros for a learner that is not return-conditioned).
     """
 
-    observations: Tensor  # [B, T, *observation]; [B, T, *encoding] where `encoded`
+    observations: Tensor  # [B, T, *observation]
     actions: Tensor  # [B, T, *action]; the last slot is the action to choose
     returns_to_go: Tensor  # [B, T]
     timesteps: Tensor  # [B, T]
     mask: Tensor  # [B, T] bool, False where padded
-    encoded: bool = False  # whether the observations are what the learner's own encoder made of them
 
     def of(self, rows: Tensor | slice, begin: int = 0) -> "History":
         """What these rows hold from slot `begin` on."""
@@ -39,14 +35,15 @@ class History:
             returns_to_go=self.returns_to_go[rows, begin:],
             timesteps=self.timesteps[rows, begin:],
             mask=self.mask[rows, begin:],
-            encoded=self.encoded,
         )
 
 
 class Learner(Protocol):
     """An algorithm at work on one dataset with one seed.
 
-    One that cannot continue exactly where it stopped says `resumable = False`: an interrupted trial then begins anew.
+    It may also have `resumable = False`, if it cannot continue exactly from its state, so that an interrupted
+    trial starts over; `network`, a `torch.nn.Module` to count; `action_logits` (`DiscreteLearner`);
+    and `rollout` (`CachingLearner`).
     """
 
     context: int
@@ -80,27 +77,11 @@ class DiscreteLearner(Protocol):
         ...
 
 
-@runtime_checkable
-class EncodingLearner(Protocol):
-    """A learner that reads each observation by itself before it reads the window, and so needs to do it only once.
-
-    Decision Transformer's convolution is by far the largest cost of a window and depends on one step alone.
-    """
-
-    def encoder(self) -> Encoder | None:
-        """What maps present observations to the encodings that acting reads in their place, `History.encoded`.
-
-        It holds until the next update, takes any number of rows and changes no random state. None where acting is to
-        read the observations themselves. Slots of the history that are padded hold zeros, not encodings of zeros.
-        """
-        ...
-
-
 class Rollout(Protocol):
-    """What a learner keeps between the steps of games that are played together, so that little is computed twice.
+    """What a learner keeps between the steps of episodes that are played together.
 
-    It is asked once for every step from the first on, with the history of all games that were begun, in their order,
-    and `rows`, the rising numbers [B] of those still played. It holds until the learner's next update.
+    It is called once for every step from the first on, with the history of all episodes that were begun, in their
+    order, and `rows`, the rising numbers [B] of those still active. It holds until the learner's next update.
     """
 
     def act(self, history: History, rows: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtbench.algorithm import CachingLearner, DiscreteLearner, Encoder, EncodingLearner, History, Learner, Rollout
+from dtbench.algorithm import CachingLearner, DiscreteLearner, History, Learner, Rollout
 from dtbench.data.randomness import generator
 from dtbench.errors import IncompatibleTask, UnknownName
 from dtbench.ledger.trial_spec import EPSILON, ActionMode
@@ -110,14 +110,13 @@ class Evaluator:
     ) -> None:
         """Step until every game has ended and write the outcome into the table's rows."""
         observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one for each game
-        encoder = learner.encoder() if isinstance(learner, EncodingLearner) else None
         rollout = self._rollout(learner)
-        tape = _HistoryBuffer(len(rows), learner.context, env.single_action_space.shape or (), self.device, encoder)
+        tape = _HistoryBuffer(len(rows), learner.context, env.single_action_space.shape or (), self.device)
         remaining = np.nan_to_num(table.targets[rows])
         playing = np.ones(len(rows), bool)
         step = 0
         while playing.any():
-            history = tape.write(observations, remaining, step, playing)
+            history = tape.write(observations, remaining, step)
             actions = np.zeros(env.action_space.shape or (len(rows),), env.single_action_space.dtype)
             chosen = self._choose(rollout, history, playing, table.episodes[rows], step, env.single_action_space)
             actions[playing] = chosen
@@ -199,15 +198,10 @@ def _played(history: History, rows: Tensor) -> History:
 
 
 class _HistoryBuffer:
-    """The last steps of every game, in buffers twice as long as the context, so that few steps copy anything.
+    """The last steps of every game, in buffers twice as long as the context, so that few steps copy anything."""
 
-    Where there is an encoder, it keeps encodings in place of observations: each is computed once, when it is new.
-    """
-
-    def __init__(
-        self, rows: int, context: int, action_shape: tuple[int, ...], device: torch.device, encoder: Encoder | None
-    ) -> None:
-        self.context, self.device, self.encoder, self.end = context, device, encoder, context - 1
+    def __init__(self, rows: int, context: int, action_shape: tuple[int, ...], device: torch.device) -> None:
+        self.context, self.device, self.end = context, device, context - 1
         slots = 2 * context
         self.observations = torch.zeros(0)  # made when the first are written, which have the shape and the kind
         self.actions = torch.zeros(rows, slots, *action_shape, device=device)
@@ -215,15 +209,13 @@ class _HistoryBuffer:
         self.timesteps = torch.zeros(rows, slots, dtype=torch.long, device=device)
         self.mask = torch.zeros(rows, slots, dtype=torch.bool, device=device)
 
-    def write(
-        self, observations: NDArray[Any], remaining: NDArray[np.float64], step: int, playing: NDArray[np.bool_]
-    ) -> History:
-        """Add the present and give the window that ends with it; games that have ended need not be in it."""
+    def write(self, observations: NDArray[Any], remaining: NDArray[np.float64], step: int) -> History:
+        """Add the present and return the window that ends with it."""
         self.end += 1
         if self.end == 2 * self.context:
             self._wind_back()
         now = self.end
-        self._write_observations(np.asarray(observations), playing)
+        self._write_observations(torch.from_numpy(np.asarray(observations)).to(self.device))
         self.actions[:, now] = 0
         self.returns_to_go[:, now] = torch.from_numpy(remaining).to(self.device, torch.float32)
         self.timesteps[:, now] = step
@@ -235,22 +227,13 @@ class _HistoryBuffer:
             returns_to_go=self.returns_to_go[:, window],
             timesteps=self.timesteps[:, window],
             mask=self.mask[:, window],
-            encoded=self.encoder is not None,
         )
 
-    def _write_observations(self, observations: NDArray[Any], playing: NDArray[np.bool_]) -> None:
-        if self.encoder is None:
-            present = torch.from_numpy(observations).to(self.device)
-        else:
-            with torch.no_grad():
-                present = self.encoder(torch.from_numpy(observations[playing]).to(self.device))
+    def _write_observations(self, present: Tensor) -> None:
         if not len(self.observations):
             shape = (len(self.mask), 2 * self.context, *present.shape[1:])
             self.observations = torch.zeros(shape, dtype=present.dtype, device=self.device)
-        if len(present) == len(self.mask):
-            self.observations[:, self.end] = present
-        else:
-            self.observations[torch.from_numpy(np.flatnonzero(playing)).to(self.device), self.end] = present
+        self.observations[:, self.end] = present
 
     def write_actions(self, actions: NDArray[Any]) -> None:
         """Complete the present with the actions taken."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dtbench import registry
-from dtbench.algorithm import Algorithm, CachingLearner, DiscreteLearner, EncodingLearner, History, Learner
+from dtbench.algorithm import Algorithm, CachingLearner, DiscreteLearner, History, Learner
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.data.randomness import generator
 from dtbench.errors import IncompatibleTask, InvalidAlgorithm
@@ -45,12 +45,11 @@ def check_algorithm(algorithm: Algorithm | type[Algorithm] | str, dataset: Traje
     """Raise InvalidAlgorithm, saying which clause, unless the algorithm keeps the contract.
 
     The clauses: it is a frozen dataclass; its learner has all of `Learner`; metrics are finite; actions have the
-    space's shape and lie in it, on CPU, whatever the batch; acting on what its encoder made of observations chooses
-    what acting on them does, and so does its rollout from step to step; acting changes nothing; equal seeds learn
-    equally, other seeds differently (if they learn at all); a state survives torch.save with weights_only and
-    continues exactly. Without `dataset` it is tried on toy data with discrete and with continuous actions, and must
-    accept one of them; the other it may refuse with IncompatibleTask. A class, or a name such as
-    "my_file:MyAlgorithm", is tried with its defaults.
+    space's shape and lie in it, on CPU, whatever the batch; its rollout chooses from step to step what `act` does;
+    acting changes nothing; equal seeds learn equally, other seeds differently (if they learn at all); a state survives
+    torch.save with weights_only and continues exactly. Without `dataset`, toy data with discrete and with
+    continuous actions are tried: it must accept one of them; the other it may refuse with IncompatibleTask. A class, or a name
+    such as "my_file:MyAlgorithm", is tried with its defaults.
     """
     if isinstance(algorithm, str):
         algorithm = registry.make_algorithm(algorithm, {})
@@ -122,7 +121,6 @@ def _check_on(algorithm: Algorithm, dataset: TrajectoryDataset) -> None:
     _require(isinstance(learner.return_conditioned, bool), "return_conditioned is no bool.")
     _check_metrics(learner)
     _check_actions(learner, dataset)
-    _check_encoder(learner, dataset)
     _check_rollout(learner, dataset)
     _check_seeds(algorithm, dataset)
     _check_acting_changes_nothing(algorithm, dataset)
@@ -149,17 +147,6 @@ def _check_actions(learner: Learner, dataset: TrajectoryDataset) -> None:
         if isinstance(learner, DiscreteLearner) and isinstance(space, gym.spaces.Discrete):
             logits = learner.action_logits(toy_history(dataset, batch=batch, context=learner.context, steps=steps))
             _require(tuple(logits.shape) == (batch, int(space.n)), f"action_logits has shape {tuple(logits.shape)}.")
-
-
-def _check_encoder(learner: Learner, dataset: TrajectoryDataset) -> None:
-    encode = learner.encoder() if isinstance(learner, EncodingLearner) else None
-    if encode is None:
-        return
-    history = toy_history(dataset, batch=3, context=learner.context, steps=learner.context)
-    rows = encode(history.observations.flatten(0, 1))
-    encodings = rows.view(*history.mask.shape, *rows.shape[1:])
-    encoded = dataclasses.replace(history, observations=encodings, encoded=True)
-    _require(torch.equal(learner.act(encoded), learner.act(history)), "acting on encodings chooses other actions.")
 
 
 def _check_rollout(learner: Learner, dataset: TrajectoryDataset) -> None:

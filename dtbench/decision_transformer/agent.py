@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,10 +16,10 @@ from dtbench.data.dataset import TrajectoryDataset, mean_and_std
 from dtbench.data.randomness import TorchStream, generator
 from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
 from dtbench.decision_transformer.critic import Critic, class_weights
-from dtbench.decision_transformer.kv_cache import DecisionTransformerRollout, HistoryEncoder, chosen_actions
+from dtbench.decision_transformer.kv_cache import DecisionTransformerRollout, chosen_actions
 from dtbench.decision_transformer.model import CausalTransformer
-from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
-from dtbench.decision_transformer.returns import distinct_returns, label_returns, likely_high_return
+from dtbench.decision_transformer.network import DecisionTransformerNetwork
+from dtbench.decision_transformer.returns import RETURN_TOKENS, PredictedReturns, Returns, mean_of_steps
 from dtbench.errors import IncompatibleTask, InvalidValue
 from dtbench.nn import is_image
 
@@ -101,18 +100,15 @@ class DecisionTransformerLearner:
             if not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
                 raise IncompatibleTask(f"DecisionTransformer reads Box and Discrete spaces, not {space}.")
         self.algorithm, self.device = algorithm, device
-        self.return_conditioned = algorithm.returns in ("given", "predicted")
         longest = int(dataset.lengths.max())
         self.context = algorithm.context or longest
         self._set_normalization(dataset)
         # Chen et al. normalise with all data, also where X % BC keeps only the best of it.
         kept = dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return)
-        told = algorithm.returns in ("generated", "predicted")
-        returns_to_go = label_returns(kept, algorithm.cut_off_return) if told else kept.returns_to_go
-        self.return_values = distinct_returns(returns_to_go) if told else np.zeros(0)
-        self.shares = {"return_loss": PREDICTED_SHARE} if algorithm.returns == "predicted" else {}
+        self.returns = RETURN_TOKENS[algorithm.returns](algorithm, kept)
+        self.return_conditioned = self.returns.conditioned
         weights = balanced_weights(kept) if algorithm.balance_returns else None
-        self.return_weights = class_weights(returns_to_go, self.return_values, weights)
+        self.return_weights = class_weights(self.returns.labels, self.returns.values, weights)
         self.sampler = WindowSampler(
             kept,
             context=self.context,
@@ -121,7 +117,7 @@ class DecisionTransformerLearner:
             device=device,
             anchor=algorithm.anchor,
             pad="right",  # what stands to the right is never seen: padding needs no mask
-            returns_to_go=returns_to_go,
+            returns_to_go=self.returns.labels,
             weights=weights,
         )
         self.stream = TorchStream(seed, device)
@@ -160,26 +156,22 @@ class DecisionTransformerLearner:
         return self._predict(history)
 
     def rollout(self) -> Rollout | None:
-        """What plays games with the averaged weights of this moment, see `DecisionTransformerRollout`."""
+        """Return what acts with the averaged weights of this moment and keeps keys and values."""
         return DecisionTransformerRollout(
             self._acting_network(),
             context=self.context,
-            reading=HistoryEncoder(
-                encode=self._encoder_input,
-                return_tokens=self._return_tokens,
-                choose_returns=self._choose_returns,
-                predict=self._predict,
-            ),
+            encode=self._encoder_input,
+            predict=self._predict,
             anchored=self.algorithm.relative_timesteps,
         )
 
     def critic(self) -> Critic | None:
-        """What tells returns from a history as the learner now does; None where returns are not predicted."""
-        if self.algorithm.returns != "predicted":
+        """Return what predicts returns as the learner now does; None where returns are not predicted."""
+        if not isinstance(self.returns, PredictedReturns):
             return None
         return Critic(
             self._acting_network(),
-            values=self.return_values,
+            values=self.returns.values,
             weights=self.return_weights,
             encode=self._encoder_input,
             timesteps=self._timesteps,
@@ -240,8 +232,7 @@ class DecisionTransformerLearner:
             hidden_size=algorithm.hidden_size,
             max_timestep=longest,
             dropout=algorithm.dropout,
-            returns=algorithm.returns,
-            return_bins=len(self.return_values),
+            returns=self.returns,
             timestep_std=algorithm.timestep_std,
         )
 
@@ -257,16 +248,6 @@ class DecisionTransformerLearner:
     def _encoder_input(self, observations: Tensor) -> Tensor:
         return (observations.float() - self.mean) / self.scale if self.mean.dim() else observations
 
-    def _return_tokens(self, returns_to_go: Tensor) -> Tensor:
-        if self.algorithm.returns == "generated":
-            return torch.searchsorted(self._values(), returns_to_go.float().contiguous())
-        if self.algorithm.returns == "predicted":
-            return (returns_to_go.float()[..., None] - self._values()).abs().argmin(dim=-1)
-        return returns_to_go.float() / self.algorithm.return_scale
-
-    def _values(self) -> Tensor:
-        return torch.as_tensor(self.return_values, dtype=torch.float32, device=self.device)
-
     def _timesteps(self, history: History) -> Tensor:
         if not self.algorithm.relative_timesteps:
             return history.timesteps
@@ -275,24 +256,20 @@ class DecisionTransformerLearner:
         return places.clamp(min=0)
 
     def losses(self, windows: Windows) -> dict[str, Tensor]:
-        """Over windows that are padded on the right."""
-        returns, timesteps = self._return_tokens(windows.returns_to_go), windows.timesteps
-        if len(self.return_values):
-            returns = torch.where(windows.mask, returns, 0)
+        """Return the named losses of windows that are padded on the right."""
+        returns, timesteps = self.returns.tokens(windows.returns_to_go), windows.timesteps
         if self.algorithm.relative_timesteps:
             timesteps = torch.arange(self.context, device=self.device).expand_as(timesteps)
         observations = self._encoder_input(windows.observations)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.algorithm.precision == "bf16"):
             predicted, return_logits = self.network(returns, observations, windows.actions, timesteps, None)
         losses = {"action_loss": action_loss(predicted.float(), windows, self.network.action_space)}
-        if return_logits is not None:
-            errors = F.cross_entropy(return_logits.float().flatten(0, 1), returns.flatten(), reduction="none")
-            losses["return_loss"] = mean_of_steps(errors.view_as(returns), windows.mask)
-        return losses
+        return losses | self.returns.losses(return_logits, returns, windows.mask)
 
     def weighed(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """What is minimised: the sum of all losses by their shares."""
-        return torch.stack([value * self.shares.get(name, 1.0) for name, value in losses.items()]).sum(dim=0)
+        """Return the sum that is minimised."""
+        weight = {"return_loss": self.returns.loss_weight}
+        return torch.stack([value * weight.get(name, 1.0) for name, value in losses.items()]).sum(dim=0)
 
     def learning_rate(self) -> float:
         """That of the next step."""
@@ -316,46 +293,19 @@ class DecisionTransformerLearner:
         self.network.eval()
         begin = int(history.mask.any(dim=0).int().argmax())  # steps before are padding in every row
         mask = history.mask[:, begin:]
-        observations = history.observations[:, begin:]
-        if not history.encoded:
-            observations = self._encoder_input(observations)
+        observations = self._encoder_input(history.observations[:, begin:])
         actions, timesteps = history.actions[:, begin:], self._timesteps(history)[:, begin:]
-        if self.algorithm.returns == "generated":
-            returns = self._generate_returns(observations, actions, timesteps, mask)
-        else:
-            returns = self._return_tokens(history.returns_to_go[:, begin:])
-        predicted, _ = self._apply(returns, observations, actions, timesteps, mask, encoded=history.encoded)
-        return predicted[:, -1]
-
-    def _generate_returns(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
-        """Choose every step's return token in turn, each given those before it."""
-        returns = torch.zeros_like(timesteps)
-        for position in range(timesteps.shape[1]):
-            _, logits = self._apply(returns, observations, actions, timesteps, mask)
-            assert logits is not None
-            returns[:, position] = self._choose_returns(logits[:, position])
-        return returns
-
-    def _choose_returns(self, logits: Tensor) -> Tensor:
-        power, floor = self.algorithm.return_prior_power, self.algorithm.return_floor
-        return likely_high_return(logits, self._values(), power=power, floor=floor)
+        returns = self.returns.acting_tokens(
+            history.returns_to_go[:, begin:],
+            lambda tokens: self._apply(tokens, observations, actions, timesteps, mask)[1],
+        )
+        return self._apply(returns, observations, actions, timesteps, mask)[0][:, -1]
 
     def _apply(
-        self,
-        returns: Tensor,
-        observations: Tensor,
-        actions: Tensor,
-        timesteps: Tensor,
-        mask: Tensor,
-        *,
-        encoded: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        padding = None if bool(mask.all()) else mask
-        arguments = (returns, observations, actions, timesteps, padding)
-        options = {"encoded": True} if encoded else {}
-        outputs: tuple[Tensor, Tensor | None] = torch.func.functional_call(
-            self.network, self.average, arguments, options
-        )
+        self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        arguments = (returns, observations, actions, timesteps, None if bool(mask.all()) else mask)
+        outputs: tuple[Tensor, Tensor] = torch.func.functional_call(self.network, self.average, arguments)
         return outputs
 
 
@@ -368,8 +318,3 @@ def action_loss(predicted: Tensor, windows: Windows, space: gym.Space[Any]) -> T
     else:
         errors = (predicted - windows.actions.flatten(2).float()).square().mean(dim=-1)
     return mean_of_steps(errors, windows.mask)
-
-
-def mean_of_steps(errors: Tensor, mask: Tensor) -> Tensor:
-    """The mean of errors [B, T] where `mask` [B, T]: a product, as picking them out would wait for a device."""
-    return (errors * mask).sum() / mask.sum()

@@ -1,21 +1,22 @@
 """Decision Transformer as in the paper's Atari experiments: another layout of tokens, schedule and weight decay."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from dtbench.algorithm import Encoder, History, Rollout
+from dtbench.algorithm import History, Rollout
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.sampling import Anchor
 from dtbench.decision_transformer.agent import DecisionTransformer, DecisionTransformerLearner
-from dtbench.decision_transformer.kv_cache import WindowRollout
-from dtbench.decision_transformer.model import CausalTransformer, TokenSelection
-from dtbench.decision_transformer.network import Returns, observation_encoder
+from dtbench.decision_transformer.kv_cache import CHUNK_TOKENS, chosen_actions, newest_hidden
+from dtbench.decision_transformer.model import CausalTransformer
+from dtbench.decision_transformer.network import observation_encoder
+from dtbench.decision_transformer.returns import ReturnTokens
 from dtbench.errors import IncompatibleTask
 from dtbench.nn import Dropout, ImageScale, image_scale, is_image
 
@@ -59,7 +60,7 @@ class AtariDecisionTransformer(DecisionTransformer):
         """
         if not isinstance(dataset.action_space, gym.spaces.Discrete):
             raise IncompatibleTask(f"dt_atari predicts discrete actions, not {dataset.action_space}. Try dt.")
-        if self.returns not in ("given", "none"):
+        if self.returns in ("generated", "predicted"):
             raise IncompatibleTask("dt_atari takes returns given or none. Try dt.")
         self.check_sizes()
         return AtariLearner(self, dataset, seed=seed, device=device)
@@ -70,44 +71,13 @@ class AtariLearner(DecisionTransformerLearner):
 
     algorithm: AtariDecisionTransformer
 
-    def encoder(self) -> Encoder | None:
-        """The convolution, where observations are images."""
-        if not is_image(self.network.observation_space):
-            return None
-        self.network.eval()
-        prefix = "embed_observation."
-        weights = {n.removeprefix(prefix): w for n, w in self.average.items() if n.startswith(prefix)}
-
-        def encode(observations: Tensor) -> Tensor:
-            # Few rows take other kernels, whose last bits differ: a game must not depend on how many are played.
-            missing = -len(observations) % WHOLE_ROWS
-            rows = torch.cat([observations, observations.new_zeros(missing, *observations.shape[1:])])
-            encoded: Tensor = torch.func.functional_call(self.network.embed_observation, weights, (rows[:, None],))
-            return encoded[: len(observations), 0]
-
-        return encode
-
-    def rollout(self) -> Rollout | None:
-        """Return what reads the window at every step, as all its tokens change."""
-        network = self._acting_network()
-
-        def tokens(history: History) -> Tensor:
-            observations = history.observations if history.encoded else self._encoder_input(history.observations)
-            returns = self._return_tokens(history.returns_to_go)
-            inputs = (returns, observations, history.actions, history.timesteps, None)
-            read: Tensor = network.tokens(*inputs, encoded=history.encoded)
-            return read[:, :-1]
-
-        return WindowRollout(
-            tokens=tokens,
-            transformer=network.transformer,
-            head=network.action_head,
-            action_space=network.action_space,
-        )
+    def rollout(self) -> Rollout:
+        """Return what reads the window at every step, as all its tokens change, but encodes each image once."""
+        return AtariRollout(self._acting_network(), encoder_input=self._encoder_input)
 
     def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
         algorithm = self.algorithm
-        return WindowNetwork(
+        return AtariNetwork(
             observation_space=dataset.observation_space,
             action_space=dataset.action_space,
             transformer=CausalTransformer(
@@ -123,7 +93,7 @@ class AtariLearner(DecisionTransformerLearner):
             context=self.context,
             max_timestep=longest,
             dropout=algorithm.dropout,
-            returns=algorithm.returns,
+            returns=self.returns,
             channels=algorithm.channels,
             init_std=algorithm.init_std,
             scale=image_scale(dataset, standardize=True) if algorithm.standardize_images else None,
@@ -146,7 +116,51 @@ class AtariLearner(DecisionTransformerLearner):
         return learning_rate_share((self.step + 1) * batch * self.context, final)
 
 
-class WindowNetwork(nn.Module):
+class AtariRollout:
+    """Acts by reading the window at every step; encodings of images are kept."""
+
+    def __init__(self, network: "AtariNetwork", *, encoder_input: Callable[[Tensor], Tensor]) -> None:
+        """`network` is in evaluation mode and does not change."""
+        self.network, self.encoder_input = network, encoder_input
+        self.encodings = torch.zeros(0)  # [B, T, hidden_size]; zeros where padded
+
+    def act(self, history: History, rows: Tensor) -> Tensor:
+        return chosen_actions(self.action_logits(history, rows), self.network.action_space)
+
+    @torch.inference_mode()
+    def action_logits(self, history: History, rows: Tensor) -> Tensor:
+        if is_image(self.network.observation_space):
+            history = replace(history, observations=self._encoded(history.observations[:, -1], rows))
+        begin = int(history.mask[rows[0]].int().argmax())  # steps before are padding in every row
+        episodes = max(1, CHUNK_TOKENS // (3 * (history.mask.shape[1] - begin)))
+        parts = [self._tokens(history.of(part, begin)) for part in torch.split(rows, episodes)]
+        head, transformer = self.network.action_head, self.network.transformer
+        return torch.cat([head(newest_hidden(transformer, tokens)) for tokens in parts])
+
+    def _encoded(self, observations: Tensor, rows: Tensor) -> Tensor:
+        """Encode the present's images of these rows; return the windows of encodings, [B, T, hidden_size]."""
+        images = observations if len(rows) == len(observations) else observations[rows]
+        # Few rows take other kernels, whose last bits differ: an episode must not depend on how many are played.
+        missing = -len(images) % WHOLE_ROWS
+        images = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
+        encoded: Tensor = self.network.embed_observation(images[:, None])[: len(rows), 0]
+        if not len(self.encodings):
+            self.encodings = encoded.new_zeros(len(observations), self.network.context, encoded.shape[-1])
+        present = encoded.new_zeros(len(observations), 1, encoded.shape[-1])
+        present[rows, 0] = encoded
+        self.encodings = torch.cat([self.encodings[:, 1:], present], dim=1)
+        return self.encodings
+
+    def _tokens(self, history: History) -> Tensor:
+        """Return the window's tokens up to the one that is read, [B, L, hidden_size]."""
+        encoded = is_image(self.network.observation_space)
+        observations = history.observations if encoded else self.encoder_input(history.observations)
+        returns = self.network.returns.tokens(history.returns_to_go)
+        inputs = (returns, observations, history.actions, history.timesteps, None)
+        return self.network.tokens(*inputs, encoded=encoded)[:, :-1]
+
+
+class AtariNetwork(nn.Module):
     """Tokens (return, observation, action) of T steps in, action logits for every step out (minGPT's layout).
 
     A token is a tanh of its embedding, plus a position embedding of its place in the window, plus the timestep
@@ -163,7 +177,7 @@ class WindowNetwork(nn.Module):
         context: int,
         max_timestep: int,
         dropout: float = 0.1,
-        returns: Returns = "given",
+        returns: ReturnTokens,
         channels: tuple[int, int, int] = (32, 64, 64),
         init_std: float = 0.02,
         scale: ImageScale | None = None,
@@ -172,7 +186,7 @@ class WindowNetwork(nn.Module):
         super().__init__()
         assert isinstance(action_space, gym.spaces.Discrete)
         self.observation_space, self.action_space, self.returns = observation_space, action_space, returns
-        self.kinds = 2 if returns == "none" else 3
+        self.context, self.kinds = context, returns.selection.kinds
         self.embed_place = nn.Parameter(torch.zeros(context * self.kinds, hidden_size))
         self.embed_timestep = nn.Parameter(torch.zeros(max_timestep + 1, hidden_size))
         encoder = observation_encoder(observation_space, hidden_size, channels=channels, scale=scale)
@@ -181,8 +195,8 @@ class WindowNetwork(nn.Module):
         )
         embedding = nn.Embedding(int(action_space.n), hidden_size)
         self.embed_action = nn.Sequential(embedding, nn.Tanh())
-        if returns != "none":
-            self.embed_return = nn.Sequential(nn.Linear(1, hidden_size), nn.Tanh())
+        embed_return = returns.embedding(hidden_size)
+        self.embed_return = None if embed_return is None else nn.Sequential(embed_return, nn.Tanh())
         self.embed_dropout = Dropout(dropout)
         self.transformer = transformer
         self.action_head = nn.Linear(hidden_size, int(action_space.n), bias=False)
@@ -190,20 +204,12 @@ class WindowNetwork(nn.Module):
             nn.init.normal_(weight, std=init_std)
 
     def forward(
-        self,
-        returns: Tensor,
-        observations: Tensor,
-        actions: Tensor,
-        timesteps: Tensor,
-        mask: Tensor | None,
-        *,
-        encoded: bool = False,
+        self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, None]:
-        """Action logits [B, T, actions]; `observations` are encodings [B, T, width] where `encoded`."""
-        tokens = self.tokens(returns, observations, actions, timesteps, mask, encoded=encoded)
+        """Return action logits [B, T, actions]."""
+        tokens = self.tokens(returns, observations, actions, timesteps, mask)
         token_mask = None if mask is None or bool(mask.all()) else mask.repeat_interleave(self.kinds, dim=1)
-        read = TokenSelection(self.kinds, self.kinds - 2, self.kinds - 1)
-        return self.action_head(self.transformer(tokens, token_mask, read=read)), None
+        return self.action_head(self.transformer(tokens, token_mask, read=self.returns.selection)), None
 
     def tokens(
         self,
@@ -215,12 +221,11 @@ class WindowNetwork(nn.Module):
         *,
         encoded: bool = False,
     ) -> Tensor:
-        """What the stack reads, [B, T x kinds, width]."""
+        """Return what the stack reads, [B, T x kinds, hidden_size], from observations or their encodings."""
         observation = observations if encoded else self.embed_observation(observations)
         action = self.embed_action(actions.long() - int(self.action_space.start))
-        kinds = [observation, action]
-        if self.returns != "none":
-            kinds.insert(0, self.embed_return(returns[..., None].float()))
+        nothing = torch.zeros((), device=observation.device)  # the window has one timestep, added below
+        kinds = [*self.returns.arrange(self.embed_return, returns, observation, nothing), action]
         batch, length, hidden_size = observation.shape
         tokens = torch.stack(kinds, dim=2).view(batch, length * self.kinds, hidden_size)
         dropped: Tensor = self.embed_dropout(tokens + self._places(timesteps, mask) + self._time(timesteps, mask))

@@ -1,8 +1,7 @@
 """Playing fast with a causal transformer: what one step of a game leaves for the next."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +17,7 @@ CHUNK_TOKENS = 8192  # of all games at a time: what a block makes of them then t
 COMPACT_SHARE = 7 / 8  # of the games held that must still be played, or the others are dropped from the caches
 
 
-class TransformerCache:
+class KeyValueCache:
     """Keys and values of every game's tokens, up to `length`, so that each token passes through the stack once.
 
     Exact as long as what is asked for is what the stack gives for all tokens since the first.
@@ -63,7 +62,7 @@ class TransformerCache:
 class WindowCache:
     """The last `length` tokens of every game, with what of the first block no window changes: its projections.
 
-    Exact where TransformerCache is not: every step passes the window through the stack, but for the first block's
+    Exact where KeyValueCache is not: every step passes the window through the stack, but for the first block's
     projections and for all of the last block that does not concern the newest token.
     """
 
@@ -74,7 +73,7 @@ class WindowCache:
         self._tokens = self._projected = torch.zeros(0)
 
     def append(self, tokens: Tensor, *, private: bool = False) -> Tensor:
-        """As TransformerCache; the first tokens to come are a whole window."""
+        """As KeyValueCache; the first tokens to come are a whole window."""
         batch, new, hidden_size = tokens.shape
         if not len(self._tokens):
             self._tokens = tokens.new_empty(batch, self.slots, hidden_size)
@@ -164,16 +163,6 @@ class ActiveEpisodes:
         return values[rows if self.rows is None else torch.searchsorted(self.rows, rows)]
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEncoder:
-    """How a learner reads a history, and what it does where nothing may be kept."""
-
-    encode: Callable[[Tensor], Tensor]  # observations to encoder input
-    return_tokens: Callable[[Tensor], Tensor]  # returns-to-go to what the network reads
-    choose_returns: Callable[[Tensor], Tensor]  # of generated returns: logits [B, bins] to bins [B]
-    predict: Callable[[History], Tensor]  # action predictions of the present, [B, actions], from the history alone
-
-
 class DecisionTransformerRollout:
     """Plays games in lock step with a network in which a token does not depend on its place in the window.
 
@@ -187,32 +176,32 @@ class DecisionTransformerRollout:
         network: DecisionTransformerNetwork,
         *,
         context: int,
-        reading: HistoryEncoder,
+        encode: Callable[[Tensor], Tensor],
+        predict: Callable[[History], Tensor],
         anchored: bool,
     ) -> None:
-        """`network` is in evaluation mode and does not change; `context` is in steps."""
-        self.network, self.context, self.reading = network, context, reading
-        self.step, self.changes = 0, anchored or network.returns == "generated"
-        kept = {"given": 3, "none": 2, "generated": 3, "predicted": 2}[network.returns]
-        self.length = kept * context - (network.returns != "predicted")  # the present's action is not known
-        self.cache: TransformerCache | WindowCache = TransformerCache(network.transformer, self.length)
+        """`network` is in evaluation mode; `encode` makes its input, `predict` reads a whole history."""
+        self.network, self.context, self.encode, self.predict = network, context, encode, predict
+        returns = network.returns
+        self.step, self.changes = 0, anchored or returns.window_dependent
+        # Private tokens leave nothing behind; the present's action is not known.
+        self.length = (returns.selection.kinds - returns.private) * context - (not returns.private)
+        self.cache: KeyValueCache | WindowCache = KeyValueCache(network.transformer, self.length)
         self.active = ActiveEpisodes()
 
     def act(self, history: History, rows: Tensor) -> Tensor:
-        """See `Rollout`."""
         return chosen_actions(self.action_logits(history, rows), self.network.action_space)
 
     @torch.inference_mode()
     def action_logits(self, history: History, rows: Tensor) -> Tensor:
-        """See `Rollout`; for continuous actions the predictions themselves."""
         step, self.step = self.step, self.step + 1
         full = step >= self.context
         if full and self.changes:
-            return self.reading.predict(history.of(rows))
+            return self.predict(history.of(rows))
         kept = self.active.update(rows, len(history.mask))
-        if full and isinstance(self.cache, TransformerCache):
+        if full and isinstance(self.cache, KeyValueCache):
             self.cache = WindowCache(self.network.transformer, self.length)
-            hidden = self.cache.append(self._window(history), private=self._private)
+            hidden = self.cache.append(self._window(history), private=self.network.returns.private)
         else:
             if kept is not None:
                 self.cache.keep(kept)
@@ -220,31 +209,20 @@ class DecisionTransformerRollout:
         predicted: Tensor = self.network.action_head(hidden)
         return self.active.select(predicted, rows)
 
-    @property
-    def _private(self) -> bool:
-        return self.network.returns == "predicted"
-
     def _append(self, history: History, step: int) -> Tensor:
-        """What the stack gives for the token at which the present's action is read, [active, width]."""
+        """Append the present's tokens; return what is read for its action, [active, hidden_size]."""
         network, current = self.network, self.active.current
-        time = self._time(current(history.timesteps))
-        tokens = []
+        before = []
         if step > 0 and self.context > 1:
             action = network.embed_actions(current(history.actions, -2)[:, None])
-            tokens.append(action + self._time(current(history.timesteps, -2)))
-        observation = network.embed_observation(self.reading.encode(current(history.observations))[:, None]) + time
-        if network.returns in ("given", "predicted"):
-            token = self.reading.return_tokens(current(history.returns_to_go)[:, None])
-        if network.returns == "given":
-            tokens.append(network.embed_return(token[..., None]) + time)
-        tokens.append(observation)
-        if network.returns == "predicted":
-            tokens.append(observation + network.embed_return(token))
-        hidden = self.cache.append(network.embed_norm(torch.cat(tokens, dim=1)), private=self._private)
-        if network.returns == "generated":
-            chosen = self.reading.choose_returns(network.return_head(hidden))
-            hidden = self.cache.append(network.embed_norm(network.embed_return(chosen[:, None]) + time))
-        return hidden
+            before.append(action + self._time(current(history.timesteps, -2)))
+        time = self._time(current(history.timesteps))
+        observation = network.embed_observation(self.encode(current(history.observations))[:, None]) + time
+        present = (current(history.returns_to_go)[:, None], observation, time)
+        return network.returns.append(network, self._append_tokens, before, present)
+
+    def _append_tokens(self, tokens: Sequence[Tensor], private: bool) -> Tensor:
+        return self.cache.append(self.network.embed_norm(torch.cat(list(tokens), dim=1)), private=private)
 
     def _time(self, timesteps: Tensor) -> Tensor:
         """Embeddings of the timesteps [B], [B, 1, width]."""
@@ -255,40 +233,13 @@ class DecisionTransformerRollout:
     def _window(self, history: History) -> Tensor:
         """The window's tokens that are seen by others, and the one to read, [active, L, hidden_size]."""
         held = history.of(slice(None) if self.active.rows is None else self.active.rows)
-        returns = self.reading.return_tokens(held.returns_to_go)
-        observations, timesteps = self.reading.encode(held.observations), held.timesteps
+        returns = self.network.returns.tokens(held.returns_to_go)
+        observations, timesteps = self.encode(held.observations), held.timesteps
         tokens = self.network.tokens(returns, observations, held.actions, timesteps)
-        if self._private:
+        if self.network.returns.private:
             seen = torch.arange(tokens.shape[1] - 1, device=tokens.device)
             return tokens[:, seen[(seen % 3 != 1) | (seen == seen[-1])]]
         return tokens[:, :-1]
-
-
-class WindowRollout:
-    """Reads the history anew at every step, as nothing in the window stays what it was, but only what counts."""
-
-    def __init__(
-        self,
-        *,
-        tokens: Callable[[History], Tensor],
-        transformer: CausalTransformer,
-        head: Callable[[Tensor], Tensor],
-        action_space: gym.Space[Any],
-    ) -> None:
-        """`tokens` gives [B, L, width], without padding, of which the last is to be read."""
-        self.tokens, self.transformer, self.head, self.action_space = tokens, transformer, head, action_space
-
-    def act(self, history: History, rows: Tensor) -> Tensor:
-        """See `Rollout`."""
-        return chosen_actions(self.action_logits(history, rows), self.action_space)
-
-    @torch.inference_mode()
-    def action_logits(self, history: History, rows: Tensor) -> Tensor:
-        """See `Rollout`."""
-        begin = int(history.mask[rows[0]].int().argmax())  # steps before are padding in every row
-        games = max(1, CHUNK_TOKENS // (3 * (history.mask.shape[1] - begin)))
-        parts = [self.tokens(history.of(part, begin)) for part in torch.split(rows, games)]
-        return torch.cat([self.head(newest_hidden(self.transformer, tokens)) for tokens in parts])
 
 
 def chosen_actions(predictions: Tensor, space: gym.Space[Any]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -11,22 +11,17 @@ from torch import Tensor, nn
 from dtbench.decision_transformer.model import (
     CausalTransformer,
     ConvolutionalEncoder,
-    TokenSelection,
     transformer_weights_from_transformers,
 )
+from dtbench.decision_transformer.returns import ReturnTokens
 from dtbench.nn import Dropout, ImageScale, Linear, is_image, to_floats
-
-Returns = Literal["given", "none", "generated", "predicted"]
 
 
 class DecisionTransformerNetwork(nn.Module):
     """Tokens of T steps in, predictions for every step out.
 
-    The order of a step's tokens is return, observation, action; for generated and predicted returns it is
-    observation, return, action. The action is read where the last token before it stands, the return (where the
-    network tells it) at the observation. Return tokens of predicted returns are seen by nothing but themselves, so
-    that no prediction is a copy of an earlier return; they hold the observation too, as actions are read there. All
-    tokens of a step share its timestep embedding; one layer norm follows.
+    `ReturnTokens` decide the order of a step's tokens; the action is read at the last token before it. All tokens of a
+    step share its timestep embedding; one layer norm follows.
     """
 
     def __init__(
@@ -38,14 +33,10 @@ class DecisionTransformerNetwork(nn.Module):
         hidden_size: int,
         max_timestep: int,
         dropout: float = 0.1,
-        returns: Returns = "given",
-        return_bins: int = 0,
+        returns: ReturnTokens,
         timestep_std: float = 1.0,
     ) -> None:
-        """`max_timestep` is the longest episode; `return_bins` the number of distinct returns to tell apart.
-
-        Timestep embeddings start as N(0, timestep_std): their size against that of what they are added to.
-        """
+        """`max_timestep` is the longest episode; timestep embeddings start as N(0, timestep_std)."""
         super().__init__()
         self.returns = returns
         self.observation_space, self.action_space = observation_space, action_space
@@ -60,11 +51,8 @@ class DecisionTransformerNetwork(nn.Module):
             size = math.prod(action_space.shape or ())
             self.embed_action = Linear(size, hidden_size)
             self.action_head = nn.Sequential(nn.Linear(hidden_size, size), nn.Tanh())
-        if self.returns == "given":
-            self.embed_return: nn.Module = nn.Linear(1, hidden_size)
-        elif self.returns != "none":
-            self.embed_return = nn.Embedding(return_bins, hidden_size)
-            self.return_head = nn.Linear(hidden_size, return_bins)
+        self.embed_return = returns.embedding(hidden_size)
+        self.return_head = returns.head(hidden_size)
         self.embed_norm = nn.LayerNorm(hidden_size)
         self.embed_dropout = Dropout(dropout)
         self.transformer = transformer
@@ -72,19 +60,16 @@ class DecisionTransformerNetwork(nn.Module):
     def forward(
         self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Action predictions [B, T, actions] and, for generated and predicted returns, return logits [B, T, bins].
+        """Return action predictions [B, T, actions] and, where returns are predicted, their logits [B, T, bins].
 
-        `returns` are scaled [B, T] floats, or bins [B, T] where there are return logits; `observations` are encoder
-        input.
+        `returns` [B, T] are tokens of `ReturnTokens`; `observations` are encoder input.
         """
         batch, length = timesteps.shape
         tokens = self.tokens(returns, observations, actions, timesteps)
         visible = self._token_masks(tokens, mask, length)
-        told = self.returns in ("generated", "predicted")
-        of_action = 0 if self.returns == "none" else 1
-        read = TokenSelection(tokens.shape[1] // length, 0 if told else of_action, of_action + 1)
+        read = self.returns.selection
         hidden = self.transformer(tokens, *visible, read=read).view(batch, length, read.last - read.first, -1)
-        return_logits = self.return_head(hidden[:, :, 0]) if told else None
+        return_logits = None if self.return_head is None else self.return_head(hidden[:, :, 0])
         return self.action_head(hidden[:, :, -1]), return_logits
 
     def attention_weights(
@@ -106,14 +91,7 @@ class DecisionTransformerNetwork(nn.Module):
         time = self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
         observation = self.embed_observation(observations) + time
         action = self.embed_actions(actions) + time
-        if self.returns == "none":
-            kinds = [observation, action]
-        elif self.returns == "given":
-            kinds = [self.embed_return(returns[..., None]) + time, observation, action]
-        elif self.returns == "generated":
-            kinds = [observation, self.embed_return(returns) + time, action]
-        else:
-            kinds = [observation, observation + self.embed_return(returns), action]
+        kinds = [*self.returns.arrange(self.embed_return, returns, observation, time), action]
         batch, length, hidden_size = time.shape
         tokens = torch.stack(kinds, dim=2).view(batch, length * len(kinds), hidden_size)
         normed: Tensor = self.embed_dropout(self.embed_norm(tokens))
@@ -123,7 +101,7 @@ class DecisionTransformerNetwork(nn.Module):
         """Which tokens are no padding, [B, T x kinds], and which are private, [T x kinds]."""
         kinds = tokens.shape[1] // length
         token_mask = None if mask is None else mask.repeat_interleave(kinds, dim=1)
-        if self.returns != "predicted":
+        if not self.returns.private:
             return token_mask, None
         return token_mask, torch.arange(tokens.shape[1], device=tokens.device) % kinds == 1
 

@@ -137,26 +137,13 @@ def test_places_count_from_the_first_step_that_is_no_padding() -> None:
     torch.testing.assert_close(padded[:, 1:], short, atol=1e-5, rtol=1e-5)
 
 
-def test_acting_on_encodings_equals_acting_on_observations() -> None:
-    ours = learner()
-    ours.update()
-    history = toy_frames_history(ours)
-    encode = ours.encoder()
-    assert encode is not None
-    flat = history.observations.flatten(0, 1)
-    encodings = encode(flat).view(*history.observations.shape[:2], -1)
-    by_encodings = ours.action_logits(replace(history, observations=encodings, encoded=True))
-    torch.testing.assert_close(by_encodings, ours.action_logits(history), atol=1e-5, rtol=1e-5)
-
-
-def test_encodings_do_not_depend_on_how_many_there_are() -> None:
-    encode = learner(replace(SMALL, channels=(16, 32, 32), hidden_size=64, num_heads=4)).encoder()
-    assert encode is not None
+def test_encodings_do_not_depend_on_how_many_episodes_are_active() -> None:
+    ours = learner(replace(SMALL, channels=(16, 32, 32), hidden_size=64, num_heads=4))
     observations = torch.from_numpy(frames_dataset().observations_at(np.arange(11)))
-    with torch.no_grad():
-        together = encode(observations)
+    with torch.inference_mode():
+        together = ours.rollout()._encoded(observations, torch.arange(11))
         for few in (1, 2, 3, 5, 7):
-            assert torch.equal(encode(observations[:few]), together[:few])
+            assert torch.equal(ours.rollout()._encoded(observations, torch.arange(few))[:few], together[:few])
 
 
 def toy_frames_history(ours: AtariLearner) -> History:
@@ -181,10 +168,8 @@ def test_the_contract_holds_on_frames_and_on_vectors() -> None:
     assert np.isfinite(float(ours.update()["action_loss"]))
 
 
-def test_an_encoder_is_offered_for_images_alone() -> None:
-    assert learner().encoder() is not None
+def test_vectors_are_read_too() -> None:
     vectors = SMALL.learner(toy_dataset(discrete_actions=True), seed=0, device=CPU)
-    assert vectors.encoder() is None
     assert vectors.act(toy_history(toy_dataset(discrete_actions=True), batch=2, context=CONTEXT, steps=2)).shape == (
         2,
     )
@@ -192,7 +177,7 @@ def test_an_encoder_is_offered_for_images_alone() -> None:
 
 def test_the_paper_has_its_sizes() -> None:
     paper = AtariDecisionTransformer()
-    assert (paper.layers, paper.heads, paper.width, paper.context) == (6, 8, 128, 30)
+    assert (paper.num_layers, paper.num_heads, paper.hidden_size, paper.context) == (6, 8, 128, 30)
     assert (paper.learning_rate, paper.betas, paper.weight_decay) == (6e-4, (0.9, 0.95), 0.1)
     assert (paper.batch_size, paper.grad_clip, paper.dropout, paper.activation) == (128, 1.0, 0.1, "gelu")
     network = replace(paper, context=2).learner(frames_dataset(), seed=0, device=CPU).network

@@ -12,7 +12,7 @@ from dtbench.decision_transformer.model import (
     causal_visibility,
 )
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, load_transformers_weights
-from dtbench.decision_transformer.returns import likely_high_return
+from dtbench.decision_transformer.returns import ReturnTokens, likely_high_return
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
 from tests.support.episodes import episodes, with_actions
 
@@ -37,6 +37,7 @@ def test_it_gives_the_outputs_of_transformers_with_its_weights() -> None:
         transformer=CausalTransformer(hidden_size=32, num_layers=3, num_heads=2, dropout=0.1),
         hidden_size=32,
         max_timestep=50,
+        returns=ReturnTokens(DecisionTransformer(), data),
     ).eval()
     load_transformers_weights(ours, theirs.state_dict())
     batch, steps = 5, 7
@@ -72,7 +73,7 @@ def test_windows_padded_on_the_right_need_no_mask(returns: str) -> None:
     assert torch.equal(left.mask.sum(dim=1), right.mask.sum(dim=1))
     found = []
     for windows, mask in ((left, left.mask), (right, None)):
-        tokens = torch.where(windows.mask, learner._return_tokens(windows.returns_to_go), 0)
+        tokens = learner.returns.tokens(windows.returns_to_go)
         outputs = learner.network(tokens, windows.observations, windows.actions, windows.timesteps, mask)
         found.append([output[windows.mask] for output in outputs if output is not None])
     for one, other in zip(*found, strict=True):

@@ -12,7 +12,7 @@ from dtbench import Evaluator, History, TrajectoryDataset, make_dataset
 from dtbench.algorithm import CachingLearner, Learner
 from dtbench.decision_transformer import DecisionTransformer, kv_cache
 from dtbench.decision_transformer.atari import AtariDecisionTransformer
-from dtbench.decision_transformer.kv_cache import TransformerCache, WindowCache, newest_hidden
+from dtbench.decision_transformer.kv_cache import KeyValueCache, WindowCache, newest_hidden
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.domains.key_to_door.env import KeyToDoorVectorEnv
 from dtbench.errors import InvalidAlgorithm
@@ -170,7 +170,7 @@ def test_key_to_door_is_played_as_by_the_learner_itself(mode: Any, returns: Any)
 
 def test_the_contract_tells_a_rollout_that_forgets_from_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     check_algorithm(DecisionTransformer(**SMALL))
-    monkeypatch.setattr(TransformerCache, "keep", lambda self, rows: None)
+    monkeypatch.setattr(KeyValueCache, "keep", lambda self, rows: None)
     with pytest.raises((InvalidAlgorithm, RuntimeError)):
         check_algorithm(DecisionTransformer(**SMALL))
     monkeypatch.undo()
@@ -221,7 +221,7 @@ def test_the_newest_token_alone_is_what_the_whole_stack_gives_for_it(layers: int
     torch.testing.assert_close(newest_hidden(transformer, tokens), transformer(tokens)[:, -1], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [TransformerCache, WindowCache])
+@pytest.mark.parametrize("kind", [KeyValueCache, WindowCache])
 @torch.no_grad()
 def test_a_private_token_is_seen_by_none_that_follows(kind: Any) -> None:
     transformer, tokens, secret = stack(2), torch.randn(3, 4, 8), torch.randn(3, 1, 8)
