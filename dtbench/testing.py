@@ -46,10 +46,10 @@ def check_algorithm(algorithm: Algorithm | type[Algorithm] | str, dataset: Traje
 
     The clauses: it is a frozen dataclass; its learner has all of `Learner`; metrics are finite; actions have the
     space's shape and lie in it, on CPU, whatever the batch; its rollout chooses from step to step what `act` does;
-    acting changes nothing; equal seeds learn equally, other seeds differently (if they learn at all); a state survives
-    torch.save with weights_only and continues exactly. Without `dataset` toy data with discrete and
-    continuous actions are tried; it must accept one of them; the other it may refuse with IncompatibleTask. A class, or a
-    name such as "my_file:MyAlgorithm", is tried with its defaults.
+    acting changes nothing; equal seeds learn equally, other seeds differently (if they learn at all); a state
+    survives torch.save with weights_only and continues exactly. Without `dataset` toy data with discrete and
+    continuous actions are tried; it must accept one of them; the other it may refuse with IncompatibleTask. A
+    class, or a name such as "my_file:MyAlgorithm", is tried with its defaults.
     """
     if isinstance(algorithm, str):
         algorithm = registry.make_algorithm(algorithm, {})
