@@ -80,7 +80,7 @@ def conservative_penalty(values: Tensor, log_density: Tensor, taken: Tensor) -> 
 
     `values` [2, B, M] of actions drawn with `log_density` [B, M], and `taken` [2, B]; summed over both critics.
     The logarithm of the number of actions, a constant, is left out as in all published code. d3rlpy multiplies it by
-    a learned weight unless told otherwise (the paper's Lagrange version); the authors' D4RL runs and CORL do not.
+    a learned weight by default (the paper's Lagrange version); the authors' D4RL runs and CORL do not.
     """
     return ((values - log_density).logsumexp(dim=-1) - taken).mean(dim=-1).sum()
 

@@ -68,7 +68,7 @@ class UnknownName(DtbenchError):
         super().__init__(f"{text} Known: {_listed(names)}. {hint}".rstrip())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Worker processes hand errors back: made anew of its text, not of what the text was made of."""
+        """Worker processes hand errors back: rebuilt from its text, not from its arguments."""
         return _remade, (type(self), self.args)
 
 

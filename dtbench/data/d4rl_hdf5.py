@@ -106,11 +106,11 @@ def exported_source(path: Path) -> str | None:
     """Where the data of a file that `write_d4rl` wrote came from; None for any other file."""
     try:
         with h5py.File(path, "r") as file:
-            told = {key: own_value(path, file, f"metadata/{key}").asstr()[()] for key in ("written_by", "source")}
+            written = {key: own_value(path, file, f"metadata/{key}").asstr()[()] for key in ("written_by", "source")}
     except (*DAMAGED, InvalidDataset):
         return None
-    source = told["source"]
-    named = told["written_by"] == WRITER and isinstance(source, str) and re.fullmatch(r"[\w .:/+-]{1,80}", source)
+    source = written["source"]
+    named = written["written_by"] == WRITER and isinstance(source, str) and re.fullmatch(r"[\w .:/+-]{1,80}", source)
     return str(source) if named else None
 
 

@@ -143,11 +143,11 @@ def load_minari(dataset_id: str, *, spaces: tuple[gym.Space[Any], gym.Space[Any]
     `spaces` are of observations and actions, by default the dataset's own with floats in single precision. Raises
     MissingDataset where it is not here, InvalidDataset for spaces that are neither vectors nor Discrete.
     """
-    said = describe(dataset_id)
-    observation_space, action_space = spaces or (said.observation_space, said.action_space)
+    metadata = describe(dataset_id)
+    observation_space, action_space = spaces or (metadata.observation_space, metadata.action_space)
 
     def make() -> TrajectoryDataset:
-        return _read(said, observation_space, action_space)
+        return _read(metadata, observation_space, action_space)
 
     return cache.open_or_make(_kept_as(dataset_id, f"{observation_space} {action_space}"), make)
 
@@ -170,7 +170,7 @@ def load_minari_frames(
     Raises MissingDataset where the set is not here; InvalidDataset where its actions are not Discrete(`actions`),
     its observations are no frames, or the stacks of an episode do not follow one another.
     """
-    said = describe(dataset_id)
+    metadata = describe(dataset_id)
     what = f"frames {actions} {frame_stack} {_name_of(to_frame)} {clip_rewards}"
     with ExitStack() as reading:
 
@@ -179,7 +179,7 @@ def load_minari_frames(
             scratch = tempfile.TemporaryDirectory(dir=cache.root(), prefix=".minari.")
             path = Path(reading.enter_context(scratch)) / "frames"
             return _read_frames(
-                said, path, actions=actions, frame_stack=frame_stack, to_frame=to_frame, clip_rewards=clip_rewards
+                metadata, path, actions=actions, frame_stack=frame_stack, to_frame=to_frame, clip_rewards=clip_rewards
             )
 
         return cache.open_or_make(_kept_as(dataset_id, what), make)
@@ -249,15 +249,15 @@ def _identity(folder: Path) -> str:
     return " ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
 
 
-def _read(said: MinariSet, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> TrajectoryDataset:
+def _read(metadata: MinariSet, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> TrajectoryDataset:
     for name, space in (("observations", observation_space), ("actions", action_space)):
         flat = isinstance(space, gym.spaces.Discrete) or (isinstance(space, gym.spaces.Box) and len(space.shape) == 1)
         if not flat:
             raise InvalidDataset(
-                f"minari:{said.dataset_id}: its {name} are {space}: dtbench reads vectors and Discrete."
+                f"minari:{metadata.dataset_id}: its {name} are {space}: dtbench reads vectors and Discrete."
             )
     try:
-        columns = _columns(_episodes(said))
+        columns = _columns(_episodes(metadata))
         return make_dataset(
             observations=_stacked(columns["observations"], observation_space),
             actions=_stacked(columns["actions"], action_space),
@@ -266,26 +266,26 @@ def _read(said: MinariSet, observation_space: gym.Space[Any], action_space: gym.
             lengths=_lengths(columns),
             observation_space=observation_space,
             action_space=action_space,
-            info=_info(said),
+            info=_info(metadata),
             final_observations=_stacked(columns["final_observations"], observation_space),
         )
     except (*DAMAGED, InvalidDataset) as error:
-        raise InvalidDataset(f"minari:{said.dataset_id}: {error}") from error
+        raise InvalidDataset(f"minari:{metadata.dataset_id}: {error}") from error
 
 
 def _read_frames(
-    said: MinariSet, path: Path, *, actions: int, frame_stack: int, to_frame: ToFrame | None, clip_rewards: bool
+    metadata: MinariSet, path: Path, *, actions: int, frame_stack: int, to_frame: ToFrame | None, clip_rewards: bool
 ) -> TrajectoryDataset:
     """The set with its frames in the file at `path`, memory-mapped."""
-    space = said.action_space
+    space = metadata.action_space
     if not isinstance(space, gym.spaces.Discrete) or (space.start, space.n) != (0, actions):
         raise InvalidDataset(
-            f"minari:{said.dataset_id}: its actions are {space}, the game's are Discrete({actions}). "
+            f"minari:{metadata.dataset_id}: its actions are {space}, the game's are Discrete({actions}). "
             "dtbench does not translate one into the other."
         )
     try:
         with path.open("wb") as file:
-            columns = _columns(_written(_episodes(said), file, _frame_reader(said, to_frame)))
+            columns = _columns(_written(_episodes(metadata), file, _frame_reader(metadata, to_frame)))
         raw = np.concatenate(columns["rewards"]).astype(np.float32)
         return make_dataset(
             observations=np.memmap(path, np.uint8, "r", shape=(len(raw), *FRAME)),
@@ -295,17 +295,17 @@ def _read_frames(
             lengths=_lengths(columns),
             observation_space=gym.spaces.Box(0, 255, (frame_stack, *FRAME), np.uint8),
             action_space=gym.spaces.Discrete(actions),
-            info={**_provenance(said), **_screens(said)},
+            info={**_provenance(metadata), **_screens(metadata)},
             frame_stack=frame_stack,
             extras={"raw_rewards": raw} if clip_rewards else {},
         )
     except (*DAMAGED, InvalidDataset) as error:
-        raise InvalidDataset(f"minari:{said.dataset_id}: {error}") from error
+        raise InvalidDataset(f"minari:{metadata.dataset_id}: {error}") from error
 
 
-def _frame_reader(said: MinariSet, to_frame: ToFrame | None) -> Callable[[Array], Array]:
+def _frame_reader(metadata: MinariSet, to_frame: ToFrame | None) -> Callable[[Array], Array]:
     """What makes frames [n, 84, 84] of an episode's observations [n, ...]."""
-    space = said.observation_space
+    space = metadata.observation_space
     if isinstance(space, gym.spaces.Box) and space.dtype == np.uint8:
         shape = space.shape
         if shape == FRAME:
@@ -348,9 +348,9 @@ def _written(episodes: Iterable[dict[str, Array]], file: BinaryIO, frames_of: Ca
         yield episode
 
 
-def _episodes(said: MinariSet) -> Iterator[dict[str, Array]]:
+def _episodes(metadata: MinariSet) -> Iterator[dict[str, Array]]:
     """The arrays of each episode; Minari keeps one observation more than actions, the one after the last step."""
-    for episode in _opened(said.dataset_id).iterate_episodes():
+    for episode in _opened(metadata.dataset_id).iterate_episodes():
         steps = len(episode.rewards)
         if not steps:
             continue
@@ -385,27 +385,27 @@ def _stacked(arrays: list[Array], space: gym.Space[Any]) -> Array:
     return stacked.astype(np.float32) if isinstance(space, gym.spaces.Box) and stacked.dtype.kind == "f" else stacked
 
 
-def _info(said: MinariSet) -> Mapping[str, Any]:
-    info = _provenance(said)
-    if said.reference is None:
+def _info(metadata: MinariSet) -> Mapping[str, Any]:
+    info = _provenance(metadata)
+    if metadata.reference is None:
         return {**info, "normalisation": "none: the set names no reference scores"}
-    return {**info, "normalisation": "Minari's own", "reference": list(said.reference)}
+    return {**info, "normalisation": "Minari's own", "reference": list(metadata.reference)}
 
 
-def _provenance(said: MinariSet) -> Mapping[str, Any]:
+def _provenance(metadata: MinariSet) -> Mapping[str, Any]:
     return {
         "source": "minari",
-        "dataset": said.dataset_id,
-        "algorithm": said.algorithm,
-        "environment": said.environment,
+        "dataset": metadata.dataset_id,
+        "algorithm": metadata.algorithm,
+        "environment": metadata.environment,
     }
 
 
-def _screens(said: MinariSet) -> Mapping[str, Any]:
+def _screens(metadata: MinariSet) -> Mapping[str, Any]:
     """What a game's frames were before they became ours."""
-    encoded = getattr(_opened(said.dataset_id).storage, "jpeg_encoding", True)  # Minari had no choice before 0.5.4
-    image = min((said.observation_space.shape or ())[:2]) >= 32  # as minari.dataset.minari_storage.is_image_space
-    return {"observed": str(said.observation_space), "compression": "JPEG, lossy" if encoded and image else "none"}
+    encoded = getattr(_opened(metadata.dataset_id).storage, "jpeg_encoding", True)  # Minari had no choice before 0.5.4
+    image = min((metadata.observation_space.shape or ())[:2]) >= 32  # as minari.dataset.minari_storage.is_image_space
+    return {"observed": str(metadata.observation_space), "compression": "JPEG, lossy" if encoded and image else "none"}
 
 
 def _name_of(function: Callable[..., Any] | None) -> str:

@@ -301,8 +301,8 @@ def _check_size(path: Path, size: int) -> None:
     """Compare with the size that ends a gzip file: a file that was cut short is found without reading it all."""
     with _reading(path), path.open("rb") as file:
         file.seek(-4, os.SEEK_END)
-        said = int.from_bytes(file.read(), "little")
-    if said != size % 2**32:
+        stated = int.from_bytes(file.read(), "little")
+    if stated != size % 2**32:
         raise InvalidDataset(f"{path} is cut short or damaged: its last bytes do not tell its size. {_REMEDY}")
 
 

@@ -155,11 +155,11 @@ def load_minari_for(robot: LocomotionEnv, dataset_id: str) -> TrajectoryDataset:
     It was recorded with gymnasium's v5 physics and other policies than D4RL's: `info` says so. Raises InvalidDataset
     where its spaces are not the robot's.
     """
-    said = describe(dataset_id)
+    metadata = describe(dataset_id)
     ours = (robot.observation_space, robot.action_space)
-    if (said.observation_space.shape, said.action_space.shape) != (ours[0].shape, ours[1].shape):
+    if (metadata.observation_space.shape, metadata.action_space.shape) != (ours[0].shape, ours[1].shape):
         raise InvalidDataset(
-            f"minari:{dataset_id} has observations {said.observation_space} and actions {said.action_space}: "
+            f"minari:{dataset_id} has observations {metadata.observation_space} and actions {metadata.action_space}: "
             f"{robot.name} has {ours[0]} and {ours[1]}."
         )
     return load_minari(dataset_id, spaces=ours)

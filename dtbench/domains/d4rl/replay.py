@@ -24,7 +24,7 @@ from dtbench.errors import DAMAGED, InvalidDataset, MissingDataset, one_line
 REPLAYED: Mapping[str, LocomotionEnv] = {name: LOCOMOTION_ENVS[name] for name in WALKERS} | {ANT.name: ANT}
 TRANSITIONS = 1000  # played again
 SAME = 1e-3  # a median error below it is rounding: the wrong physics misses by 1e-2 at the least
-APART = 10.0  # times the least error: physics nearer than that cannot be told from the best one
+APART = 10.0  # times the least error: nearer than that, two physics are indistinguishable
 _REWARD_SLACK = 0.01  # a reward that is wrong at all is wrong by 1: that of a fall
 _ROUNDING = 1e-4
 _CLIPPED = ("hopper", "walker2d")  # their velocities, where they are seen

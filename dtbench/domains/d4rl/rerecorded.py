@@ -71,7 +71,7 @@ def read_policy(path: Path, robot: LocomotionEnv) -> BehaviorPolicy:
 def check_returns(path: Path, name: str, robot: LocomotionEnv) -> None:
     """Raise InvalidDataset where no episode of the file returns about what those of this D4RL dataset do.
 
-    So is the file of a medium policy told from that of an expert.
+    This distinguishes a medium policy's file from an expert's.
     """
     known = files.known_statistics(name)
     if known is None or known.return_mean is None or known.return_std is None:
@@ -206,7 +206,7 @@ def _kept(name: str) -> BehaviorPolicy:
         return BehaviorPolicy.load(policy_path(name))
     except InvalidDataset as error:
         raise InvalidDataset(
-            f"{error} Delete it, and read it anew: dtbench data rerecord {name} --from FILE."
+            f"{error} Delete it, and read it again: dtbench data rerecord {name} --from FILE."
         ) from error
 
 

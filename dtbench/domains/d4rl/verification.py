@@ -82,10 +82,10 @@ def _physics(dataset: TrajectoryDataset, robot: LocomotionEnv, file: Path | None
         yield Finding(False, str(error))
         return
     expected = str(dataset.info.get("physics", "d4rl"))
-    *lines, said = verdict.lines()
+    *lines, summary = verdict.lines()
     yield from (Finding(True, line) for line in lines)
     fits = expected in verdict.physics
-    yield Finding(fits, said if fits else f"{said}, where {expected} was expected")
+    yield Finding(fits, summary if fits else f"{summary}, where {expected} was expected")
 
 
 def _file(dataset: TrajectoryDataset, path: Path | None) -> Finding:
@@ -141,8 +141,8 @@ def _recipe(dataset: TrajectoryDataset) -> Iterator[Finding]:
     played = [name or "uniform" for name, _ in shares]
     yield Finding(policies == played, f"behaviour policies: {', '.join(map(str, abridged(policies)))}")
     same = there and info.get("recipe_version") == generation.RECIPES[recipe]
-    told = f"recipe {recipe} {info.get('recipe_version', '')}".strip()
-    yield Finding(same, f"{told}, seed {info.get('seed')}, physics {info.get('physics')}")
+    recorded = f"recipe {recipe} {info.get('recipe_version', '')}".strip()
+    yield Finding(same, f"{recorded}, seed {info.get('seed')}, physics {info.get('physics')}")
 
 
 def _remade(dataset: TrajectoryDataset) -> Finding:

@@ -19,7 +19,7 @@ def random_walks(episodes: int, *, seed: int) -> TrajectoryDataset:
     for step in range(HORIZON):
         observations[:, step] = present
         present, rewards[:, step], ended[:, step], _, _ = env.step(actions[:, step])
-    lengths = ended.argmax(axis=1) + 1  # a finished game starts anew; what follows is not its own
+    lengths = ended.argmax(axis=1) + 1  # a finished game restarts; what follows is another episode
     played = np.arange(HORIZON) < lengths[:, None]
     return make_dataset(
         observations=observations[played],

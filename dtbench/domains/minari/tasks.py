@@ -30,7 +30,7 @@ def task_from_id(name: str) -> Task:
             f"dtbench data get atari:{game} --source minari"
         )
     fetch_minari(dataset_id)
-    said = describe(dataset_id)
+    metadata = describe(dataset_id)
     load = partial(load_minari, dataset_id)
     own = "normalised return (Minari's own normalisation)"
     return Task(
@@ -38,10 +38,12 @@ def task_from_id(name: str) -> Task:
         domain="minari",
         load_dataset=load,
         make_env=partial(GymnasiumVectorEnv, partial(make_environment, dataset_id)),
-        score=partial(score, reference=said.reference),
-        score_name="raw return" if said.reference is None else own,
+        score=partial(score, reference=metadata.reference),
+        score_name="raw return" if metadata.reference is None else own,
         target_returns=(float(load().returns.max()),),
-        description=f"Minari's {dataset_id}, made by {said.algorithm}, in {said.environment or 'no environment'}.",
+        description=(
+            f"Minari's {dataset_id}, made by {metadata.algorithm}, in {metadata.environment or 'no environment'}."
+        ),
         sources=(
             DataSource(
                 name="minari",
