@@ -68,7 +68,8 @@ def open_or_make(name: str, make: Callable[[], TrajectoryDataset]) -> Trajectory
 @contextmanager
 def _one_maker(folder: Path) -> Iterator[None]:
     """Let the trials of a node wait for the one that makes a dataset; the lock goes with its process."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -77,6 +78,7 @@ def _one_maker(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        path.unlink(missing_ok=True)  # who waited for this very file finds the data made
         lock.release()
 
 
