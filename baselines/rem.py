@@ -13,7 +13,7 @@ from dtbench import Metrics, TrajectoryDataset, Transitions
 
 @dataclass(frozen=True)
 class REM(ValueLearning):
-    """`num_heads` Q-functions on one network, mixed with new weights for every minibatch; an action is worth their mean."""
+    """`num_heads` Q-functions on one network, mixed by random weights in each minibatch; actions take their mean."""
 
     num_heads: int = 200
 
