@@ -190,7 +190,7 @@ def test_every_robot_has_its_behaviour_policies() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_of_every_kind_can_be_made(recipe: str, robot: str, kind: str) -> None:
     body, steps = LOCOMOTION_ENVS[robot], 2 * LOCOMOTION_ENVS[robot].horizon
-    made = generation.make_generated(body, kind, steps=steps, seed=0, physics="d4rl", recipe=recipe)
+    made = generation.make_generated(generation.Recording(body, kind, steps), recipe=recipe)
     assert (made.info["kind"], made.info["recipe"]) == (kind, recipe)
     assert made.info["policies"] == [name or "uniform" for name, _ in generation.policy_shares(body, kind, recipe)]
     assert made.lengths.max() <= body.horizon

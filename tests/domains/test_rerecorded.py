@@ -13,7 +13,7 @@ from dtbench import registry
 from dtbench.cli.run import app
 from dtbench.domains.d4rl import files, rerecorded
 from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, LocomotionEnv
-from dtbench.domains.d4rl.generation import BehaviorPolicy, Share, record
+from dtbench.domains.d4rl.generation import BehaviorPolicy, Recording, Share, record
 from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, UnknownName
 
 HOPPER = LOCOMOTION_ENVS["hopper"]
@@ -167,7 +167,7 @@ def test_another_policy_gives_other_data_under_another_name(tmp_path: Path) -> N
     digests = set()
     for seed in (0, 1):
         rerecorded.keep_policy("hopper-medium-v2", sac_policy(HOPPER, seed=seed))
-        digests.add(rerecorded.load(HOPPER, "medium", steps=1000).digest)
+        digests.add(rerecorded.load(Recording(HOPPER, "medium", 1000)).digest)
     assert len(digests) == 2
 
 
@@ -176,35 +176,35 @@ def test_another_policy_gives_other_data_under_another_name(tmp_path: Path) -> N
     [(1_000_000, "d4rl", True), (980_000, "d4rl", False), (200_000, "d4rl", False), (1_000_000, "v4", False)],
 )
 def test_only_as_many_steps_in_d4rls_physics_are_the_set(steps: int, physics: Any, whole: bool) -> None:
-    assert rerecorded.is_whole(HOPPER, "medium", steps=steps, physics=physics) == whole
-    assert not rerecorded.is_whole(HOPPER, "medium-expert", steps=1_000_000, physics="d4rl")  # D4RL's has two million
+    assert rerecorded.is_whole(Recording(HOPPER, "medium", steps, physics=physics)) == whole
+    assert not rerecorded.is_whole(Recording(HOPPER, "medium-expert", 1_000_000))  # D4RL's has two million
 
 
 def test_listing_reads_no_file_and_a_run_reads_it_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "d4rl").mkdir()
     d4rl_file(tmp_path / "d4rl" / "hopper_medium-v2.hdf5", HOPPER, sac_policy(HOPPER))
-    assert not rerecorded.is_stored(HOPPER, "medium", steps=1000)
+    assert not rerecorded.is_stored(Recording(HOPPER, "medium", 1000))
     assert not rerecorded.policy_path("hopper-medium-v2").exists()
-    assert rerecorded.load(HOPPER, "medium", steps=1000).info["policy_digests"] == [sac_policy(HOPPER).digest]
+    assert rerecorded.load(Recording(HOPPER, "medium", 1000)).info["policy_digests"] == [sac_policy(HOPPER).digest]
     monkeypatch.setattr(rerecorded, "read_policy", None)  # the kept policy is enough from now on
-    assert rerecorded.is_stored(HOPPER, "medium", steps=1000)
-    assert rerecorded.load(HOPPER, "medium", steps=1000).num_steps <= 1000
+    assert rerecorded.is_stored(Recording(HOPPER, "medium", 1000))
+    assert rerecorded.load(Recording(HOPPER, "medium", 1000)).num_steps <= 1000
 
 
 def test_medium_expert_is_played_by_both_halves_policies() -> None:
     rerecorded.keep_policy("hopper-medium-v2", sac_policy(HOPPER))
     with pytest.raises(MissingDataset, match="dtbench data rerecord hopper-expert-v2 --from FILE"):
-        rerecorded.load(HOPPER, "medium-expert", steps=2000)
+        rerecorded.load(Recording(HOPPER, "medium-expert", 2000))
     rerecorded.keep_policy("hopper-expert-v2", sac_policy(HOPPER, seed=1))
-    made = rerecorded.load(HOPPER, "medium-expert", steps=2000)
+    made = rerecorded.load(Recording(HOPPER, "medium-expert", 2000))
     assert made.info["policies"] == ["hopper-medium-v2", "hopper-expert-v2"]
 
 
 def test_random_data_needs_no_file_and_a_replay_cannot_be_recorded_again() -> None:
-    made = rerecorded.load(HOPPER, "random", steps=1000)
+    made = rerecorded.load(Recording(HOPPER, "random", 1000))
     assert made.info["policies"] == ["uniform"]
     with pytest.raises(InvalidValue, match="no policies of its training"):
-        rerecorded.load(HOPPER, "medium-replay", steps=1000)
+        rerecorded.load(Recording(HOPPER, "medium-replay", 1000))
     with pytest.raises(UnknownName, match="reacher2d-medium"):
         rerecorded.split_name("reacher2d-medium")
 

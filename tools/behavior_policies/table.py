@@ -25,7 +25,10 @@ def rows(steps: int) -> Iterator[str]:
     for robot in (LOCOMOTION_ENVS[name] for name in WALKERS):
         for kind in KINDS:
             size = generation.default_steps(robot, kind) if kind == "medium-replay" else steps
-            yield row(f"{robot.name}-{kind}", generation.load_generated(robot, kind, steps=size, recipe="sac"))
+            yield row(
+                f"{robot.name}-{kind}",
+                generation.load_generated(generation.Recording(robot, kind, size), recipe="sac"),
+            )
 
 
 def row(name: str, made: TrajectoryDataset) -> str:

@@ -284,32 +284,45 @@ def recipes_of(robot: LocomotionEnv) -> list[str]:
     return [recipe for recipe in RECIPES if (POLICIES / recipe / robot.name / "manifest.json").exists()]
 
 
-def load_generated(
-    robot: LocomotionEnv, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl", recipe: str = ""
-) -> TrajectoryDataset:
-    """Open the data of this kind, or make it and keep it first."""
-    return store.open_or_make(
-        stored_name(robot, kind, steps=steps, seed=seed, physics=physics, recipe=recipe),
-        lambda: make_generated(robot, kind, steps=steps, seed=seed, physics=physics, recipe=recipe),
-    )
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What determines a dataset that is recorded here: equal recordings give equal data."""
+
+    robot: LocomotionEnv
+    kind: str  # one of KINDS
+    steps: int
+    seed: int = SEED
+    physics: Physics = "d4rl"
+
+    @property
+    def slug(self) -> str:
+        """Its part of a dataset's name in the store."""
+        return f"{self.robot.name}-{self.kind}-{self.steps}-seed{self.seed}-{self.physics}"
+
+    def play(self, shares: Sequence[Share], *, cut_last: bool = False) -> TrajectoryDataset:
+        """Record what these policies play."""
+        return record(self.robot, shares, steps=self.steps, seed=self.seed, physics=self.physics, cut_last=cut_last)
 
 
-def make_generated(
-    robot: LocomotionEnv, kind: str, *, steps: int, seed: int, physics: Physics, recipe: str = ""
-) -> TrajectoryDataset:
-    """Play the policies of this kind; equal arguments give equal data.
+def load_generated(recording: Recording, *, recipe: str = "") -> TrajectoryDataset:
+    """Open the dataset, or make it and keep it first."""
+    return store.open_or_make(stored_name(recording, recipe=recipe), lambda: make_generated(recording, recipe=recipe))
+
+
+def make_generated(recording: Recording, *, recipe: str = "") -> TrajectoryDataset:
+    """Record what the policies of this kind play.
 
     random: uniform actions. medium, expert: one policy. medium-replay: the policies along training up to the medium
     one, as a replay buffer holds them: each for as many steps, in proportion, as training took from it to the next.
     medium-expert: half and half.
     """
+    robot, kind = recording.robot, recording.kind
     recipe = checked_recipe(robot, recipe)
     played = policy_shares(robot, kind, recipe)
     shares = [Share(_policy(recipe, robot.name, name), weight) for name, weight in played]
-    made = record(robot, shares, steps=steps, seed=seed, physics=physics, cut_last=kind == "medium-replay")
     names = [name or "uniform" for name, _ in played]
     measured = manifest_of(robot, recipe).get("measured", {}) if kind != "random" else {}
-    return made.with_info(
+    return recording.play(shares, cut_last=kind == "medium-replay").with_info(
         {
             "kind": kind,
             "policies": names,
@@ -337,18 +350,15 @@ def manifest_of(robot: LocomotionEnv, recipe: str) -> dict[str, Any]:
     return found
 
 
-def stored_name(robot: LocomotionEnv, kind: str, *, steps: int, seed: int, physics: Physics, recipe: str = "") -> str:
-    """The name under which the store keeps such data."""
-    recipe = checked_recipe(robot, recipe)
-    return f"generated-{robot.name}-{kind}-{steps}-seed{seed}-{physics}-{recipe}{RECIPES[recipe]}"
+def stored_name(recording: Recording, *, recipe: str = "") -> str:
+    """Return the dataset's name in the store."""
+    recipe = checked_recipe(recording.robot, recipe)
+    return f"generated-{recording.slug}-{recipe}{RECIPES[recipe]}"
 
 
-def is_stored(
-    robot: LocomotionEnv, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl", recipe: str = ""
-) -> bool:
-    """Whether it has been made already."""
-    name = stored_name(robot, kind, steps=steps, seed=seed, physics=physics, recipe=recipe)
-    return (store.root() / name / "meta.json").exists()
+def is_stored(recording: Recording, *, recipe: str = "") -> bool:
+    """Return whether it has been made already."""
+    return (store.root() / stored_name(recording, recipe=recipe) / "meta.json").exists()
 
 
 def _replay(manifest: Mapping[str, Any]) -> list[tuple[str | None, float]]:

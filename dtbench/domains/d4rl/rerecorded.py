@@ -17,14 +17,13 @@ from dtbench.data.d4rl_hdf5 import check_room, numeric_column, own_value
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.files import atomic_path
 from dtbench.domains.d4rl import files
-from dtbench.domains.d4rl.env_specs import LocomotionEnv, Physics
-from dtbench.domains.d4rl.generation import BehaviorPolicy, Share, default_steps, mean_return, record
+from dtbench.domains.d4rl.env_specs import LocomotionEnv
+from dtbench.domains.d4rl.generation import BehaviorPolicy, Recording, Share, default_steps, mean_return
 from dtbench.domains.d4rl.replay import verify_file
 from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
 
 NAME = "re-recorded"
 PART = "re-recorded-part"  # the source of data of fewer steps than D4RL's set, or of other physics
-SEED = 0
 _WHOLE = 0.99  # of the steps of D4RL's set, from which a recording counts as the set
 RECIPE = 1  # raise it when equal arguments begin to give other data
 # The kinds that single policies played, and in what order; None plays uniformly at random. What SAC's replay buffer
@@ -126,55 +125,46 @@ def policies_of(robot: LocomotionEnv, kind: str) -> dict[str, BehaviorPolicy | N
     return dict(_policy(robot, played) for played in PLAYED_BY[kind])
 
 
-def load(
-    robot: LocomotionEnv, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl"
-) -> TrajectoryDataset:
+def load(recording: Recording) -> TrajectoryDataset:
     """Open the data that these policies recorded, or record and keep it first."""
-    policies = policies_of(robot, kind)
-    name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
-    return cache.open_or_make(name, lambda: make(robot, kind, policies, steps=steps, seed=seed, physics=physics))
+    policies = policies_of(recording.robot, recording.kind)
+    return cache.open_or_make(_stored_name(recording, policies), lambda: make(recording, policies))
 
 
-def is_stored(robot: LocomotionEnv, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl") -> bool:
-    """Whether it has been recorded already."""
+def is_stored(recording: Recording) -> bool:
+    """Return whether it has been recorded already."""
     try:
         with cache.reading_only():
-            policies = policies_of(robot, kind)
+            policies = policies_of(recording.robot, recording.kind)
     except (MissingDataset, InvalidDataset, InvalidValue):
         return False
-    name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
-    return (cache.root() / name / "meta.json").exists()
+    return (cache.root() / _stored_name(recording, policies) / "meta.json").exists()
 
 
-def make(
-    robot: LocomotionEnv,
-    kind: str,
-    policies: Mapping[str, BehaviorPolicy | None],
-    *,
-    steps: int,
-    seed: int,
-    physics: Physics,
-) -> TrajectoryDataset:
-    """Record `steps` steps, an equal share by each policy; equal arguments give equal data."""
-    made = record(robot, [Share(policy) for policy in policies.values()], steps=steps, seed=seed, physics=physics)
-    return made.with_info(
+def make(recording: Recording, policies: Mapping[str, BehaviorPolicy | None]) -> TrajectoryDataset:
+    """Record an equal share by each policy."""
+    robot, kind = recording.robot, recording.kind
+    return recording.play([Share(policy) for policy in policies.values()]).with_info(
         {
-            "source": NAME if is_whole(robot, kind, steps=steps, physics=physics) else PART,
+            "source": NAME if is_whole(recording) else PART,
             "kind": kind,
             "dataset": f"{robot.name}-{kind}-v2",
             "policies": list(policies),
             "policy_digests": _digests(policies),
             "policy_returns": [
-                _returns(robot, name, policy, steps) for name, policy in policies.items() if policy is not None
+                _returns(robot, name, policy, recording.steps)
+                for name, policy in policies.items()
+                if policy is not None
             ],
             "recipe": RECIPE,
         }
     )
 
 
-def is_whole(robot: LocomotionEnv, kind: str, *, steps: int, physics: Physics) -> bool:
-    """Whether published numbers on D4RL's set may stand beside such data: as many steps, in D4RL's physics."""
-    return physics == "d4rl" and steps >= _WHOLE * default_steps(robot, kind)
+def is_whole(recording: Recording) -> bool:
+    """Return whether it has as many steps as D4RL's set, in D4RL's physics: published numbers may stand beside it."""
+    whole = _WHOLE * default_steps(recording.robot, recording.kind)
+    return recording.physics == "d4rl" and recording.steps >= whole
 
 
 def _returns(robot: LocomotionEnv, name: str, policy: BehaviorPolicy, steps: int) -> dict[str, Any]:
@@ -214,17 +204,9 @@ def _digests(policies: Mapping[str, BehaviorPolicy | None]) -> list[str]:
     return ["" if policy is None else policy.digest for policy in policies.values()]
 
 
-def _stored_name(
-    robot: LocomotionEnv,
-    kind: str,
-    policies: Mapping[str, BehaviorPolicy | None],
-    *,
-    steps: int,
-    seed: int,
-    physics: Physics,
-) -> str:
+def _stored_name(recording: Recording, policies: Mapping[str, BehaviorPolicy | None]) -> str:
     digests = "-".join(digest[:12] or "uniform" for digest in _digests(policies))
-    return f"re-recorded-{robot.name}-{kind}-{steps}-seed{seed}-{physics}-{digests}-recipe{RECIPE}"
+    return f"re-recorded-{recording.slug}-{digests}-recipe{RECIPE}"
 
 
 def _network(path: Path, file: Any, robot: LocomotionEnv) -> BehaviorPolicy:

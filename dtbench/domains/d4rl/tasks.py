@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,15 +66,15 @@ def gym_task(
         raise InvalidValue(f"file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     name = task_name(robot, kind, delayed=delayed)
     late = _delayed if delayed else _as_it_is
-    made: dict[str, Any] = {"steps": steps, "seed": seed, "physics": physics}
+    recording = generation.Recording(robot, kind, steps, seed, physics)
     made_here = DataSource(
         name="generated",
-        load=lambda: late(generation.load_generated(robot, kind, recipe=recipe, **made)),
-        available=lambda: generation.is_stored(robot, kind, recipe=recipe, **made),
+        load=lambda: late(generation.load_generated(recording, recipe=recipe)),
+        available=lambda: generation.is_stored(recording, recipe=recipe),
     )
     sources = [made_here]
     if robot.name != REACHER:
-        again = [] if kind not in rerecorded.PLAYED_BY else [_rerecorded(robot, kind, late, made)]
+        again = [] if kind not in rerecorded.PLAYED_BY else [_rerecorded(recording, late)]
         sources = [_official(robot, kind, late, file), *again, *_minari(robot, kind, late), *sources]
     return Task(
         name=name,
@@ -106,14 +105,12 @@ def _official(
     )
 
 
-def _rerecorded(
-    robot: LocomotionEnv, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset], made: dict[str, Any]
-) -> DataSource:
+def _rerecorded(recording: generation.Recording, late: Callable[[TrajectoryDataset], TrajectoryDataset]) -> DataSource:
     """D4RL's set recorded again with D4RL's policy."""
     return DataSource(
         name=rerecorded.NAME,
-        load=lambda: late(rerecorded.load(robot, kind, **made)),
-        available=lambda: rerecorded.is_stored(robot, kind, **made),
+        load=lambda: late(rerecorded.load(recording)),
+        available=lambda: rerecorded.is_stored(recording),
     )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -148,11 +147,11 @@ def _recipe(dataset: TrajectoryDataset) -> Iterator[Finding]:
 def _remade(dataset: TrajectoryDataset) -> Finding:
     info = dataset.info
     robot, kind = locomotion_env(str(info["robot"])), str(info["kind"])
-    made: dict[str, Any] = {"steps": int(info["asked_steps"]), "seed": int(info["seed"]), "physics": info["physics"]}
+    recording = generation.Recording(robot, kind, int(info["asked_steps"]), int(info["seed"]), info["physics"])
     if info["source"] != "generated":
-        again = rerecorded.make(robot, kind, rerecorded.policies_of(robot, kind), **made)
+        again = rerecorded.make(recording, rerecorded.policies_of(robot, kind))
     else:
-        again = generation.make_generated(robot, kind, recipe=str(info["recipe"]), **made)
+        again = generation.make_generated(recording, recipe=str(info["recipe"]))
     if info.get("delayed"):
         again = again.delayed()
     return Finding(again.digest == dataset.digest, f"made again: digest {again.digest}")
