@@ -40,7 +40,7 @@ EXTENDED = (
     "test_resume",
     "test_rllib",
     "test_search_report",
-    "test_search_tuning",
+    "test_search_planning",
     "test_status",
     "test_remote",
 )

@@ -28,11 +28,10 @@ ONLY_IN = {
         "dtbench/execution/cluster.py",
         "dtbench/execution/ray_driver.py",
         "dtbench/execution/ray_worker.py",
-        "dtbench/tuning/ray_tune.py",
-        "dtbench/tuning/proposals.py",
+        "dtbench/tuning/*.py",
         "baselines/rllib_module.py",
     },
-    "optuna": {"dtbench/tuning/proposals.py"},
+    "optuna": {"dtbench/tuning/ray_tune.py"},
     "h5py": {"dtbench/data/d4rl_hdf5.py", "dtbench/domains/d4rl/replay.py", "dtbench/domains/d4rl/rerecorded.py"},
     "matplotlib": {
         "dtbench/analysis/figures/*.py",

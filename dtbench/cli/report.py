@@ -242,7 +242,7 @@ def _searches(names: Sequence[str], results: Path) -> "tuple[SearchRecord, ...]"
     from dtbench.tuning.search import read_records
 
     found = read_records(results / "searches")
-    return tuple(record for record in found if not names or record.question.suite in names)
+    return tuple(record for record in found if not names or record.config.suite in names)
 
 
 def _is_current(names: Sequence[str], results: Path, out: Path) -> bool:

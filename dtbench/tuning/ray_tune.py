@@ -1,172 +1,270 @@
-"""Searches with Ray Tune: samples side by side, those that fall behind stopped by its ASHA."""
+"""Searches with Ray Tune: candidates side by side, stopped early by ASHA, and continued after a kill."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import torch
+from filelock import FileLock
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search import BasicVariantGenerator
+
+from dtbench.errors import LedgerError
 from dtbench.execution import cluster, ray_driver
-from dtbench.tuning.driver import Journal, Plan, Proposals, Say, advance, told
-from dtbench.tuning.search import ENDED, Sample, plain_sample, read_sample
+from dtbench.ledger import lock
+from dtbench.ledger.store import Ledger
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
+from dtbench.trial import ShouldStop, run_trial
+from dtbench.tuning.planning import Search
+from dtbench.tuning.search import ENDED, Candidate, Score, SearchConfig, SearchRecord, read_record, write_record
+from dtbench.tuning.space import Setting, rounded
 
-WORKER_DEATHS = 2  # of one sample: it is continued so often, then it counts as failed
+WORKER_FAILURES = 2  # of one candidate: it is continued so often, then it counts as failed
+
+Report = Callable[[int, Candidate], None]  # (gradient steps, what is known of the candidate then)
 
 
-def run_with_ray(plan: Plan, journal: Journal, proposals: Proposals, say: Say, *, address: str | None = None) -> None:
-    """Run the samples that are left, each on the resources that its suite names.
+class SearchState:
+    """The record of a running search, on disk after every change, so that a killed search can be continued."""
+
+    def __init__(self, search: Search) -> None:
+        """Begin, or continue the search of this name; raise LedgerError where that one was configured otherwise."""
+        self.path = search.root / "search.json"
+        self.record = SearchRecord(name=search.name, config=search.config, num_samples=search.num_samples)
+        if self.path.exists():
+            earlier = read_record(self.path)
+            _check_same(earlier, self.record, self.path)
+            self.record = self.record.model_copy(update={"candidates": earlier.candidates})
+
+    def candidate(self, setting: Setting) -> Candidate:
+        """Return the candidate with this setting, a new one where there is none."""
+        known = (one for one in self.record.candidates if one.hyperparameters == setting)
+        return next(known, Candidate(number=len(self.record.candidates), hyperparameters=dict(setting)))
+
+    def update(self, candidate: Candidate, **changes: Any) -> Candidate:
+        """Write what is now known of the candidate with this setting."""
+        number = self.candidate(candidate.hyperparameters).number
+        candidate = candidate.model_copy(update={**changes, "number": number})
+        self.record = self.record.with_candidate(candidate)
+        write_record(self.path, self.record)
+        return candidate
+
+    @property
+    def ended(self) -> list[Candidate]:
+        """Return the candidates that are not tried again."""
+        return [candidate for candidate in self.record.candidates if candidate.state in ENDED]
+
+
+@contextmanager
+def search_state(search: Search) -> Iterator[SearchState]:
+    """Hold the search's ledger against a second run of it."""
+    with lock.acquire(search.root):
+        yield SearchState(search)
+
+
+def run_search(search: Search, state: SearchState, say: Callable[[str], None], *, address: str | None = None) -> None:
+    """Run the candidates that are left, each on the resources that its suite names.
 
     Starts a Ray of its own on this machine, or joins the cluster at `address`, whose nodes must all reach the results.
+    Candidates of an earlier run come first: those that ended only report their scores, for ASHA and optuna to know.
     Raises DtbenchError where Ray cannot start or a node cannot run the trials.
     """
-    from ray import tune
-
-    left = plan.asked - sum(sample.state in ENDED for sample in journal.record.samples)
-    if left < 1:
+    if len(state.ended) >= search.num_samples:
         return
     with (
         cluster.ray_started(address),
-        ray_driver.run_context(plan.specs, plan.root, address) as context,
-        ray_driver.scratch_dir(plan.root) as storage,
+        ray_driver.run_context(search.specs, search.root, address) as context,
+        ray_driver.scratch_dir(search.root) as storage,
     ):
         if address:
             cluster.check_nodes(context)
-        search = _Search(plan, journal, proposals, say)
-        scheduler = _scheduler(plan)
-        search.replay(scheduler)
+        trainable = tune.with_parameters(_trainable, search=search, context=context, ended=state.ended)
         tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(_trainable, plan=plan, context=context), ray_driver.placement(plan.specs[0])
-            ),
+            tune.with_resources(trainable, ray_driver.placement(search.specs[0])),
+            param_space={"setting": _param_space(search)},
             tune_config=tune.TuneConfig(
-                search_alg=_searcher(search),
-                scheduler=scheduler,
-                num_samples=left,
+                metric="score",
+                mode="max",
+                search_alg=_search_alg(search, state),
+                scheduler=_scheduler(search.config),
+                num_samples=1 if search.settings else search.num_samples,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
                 name="search",
                 **storage,
-                callbacks=[_callback(search)],
+                callbacks=[_Recorder(state, say)],
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
+                failure_config=tune.FailureConfig(max_failures=WORKER_FAILURES),
             ),
         ).fit()
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """The driver's side: what Tune asks for and tells."""
-
-    plan: Plan
-    journal: Journal
-    proposals: Proposals
-    say: Say
-
-    def begin(self) -> Sample | None:
-        """The next sample, written down before it runs."""
-        sample = self.proposals.next()
-        if sample:
-            self.journal.keep(replace(sample, state="running"))
-        return sample
-
-    def heard(self, said: Mapping[str, Any]) -> None:
-        """A sample passed a rung, or ended."""
-        sample = read_sample(said)
-        self.journal.keep(sample)
-        self.say(told(sample, self.plan))
-
-    def ended(self, number: int, *, lost: bool = False) -> None:
-        """A sample runs no more: what had not ended by itself was stopped, or its worker died."""
-        sample = self.journal.sample(number)
-        if sample.state == "running":
-            sample = replace(sample, state="failed" if lost else "stopped")
-            self.journal.keep(sample)
-            self.say(told(sample, self.plan))
-        self.proposals.tell(sample)
-
-    def replay(self, scheduler: Any) -> None:
-        """Tell a new scheduler what the samples of an earlier run scored at its rungs."""
-        question = self.plan.question
-        for sample in self.journal.record.samples:
-            stub = SimpleNamespace(trial_id=f"earlier-{sample.number}")
-            scheduler.on_trial_add(None, stub)  # of ASHA; the scheduler without rungs takes nothing
-            for rung in question.rungs[:-1]:
-                score = sample.objective(question, rung)
-                if score is not None:
-                    scheduler.on_trial_result(None, stub, {"steps": rung, "score": score, "training_iteration": 1})
+def train_candidate(search: Search, setting: Setting, report: Report, ended: Sequence[Candidate] = ()) -> None:
+    """Train a candidate's trials from rung to rung, and report at each; one that ended before only reports."""
+    candidate = Candidate(number=0, hyperparameters=dict(setting))  # numbered by the driver
+    for known in ended:
+        if known.hyperparameters == setting:
+            for step in search.config.rungs:
+                if known.objective(search.config, step) is not None:
+                    report(step, known)
+            return
+    specs = search.specs_of(setting)
+    search.root.mkdir(parents=True, exist_ok=True)
+    with FileLock(search.root / f"{specs[0].key}.lock"):  # optuna may propose a setting that is being trained
+        for step in search.config.rungs:
+            candidate = _advance(candidate, specs, search.root, step)
+            report(step, candidate)
+            if candidate.state != TrialState.RUNNING:
+                return
 
 
-def _trainable(config: Mapping[str, Any], plan: Plan, context: cluster.RunContext) -> None:
-    """What a Ray worker runs: one sample, from rung to rung."""
-    from ray import tune
+def describe(candidate: Candidate, record: SearchRecord) -> str:
+    """Return a line on a candidate that has ended, or passed a rung."""
+    score, step = candidate.objective(record.config), candidate.last_step(record.config)
+    setting = ", ".join(f"{name}={value}" for name, value in candidate.hyperparameters.items())
+    targets = {target for target in candidate.targets(record.config).values() if target is not None}
+    at = f" (target {', '.join(f'{target:g}' for target in sorted(targets))})" if targets else ""
+    scored = "no score" if score is None else f"{score:.1f} after {step} steps{at}"
+    return f"{candidate.state:<8} {candidate.number + 1}/{record.num_samples}  {scored}  {setting}"
+
+
+def _trainable(
+    config: Mapping[str, Any], search: Search, context: cluster.RunContext, ended: Sequence[Candidate]
+) -> None:
+    def report(step: int, candidate: Candidate) -> None:
+        score = candidate.objective(search.config, step)
+        score = math.nan if score is None else score
+        tune.report({"steps": step, "score": score, "candidate": candidate.model_dump_json()})
 
     cluster.apply_environment(context)
-    sample = read_sample(json.loads(config["sample"]))
-    specs = plan.specs_of(sample.hyperparameters)
-    for rung in plan.question.rungs:
-        sample = advance(sample, specs, context.root, rung)
-        score = sample.objective(plan.question, rung)
-        said = {"steps": rung, "score": float("nan") if score is None else score}
-        tune.report({**said, "sample": json.dumps(plain_sample(sample))})
-        if sample.state != "running":
-            return
+    train_candidate(search, rounded(config["setting"]), report, ended)
 
 
-def _scheduler(plan: Plan) -> Any:
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+def _param_space(search: Search) -> Any:
+    if search.settings:
+        return tune.grid_search(list(search.settings))
+    return {name: found.domain() for name, found in search.space.items()}
 
-    question = plan.question
-    if question.scheduler == "none":
+
+def _search_alg(search: Search, state: SearchState) -> Any:
+    if search.settings:
+        return BasicVariantGenerator()
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    earlier = [{f"setting/{name}": v for name, v in one.hyperparameters.items()} for one in state.record.candidates]
+    # Another seed than the earlier run's, which would propose the same candidates again.
+    return OptunaSearch(seed=search.config.seed + len(earlier), points_to_evaluate=earlier)
+
+
+def _scheduler(config: SearchConfig) -> Any:
+    if config.scheduler == "none":
         return FIFOScheduler()
     return ASHAScheduler(
         time_attr="steps",
-        metric="score",
-        mode="max",
-        max_t=question.budget,
-        grace_period=question.rungs[0],
-        reduction_factor=question.reduction_factor,
+        max_t=config.train_steps,
+        grace_period=config.rungs[0],
+        reduction_factor=config.reduction_factor,
     )
 
 
-def _searcher(search: _Search) -> Any:
-    from ray.tune.search import Searcher
+class _Recorder(tune.Callback):  # type: ignore[misc]  # ray is not followed by the type checker
+    """Keeps what is known of candidates on disk."""
 
-    class FromProposals(Searcher):  # type: ignore[misc]  # ray is not followed by the type checker
-        """Hands out the search's own samples; each is written down before it runs."""
+    def __init__(self, state: SearchState, say: Callable[[str], None]) -> None:
+        self.state, self.say = state, say
 
-        def suggest(self, trial_id: str) -> Any:
-            sample = search.begin()
-            if sample is None:
-                return Searcher.FINISHED
-            return {"number": sample.number, "sample": json.dumps(plain_sample(sample))}
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        candidate = self._candidate(trial)
+        if candidate.state not in ENDED:
+            self.state.update(candidate, state=TrialState.RUNNING)
 
-        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            """The callback tells."""
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+        before = self._candidate(trial)
+        now = self.state.update(Candidate.model_validate_json(result["candidate"]))
+        if now != before:
+            self.say(describe(now, self.state.record))
 
-        def save(self, checkpoint_path: str) -> None:
-            """The journal has it all."""
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._end(trial, TrialState.STOPPED)
 
-        def restore(self, checkpoint_path: str) -> None:
-            """Likewise."""
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._end(trial, TrialState.FAILED)
 
-    return FromProposals(metric="score", mode="max")
+    def _candidate(self, trial: Any) -> Candidate:
+        return self.state.candidate(rounded(trial.config["setting"]))
+
+    def _end(self, trial: Any, outcome: TrialState) -> None:
+        candidate = self._candidate(trial)
+        if candidate.state == TrialState.RUNNING:  # it did not end by itself
+            self.say(describe(self.state.update(candidate, state=outcome), self.state.record))
 
 
-def _callback(search: _Search) -> Any:
-    from ray import tune
+def _check_same(earlier: SearchRecord, now: SearchRecord, path: Path) -> None:
+    """Raise LedgerError where a search of this name was configured otherwise."""
+    fields = SearchConfig.model_fields
+    if other := sorted(name for name in fields if getattr(earlier.config, name) != getattr(now.config, name)):
+        raise LedgerError(
+            f"the search {now.name} in {path} has another configuration: its {', '.join(other)} differ. "
+            "Repeat the command that began it, or choose another --name."
+        )
+    if len(earlier.candidates) > now.num_samples:
+        raise LedgerError(f"the search {now.name} has {len(earlier.candidates)} samples: ask for so many or more.")
 
-    class Watch(tune.Callback):  # type: ignore[misc]
-        """Passes on what happens to samples."""
 
-        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-            search.heard(json.loads(result["sample"]))
+def _advance(candidate: Candidate, specs: Sequence[TrialSpec], root: Path, step: int) -> Candidate:
+    """Train a candidate's trials to a step, from their checkpoints on, and return what is known of it then."""
+    ledger, state = Ledger(root), TrialState.RUNNING
+    for spec in specs:
+        begun = _progress(ledger, spec)[0]
+        if begun < step or step == spec.train_steps:
+            state = run_trial(spec, ledger, should_stop=_stop_after(step - begun))
+        if state in (TrialState.FAILED, TrialState.DIVERGED):
+            break
+    else:
+        all_done = all(ledger.state(spec) == TrialState.DONE for spec in specs)
+        state = TrialState.DONE if all_done else TrialState.RUNNING
+    steps, seconds, scores = zip(*(_progress(ledger, spec) for spec in specs), strict=True)
+    return candidate.model_copy(
+        update={
+            "state": state,
+            "steps": sum(steps),
+            "seconds": round(sum(seconds), 1),
+            "scores": tuple(itertools.chain(*scores)),
+        }
+    )
 
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            search.ended(trial.config["number"])
 
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            search.ended(trial.config["number"], lost=True)
+def _stop_after(steps: int) -> ShouldStop:
+    """Return what stops a trial after so many steps: a trial asks it after each."""
+    taken = itertools.count(1)
+    return lambda: next(taken) >= steps
 
-    return Watch()
+
+def _progress(ledger: Ledger, spec: TrialSpec) -> tuple[int, float, tuple[Score, ...]]:
+    """Return a trial's steps, seconds and scores: its checkpoint knows them, whatever its state."""
+    path = ledger.folder(spec) / "checkpoint.pt"
+    if not path.exists():
+        return int(ledger.failure(spec).get("step", 0)), 0.0, ()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        scores = tuple(score for columns in state["episodes"] for score in _scores(spec, columns))
+        return int(state["step"]), float(state["seconds"]), scores
+    except Exception as error:
+        raise LedgerError(f"{path} cannot be read: {error}. Delete it to begin the trial again.") from error
+
+
+def _scores(spec: TrialSpec, columns: Mapping[str, Sequence[Any]]) -> Iterator[Score]:
+    """Return the mean score of one evaluation for each target return."""
+    episodes = pd.DataFrame({name: columns[name] for name in ("step", "target", "score")})
+    for (step, target), scores in episodes.groupby(["step", "target"], sort=False, dropna=False)["score"]:
+        asked = None if math.isnan(target) else float(target)
+        yield Score(spec.task, spec.seed, int(step), asked, round(float(scores.mean()), 6), len(scores))

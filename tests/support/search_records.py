@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from dtbench.tuning.search import Question, Row, Sample, SearchRecord
+from dtbench.tuning.search import Candidate, Score, SearchConfig, SearchRecord
 
 TASK = "valley"
 TARGETS = (100.0, 60.0)
 
 
-def question(**changes: Any) -> Question:
-    return Question(
+def config(**changes: Any) -> SearchConfig:
+    return SearchConfig(
         **{
             "suite": "tiny",
             "preset": "",
@@ -34,32 +34,32 @@ def question(**changes: Any) -> Question:
     )
 
 
-def sample(number: int, state: str, *scores: tuple[int, float, float], **changes: Any) -> Sample:
-    """Of rows (step, score at the first target, score at the second)."""
-    rows = [
-        Row(TASK, 1000, step, target, score, 2)
+def candidate(number: int, state: str, *scores: tuple[int, float, float], **changes: Any) -> Candidate:
+    """Return one of scores (step, at the first target, at the second)."""
+    found = [
+        Score(TASK, 1000, step, target, score, 2)
         for step, *both in scores
         for target, score in zip(TARGETS, both, strict=True)
     ]
     steps = max((step for step, *_ in scores), default=0)
-    width = {"hidden_size": (8, 16, 32)[number % 3]}
-    return Sample(
+    hidden_size = {"hidden_size": (8, 16, 32)[number % 3]}
+    return Candidate(
         **{
             "number": number,
-            "hyperparameters": width,
+            "hyperparameters": hidden_size,
             "state": state,
             "steps": steps,
             "seconds": 1.25,
-            "rows": tuple(rows),
+            "scores": tuple(found),
             **changes,
         }
     )
 
 
 def record(name: str = "tiny-dt-grid-asha") -> SearchRecord:
-    samples = (
-        sample(0, "stopped", (10, 20.0, 30.0)),
-        sample(1, "done", (10, 40.0, 10.0), (40, 60.0, 80.0)),
-        sample(2, "diverged"),
+    candidates = (
+        candidate(0, "stopped", (10, 20.0, 30.0)),
+        candidate(1, "done", (10, 40.0, 10.0), (40, 60.0, 80.0)),
+        candidate(2, "diverged"),
     )
-    return SearchRecord(name, question(), 3, samples)
+    return SearchRecord(name=name, config=config(), num_samples=3, candidates=candidates)

@@ -1,8 +1,9 @@
 """The record of a search, what is best in it, and how good the best of n settings is to be expected."""
 
-import dataclasses
 import itertools
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,77 +11,79 @@ import pytest
 from dtbench import registry
 from dtbench.analysis.tables.searches import expected_best, expected_curves
 from dtbench.errors import IncompatibleTask, LedgerError
-from dtbench.tuning.search import read_record, read_records, record_text, write_record
-from tests.support.search_records import TASK, question, record, sample
+from dtbench.tuning.search import SearchRecord, read_record, read_records, record_text, write_record
+from tests.support.search_records import TASK, candidate, config, record
+
+TEXT = record_text(record())
+
+
+def changed(found: SearchRecord, **changes: Any) -> SearchRecord:
+    return found.model_copy(update=changes)
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_record(tmp_path / "one.json", record())
-    found = read_record(tmp_path / "one.json")
-    assert record_text(found) == record_text(record())
-    assert found.samples[1].rows == record().samples[1].rows
+    assert read_record(tmp_path / "one.json") == record()
     assert [one.name for one in read_records(tmp_path)] == ["tiny-dt-grid-asha"]
 
 
-def test_equal_records_give_equal_text_whatever_order_samples_came_in() -> None:
-    turned = dataclasses.replace(record(), samples=())
-    for one in reversed(record().samples):
-        turned = turned.with_sample(one)
+def test_a_score_that_is_not_a_number_is_read_as_it_was_written(tmp_path: Path) -> None:
+    found = changed(record(), candidates=(candidate(0, "done", (40, math.nan, 30.0)),))
+    write_record(tmp_path / "one.json", found)
+    assert read_record(tmp_path / "one.json").candidates[0].objective(config()) == 30.0
+
+
+def test_a_record_with_the_names_of_format_1_is_read(tmp_path: Path) -> None:
+    text = record_text(record()).replace('"config"', '"question"').replace('"scores"', '"rows"')
+    text = text.replace('"candidates"', '"samples"').replace('"num_samples"', '"asked"')
+    (tmp_path / "old.json").write_text(text)
+    assert read_record(tmp_path / "old.json") == record()
+
+
+def test_equal_records_give_equal_text_whatever_order_candidates_came_in() -> None:
+    turned = changed(record(), candidates=())
+    for one in reversed(record().candidates):
+        turned = turned.with_candidate(one)
     assert record_text(turned) == record_text(record())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 2}', record_text(record())[:-40]])
-def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 2}', *(TEXT[:end] for end in range(0, len(TEXT) - 2, 97))])
+def test_a_damaged_record_is_refused_in_one_line_that_names_it(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.json").write_text(text)
-    with pytest.raises(LedgerError, match=r"bad\.json"):
+    with pytest.raises(LedgerError, match=r"bad\.json") as caught:
         read_record(tmp_path / "bad.json")
-
-
-def test_a_record_cut_anywhere_is_refused_in_one_line(tmp_path: Path) -> None:
-    text = record_text(record())
-    for end in range(0, len(text) - 2, 7):
-        (tmp_path / "cut.json").write_text(text[:end])
-        with pytest.raises(LedgerError):
-            read_record(tmp_path / "cut.json")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_objective_is_the_score_at_the_best_target() -> None:
-    first, second, third = record().samples
-    assert first.objective(question()) == 30.0
-    assert second.objective(question()) == 80.0
-    assert second.objective(question(), 10) == 40.0
-    assert second.targets(question()) == {TASK: 60.0}
-    assert third.objective(question()) is None
+    first, second, third = record().candidates
+    assert first.objective(config()) == 30.0
+    assert second.objective(config()) == 80.0
+    assert second.objective(config(), 10) == 40.0
+    assert second.targets(config()) == {TASK: 60.0}
+    assert third.objective(config()) is None
 
 
-def test_only_what_was_trained_to_the_end_can_win() -> None:
-    stopped = sample(3, "stopped", (10, 99.0, 99.0))
-    best = record().with_sample(stopped).best
+def test_only_what_was_trained_to_the_end_can_win_and_of_equals_the_earlier() -> None:
+    stopped, twin = candidate(3, "stopped", (10, 99.0, 99.0)), candidate(5, "done", (10, 40.0, 10.0), (40, 60.0, 80.0))
+    best = record().with_candidate(stopped).with_candidate(twin).best
     assert best is not None
     assert best.number == 1
-    assert dataclasses.replace(record(), samples=(stopped,)).best is None
-
-
-def test_of_equals_the_earlier_setting_wins() -> None:
-    twin = sample(5, "done", (10, 40.0, 10.0), (40, 60.0, 80.0))
-    best = record().with_sample(twin).best
-    assert best is not None
-    assert best.number == 1
+    assert changed(record(), candidates=(stopped,)).best is None
 
 
 def test_every_pair_of_setting_and_target_counts_as_tried() -> None:
     assert record().settings_tried == 6
     assert record().steps == 50
-    assert sum(one.episodes for one in record().samples) == 12
+    assert sum(one.episodes for one in record().candidates) == 12
 
 
 def test_scores_of_several_seeds_are_averaged_before_a_target_is_chosen() -> None:
-    two = question(training_seeds=(1000, 1001))
-    rows = record().samples[1].rows
-    other = tuple(dataclasses.replace(row, seed=1001, score=100.0 - row.score) for row in rows)
-    both = dataclasses.replace(record().samples[1], rows=(*rows, *other))
-    assert both.scores(two, TASK, 40) == {100.0: 50.0, 60.0: 50.0}
-    assert dataclasses.replace(both, rows=rows).objective(two) is None  # a seed is missing
+    two, one = config(training_seeds=(1000, 1001)), record().candidates[1]
+    other = tuple(score._replace(seed=1001, mean=100.0 - score.mean) for score in one.scores)
+    both = one.model_copy(update={"scores": (*one.scores, *other)})
+    assert both.by_target(two, TASK, 40) == {100.0: 50.0, 60.0: 50.0}
+    assert one.objective(two) is None  # a seed is missing
 
 
 def test_the_best_to_expect_is_the_mean_over_all_draws_with_replacement() -> None:
@@ -111,9 +114,9 @@ def test_target_returns_count_as_settings_in_a_curve_of_their_own() -> None:
 
 
 def test_a_contender_without_targets_has_one_curve() -> None:
-    rows = tuple(dataclasses.replace(row, target=None) for row in record().samples[1].rows[-1:])
-    plain = dataclasses.replace(record().samples[1], rows=rows)
-    without = dataclasses.replace(record(), question=question(targets={TASK: ()}), samples=(plain,))
+    one = candidate(1, "done", (40, 60.0, 80.0))
+    plain = one.model_copy(update={"scores": (one.scores[-1]._replace(target=None),)})
+    without = changed(record(), config=config(targets={TASK: ()}), candidates=(plain,))
     (curve,) = expected_curves(without)
     assert curve.tried == "settings"
     assert without.settings_tried == 1

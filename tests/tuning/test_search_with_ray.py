@@ -1,4 +1,4 @@
-"""Searches with Ray Tune: its ASHA stops samples, and a driver that was killed continues where it was."""
+"""Searches with Ray Tune: ASHA stops candidates, optuna proposes them, and a driver that was killed continues."""
 
 import os
 import shutil
@@ -13,12 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dtbench.suite.planning import load_suite
-from dtbench.tuning.driver import Asked, Journal, journal_of, plan_search
-from dtbench.tuning.proposals import proposals_of
-from dtbench.tuning.ray_tune import _scheduler, _Search
-from dtbench.tuning.search import Row, Sample, SearchRecord, read_record
-from dtbench.tuning.space import read_space
+from dtbench.tuning.ray_tune import _scheduler
+from dtbench.tuning.search import Candidate, read_record
+from tests.support.search_records import config
 
 SUITE: dict[str, Any] = {
     "name": "toy",
@@ -63,7 +60,7 @@ def toy(tmp_path: Path) -> None:
 def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", MAIN, "tune", "--suite", "toy.yaml", "-c", "F", "--space", "space.yaml"]
     return subprocess.Popen(
-        [*command, "--searcher", "grid", "--asha", "--reduction-factor", "4", "--name", "one", *arguments],
+        [*command, "--name", "one", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -72,22 +69,22 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def begun() -> SearchRecord | None:
+def start_asha() -> subprocess.Popen[str]:
+    return start("--searcher", "grid", "--asha", "--reduction-factor", "4")
+
+
+def ended() -> dict[int, Candidate]:
+    """Return the candidates that are done or stopped, by number."""
     path = Path("results/runs/searches/one/search.json")
-    return read_record(path) if path.exists() else None
+    found = read_record(path).candidates if path.exists() else ()
+    return {one.number: one for one in found if one.state in ("done", "stopped")}
 
 
-def ended() -> dict[int, Sample]:
-    """The samples that are done or stopped, by number."""
-    record = begun()
-    return {one.number: one for one in record.samples if one.state in ("done", "stopped")} if record else {}
-
-
-def ended_before_the_driver_was_killed() -> dict[int, Sample]:
-    """Kill a search amid its samples; once more where all ended first, as they may on a busy machine."""
-    found: dict[int, Sample] = {}
+def ended_before_the_driver_was_killed() -> dict[int, Candidate]:
+    """Kill a search amid its candidates; once more where all ended first, as they may on a busy machine."""
+    found: dict[int, Candidate] = {}
     for _ in range(5):
-        process = start()
+        process = start_asha()
         deadline = time.monotonic() + 400
         while not ended() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -107,38 +104,40 @@ def test_a_driver_that_was_killed_continues_and_runs_nothing_again() -> None:
     before = ended_before_the_driver_was_killed()
     assert 0 < len(before) < 6
     time.sleep(3)  # Ray's own processes notice that their driver is gone
-    output, _ = start().communicate(timeout=500)
+    output, _ = start_asha().communicate(timeout=500)
     assert f"6 settings, {len(before)} done" in output
     record = read_record(Path("results/searches/one.json"))
-    assert record.question.scheduler == "asha"
-    assert record.question.rungs == RUNGS
-    assert [one.number for one in record.samples] == list(range(6))
-    assert {one.hyperparameters["grade"] for one in record.samples} == set(range(6))
-    assert {one.state for one in record.samples} <= {"done", "stopped"}
-    assert {one.steps for one in record.samples} <= set(RUNGS)
+    assert record.config.scheduler == "asha"
+    assert record.config.rungs == RUNGS
+    assert [one.number for one in record.candidates] == list(range(6))
+    assert {one.hyperparameters["grade"] for one in record.candidates} == set(range(6))
+    assert {one.state for one in record.candidates} <= {"done", "stopped"}
+    assert {one.steps for one in record.candidates} <= set(RUNGS)
     for number, one in before.items():
-        assert record.samples[number] == one
-    assert load_suite("results/searches/one.yaml").contenders["F tuned"].train_steps == 1600
+        assert record.candidates[number] == one
     assert not list(Path("results/runs/searches/one").glob(".tune-*"))
 
 
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("toy")
-def test_a_new_scheduler_is_told_what_earlier_samples_scored_at_their_rungs() -> None:
-    """Four samples scored 10, 20, 30, 40 at the first rung: of the next one, 25 is stopped and 35 goes on."""
-    asked = Asked("grid", asha=True, reduction_factor=4)
-    space = read_space({"grade": {"choices": list(range(6))}}, "here")
-    plan = plan_search(load_suite("toy.yaml"), space, asked, Path("results"))
-    with journal_of(plan) as journal:
-        for number in range(4):
-            journal.keep(scored(journal, number, 10.0 * (number + 1)))
-        scheduler = _scheduler(plan)
-        _Search(plan, journal, proposals_of(plan, journal), print).replay(scheduler)
-    for name, score, decision in (("a", 25.0, "STOP"), ("b", 35.0, "CONTINUE")):
-        trial = SimpleNamespace(trial_id=name)
+def test_optuna_trains_a_setting_once_however_often_it_proposes_it_and_goes_on_from_earlier_scores() -> None:
+    pytest.importorskip("optuna")
+    Path("space.yaml").write_text("grade: {choices: [0, 1]}\n")
+    for samples in ("4", "6"):
+        output, _ = start("--searcher", "optuna", "--samples", samples, "F.train_steps=100").communicate(timeout=500)
+        assert "best of 2 settings" in output
+        record = read_record(Path("results/searches/one.json"))
+        assert record.num_samples == int(samples)
+        assert [(one.state, one.steps) for one in record.candidates] == [("done", 100)] * 2
+
+
+def test_of_settings_at_a_rung_asha_stops_all_but_the_best_quarter() -> None:
+    """Four candidates scored 10, 20, 30, 40 at the first rung: of the next one, 25 is stopped and 35 goes on."""
+    scheduler = _scheduler(config(rungs=RUNGS, reduction_factor=4))
+    scheduler.set_search_properties("score", "max")
+    scores = {10.0: None, 20.0: None, 30.0: None, 40.0: None, 25.0: "STOP", 35.0: "CONTINUE"}
+    for score, decision in scores.items():
+        trial = SimpleNamespace(trial_id=str(score))
         scheduler.on_trial_add(None, trial)
-        assert scheduler.on_trial_result(None, trial, {"steps": 100, "score": score}) == decision
-
-
-def scored(journal: Journal, number: int, score: float) -> Sample:
-    row = Row(journal.plan.question.tasks[0], 1000, 100, None, score, 4)
-    return Sample(number, {"grade": number}, "stopped", 100, 1.0, (row,))
+        assert scheduler.on_trial_result(None, trial, {"steps": 100, "score": score}) == (decision or "CONTINUE")

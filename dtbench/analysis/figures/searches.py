@@ -29,21 +29,21 @@ _CAPTION = (
 
 def draw_expected_best(record: SearchRecord, curves: Sequence[ExpectedBest]) -> Drawing | None:
     """A panel for each task of the search, a curve for each way to count settings; None where nothing has a score."""
-    tasks = [task for task in record.question.tasks if any(curve.task == task for curve in curves)]
+    tasks = [task for task in record.config.tasks if any(curve.task == task for curve in curves)]
     if not tasks:
         return None
-    with figure(record.question.preset == "smoke", 1.2 + 4.4 * len(tasks), 3.8) as sheet:
+    with figure(record.config.preset == "smoke", 1.2 + 4.4 * len(tasks), 3.8) as sheet:
         panels = sheet.subplots(1, len(tasks), squeeze=False)[0]
         for axes, task in zip(panels, tasks, strict=True):
             own = [curve for curve in curves if curve.task == task]
             for place, curve in enumerate(own):
                 _draw_curve(axes, record, curve, place)
-            score = record.question.score_names.get(task, "score")
-            title = f"{task} (data: {record.question.data.get(task, 'unknown')})"
+            score = record.config.score_names.get(task, "score")
+            title = f"{task} (data: {record.config.data.get(task, 'unknown')})"
             axes.set(xlabel="settings tried, n", ylabel=wrapped(score, 44), title=wrapped(title, 60))
             axes.margins(x=0.03)
         legend_below(sheet, columns=1)
-        who = f"{record.question.contender} on {', '.join(tasks)}"
+        who = f"{record.config.contender} on {', '.join(tasks)}"
         alt = f"Best score to be expected of n settings of {who}, rising with n."
         caption = f"{record.name}: {who}. {_CAPTION}"
         return drawing(sheet, f"expected-best-{record.name}", caption, alt, wide=len(tasks) > 1)
@@ -54,7 +54,7 @@ def _draw_curve(axes: Axes, record: SearchRecord, curve: ExpectedBest, place: in
     n = np.arange(1, len(scores) + 1)
     look: dict[str, Any] = {"color": PALETTE[place % len(PALETTE)], "zorder": 3 - 0.01 * place}
     shape = MARKERS[place % len(MARKERS)]
-    label = legend_name(f"{record.question.contender}: {curve.tried}", 70)
+    label = legend_name(f"{record.config.contender}: {curve.tried}", 70)
     axes.plot(n, scores, label=label, marker=shape, markevery=[], **look)
     gap = -(-len(n) // _MOST_MARKERS)
     every = slice((len(n) - 1) % gap, None, gap)

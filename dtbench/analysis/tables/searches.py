@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, number_cell
-from dtbench.tuning.search import Sample, SearchRecord
+from dtbench.ledger.trial_spec import TrialState
+from dtbench.tuning.search import Candidate, SearchRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,16 @@ def expected_best(values: Sequence[float], n: ArrayLike) -> NDArray[np.float64]:
 
 
 def expected_curves(record: SearchRecord) -> Iterator[ExpectedBest]:
-    """For each task: settings at the task's own target, and, where several were asked, pairs of setting and target."""
-    for task in record.question.tasks:
-        scores = [sample.scores(record.question, task, sample.last_step(record.question)) for sample in record.samples]
-        asked: Sequence[float | None] = record.question.targets[task] or (None,)
-        own = asked[0]
+    """For each task: settings at the task's own target, and, where several were tried, pairs of setting and target."""
+    for task in record.config.tasks:
+        scores = [one.by_target(record.config, task, one.last_step(record.config)) for one in record.candidates]
+        targets: Sequence[float | None] = record.config.targets[task] or (None,)
+        own = targets[0]
         at = "" if own is None else f" at the task's own target {own:g}"
         if found := _counted([one.get(own) for one in scores]):
             yield ExpectedBest(task, f"settings{at}", found)
-        if len(asked) > 1 and (found := _counted([one.get(target) for one in scores for target in asked])):
-            yield ExpectedBest(task, f"pairs of a setting and one of {len(asked)} targets", found)
+        if len(targets) > 1 and (found := _counted([one.get(target) for one in scores for target in targets])):
+            yield ExpectedBest(task, f"pairs of a setting and one of {len(targets)} targets", found)
 
 
 def _counted(scores: Sequence[float | None]) -> tuple[float, ...]:
@@ -74,42 +75,42 @@ def budget_table(records: Sequence[SearchRecord]) -> Table:
 
 def best_table(record: SearchRecord, count: int) -> Table:
     """The best settings that a search found, those that were trained furthest first."""
-    question = record.question
-    names = tuple(question.space)
+    config = record.config
+    names = tuple(config.space)
     columns = [Column("Setting", number=True), *(Column(name, number=True) for name in ("Score", "Target", "Steps"))]
     columns += [Column("State"), *map(Column, names)]
     rows = []
-    for sample in record.ranked()[:count]:
-        score, setting = number_cell(sample.objective(question)), sample.hyperparameters
-        number = Cell(str(sample.number + 1), sample.number + 1)
-        steps = Cell(str(sample.last_step(question)), sample.last_step(question))
+    for candidate in record.ranked()[:count]:
+        score, setting = number_cell(candidate.objective(config)), candidate.hyperparameters
+        number = Cell(str(candidate.number + 1), candidate.number + 1)
+        steps = Cell(str(candidate.last_step(config)), candidate.last_step(config))
         values = [Cell(str(setting.get(name, DASH))) for name in names]
-        rows.append((number, score, Cell(_targets(sample, record)), steps, Cell(sample.state), *values))
-    tasks = ", ".join(question.tasks)
-    caption = f"{record.name}: the best of {record.settings_tried} settings of {question.contender} on {tasks}"
+        rows.append((number, score, Cell(_targets(candidate, record)), steps, Cell(str(candidate.state)), *values))
+    tasks = ", ".join(config.tasks)
+    caption = f"{record.name}: the best of {record.settings_tried} settings of {config.contender} on {tasks}"
     note = "Scores are means over tuning episodes, at each setting's best target; the settings were chosen by them."
     return Table(f"search-{record.name}", caption, tuple(columns), tuple(rows), (note,))
 
 
 def _budget_row(record: SearchRecord) -> tuple[Cell, ...]:
-    question, samples = record.question, record.samples
-    stopped = {"none": DASH, "asha": "ASHA", "halving": "successive halving"}[question.scheduler]
-    done = sum(sample.state == "done" for sample in samples)
-    failed = sum(sample.state in ("failed", "diverged") for sample in samples)
-    full = record.asked * question.full_steps
-    counts = (len(samples), record.settings_tried, done, failed, record.steps)
-    episodes, minutes = sum(s.episodes for s in samples), sum(s.seconds for s in samples) / 60
+    config, candidates = record.config, record.candidates
+    stopped = {"none": DASH, "asha": "ASHA", "halving": "successive halving"}[config.scheduler]
+    done = sum(one.state == TrialState.DONE for one in candidates)
+    failed = sum(one.state in (TrialState.FAILED, TrialState.DIVERGED) for one in candidates)
+    full = record.num_samples * config.full_steps
+    counts = (len(candidates), record.settings_tried, done, failed, record.steps)
+    episodes, minutes = sum(one.episodes for one in candidates), sum(one.seconds for one in candidates) / 60
     return (
-        *map(Cell, (record.name, question.suite, question.contender, ", ".join(question.tasks))),
-        *(Cell(question.searcher), Cell(stopped)),
+        *map(Cell, (record.name, config.suite, config.contender, ", ".join(config.tasks))),
+        *(Cell(config.searcher), Cell(stopped)),
         *(Cell(str(count), count) for count in counts),
         Cell(f"{100 * record.steps / full:.0f} %", record.steps / full),
         *(Cell(str(episodes), episodes), number_cell(minutes)),
-        number_cell(record.best.objective(question) if record.best else None),
+        number_cell(record.best.objective(config) if record.best else None),
     )
 
 
-def _targets(sample: Sample, record: SearchRecord) -> str:
-    found = sample.targets(record.question)
+def _targets(candidate: Candidate, record: SearchRecord) -> str:
+    found = candidate.targets(record.config)
     targets = [DASH if target is None else f"{target:g}" for target in found.values()]
     return targets[0] if len(set(targets)) == 1 else ", ".join(targets) or DASH
