@@ -118,7 +118,11 @@ def _contender(search: "Search", setting: "Setting") -> dict[str, Any]:
     """Return all that decides the contender, with what differs from task to task by task."""
     first = search.specs[0]
     by_task = {spec.task: spec.hyperparameters for spec in search.specs_of(setting)}
-    contender = {"algorithm": first.algorithm, "train_steps": first.train_steps, "hyperparameters": by_task[first.task]}
+    contender = {
+        "algorithm": first.algorithm,
+        "train_steps": first.train_steps,
+        "hyperparameters": by_task[first.task],
+    }
     if any(values != by_task[first.task] for values in by_task.values()):
         contender["by_task"] = {task: {"hyperparameters": values} for task, values in by_task.items()}
     return contender

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from dtbench.errors import LedgerError, one_line
+from dtbench.ledger.names import current_hyperparameters
 from dtbench.ledger.store import write_bytes
 from dtbench.ledger.trial_spec import TrialState
 
@@ -184,7 +186,7 @@ def record_text(record: SearchRecord) -> str:
 def read_record(path: Path) -> SearchRecord:
     """Return what `write_record` wrote, by its older names too; LedgerError for what is damaged."""
     try:
-        return SearchRecord.model_validate_json(path.read_bytes())
+        return _with_current_names(SearchRecord.model_validate_json(path.read_bytes()))
     except (OSError, ValueError) as error:
         cause = one_line(str(error), 200)
         raise LedgerError(f"cannot read the search {path}: {cause}. Restore it, or delete it.") from error
@@ -193,6 +195,13 @@ def read_record(path: Path) -> SearchRecord:
 def read_records(folder: Path) -> tuple[SearchRecord, ...]:
     """Return the finished searches in a folder such as results/searches, by name."""
     return tuple(read_record(path) for path in sorted(folder.glob("*.json")))
+
+
+def _with_current_names(record: SearchRecord) -> SearchRecord:
+    rename = partial(current_hyperparameters, record.config.algorithm)
+    config = record.config.model_copy(update={"space": rename(record.config.space)})
+    candidates = (one.model_copy(update={"hyperparameters": rename(one.hyperparameters)}) for one in record.candidates)
+    return record.model_copy(update={"config": config, "candidates": tuple(candidates)})
 
 
 def _outcome(record: SearchRecord) -> dict[str, Any]:

@@ -33,9 +33,10 @@ def test_a_score_that_is_not_a_number_is_read_as_it_was_written(tmp_path: Path) 
     assert read_record(tmp_path / "one.json").candidates[0].objective(config()) == 30.0
 
 
-def test_a_record_with_the_names_of_format_1_is_read(tmp_path: Path) -> None:
+def test_a_record_with_the_earlier_names_is_read(tmp_path: Path) -> None:
     text = record_text(record()).replace('"config"', '"question"').replace('"scores"', '"rows"')
     text = text.replace('"candidates"', '"samples"').replace('"num_samples"', '"asked"')
+    text = text.replace('"hidden_size"', '"width"')
     (tmp_path / "old.json").write_text(text)
     assert read_record(tmp_path / "old.json") == record()
 

@@ -208,7 +208,7 @@ def test_what_cannot_be_stopped_midway_is_not_given_to_asha() -> None:
     ("options", "changes", "message"),
     [
         (FULL, {"contender": "*"}, "tunes one contender, not DT, BC"),
-        (FULL, {"space": {"widht": {"choices": [4]}}}, "Did you mean 'hidden_size'"),
+        (FULL, {"space": {"hiden_size": {"choices": [4]}}}, "Did you mean 'hidden_size'"),
         (FULL, {"space": {"hidden_size": {"choices": ["wide"]}}}, "hidden_size = 'wide'"),
         (FULL, {"overrides": ["tasks=[graph-0]"]}, "none is left to tune on"),
         (FULL, {"overrides": ["DT.train_steps=0"]}, "its budget is 0"),
@@ -241,7 +241,10 @@ def test_the_best_setting_is_a_suite_that_no_preset_of_its_base_changes() -> Non
     (best,) = record.candidates
     Path("best.yaml").write_text(yaml.safe_dump(tuned_suite(search, record, "toy.yaml")))
     specs = trial_specs(load_suite("best.yaml"))
-    assert [(spec.contender, spec.seed, spec.train_steps) for spec in specs] == [("DT tuned", 0, 6), ("DT tuned", 1, 6)]
+    assert [(spec.contender, spec.seed, spec.train_steps) for spec in specs] == [
+        ("DT tuned", 0, 6),
+        ("DT tuned", 1, 6),
+    ]
     assert {spec.evaluation.purpose for spec in specs} == {"report"}
     assert specs[0].hyperparameters == search.specs_of(best.hyperparameters)[0].hyperparameters
     assert specs[0].evaluation.targets[0] == best.targets(record.config)["key-to-door-1k"]

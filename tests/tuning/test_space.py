@@ -58,7 +58,9 @@ def test_no_setting_is_drawn_twice() -> None:
 def test_a_grid_has_every_combination_once_in_an_order_of_its_seed() -> None:
     space = read_space({"hidden_size": {"choices": [1, 2]}, "num_layers": {"choices": [3, 4, 5]}}, "here")
     found = grid(space, 0)
-    assert {(setting["hidden_size"], setting["num_layers"]) for setting in found} == {(w, n) for w in (1, 2) for n in (3, 4, 5)}
+    assert {(setting["hidden_size"], setting["num_layers"]) for setting in found} == {
+        (w, n) for w in (1, 2) for n in (3, 4, 5)
+    }
     assert len(found) == 6
     assert found == grid(space, 0)
     assert found != grid(space, 1)
