@@ -253,7 +253,7 @@ def _progress(ledger: Ledger, spec: TrialSpec) -> tuple[int, float, tuple[Score,
     """Return a trial's steps, seconds and scores: its checkpoint knows them, whatever its state."""
     path = ledger.folder(spec) / "checkpoint.pt"
     if not path.exists():
-        return int(ledger.failure(spec).get("step", 0)), 0.0, ()
+        return ledger.failure(spec).step or 0, 0.0, ()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         scores = tuple(score for columns in state["episodes"] for score in _scores(spec, columns))
