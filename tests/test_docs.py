@@ -95,7 +95,7 @@ def run(command: str, *, smoke: bool, where: str) -> None:
 def at_smoke_size(words: list[str], *, smoke: bool) -> list[str]:
     """What a reader types, made short: in one process, at the size that suites call smoke."""
     suite = SUITE.search(" ".join(words))
-    if words[0] not in ("run", "plan") or suite is None:
+    if words[0] not in ("run",) or suite is None:
         return words
     shipped = suite[1] in suite_names() or smoke
     small = ["--preset", "smoke"] if shipped and "--preset" not in words else []

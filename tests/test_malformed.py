@@ -20,8 +20,8 @@ SUITE = (
     "tasks: [key-to-door-1k]\nseeds: [0]\nevaluation: {episodes: 2}\n"
     "contenders:\n  Random: {algorithm: random, train_steps: 0}\n  DT: {algorithm: dt, train_steps: 2}\n"
 )
-PLAN = ["plan", "--suite", "mine.yaml"]
-OWN = ["plan", "--suite", "own-data", "tasks=[gym:Pendulum-v1]"]
+PLAN = ["run", "--dry-run", "--suite", "mine.yaml"]
+OWN = ["run", "--dry-run", "--suite", "own-data", "tasks=[gym:Pendulum-v1]"]
 PENDULUM = {"observations": (12, 3), "actions": (12, 1), "rewards": (12,), "terminals": (12,)}
 
 

@@ -1,14 +1,15 @@
-"""What is said of a suite before it runs, on the terminal: its data, what is done, what the rest takes."""
+"""What `run` prints: before the trials their data, counts and time left, after them scores and failures."""
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from rich.table import Table
 
 from dtbench import registry
-from dtbench.cli.progress import complain, duration, finished_seconds, say, show
+from dtbench.cli.progress import complain, duration, finished_seconds, say, show, trial_name
 from dtbench.execution.resources import parallel_trials
 from dtbench.ledger.store import MOST_FAILURES, Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
@@ -55,28 +56,59 @@ def say_what_will_run(
             say(f"data: {source} ({names})")
 
 
-def say_what_is_left_alone(specs: Sequence[TrialSpec], missing: Sequence[TrialSpec], ledger: Ledger) -> None:
-    """Count the trials without a result that are not run again by themselves, and say what would run them."""
-    run = {spec.key for spec in missing}
-    states = Counter(ledger.state(spec) for spec in specs if spec.key not in run)
+def say_what_is_left_alone(specs: Sequence[TrialSpec], others: Collection[str], ledger: Ledger) -> None:
+    """Count the trials that failed and do not run again; `others` are the keys of those that run or are archived."""
+    states = Counter(ledger.state(spec) for spec in specs if spec.key not in others)
     said = {TrialState.DIVERGED: "diverged before", TrialState.FAILED: f"failed {MOST_FAILURES} times"}
     left = [f"{states[state]} {what}" for state, what in said.items() if states[state]]
     if left:
-        complain(f"not run: {', '.join(left)}. `dtbench status` has the reasons, --again tries them once more.")
+        complain(f"not run: {', '.join(left)}. `dtbench status` has the reasons, --retry-failed runs them again.")
 
 
-def say_plan(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger) -> None:
-    """Print contenders and tasks, what is done of them, and the time to go where finished trials tell it."""
+def say_plan(suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[TrialSpec], ledger: Ledger) -> None:
+    """Print contenders and tasks, what is done of them, and the time left as far as finished trials show it."""
     speeds = finished_seconds(specs, ledger)
-    missing = list({spec.key: spec for spec in specs if ledger.should_run(spec)}.values())
-    show(_plan_table(suite, specs, ledger, speeds))
+    show(_plan_table(suite, specs, missing, ledger, speeds))
     known = [speeds[spec.cell] * max(spec.train_steps, 1) for spec in missing if spec.cell in speeds]
     unknown = f", and {len(missing) - len(known)} trials of unknown length" if len(known) < len(missing) else ""
     say(f"To go: {duration(sum(known))} of trial time{unknown}.")
     if missing and not parallel_trials(missing[0].resources):
         cpu, gpu = (missing[0].resources.get(name, default) for name, default in (("cpu", 1), ("gpu", 0)))
         say(f"Ray cannot run them on this machine: each trial asks for cpu {cpu:g} and gpu {gpu:g}. Use --local.")
-    say(_disk(specs, ledger))
+
+
+def say_scores(
+    finals: pd.DataFrame, contenders: Sequence[str], tasks: Sequence[str], diverged: Mapping[tuple[str, str], int]
+) -> None:
+    """The suite's scores so far: means over training seeds at the last checkpoint, n seeds; holes stay holes.
+
+    A line for each contender, or for each task where those are more: a table that is too wide cannot be read.
+    `diverged` counts the seeds of a (contender, task) that did.
+    """
+    groups = finals.groupby(["contender", "task"]).score.agg(["mean", "count"])
+    cells = {key: f"{count} diverged" for key, count in diverged.items()}
+    for key, row in groups.iterrows():
+        besides = f", {cells[key]}" if key in cells else ""
+        cells[key] = f"{row['mean']:.1f} ({int(row['count'])}{besides})"
+    tall = len(tasks) > len(contenders)
+    lines, columns = (tasks, contenders) if tall else (contenders, tasks)
+    table = Table("task" if tall else "contender")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for line in lines:
+        keys = [(column, line) if tall else (line, column) for column in columns]
+        table.add_row(line, *(cells.get(key, "not run") for key in keys))
+    say("score at the last checkpoint: mean over n training seeds (n)")
+    show(table)
+
+
+def say_what_failed(specs: Sequence[TrialSpec], ledger: Ledger) -> None:
+    """Name every trial of these that failed or diverged, and the last line of its traceback."""
+    for spec in specs:
+        state, path = ledger.state(spec), ledger.folder(spec) / "error.txt"
+        if state in (TrialState.FAILED, TrialState.DIVERGED):
+            reason = ledger.failure(spec).message or "no reason is recorded"
+            complain(f"{state}: {trial_name(spec)}: {reason}\n        see {path}")
 
 
 def evaluations(spec: TrialSpec) -> int:
@@ -84,32 +116,24 @@ def evaluations(spec: TrialSpec) -> int:
     return max(1, math.ceil(spec.train_steps / spec.evaluation.every))
 
 
-def _plan_table(suite: Suite, specs: Sequence[TrialSpec], ledger: Ledger, speeds: Mapping[str, float]) -> Table:
-    table = Table(title=f"{suite.title} (preset {suite.preset or 'none'})", title_justify="left")
-    for column in ("task", "contender"):
-        table.add_column(column)
-    for column in ("updates", "evaluations", "seeds", "done", "failed", "time to go"):
+def _plan_table(
+    suite: Suite,
+    specs: Sequence[TrialSpec],
+    missing: Sequence[TrialSpec],
+    ledger: Ledger,
+    speeds: Mapping[str, float],
+) -> Table:
+    table = Table("task", "contender", title=f"{suite.title} (preset {suite.preset or 'none'})", title_justify="left")
+    for column in ("steps", "evaluations", "seeds", "to run", "failed", "time left"):
         table.add_column(column, justify="right")
-    for cell in dict.fromkeys(spec.cell for spec in specs):
-        trials = [spec for spec in specs if spec.cell == cell]
-        states = [ledger.state(spec) for spec in trials]
-        failed = states.count(TrialState.FAILED) + states.count(TrialState.DIVERGED)
-        budget, done = trials[0].train_steps, states.count(TrialState.DONE)
-        missing = sum(ledger.should_run(spec) for spec in trials)
-        to_go = duration(missing * speeds[cell] * max(budget, 1)) if missing and cell in speeds else ""
-        numbers = (budget, evaluations(trials[0]), len(trials), done, failed)
-        table.add_row(trials[0].task, trials[0].contender, *map(str, numbers), to_go)
+    to_run = Counter(spec.cell for spec in missing)
+    failed = Counter(spec.cell for spec in specs if ledger.state(spec) in (TrialState.FAILED, TrialState.DIVERGED))
+    for cell, spec in {spec.cell: spec for spec in specs}.items():
+        seeds = sum(other.cell == cell for other in specs)
+        left = duration(to_run[cell] * speeds[cell] * max(spec.train_steps, 1)) if cell in speeds else ""
+        numbers = (spec.train_steps, evaluations(spec), seeds, to_run[cell], failed[cell])
+        table.add_row(spec.task, spec.contender, *map(str, numbers), left if to_run[cell] else "")
     return table
-
-
-def _disk(specs: Sequence[TrialSpec], ledger: Ledger) -> str:
-    done = [ledger.folder(spec) for spec in specs if ledger.state(spec) is TrialState.DONE]
-    if not done:
-        return "Disk: unknown until a trial is done."
-    sizes = [sum(path.stat().st_size for path in folder.iterdir()) for folder in done]
-    waiting = len(specs) - len(done)
-    mean = sum(sizes) / len(sizes)
-    return f"Disk: {sum(sizes) / 2**20:.1f} MiB used, about {waiting * mean / 2**20:.1f} MiB more."
 
 
 def _task_options(suite: Suite) -> Iterator[str]:

@@ -181,11 +181,10 @@ def keep_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path, *,
     with published(results, fresh=fresh):
         found = archive.keep_scores(document, ledger, results / "scores")
     name = str(document["name"])
-    if found.name != name:
-        taken = (
-            f"{results / 'scores' / name}.csv has finished trials that are not in {ledger.root}, and stays as it is"
-        )
-        typer.secho(f"{name}: {taken}. These results are kept as {found.name}.", err=True, fg="yellow", bold=True)
+    if found.records and found.name != name:
+        why = archive.differences(document, results / "scores")
+        other = f"{results / 'scores' / name} has other trials ({why}) and stays as it is"
+        typer.secho(f"{other}. These results are kept as {found.name}.", err=True, fg="yellow", bold=True)
     return found
 
 

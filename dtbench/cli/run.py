@@ -36,64 +36,75 @@ app = typer.Typer(
 app.add_typer(data_app, name="data", help="Datasets: list, fetch, generate, look into, verify, export.")
 
 SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A name from `list suites`, or a YAML file.")]
-PresetOption = Annotated[str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...")]
-SeedsOption = Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")]
-ContenderOption = Annotated[list[str] | None, typer.Option("--contender", "-c", help="Name or pattern: 'DT*'.")]
-TaskOption = Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or pattern.")]
-SourceOption = Annotated[
-    str | None, typer.Option(help="Of the data: auto (real on disk, else download, else generate), d4rl, minari, ...")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="path=value, e.g. evaluation.episodes=50, train_steps=100 or DT.dropout=0.2"),
-]
 
 
 @app.command()
 def run(
     suite: SuiteOption,
-    overrides: Overrides = None,
-    preset: PresetOption = None,
-    seeds: SeedsOption = None,
-    contender: ContenderOption = None,
-    task: TaskOption = None,
-    local: Annotated[bool, typer.Option("--local", help="In this process, without Ray.")] = False,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto or ray://host:10001.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="path=value, e.g. evaluation.episodes=50, train_steps=100 or DT.dropout=0.2."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")] = None,
+    contender: Annotated[
+        list[str] | None, typer.Option("--contender", "-c", help="Name or pattern of contenders: 'DT*'.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or pattern of tasks.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a running Ray cluster: auto or ray://host:10001.")
+    ] = None,
     resources: Annotated[
         str | None,
-        typer.Option(help="Of each trial: cpu=2,gpu=0.25; gpu=auto measures how many fit on one GPU."),
+        typer.Option(help="Resources of each trial: cpu=2,gpu=0.25; gpu=auto measures how many fit on one GPU."),
     ] = None,
-    checkpoint_minutes: Annotated[
-        float, typer.Option(min=0.0, help="At most so much learning is lost with a killed worker.")
-    ] = 1.0,
-    again: Annotated[bool, typer.Option("--again", help="Also trials that diverged or failed three times.")] = False,
-    source: SourceOption = None,
+    checkpoint_minutes: Annotated[float, typer.Option(min=0.0, help="Minutes between checkpoints.")] = 1.0,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run trials again that diverged or failed three times.")
+    ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Source of the data: auto (real on disk, else download, else generate), d4rl, minari, ..."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run, what is done and the time left; run nothing.")
+    ] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Run what is missing of a suite; what is done stays done, what was interrupted continues.
+    """Run the missing trials of a suite; interrupted ones continue from their checkpoints.
 
-    Ctrl-C once: trials write their checkpoints and end. Twice: at once. The same command goes on either way.
+    Trials that results/scores/SUITE has finished count as done.
+
+    Ctrl-C once: trials write their checkpoints and end. Twice: at once. The same command continues either way.
     """
+    from dtbench.analysis.archive import archived_keys
     from dtbench.cli import plans, progress
-    from dtbench.execution.resources import as_overrides, check_room, sized
+    from dtbench.execution.resources import check_room, sized
     from dtbench.ledger.remote import remote_of
     from dtbench.suite.planning import check_fit, load_suite, narrow, trial_specs
 
     run_trials = _runner(local, address)
-    given = [*as_overrides(resources), *(overrides or ())]
-    whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=given)
+    sized((), resources)  # refuses what is wrong before any data are opened
+    whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
     chosen = narrow(whole, tasks=task or (), contenders=contender or ())
-    with _ledger_at(results) as ledger:
+    with _ledger_at(results, read_only=dry_run) as ledger:
         with progress.preparing() as on_dataset:
             specs = sized(trial_specs(chosen, on_dataset), resources)
+        archived = archived_keys(results / "scores", whole.name)
         missing = [
-            spec for spec in {spec.key: spec for spec in specs}.values() if ledger.should_run(spec, retry_failed=again)
+            spec
+            for spec in {spec.key: spec for spec in specs}.values()
+            if spec.key not in archived and ledger.should_run(spec, retry_failed=retry_failed)
         ]
+        plans.say_what_will_run(chosen, specs, missing, why=plans.preset_reason(whole, suite, preset))
+        plans.say_what_is_left_alone(specs, [*(spec.key for spec in missing), *archived], ledger)
+        if dry_run:
+            plans.say_plan(chosen, specs, missing, ledger)
+            raise typer.Exit
         if not local and address is None:
             check_room(missing)
         check_fit(missing)
-        plans.say_what_will_run(chosen, specs, missing, why=plans.preset_reason(whole, suite, preset))
-        plans.say_what_is_left_alone(specs, missing, ledger)
         document = _save_suite(whole, specs, ledger)
         states = None
         with _interruptible(missing, ledger) as (on_progress, shutdown):
@@ -107,38 +118,8 @@ def run(
             )
         stopped = states is None or TrialState.STOPPED in states.values()
         _finish(document, ledger, missing, stopped=stopped)
-    done = all(ledger.state(spec) is TrialState.DONE for spec in specs)
+    done = all(spec.key in archived or ledger.state(spec) is TrialState.DONE for spec in specs)
     raise typer.Exit(130 if stopped else 0 if done else 1)
-
-
-@app.command()
-def plan(
-    suite: SuiteOption,
-    overrides: Overrides = None,
-    preset: PresetOption = None,
-    seeds: SeedsOption = None,
-    contender: ContenderOption = None,
-    task: TaskOption = None,
-    source: SourceOption = None,
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Say what would run, what is done, and the time and disk that the rest will take.
-
-    Opens the datasets, and so makes or fetches those that are missing, as `run` would. Writes nothing else.
-    """
-    from dtbench.cli import plans, progress
-    from dtbench.ledger.store import Ledger
-    from dtbench.suite.planning import load_suite, narrow, trial_specs
-
-    whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
-    chosen = narrow(whole, tasks=task or (), contenders=contender or ())
-    ledger = Ledger(results / "runs")
-    with progress.preparing() as on_dataset:
-        specs = trial_specs(chosen, on_dataset)
-    missing = [spec for spec in specs if ledger.should_run(spec)]
-    plans.say_what_will_run(chosen, specs, missing, why=plans.preset_reason(whole, suite, preset))
-    plans.say_what_is_left_alone(specs, missing, ledger)
-    plans.say_plan(chosen, specs, ledger)
 
 
 @app.command("list")
@@ -211,13 +192,14 @@ def _runner(local: bool, address: str | None) -> "Callable[..., dict[str, TrialS
 
 
 @contextmanager
-def _ledger_at(results: Path) -> "Iterator[Ledger]":
-    """The ledger of a results folder, held against other runs."""
+def _ledger_at(results: Path, *, read_only: bool) -> "Iterator[Ledger]":
+    """Yield the ledger of a results directory, locked against other runs unless it is only read."""
     from dtbench.ledger.remote import acquire
     from dtbench.ledger.store import Ledger, check_disk
 
-    check_disk(results)
-    with acquire(results):
+    if not read_only:
+        check_disk(results)
+    with contextlib.nullcontext() if read_only else acquire(results):
         yield Ledger(results / "runs")
 
 
@@ -250,7 +232,7 @@ def _interruptible(missing: list[TrialSpec], ledger: "Ledger") -> "Iterator[tupl
 def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec], *, stopped: bool) -> None:
     """Bring the suite's scores up to date, and print them and what failed."""
     from dtbench.analysis.suite_analysis import final_rows
-    from dtbench.cli import outcomes
+    from dtbench.cli import plans
     from dtbench.ledger.remote import published
 
     if stopped:
@@ -260,9 +242,9 @@ def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec],
         found = None if stopped else keep_scores(document, ledger, results)
     if found and found.records:
         diverged = Counter((u.spec.contender, u.spec.task) for u in found.unfinished if u.state is TrialState.DIVERGED)
-        outcomes.say_scores(final_rows(found), list(document["contenders"]), document["tasks"], diverged)
+        plans.say_scores(final_rows(found), list(document["contenders"]), document["tasks"], diverged)
     if not stopped:
-        outcomes.say_what_failed(ran, ledger)
+        plans.say_what_failed(ran, ledger)
 
 
 def main() -> NoReturn:

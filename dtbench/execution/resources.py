@@ -21,21 +21,17 @@ MOST_ON_ONE_GPU = 32
 PeakBytes = Callable[[TrialSpec], tuple[int, int]]  # (bytes that a trial needs of a GPU, bytes that the GPU has)
 
 
-def as_overrides(text: str | None) -> list[str]:
-    """Read "cpu=2,gpu=0.25" as overrides of a suite; `sized` measures gpu=auto. Raises InvalidValue for other text."""
-    given = _parsed(text)
-    if given.get("gpu") == AUTO:
-        given["gpu"] = "1"
-    return [f"resources.{name}={value}" for name, value in given.items()]
-
-
 def sized(specs: Sequence[TrialSpec], text: str | None, peak: PeakBytes | None = None) -> list[TrialSpec]:
-    """Return the trials, for gpu=auto with the share of a GPU that the largest of them was measured to need.
+    """Return the trials with the resources of a text such as "cpu=2,gpu=0.25".
 
-    `peak` measures one trial of each configuration. Raises InvalidValue for gpu=auto without a GPU.
+    gpu=auto is the share of a GPU that the largest of them was measured to need; `peak` measures one trial of each
+    configuration. Raises InvalidValue for other texts, and for gpu=auto without a GPU.
     """
-    if _parsed(text).get("gpu") != AUTO:
-        return list(specs)
+    given = _parsed(text)
+    fixed = {name: float(value) for name, value in given.items() if value != AUTO}
+    specs = [dataclasses.replace(spec, resources={**spec.resources, **fixed}) for spec in specs]
+    if given.get("gpu") != AUTO:
+        return specs
     if peak is None and not torch.cuda.is_available():
         raise InvalidValue(
             "--resources gpu=auto measures on a GPU, and this machine has none. Use gpu=0, or gpu=0.25."

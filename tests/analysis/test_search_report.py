@@ -122,4 +122,4 @@ def test_a_search_from_the_command_line_ends_with_a_table_and_a_suite(
     output = capsys.readouterr().out
     assert "4 settings tried, 12 gradient steps of 12 in full: results/searches/tiny.json" in output
     Path("tiny.yaml").write_text(output[output.index("name: tiny") :])
-    assert run(monkeypatch, "plan", "--suite", "tiny.yaml") == 0
+    assert run(monkeypatch, "run", "--dry-run", "--suite", "tiny.yaml") == 0

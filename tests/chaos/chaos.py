@@ -104,7 +104,7 @@ class Campaign:
                     str(results),
                     "--checkpoint-minutes",
                     "0.01",
-                    "--again",
+                    "--retry-failed",
                 ),
                 log=results.with_suffix(".log"),
             )

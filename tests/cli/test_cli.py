@@ -1,6 +1,7 @@
 """The command line, in processes of its own where that matters and in this one elsewhere."""
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -74,7 +75,25 @@ def test_run_resume_extend_and_report(tmp_path: Path, here: Here) -> None:
     key = scores.trial[0]
     assert "provenance.json" in here("show", key).stdout
     assert "10 finished trials" in here("list", "runs").stdout
-    assert "To go: 0 s of trial time" in here("plan", *RUN[1:]).stdout
+    assert "To go: 0 s of trial time" in here(*RUN, "--dry-run").stdout
+
+
+def test_an_archived_suite_is_extended_by_a_seed(tmp_path: Path, here: Here) -> None:
+    scores = tmp_path / "results" / "scores"
+    scores.mkdir(parents=True)
+    published = Path(__file__).parents[2] / "results" / "scores"
+    shutil.copytree(published / "key-to-door", scores / "key-to-door")
+    shutil.copy(published / "key-to-door.csv", scores)
+    command = ["run", "--suite", "key-to-door", "--preset", "cpu", "--local"]
+    before = (scores / "key-to-door.csv").read_text()
+    assert "48 done, 0 to run" in here(*command).stdout
+    assert (scores / "key-to-door.csv").read_text() == before
+    assert "64 trials, 48 done, 16 to run" in here(*command, "--seeds", "0..3", "--dry-run").stdout
+    assert "6 done, 2 to run" in here(*command, "--seeds", "0..3", "--contender", "Random").stdout
+    after = pd.read_csv(scores / "key-to-door.csv")
+    assert after.groupby("contender").seed.nunique()[["DT", "Random"]].tolist() == [3, 4]
+    assert "evaluation.episodes is 1000 there" in here(*RUN, "--local", "--contender", "Random").stderr
+    assert (scores / "key-to-door-smoke.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +102,7 @@ def test_run_resume_extend_and_report(tmp_path: Path, here: Here) -> None:
         (["run", "--suite", "key-to-dor"], "Did you mean 'key-to-door'"),
         ([*RUN, "--contender", "DTT"], "Did you mean 'DT'"),
         ([*RUN, "--task", "key-to-door-2k"], "Known:"),
-        ([*RUN, "DT.widht=3"], "'width'"),
+        ([*RUN, "DT.hiden_size=3"], "'hidden_size'"),
         ([*RUN, "DT.hidden_size=wide"], "hidden_size"),
         ([*RUN, "--seeds", "3..1"], "Write 1..3"),
         ([*RUN, "--preset", "smok"], "'smoke'"),

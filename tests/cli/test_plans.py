@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from dtbench.cli import listings, outcomes, plans, progress
+from dtbench.cli import listings, plans, progress
 from dtbench.cli.plans import evaluations
 from dtbench.ledger.store import Ledger, write_json
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec, TrialState
@@ -41,7 +41,7 @@ def suite_of(folder: Path, **changes: object) -> Suite:
     return load_suite(str(folder / "toy.yaml"))
 
 
-def spec(budget: int = 7, every: int = 3, sweep: tuple[float, ...] = (), **changes: Any) -> TrialSpec:
+def spec(train_steps: int = 7, every: int = 3, sweep: tuple[float, ...] = (), **changes: Any) -> TrialSpec:
     evaluation = EvaluationSpec(episodes=10, every=every, targets=(1.0, 2.0), action_mode="greedy", sweep=sweep)
     made = TrialSpec(
         suite="toy",
@@ -54,7 +54,7 @@ def spec(budget: int = 7, every: int = 3, sweep: tuple[float, ...] = (), **chang
         algorithm_version="1",
         hyperparameters={},
         seed=0,
-        budget=budget,
+        train_steps=train_steps,
         evaluation=evaluation,
     )
     return dataclasses.replace(made, **changes)
@@ -67,7 +67,7 @@ def finish(ledger: Ledger, done: TrialSpec, seconds: float) -> None:
 
 
 def test_a_trial_is_evaluated_every_so_many_steps_and_after_the_last() -> None:
-    assert [evaluations(spec(budget=budget)) for budget in (0, 1, 3, 4, 7)] == [1, 1, 1, 2, 3]
+    assert [evaluations(spec(train_steps=steps)) for steps in (0, 1, 3, 4, 7)] == [1, 1, 1, 2, 3]
 
 
 def test_a_plan_tells_the_time_of_what_has_finished_before_and_of_nothing_else(
@@ -77,7 +77,7 @@ def test_a_plan_tells_the_time_of_what_has_finished_before_and_of_nothing_else(
     specs = trial_specs(suite)
     ledger = Ledger(tmp_path / "runs")
     finish(ledger, specs[2], 30.0)  # Random, seed 0
-    plans.say_plan(suite, specs, ledger)
+    plans.say_plan(suite, specs, [one for one in specs if one is not specs[2]], ledger)
     text = capsys.readouterr().out
     assert "To go: 1 min 00 s of trial time, and 6 trials of unknown length." in text
     assert text.count("1 min 00 s") == 2  # Random's row, and the total
@@ -113,7 +113,7 @@ def test_a_plan_says_where_no_trial_fits(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     suite = suite_of(tmp_path, resources={"cpu": 1, "gpu": 0.25})
-    plans.say_plan(suite, trial_specs(suite), Ledger(tmp_path / "runs"))
+    plans.say_plan(suite, trial_specs(suite), trial_specs(suite), Ledger(tmp_path / "runs"))
     assert "each trial asks for cpu 1 and gpu 0.25" in capsys.readouterr().out
 
 
@@ -196,7 +196,7 @@ def test_data_that_take_long_are_named(
 
 def test_a_table_of_many_tasks_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     finals = pd.DataFrame({"contender": ["DT", "DT"], "task": ["b", "b"], "score": [10.0, 20.0]})
-    outcomes.say_scores(finals, ["DT", "BC"], ["a", "b", "c"], {("DT", "c"): 2})
+    plans.say_scores(finals, ["DT", "BC"], ["a", "b", "c"], {("DT", "c"): 2})
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ b")]
     assert line.split() == ["│", "b", "│", "15.0", "(2)", "│", "not", "run", "│"]
 

@@ -7,16 +7,22 @@ import pytest
 import torch
 
 from dtbench.errors import InvalidValue
-from dtbench.execution.resources import as_overrides, check_room, parallel_trials, sized, trials_on_one_gpu
+from dtbench.execution.resources import check_room, parallel_trials, sized, trials_on_one_gpu
 from tests.support.tiny_ledger import spec_of
 
 GIB = 2**30
 
 
-def test_resources_are_overrides_of_the_suite() -> None:
-    assert as_overrides("cpu=2,gpu=0.25") == ["resources.cpu=2", "resources.gpu=0.25"]
-    assert as_overrides(" cpu=1 , extra_cpu=1") == ["resources.cpu=1", "resources.extra_cpu=1"]
-    assert as_overrides(None) == []
+def test_resources_are_laid_over_those_of_each_trial() -> None:
+    spec = spec_of("hill", "DT", 0)
+    for text, changes in (
+        ("cpu=2,gpu=0.25", {"cpu": 2.0, "gpu": 0.25}),
+        (" extra_cpu=1", {"extra_cpu": 1.0}),
+        (None, {}),
+    ):
+        (found,) = sized([spec], text)
+        assert found.resources == {**spec.resources, **changes}
+        assert found.key == spec.key
 
 
 @pytest.mark.parametrize(
@@ -24,7 +30,7 @@ def test_resources_are_overrides_of_the_suite() -> None:
 )
 def test_what_is_no_resource_is_told_in_one_line(text: str) -> None:
     with pytest.raises(InvalidValue, match=r"write cpu=2,gpu=0\.25") as caught:
-        as_overrides(text)
+        sized([spec_of("hill", "DT", 0)], text)
     assert "\n" not in str(caught.value)
 
 
@@ -44,11 +50,6 @@ def test_the_largest_trial_decides_how_many_share_a_gpu() -> None:
 @pytest.mark.parametrize(("taken", "available", "fit"), [(8, 40, 4), (100, 40, 1), (0, 40, 32), (1, 8, 4)])
 def test_a_tenth_of_the_gpu_and_every_process_own_needs_are_left_free(taken: int, available: int, fit: int) -> None:
     assert trials_on_one_gpu(taken * GIB, available * GIB) == fit
-
-
-def test_asked_resources_stay_as_they_are() -> None:
-    specs = [spec_of("hill", "DT", 0)]
-    assert sized(specs, "cpu=1,gpu=0.5") == specs
 
 
 def test_trials_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

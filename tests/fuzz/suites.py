@@ -113,7 +113,7 @@ def _use(suite: Suite) -> None:
 
 
 def _plan(folder: Path, document: Any) -> None:
-    """As `dtbench plan` of a suite whose datasets are small."""
+    """As `dtbench run --dry-run` of a suite whose datasets are small."""
     (folder / "mine.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     suite = load_suite("mine.yaml")
     if any(task not in ("key-to-door-1k", "graph-0") for task in suite.tasks):
