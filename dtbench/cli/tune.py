@@ -1,5 +1,6 @@
 """The command that searches for hyperparameters: tune."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,6 +122,7 @@ def _contender(search: "Search", setting: "Setting") -> dict[str, Any]:
     contender = {
         "algorithm": first.algorithm,
         "train_steps": first.train_steps,
+        "action_mode": first.evaluation.action_mode,
         "hyperparameters": by_task[first.task],
     }
     if any(values != by_task[first.task] for values in by_task.values()):
@@ -152,7 +154,7 @@ def _print_plan(search: "Search", state: "SearchState") -> None:
 
 
 def _print_result(search: "Search", record: "SearchRecord", base: str, path: Path) -> None:
-    import yaml
+    from ruamel.yaml import YAML
 
     from dtbench.analysis.compare import text
     from dtbench.analysis.tables.searches import best_table
@@ -163,4 +165,4 @@ def _print_result(search: "Search", record: "SearchRecord", base: str, path: Pat
     typer.echo(
         f"To report the best one, save this as {search.name}.yaml and run it: dtbench run -s {search.name}.yaml\n"
     )
-    typer.echo(yaml.safe_dump(tuned_suite(search, record, base), sort_keys=False, allow_unicode=True, width=100))
+    YAML().dump(tuned_suite(search, record, base), sys.stdout)

@@ -104,10 +104,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.usefixtures("toy")
-@pytest.mark.parametrize("options", [FULL, ASHA], ids=["in full", "with rungs"])
-def test_a_search_that_was_killed_continues_to_the_same_scores(
-    options: TuneOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_that_was_killed_continues_to_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = searched(planned(FULL))
     Path("results").rename("whole")
     calls, real = [], ray_tune.run_trial
@@ -120,11 +117,11 @@ def test_a_search_that_was_killed_continues_to_the_same_scores(
 
     monkeypatch.setattr(ray_tune, "run_trial", mortal)
     with pytest.raises(Killed):
-        searched(planned(options))
-    assert len(read_record(planned(options).root / "search.json").candidates) < 3
-    assert outcome(searched(planned(options))) == outcome(whole)
+        searched(planned(ASHA))
+    assert len(read_record(planned(ASHA).root / "search.json").candidates) < 3
+    assert outcome(searched(planned(ASHA))) == outcome(whole)
     runs = len(calls)
-    assert outcome(searched(planned(options))) == outcome(whole)
+    assert outcome(searched(planned(ASHA))) == outcome(whole)
     assert len(calls) == runs  # nothing was left to do
 
 
