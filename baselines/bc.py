@@ -12,18 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.networks import observation_scale
-from dtbench import (
-    Dropout,
-    History,
-    IncompatibleTask,
-    Linear,
-    Metrics,
-    TorchStream,
-    TrajectoryDataset,
-    WindowSampler,
-    feed_forward,
-    generator,
-)
+from dtbench import History, IncompatibleTask, Metrics, TrajectoryDataset, WindowSampler
+from dtbench.data import TorchStream, generator
+from dtbench.nn import Dropout, Linear, feed_forward
 
 
 @dataclass(frozen=True)

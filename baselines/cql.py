@@ -16,7 +16,8 @@ from baselines.networks import (
     require_flat_boxes,
 )
 from baselines.sac import SoftActorCritic, SoftActorCriticLearner, TanhNormal, entropy_loss, policy_loss
-from dtbench import Metrics, TorchStream, TrajectoryDataset, TransitionSampler, generator
+from dtbench import Metrics, TrajectoryDataset, TransitionSampler
+from dtbench.data import TorchStream, generator
 
 Backup = Literal["sampled", "soft", "mean"]
 

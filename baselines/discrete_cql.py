@@ -12,22 +12,9 @@ from torch.nn import functional as F
 
 from baselines.bc import flat_observations, flat_size
 from baselines.networks import soft_update
-from dtbench import (
-    MLP,
-    ActiveEpisodes,
-    CausalTransformer,
-    History,
-    IncompatibleTask,
-    KeyValueCache,
-    Linear,
-    Metrics,
-    Rollout,
-    TorchStream,
-    TrajectoryDataset,
-    Windows,
-    WindowSampler,
-    generator,
-)
+from dtbench import History, IncompatibleTask, Metrics, Rollout, TrajectoryDataset, WindowSampler
+from dtbench.data import TorchStream, Windows, generator
+from dtbench.nn import MLP, ActiveEpisodes, CausalTransformer, KeyValueCache, Linear
 
 
 @dataclass(frozen=True)

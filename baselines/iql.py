@@ -19,7 +19,8 @@ from baselines.networks import (
     require_flat_boxes,
     soft_update,
 )
-from dtbench import History, Metrics, TorchStream, TrajectoryDataset, TransitionSampler, generator
+from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
+from dtbench.data import TorchStream, generator
 
 
 @dataclass(frozen=True)

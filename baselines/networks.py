@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dtbench import MLP, IncompatibleTask, TrajectoryDataset, feed_forward, is_faster, mean_and_std
+from dtbench import IncompatibleTask, TrajectoryDataset
+from dtbench.data import mean_and_std
+from dtbench.nn import MLP, feed_forward, is_faster
 
 STD_FLOOR = 1e-3  # added to the standard deviation, as in CORL and in the code of TD3+BC
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from baselines.discrete_cql import conservative_penalty
 from baselines.qr_dqn import QRDQN, QRDQNLearner
 from baselines.value_networks import gather_actions, require_discrete_actions
-from dtbench import Metrics, TrajectoryDataset, Transitions
+from dtbench import Metrics, TrajectoryDataset
+from dtbench.data import Transitions
 
 
 @dataclass(frozen=True)

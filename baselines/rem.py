@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from baselines.networks import bellman_target
 from baselines.value_networks import ValueLearner, ValueLearning, gather_actions, require_discrete_actions
-from dtbench import Metrics, TrajectoryDataset, Transitions
+from dtbench import Metrics, TrajectoryDataset
+from dtbench.data import Transitions
 
 
 @dataclass(frozen=True)

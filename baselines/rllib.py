@@ -14,7 +14,8 @@ from baselines.bc import flat_observations, flat_size
 from baselines.networks import action_scale, require_flat_boxes
 from baselines.rllib_export import FOLLOWED, export
 from baselines.rllib_process import RLlibProcess
-from dtbench import DtbenchError, History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset, is_image
+from dtbench import DtbenchError, History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset
+from dtbench.nn import is_image
 
 REQUIRED = ("ray", "tree", "lz4", "ormsgpack", "scipy")  # what ray.rllib imports of its extra
 

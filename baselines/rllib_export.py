@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from baselines.bc import flat_observations
 from baselines.networks import action_scale
-from dtbench import TrajectoryDataset, data_root
+from dtbench import TrajectoryDataset
+from dtbench.data import data_root
 
 RECIPE = 1  # of the layout: another one gets another folder
 FOLLOWED, CUT_OFF = "followed", "cut-off"  # folders of steps whose successor is known, or the episode's end, or not

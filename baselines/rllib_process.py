@@ -72,7 +72,7 @@ class RLlibProcess:
 
 def serve(connection: Connection) -> None:
     """Answer requests until the other side hangs up."""
-    from dtbench import ray_started
+    from dtbench.execution.cluster import ray_started
 
     try:
         with ray_started():

@@ -13,20 +13,9 @@ from torch.nn import functional as F
 
 from baselines.bc import flat_size
 from baselines.networks import mlp
-from dtbench import (
-    History,
-    IncompatibleTask,
-    InvalidValue,
-    Linear,
-    Metrics,
-    TorchStream,
-    TrajectoryDataset,
-    Transitions,
-    TransitionSampler,
-    generator,
-    image_scale,
-    is_image,
-)
+from dtbench import History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset, TransitionSampler
+from dtbench.data import TorchStream, Transitions, generator
+from dtbench.nn import Linear, image_scale, is_image
 
 
 @dataclass(frozen=True)

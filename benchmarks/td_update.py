@@ -26,7 +26,8 @@ import torch
 
 from benchmarks.synthetic_data import hopper_shaped
 from benchmarks.timing import Pair, Turn, alternate, calls, log, make_parser, milliseconds, parse, ratios, report
-from dtbench import TrajectoryDataset, TransitionSampler, WindowSampler, generator
+from dtbench import TrajectoryDataset, TransitionSampler, WindowSampler
+from dtbench.data import generator
 from dtbench.registry import algorithm_presets, make_algorithm
 
 PEER = Path(__file__).with_name("d3rlpy_peer.py")

@@ -110,8 +110,8 @@ class Evaluator:
     ) -> None:
         """Step until every game has ended and write the outcome into the table's rows."""
         observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one for each game
-        rollout = self._rollout(learner)
-        tape = _HistoryBuffer(len(rows), learner.context, env.single_action_space.shape or (), self.device)
+        rollout = rollout_of(learner)
+        tape = HistoryBuffer(len(rows), learner.context, env.single_action_space.shape or (), self.device)
         remaining = np.nan_to_num(table.targets[rows])
         playing = np.ones(len(rows), bool)
         step = 0
@@ -140,11 +140,6 @@ class Evaluator:
         converted = self.target_units.convert(rewards)
         table.achieved[rows] += converted[playing]
         return converted if self.target_units.spent else rewards
-
-    def _rollout(self, learner: Learner) -> Rollout:
-        """What plays one batch of games: what the learner keeps between steps, or its `act`."""
-        kept = learner.rollout() if isinstance(learner, CachingLearner) else None
-        return kept or _StatelessRollout(learner)
 
     def _choose(
         self,
@@ -179,6 +174,12 @@ def _epsilon_greedy(logits: Tensor, uniform: Tensor) -> Tensor:
     return torch.where(uniform < EPSILON, anything, logits.argmax(dim=-1))
 
 
+def rollout_of(learner: Learner) -> Rollout:
+    """Return what acts in one batch of episodes: what the learner keeps between steps, or its `act`."""
+    kept = learner.rollout() if isinstance(learner, CachingLearner) else None
+    return kept or _StatelessRollout(learner)
+
+
 class _StatelessRollout:
     """Plays games by asking the learner anew at every step."""
 
@@ -197,8 +198,8 @@ def _played(history: History, rows: Tensor) -> History:
     return history if len(rows) == len(history.mask) else history.of(rows)
 
 
-class _HistoryBuffer:
-    """The last steps of every game, in buffers twice as long as the context, so that few steps copy anything."""
+class HistoryBuffer:
+    """The last steps of every episode, in buffers twice as long as the context, so that few steps copy anything."""
 
     def __init__(self, rows: int, context: int, action_shape: tuple[int, ...], device: torch.device) -> None:
         self.context, self.device, self.end = context, device, context - 1

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -56,7 +56,7 @@ def algorithm_class(name: str) -> "type[Algorithm]":
     return made
 
 
-def make_algorithm(name: str, hyperparameters: Mapping[str, Any]) -> "Algorithm":
+def make_algorithm(name: str, hyperparameters: Mapping[str, Any] = MappingProxyType({})) -> "Algorithm":
     """The algorithm with these differences from its defaults, checked and coerced by its annotations.
 
     Raises UnknownName for a hyperparameter that does not exist and InvalidValue for one of the wrong type.

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from baselines.bc import BehaviorCloning, BehaviorCloningLearner
-from dtbench import History, Metrics
+from dtbench import History
+from dtbench.algorithm import Metrics
 from dtbench.errors import InvalidAlgorithm
 from dtbench.testing import check_algorithm
 

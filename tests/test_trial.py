@@ -309,12 +309,12 @@ def test_an_action_mode_that_is_none_fails_with_the_nearest(tmp_path: Path) -> N
     spec = specs(tmp_path)[2]
     odd = dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, action_mode="epsilon-greedy"))
     assert run_trial(odd, Ledger(tmp_path / "runs")) == "failed"
-    assert "Did you mean 'epsilon'" in (Ledger(tmp_path / "runs").folder(odd) / "error.txt").read_text()
+    assert "Did you mean 'epsilon_greedy'" in (Ledger(tmp_path / "runs").folder(odd) / "error.txt").read_text()
 
 
 def test_a_trial_can_be_judged_by_epsilon_greedy_actions(tmp_path: Path) -> None:
     spec = specs(tmp_path)[1]
-    greedy = dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, action_mode="epsilon"))
+    greedy = dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, action_mode="epsilon_greedy"))
     assert greedy.key != spec.key
     assert run_trial(greedy, Ledger(tmp_path / "runs")) == "done"
     record = Ledger(tmp_path / "runs").record(greedy)

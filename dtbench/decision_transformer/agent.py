@@ -27,6 +27,8 @@ PREDICTED_SHARE = (
     0.1  # of the loss of predicted returns beside that of actions, whose gradient is small on random walks
 )
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class DecisionTransformer:
@@ -74,7 +76,9 @@ class DecisionTransformer:
     return_prior_power: float = 10.0  # generated: P(R) P_prior(R)^10
     return_floor: float = 0.0  # generated: a return less likely than this is taken for impossible
 
-    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "DecisionTransformerLearner":
+    def learner(
+        self, dataset: TrajectoryDataset, *, seed: int, device: torch.device = CPU
+    ) -> "DecisionTransformerLearner":
         """Build the network for the dataset's spaces; raise InvalidValue for impossible sizes."""
         self.check_sizes()
         return DecisionTransformerLearner(self, dataset, seed=seed, device=device)

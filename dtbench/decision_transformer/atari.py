@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dtbench.algorithm import History, Rollout
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.sampling import Anchor
-from dtbench.decision_transformer.agent import DecisionTransformer, DecisionTransformerLearner
+from dtbench.decision_transformer.agent import CPU, DecisionTransformer, DecisionTransformerLearner
 from dtbench.decision_transformer.kv_cache import CHUNK_TOKENS, chosen_actions, newest_hidden
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import observation_encoder
@@ -53,7 +53,7 @@ class AtariDecisionTransformer(DecisionTransformer):
     standardize_images: bool = False  # see `ImageScale`; not the paper's
     schedule: Literal["code", "paper", "constant"] = "code"  # see `learning_rate_share`
 
-    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "AtariLearner":
+    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device = CPU) -> "AtariLearner":
         """Build the network for the dataset's spaces; raise InvalidValue for impossible sizes.
 
         Raises IncompatibleTask for continuous actions and for generated or predicted returns.

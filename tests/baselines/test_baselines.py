@@ -14,7 +14,8 @@ from baselines.iql import IQL, reward_scale
 from baselines.networks import action_scale, observation_scale
 from baselines.td3_bc import TD3BC
 from baselines.uniform_random import UniformRandom
-from dtbench import IncompatibleTask, TrajectoryDataset, Windows, make_dataset, registry
+from dtbench import IncompatibleTask, TrajectoryDataset, make_dataset, registry
+from dtbench.data import Windows
 from dtbench.decision_transformer import DecisionTransformer
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
 from tests.support.episodes import episodes, with_actions

@@ -18,7 +18,7 @@ from baselines.networks import TwinCritics, bellman_error, bellman_target, soft_
 from baselines.qr_dqn import QRDQN
 from baselines.quantile_cql import QuantileCQL
 from baselines.rem import REM
-from dtbench import Transitions, Windows
+from dtbench.data import Transitions, Windows
 from dtbench.testing import toy_dataset
 
 CPU = torch.device("cpu")

@@ -12,7 +12,8 @@ from torch import Tensor, tensor
 from baselines.qr_dqn import QRDQN, quantile_huber_loss
 from baselines.quantile_cql import QuantileCQL
 from baselines.rem import REM, random_mixture
-from dtbench import IncompatibleTask, InvalidValue, TrajectoryDataset, Transitions, generator, make_dataset, registry
+from dtbench import IncompatibleTask, InvalidValue, TrajectoryDataset, make_dataset, registry
+from dtbench.data import Transitions, generator
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
 
 CPU = torch.device("cpu")

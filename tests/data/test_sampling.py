@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtbench import TransitionSampler, WindowSampler, generator
+from dtbench import TransitionSampler, WindowSampler
+from dtbench.data import generator
 from dtbench.data.sampling import Anchor, Windows, balanced_weights
 from tests.support.episodes import episodes
 

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from dtbench import History, InvalidValue, WindowSampler, generator, make_dataset
+from dtbench import History, InvalidValue, WindowSampler, make_dataset
+from dtbench.data import generator
 from dtbench.decision_transformer import DecisionTransformer
 from dtbench.decision_transformer.model import (
     CausalTransformer,

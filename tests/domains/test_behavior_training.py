@@ -14,7 +14,7 @@ import torch
 
 from baselines.networks import ObservationScale, action_scale
 from baselines.sac import SAC, SACLearner
-from dtbench import Transitions
+from dtbench.data import Transitions
 from dtbench.domains.atari.generation import FEATURES, RamPolicy, policy_files
 from dtbench.domains.atari.generation import POLICIES as ATARI_POLICIES
 from dtbench.domains.d4rl.env import LocomotionVectorEnv

@@ -351,14 +351,14 @@ def test_the_last_pattern_that_fits_a_task_counts(tmp_path: Path) -> None:
 
 
 def test_another_algorithm_keeps_no_hyperparameters_of_the_first(tmp_path: Path) -> None:
-    by_task = {"graph-0": {"algorithm": "discrete_cql", "hyperparameters": {"penalty": 0.5}}}
+    by_task = {"graph-0": {"algorithm": "discrete_cql", "hyperparameters": {"alpha": 0.5}}}
     contender = {**DT, "hyperparameter_preset": "code"}
     path = written(tmp_path, tasks=TASKS, contenders={"Mine": {**contender, "by_task": by_task}})
     found = specs_by_task(path)["graph-0"]
     defaults = resolved_hyperparameters(Contender(algorithm="discrete_cql", train_steps=4))
     assert found.algorithm == "discrete_cql"
     assert found.train_steps == 4
-    assert found.hyperparameters == {**defaults, "penalty": 0.5}
+    assert found.hyperparameters == {**defaults, "alpha": 0.5}
 
 
 def test_the_same_algorithm_named_again_keeps_its_hyperparameters(tmp_path: Path) -> None:
@@ -506,8 +506,8 @@ def test_targets_may_depend_on_the_data(tmp_path: Path) -> None:
 
 
 def test_actions_may_be_epsilon_greedy(tmp_path: Path) -> None:
-    path = written(tmp_path, contenders={"DT": {**DT, "action_mode": "epsilon"}})
-    assert specs_by_task(path)["key-to-door-1k"].evaluation.action_mode == "epsilon"
+    path = written(tmp_path, contenders={"DT": {**DT, "action_mode": "epsilon_greedy"}})
+    assert specs_by_task(path)["key-to-door-1k"].evaluation.action_mode == "epsilon_greedy"
 
 
 def test_every_task_of_the_demo_takes_generated_data() -> None:

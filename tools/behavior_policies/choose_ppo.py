@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from choose import MASTERED, MEDIUM, TOLERANCE
 
-from dtbench import generator
+from dtbench.data import generator
 from dtbench.domains.atari import generation as atari
 from dtbench.domains.atari.emulator import PROTOCOLS, AtariEmulator
 from dtbench.domains.d4rl.env_specs import LocomotionEnv

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.sac import SAC, SoftActorCritic
-from dtbench import TorchStream, Transitions
+from dtbench.data import TorchStream, Transitions
 from dtbench.domains.d4rl.generation import LOG_STD_RANGE
 
 

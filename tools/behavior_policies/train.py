@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sac_update import SACUpdate
 
 from baselines.sac import SAC
-from dtbench import Transitions, generator
+from dtbench.data import Transitions, generator
 from dtbench.domains.d4rl.env import LocomotionVectorEnv
 from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, REACHER, LocomotionEnv, locomotion_env
 from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return

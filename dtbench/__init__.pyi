@@ -1,0 +1,30 @@
+from dtbench import data as data
+from dtbench import nn as nn
+from dtbench import testing as testing
+from dtbench.algorithm import Algorithm as Algorithm
+from dtbench.algorithm import History as History
+from dtbench.algorithm import Learner as Learner
+from dtbench.algorithm import Metrics as Metrics
+from dtbench.algorithm import Rollout as Rollout
+from dtbench.api import evaluate as evaluate
+from dtbench.api import load_policy as load_policy
+from dtbench.api import load_scores as load_scores
+from dtbench.api import run_suite as run_suite
+from dtbench.data.dataset import TrajectoryDataset as TrajectoryDataset
+from dtbench.data.dataset import make_dataset as make_dataset
+from dtbench.data.sampling import TransitionSampler as TransitionSampler
+from dtbench.data.sampling import WindowSampler as WindowSampler
+from dtbench.decision_transformer.agent import DecisionTransformer as DecisionTransformer
+from dtbench.errors import DtbenchError as DtbenchError
+from dtbench.errors import IncompatibleTask as IncompatibleTask
+from dtbench.errors import InvalidValue as InvalidValue
+from dtbench.evaluation import Episodes as Episodes
+from dtbench.evaluation import Evaluator as Evaluator
+from dtbench.registry import make_algorithm as make_algorithm
+from dtbench.registry import make_task as make_task
+from dtbench.suite.planning import load_suite as load_suite
+from dtbench.suite.schema import Suite as Suite
+from dtbench.task import DataSource as DataSource
+from dtbench.task import Task as Task
+
+__version__: str
