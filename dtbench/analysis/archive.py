@@ -47,7 +47,7 @@ _TIMES = ("started", "finished")  # what differs between the provenances of tria
 
 
 def archived(folder: Path) -> list[str]:
-    """The names of the suites that are kept in a folder such as results/scores."""
+    """Return the names of the suites that are kept in a folder such as results/scores."""
     return sorted(path.parent.name for path in folder.glob("*/suite.json"))
 
 
@@ -74,7 +74,7 @@ def write_archive(results: SuiteResults, folder: Path) -> None:
 
 
 def read_archive(folder: Path, name: str) -> SuiteResults:
-    """What `write_archive` wrote.
+    """Return what `write_archive` wrote.
 
     Raises UnknownName for a suite that is not there, and LedgerError, naming the file, where one is damaged or where
     the digits of `<suite>.csv` are not those of the episodes.
@@ -197,7 +197,7 @@ def _checked(path: Path, read: Any) -> Any:
 
 
 def load_results(results: Path, suites: Sequence[str] = ()) -> list[SuiteResults]:
-    """The suites asked for, or all that a results folder holds: from its ledger where it has them, else archived.
+    """Return the suites asked for, or all of a results folder: from its ledger where it has them, else archived.
 
     Raises UnknownName for a suite that is not there, NothingToReport where no trial has finished, and LedgerError,
     naming the file, for what cannot be read.
@@ -227,14 +227,14 @@ def check_known(suites: Sequence[str], known: Sequence[str], results: Path) -> N
 
 
 def placed_suites(ledger: Ledger, scores: Path) -> dict[str, Mapping[str, Any]]:
-    """The suites that a ledger remembers, by the names that their scores are kept under."""
+    """Return the suites that a ledger remembers, by the names that their scores are kept under."""
     remembered = ledger.saved_suites().values()
     own = _finished(ledger) if remembered else set()
     return {_place(document, own, ledger, scores): document for document in remembered}
 
 
 def place_for(results: SuiteResults, ledger: Ledger, scores: Path) -> str:
-    """The name to keep results under in a folder of scores.
+    """Return the name to keep results under in a folder of scores.
 
     It is the suite's own, unless trials are archived there that this ledger does not have and that differ from these,
     as those of another preset do; then `<suite>-<preset>`, and `-2`, `-3`, ... while that belongs to others too.
@@ -283,7 +283,7 @@ def _narrowed(archive: SuiteResults, document: Mapping[str, Any]) -> SuiteResult
 
 
 def renamed(results: SuiteResults, name: str) -> SuiteResults:
-    """The same results as those of a suite of another name."""
+    """Return the same results as those of a suite of another name."""
     if name == results.name:
         return results
     trials = [{**trial, "suite": name} for trial in results.suite.get("trials") or []]
@@ -302,7 +302,7 @@ def renamed(results: SuiteResults, name: str) -> SuiteResults:
 
 
 def _finished(ledger: Ledger) -> set[str]:
-    """The keys of all finished trials, from the names of their folders: nothing is opened."""
+    """Return the keys of all finished trials, from the names of their folders: nothing is opened."""
     return {path.parent.name.rpartition("-")[2] for path in ledger.root.glob("*/*/result.json")}
 
 

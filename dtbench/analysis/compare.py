@@ -48,7 +48,7 @@ class Rule:
     fail_below: float | None = None
 
     def __str__(self) -> str:
-        """The rule in words."""
+        """Return the rule in words."""
         drop = f"below {-self.max_drop:g}" if self.max_drop else "below 0"
         text = f"a regression is where the 95 % interval of the difference B - A lies wholly {drop}"
         if self.fail_below is not None:
@@ -84,7 +84,7 @@ class Pair:
 
 
 def compare(before: Side, after: Side, suites: Sequence[str] = ()) -> list[Pair]:
-    """A pair for each suite, task and contender of either side, in the order of A.
+    """Return a pair for each suite, task and contender of either side, in the order of A.
 
     Raises UnknownName for a suite that neither has and NothingToReport where the sides have no cell in common.
     """
@@ -100,7 +100,7 @@ def compare(before: Side, after: Side, suites: Sequence[str] = ()) -> list[Pair]
 
 
 def table_of(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Table:
-    """The comparison as a table; remarks are its notes."""
+    """Return the comparison as a table; remarks are its notes."""
     numbers = [
         Column("n in A", number=True),
         Column("A", number=True),
@@ -123,7 +123,7 @@ def table_of(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Ta
 
 
 def notes(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Iterator[str]:
-    """What a reader must know besides the numbers: remarks first, then the rule, then the outcome."""
+    """Yield what a reader must know besides the numbers: remarks first, then the rule, then the outcome."""
     for remark, cells in _by_remark(pairs).items():
         more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
         yield f"{remark} ({'; '.join(cells[:_NAMED])}{more})."
@@ -135,7 +135,7 @@ def notes(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Itera
 
 
 def text(table: Table) -> str:
-    """The table for a terminal: columns aligned, notes below."""
+    """Return the table for a terminal: columns aligned, notes below."""
     shown = [place for place, column in enumerate(table.columns) if column.shown]
     rows = [[table.columns[place].name for place in shown]]
     rows += [[row[place].text for place in shown] for row in table.rows]
@@ -149,7 +149,7 @@ def text(table: Table) -> str:
 
 
 def document(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> str:
-    """The comparison as JSON, nan as null."""
+    """Return the comparison as JSON, nan as null."""
     rows = [{**asdict(pair), REGRESSION: rule.broken_by(pair)} for pair in pairs]
     about = {"A": before.name, "B": after.name, "rule": str(rule), "notes": list(notes(pairs, before, after, rule))}
     return json.dumps({**about, "pairs": rows}, indent=2, allow_nan=False) + "\n"
@@ -244,7 +244,7 @@ def _diverged(task: str, contender: str, before: SideScores | None, after: SideS
 def _differences(
     a: pd.DataFrame, b: pd.DataFrame, before: Mapping[str, TrialSpec], after: Mapping[str, TrialSpec]
 ) -> Iterator[str]:
-    """What besides the seeds was not the same: of the specs where both are known, else of the tables' columns."""
+    """Yield what differs besides the seeds: in the specs where both are known, else in the tables' columns."""
     specs = [[known[key] for key in own["trial"] if key in known] for own, known in ((a, before), (b, after))]
     if not all(specs):
         found = list(_changes(_column_values(a), _column_values(b)))

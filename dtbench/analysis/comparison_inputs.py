@@ -50,7 +50,7 @@ def open_side(name: str) -> Side:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """The tidy table of a score file; raise LedgerError where the file is none."""
+    """Return the tidy table of a score file; raise LedgerError where the file is none."""
     try:
         empty = {name: [""] for name in _NUMBERS}
         rows = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=empty)
@@ -62,13 +62,13 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def scores_of(results: SuiteResults) -> SideScores:
-    """A suite whose specs are known."""
+    """Return a suite whose specs are known."""
     specs = {record.spec.key: record.spec for record in results.records}
     return SideScores(results.scores, final_rows(results), specs, diverged_of(results.unfinished))
 
 
 def bare_scores(table: pd.DataFrame, asked: Mapping[tuple[str, str], float] | None = None) -> SideScores:
-    """A suite of which only the table is known, at the targets `asked` of each (task, contender) where they are there.
+    """Return a suite of which only the table is known, at the targets `asked` of each (task, contender) if there.
 
     Else at the highest target of a trial's first checkpoint: those of a sweep are asked of the last one alone.
     """
@@ -78,7 +78,7 @@ def bare_scores(table: pd.DataFrame, asked: Mapping[tuple[str, str], float] | No
 
 
 def asked_alike(own: SideScores, other: SideScores) -> SideScores:
-    """The side itself; where it is a bare table, at the headline targets that the specs of the other side name."""
+    """Return the side; of a bare table, at the headline targets that the specs of the other side name."""
     if own.specs or not other.specs:
         return own
     asked = {(str(row["task"]), str(row["contender"])): float(row["target"]) for _, row in other.finals.iterrows()}

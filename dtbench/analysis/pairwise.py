@@ -94,12 +94,12 @@ class Spread:
     shared: float  # variance of the mean luck of the episodes, which is the same for all training seeds
 
     def variance(self, more: NDArray[np.int_]) -> Array:
-        """The difference's variance with so many more training seeds on each side."""
+        """Return the difference's variance with so many more training seeds on each side."""
         return self.ours / (self.ours_seeds + more) + self.theirs / (self.theirs_seeds + more) + self.shared
 
 
 def spread_of(ours: Array, theirs: Array) -> Spread:
-    """The parts, from complete scores of two training seeds and more on each side."""
+    """Return the parts, from complete scores of two training seeds and more on each side."""
     return Spread(
         difference=float(ours.mean() - theirs.mean()),
         ours=float(ours.mean(axis=1).var(ddof=1)),
@@ -119,7 +119,7 @@ def pair_table(
     averages: Mapping[str, Sequence[str]] | None = None,
     inputs: TableInputs | None = None,
 ) -> Table | None:
-    """The first contender against each other one on each task; None where nobody can be compared.
+    """Return the first contender against each other one on each task; None where nobody can be compared.
 
     A row of `finals` says which step and target of a trial count. `averages` are names of sets of tasks on one scale:
     rows of the mean difference over them.
@@ -146,7 +146,7 @@ def pair_table(
 def differences(
     records: Iterable[TrialRecord], finals: pd.DataFrame, *, tasks: Sequence[str], contenders: Sequence[str]
 ) -> dict[tuple[str, str], Difference]:
-    """What `pair_table` says, by (task, rival); pairs that did not both run are not there."""
+    """Return what `pair_table` says, by (task, rival); pairs that did not both run are not there."""
     found = _pairs(_played(records, finals), tasks, contenders)
     return {place: _over([pair]) for place, pair in found.items()}
 
@@ -241,13 +241,13 @@ def _hidden_by_episodes(spreads: Sequence[Spread]) -> bool:
 
 
 def _reach() -> float:
-    """Standard deviations that a difference must be away from 0, for its interval to exclude 0 with POWER."""
+    """Return how many standard deviations a difference must be from 0, for its interval to exclude 0 with POWER."""
     normal = NormalDist()
     return normal.inv_cdf(0.5 + LEVEL / 2) + normal.inv_cdf(POWER)
 
 
 def _played(records: Iterable[TrialRecord], finals: pd.DataFrame) -> dict[tuple[str, str], list[_Played]]:
-    """The last episodes of every trial that has a row in `finals`, by task and contender."""
+    """Return the last episodes of every trial that has a row in `finals`, by task and contender."""
     columns = (finals[name].tolist() for name in ("contender", "trial", "step", "target"))
     wanted = {(contender, trial): (step, target) for contender, trial, step, target in zip(*columns, strict=True)}
     keyed = [(record.spec.seed, record.spec.key, record) for record in records]
@@ -319,7 +319,7 @@ def _row(first: str, name: str, rival: str, pairs: Sequence[_Pair], inputs: Tabl
 
 
 def _over(pairs: Sequence[_Pair]) -> Difference:
-    """The mean difference; of seeds and episodes, the fewest that a task has."""
+    """Return the mean difference; of seeds and episodes, the fewest that a task has."""
     drawn = [pair.drawn for pair in pairs if pair.drawn is not None]
     whole = len(drawn) == len(pairs)
     return Difference(

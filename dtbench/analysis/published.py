@@ -151,7 +151,7 @@ class PublishedTable:
 
 
 def read_rows(file: str) -> list[Row]:
-    """The rows of results/published/`file`, every value as printed.
+    """Return the rows of results/published/`file`, every value as printed.
 
     Raises UnknownName where there is no such file, InvalidSuite for one that is no such table.
     """
@@ -168,7 +168,7 @@ def read_rows(file: str) -> list[Row]:
 
 
 def published_tables(suite: Mapping[str, Any], *, value: str = "score") -> tuple[PublishedTable, ...]:
-    """The tables that a suite holds this value of ours against; raise UnknownName for a name that a file lacks."""
+    """Return the tables that a suite compares this value with; raise UnknownName for a name that a file lacks."""
     tables = tuple(_readable_table(reference) for reference in suite.get("published") or ())
     return tuple(table for table in tables if table.value == value)
 
@@ -186,7 +186,7 @@ def spread_note(numbers: Collection[Published]) -> str:
 
 
 def verdict(ours: Estimate | None, published: Published | None, *, why_not: str = "", broken: int = 0) -> str:
-    """What VERDICT_RULE says of one cell; empty where nothing was published.
+    """Return what VERDICT_RULE says of one cell; empty where nothing was published.
 
     `broken` counts trials of ours that ended without a number; where all did, nothing can be compared.
     """
@@ -214,7 +214,7 @@ def _other(kind: str, ours: str, theirs: str) -> str:
 
 
 def _readable_table(reference: Mapping[str, Any]) -> PublishedTable:
-    """The table; raise InvalidSuite for a reference that is put together otherwise than references are."""
+    """Return the table; raise InvalidSuite for a reference that is put together otherwise than references are."""
     try:
         return _table(reference)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -306,7 +306,7 @@ def _place(average: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _averaged(average: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[str, ...]:
-    """The tasks that a mean is over: those of these names or patterns."""
+    """Return the tasks that a mean is over: those of these names or patterns."""
     tasks = list(reference.get("datasets") or {})
     chosen = {task for pattern in average["tasks"] for task in fnmatch.filter(tasks, pattern)}
     if not chosen:
@@ -315,7 +315,7 @@ def _averaged(average: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple
 
 
 def _rows_of_table(reference: Mapping[str, Any]) -> Sequence[Row]:
-    """The table's rows, each with its line in the file."""
+    """Return the table's rows, each with its line in the file."""
     rows = [{**row, "line": str(line)} for line, row in enumerate(read_rows(reference["file"]))]
     _check_known("table", str(reference["table"]), rows, reference)
     rows = [row for row in rows if row["table"] == str(reference["table"])]
@@ -326,7 +326,7 @@ def _rows_of_table(reference: Mapping[str, Any]) -> Sequence[Row]:
 
 
 def _rows_of_dataset(rows: Sequence[Row], dataset: str | Mapping[str, Any], reference: Mapping[str, Any]) -> list[Row]:
-    """A suite names a dataset, or dataset and env where the paper's table holds several environments.
+    """Return the rows of a dataset, or of a dataset and env where the paper's table holds several environments.
 
     Either may be a list: the paper's Table 2 has Decision Transformer on v2 data and the methods it quotes on v0.
     """

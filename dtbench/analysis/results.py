@@ -90,7 +90,7 @@ class SuiteResults:
 
 
 def contenders(results: SuiteResults) -> dict[str, Mapping[str, Any]]:
-    """What the suite says of each, in table order; those that it does not list come last."""
+    """Return what the suite says of each, in table order; those that it does not list come last."""
     listed = {name: asked or {} for name, asked in (results.suite.get("contenders") or {}).items()}
     specs = [*(record.spec for record in results.records), *results.not_run]
     unlisted = sorted({spec.contender for spec in specs} - set(listed))
@@ -98,7 +98,7 @@ def contenders(results: SuiteResults) -> dict[str, Mapping[str, Any]]:
 
 
 def order_of(results: SuiteResults) -> Callable[..., tuple[Any, ...]]:
-    """A sorting key for (task, contender, seed), or for their beginning, in the suite's own order."""
+    """Return a sorting key for (task, contender, seed), or for their beginning, in the suite's own order."""
     known = {record.spec.task for record in results.records} | {spec.task for spec in results.not_run}
     tasks = list(results.suite.get("tasks") or ())
     tasks += sorted(known - set(tasks))
@@ -176,7 +176,7 @@ def headline_rows(scores: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores_text(table: pd.DataFrame) -> str:
-    """The tidy table as CSV, `achieved_mean` only where it says anything: equal ledgers give equal text."""
+    """Return the tidy table as CSV, `achieved_mean` only where it says anything: equal ledgers give equal text."""
     if table[ACHIEVED].isna().all():
         table = table.drop(columns=ACHIEVED)
     return str(table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
@@ -211,7 +211,7 @@ ALWAYS = ("step", "target", "episode", "seed", "return", "length", "score")  # o
 
 
 def joined(parts: Mapping[str, pd.DataFrame]) -> TrialTable:
-    """The tables of several trials, by key, as one."""
+    """Return the tables of several trials, by key, as one."""
     filled = {key: rows for key, rows in parts.items() if len(rows)}
     if not filled:
         return TrialTable(pd.DataFrame({TRIAL: []}))
@@ -220,7 +220,7 @@ def joined(parts: Mapping[str, pd.DataFrame]) -> TrialTable:
 
 
 def read_all(paths: Mapping[str, Path]) -> TrialTable:
-    """The Parquet files of several trials, by key; raise LedgerError, naming the file, where one cannot be read."""
+    """Read the Parquet files of several trials, by key; raise LedgerError, naming the file, where one cannot be read."""
     if not paths:
         return TrialTable(pd.DataFrame({TRIAL: []}))
     with ThreadPoolExecutor(4) as pool:

@@ -164,7 +164,7 @@ def performance_profile(
 
 
 def matrix_estimate(scores: Array) -> Estimate | None:
-    """The mean over tasks with its interval, seeds resampled within each task; None where a task has no seed."""
+    """Return the mean over tasks with its interval, seeds resampled within each task; None where a task has no seed."""
     if not scores.size or np.isnan(scores).all(axis=0).any():
         return None
     complete = scores[~np.isnan(scores).any(axis=1)]
@@ -188,7 +188,7 @@ def resampled_means(returns: Array, *, seed: int = 0, resamples: int = RESAMPLES
 
 
 def percentile_interval(values: Array, *, level: float = LEVEL) -> Interval | None:
-    """The middle `level` of resampled values; None where a resample has no value, so that it would be biased."""
+    """Return the middle `level` of resampled values; None where a resample has no value, so that it would be biased."""
     if not values.size or np.isnan(values).any():
         return None
     return Interval(*_percentiles(values.ravel(), level).tolist())

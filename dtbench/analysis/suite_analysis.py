@@ -28,7 +28,7 @@ MIXED_RULE = (
 
 
 def scales_of(tasks: Sequence[str], score_names: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
-    """The tasks in groups of one scale each, both in the suite's order: those whose scores have the same name.
+    """Return the tasks in groups of one scale each, both in the suite's order: those whose scores share a name.
 
     A task that has not run tells no name: it belongs to the others where they have but one scale, else to nobody.
     """
@@ -114,7 +114,7 @@ class SuiteAnalysis:
         return matrices_of(self.finals, self.contenders, over)
 
     def title(self, task: str) -> str:
-        """The task, with where its data came from."""
+        """Return the task, with where its data came from."""
         source = self.source(task)
         return f"{task} (data: {source})" if source else task
 
@@ -123,7 +123,7 @@ class SuiteAnalysis:
         return self.inputs.conditions_of(task).source
 
     def shared_score(self, tasks: Sequence[str]) -> str:
-        """The name of the score that all of these tasks share; empty where they have several."""
+        """Return the name of the score that all of these tasks share; empty where they have several."""
         names = {self.score_names[task] for task in tasks if task in self.score_names}
         return names.pop() if len(names) == 1 else ""
 
@@ -197,7 +197,7 @@ def _count(specs: Iterable[TrialSpec]) -> Counter[tuple[str, str]]:
 
 
 def final_rows(results: SuiteResults) -> pd.DataFrame:
-    """A row a trial, in the suite's order: its last checkpoint at its headline target, as in the score table.
+    """Return a row a trial, in the suite's order: its last checkpoint at its headline target, as in the score table.
 
     Added column: `successes` (episodes that scored 100; nan where scores are not all 0 or 100).
     """
@@ -219,7 +219,7 @@ def final_rows(results: SuiteResults) -> pd.DataFrame:
 
 
 def headline_target(record: TrialRecord, found: Sequence[float]) -> float:
-    """The first target listed for the trial that was evaluated, else the first that was; nan where it takes none."""
+    """Return the first listed target that was evaluated, else the first that was; nan where the trial takes none."""
     present = [target for target in found if not np.isnan(target)]
     asked = [target for target in record.spec.evaluation.targets if target in present]
     return (asked or present or [np.nan])[0]
@@ -237,7 +237,7 @@ def episodes_behind(results: SuiteResults, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_episodes(record: TrialRecord, step: int, target: float) -> pd.DataFrame:
-    """The episodes behind a row of `final_rows`."""
+    """Return the episodes behind a row of `final_rows`."""
     episodes = record.episodes()
     return episodes[(episodes["step"] == step) & same(episodes["target"], target)]
 
@@ -274,7 +274,7 @@ def same(targets: pd.Series, target: float) -> Any:
 
 
 def _stamps(records: Sequence[TrialRecord], kind: str) -> str:
-    """What was chosen for the tasks of these trials, or what the names of their scores say that they do by default."""
+    """Return what was chosen for the tasks of these trials, else the default that the names of their scores say."""
     found = set()
     for record in records:
         named = re.search(rf"\({kind} ([^()]+)\)", str((record.provenance.get("task") or {}).get("score_name") or ""))

@@ -52,7 +52,7 @@ def suite_average(
     estimates: Estimates,
     published: Sequence[PublishedTable],
 ) -> SuiteAverage:
-    """The panel of a suite; `average` is the name of its mean over tasks, or of its only task."""
+    """Return the panel of a suite; `average` is the name of its mean over tasks, or of its only task."""
     printed = {table.title: dict(_printed(analysis, table, average)) for table in published}
     return SuiteAverage(
         title=title,
@@ -64,7 +64,7 @@ def suite_average(
 
 
 def draw_suite_bars(suites: Sequence[SuiteAverage], *, smoke: bool = False) -> Drawing | None:
-    """The paper's Figure 3: a panel for each suite, a bar for each contender; None where nothing has finished."""
+    """Draw the paper's Figure 3: a panel for each suite, a bar for each contender; None where nothing has finished."""
     ran = [suite for suite in suites if any(suite.estimates.values())]
     if not ran:
         return None
@@ -88,7 +88,7 @@ def draw_suite_bars(suites: Sequence[SuiteAverage], *, smoke: bool = False) -> D
 def draw_bars(
     analysis: SuiteAnalysis, task: str, *, estimates: Estimates, published: Sequence[PublishedTable]
 ) -> Drawing | None:
-    """Final scores with intervals and seeds, published numbers as markers; None where nothing has finished."""
+    """Draw final scores with intervals and seeds, published numbers as markers; None where nothing has finished."""
     if not any((task, name) in estimates for name in analysis.contenders):
         return None
     palette = colours(analysis.contenders)
@@ -123,7 +123,7 @@ def draw_bars(
 def draw_grouped_bars(
     analysis: SuiteAnalysis, tasks: Sequence[str], *, estimates: Estimates, published: Sequence[PublishedTable]
 ) -> Drawing | None:
-    """Final scores of many tasks in one figure, means over tasks among them; None where nothing has finished."""
+    """Draw final scores of many tasks in one figure, means over tasks among them; None where nothing has finished."""
     if not any((task, name) in estimates for task in tasks for name in analysis.contenders):
         return None
     count, palette = len(analysis.contenders), colours(analysis.contenders)
@@ -231,7 +231,7 @@ def _draw_columns(axes: Axes, bars: Sequence[_Bar], width: float, *, colour: str
 
 
 def _printed(analysis: SuiteAnalysis, table: PublishedTable, task: str) -> list[tuple[str, float]]:
-    """What a paper printed for each contender whose number ours may be held against."""
+    """Return what a paper printed for each contender whose number ours may be held against."""
     here = analysis.inputs.conditions_of(task)
     if not here.source:  # nothing of ours to stand beside
         return []
@@ -249,7 +249,7 @@ def _draw_published(
 
 
 def _stacked(task: str, source: str, score: str) -> str:
-    """A task's name in lines short enough to stand below its bars."""
+    """Return a task's name in lines short enough to stand below its bars."""
     short = shortened(task.removesuffix("-v2"), 44)
     head, _, tail = short.partition("-")
     lines = textwrap.wrap(short, 15) if " " in short or len(head) > 15 else [head, *textwrap.wrap(tail, 14)]

@@ -88,7 +88,7 @@ class _Curve:
         return [statistics.estimate(column.tolist()).interval if len(column) else None for column in columns]
 
     def labels(self, intervals: Sequence[Interval | None]) -> Iterator[str]:
-        """A sentence for each step."""
+        """Yield a sentence for each step."""
         for step, mean, interval, column in zip(self.steps, self.mean, intervals, self.seeds.T, strict=True):
             subject = f"{self.contender} on {self.task} after {compact(step)} steps"
             seeds = column[~np.isnan(column)].tolist()

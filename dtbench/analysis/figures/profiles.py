@@ -58,7 +58,7 @@ def draw_profiles(analysis: SuiteAnalysis, matrices: Matrices, *, tasks: Sequenc
 def draw_improvement(
     analysis: SuiteAnalysis, matrices: Matrices, first: str, *, tasks: Sequence[str] = ()
 ) -> Drawing | None:
-    """The chance that a run of `first` beats one of each rival; None where no pair ran on every task."""
+    """Return the chance that a run of `first` beats one of each rival; None where no pair ran on every task."""
     ran = _complete(matrices)
     rivals = [name for name in ran if name != first]
     if first not in ran or not rivals:

@@ -28,7 +28,7 @@ _CAPTION = (
 
 
 def draw_expected_best(record: SearchRecord, curves: Sequence[ExpectedBest]) -> Drawing | None:
-    """A panel for each task of the search, a curve for each way to count settings; None where nothing has a score."""
+    """Draw a panel for each task of the search, a curve for each way to count settings; None without a score."""
     tasks = [task for task in record.config.tasks if any(curve.task == task for curve in curves)]
     if not tasks:
         return None

@@ -60,12 +60,12 @@ MARKERS = "osD^vPX<>phd*"
 
 
 def colours(contenders: Sequence[str]) -> dict[str, str]:
-    """A colour for each name: the same in every figure and suite, unless two names of a suite fall on one colour."""
+    """Return a colour for each name: the same in every figure, unless two names of a suite fall on one colour."""
     return _chosen(contenders, {name: colour for name, (colour, _) in _BY_NAME.items()}, PALETTE)
 
 
 def markers(contenders: Sequence[str]) -> dict[str, str]:
-    """A marker for each name, by the same rule."""
+    """Return a marker for each name, by the same rule."""
     return _chosen(contenders, {name: marker for name, (_, marker) in _BY_NAME.items()}, MARKERS)
 
 
@@ -135,7 +135,7 @@ class Drawing:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The project's style, whatever the user's matplotlibrc says."""
+    """Apply the project's style, whatever the user's matplotlibrc says."""
     found = mpl.rc_params_from_file(Path(__file__).with_name("dtbench.mplstyle"), use_default_template=False)
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -145,7 +145,7 @@ def style() -> Iterator[None]:
 
 @contextmanager
 def figure(smoke: bool, width: float, height: float) -> Iterator[Figure]:
-    """An empty figure of so many inches; draw it and hand it to drawing() inside the context."""
+    """Yield an empty figure of so many inches; draw it and hand it to drawing() inside the context."""
     with style():
         sheet = Figure(figsize=(width, height))
         if smoke:
@@ -156,7 +156,7 @@ def figure(smoke: bool, width: float, height: float) -> Iterator[Figure]:
 
 @contextmanager
 def panels(analysis: SuiteAnalysis, tasks: Sequence[str], *, below: str) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure with a titled panel for each task, and a label below the last panel of each column."""
+    """Yield a figure with a titled panel for each task, and a label below the last panel of each column."""
     columns = min(len(tasks), 4 if len(tasks) in (4, 7, 8) or len(tasks) > 10 else 3)
     rows = math.ceil(len(tasks) / columns)
     with figure(analysis.smoke, 0.4 + 3.3 * columns, 1.0 + 2.4 * rows) as sheet:
@@ -200,13 +200,13 @@ def legend_below(sheet: Figure, *, columns: int = 8, first: Sequence[str] = ()) 
 
 
 def legend_name(name: str, width: int = _LONGEST_NAME) -> str:
-    """A name as a label of a legend: short enough, and not one that matplotlib would hide."""
+    """Return a name as a label of a legend: short enough, and not one that matplotlib would hide."""
     text = shortened(name, width)
     return f" {text}" if text.startswith("_") else text
 
 
 def shortened(text: str, width: int) -> str:
-    """The text in one line of at most `width` characters; of a longer one both ends stay."""
+    """Return the text in one line of at most `width` characters; of a longer one both ends stay."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     if len(line) <= width:
         return line
@@ -215,7 +215,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int, *, lines: int = 2) -> str:
-    """The text in at most so many lines of `width` characters."""
+    """Return the text in at most so many lines of `width` characters."""
     return "\n".join(textwrap.wrap(shortened(text, int(0.8 * width * lines)), width)[:lines])
 
 

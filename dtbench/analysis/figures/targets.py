@@ -48,7 +48,7 @@ def draw_targets(analysis: SuiteAnalysis, found: TaskTargets) -> Drawing:
 
 
 def draw_target_grid(analysis: SuiteAnalysis, found: Sequence[TaskTargets]) -> Drawing | None:
-    """The paper's Figure 4: a panel for each task; None for fewer than two tasks."""
+    """Draw the paper's Figure 4: a panel for each task; None for fewer than two tasks."""
     if len(found) < 2:
         return None
     with panels(analysis, [one.task for one in found], below="target return") as (sheet, grid):
@@ -65,7 +65,7 @@ def draw_target_grid(analysis: SuiteAnalysis, found: Sequence[TaskTargets]) -> D
 
 
 def fences(found: TaskTargets) -> Interval:
-    """The lowest and highest mean that a figure makes room for, so that one outlier does not flatten all else.
+    """Return the lowest and highest mean that a figure makes room for, so that one outlier does not flatten all else.
 
     Tukey's fences around the middle half of all means, but never within a span of the targets and the data.
     """
@@ -144,7 +144,7 @@ def _draw_fixed(axes: Axes, fixed: Sequence[float]) -> None:
 
 
 def _draw_data_range(axes: Axes, data: Interval | None, highest: float) -> None:
-    """The best episode of the data as a line, what lies beyond it in grey."""
+    """Draw the best episode of the data as a line, what lies beyond it in grey."""
     if data is None:
         return
     line = axes.axhline(data.high, color=INK, linestyle="--", linewidth=1, label="best episode of the data")

@@ -59,7 +59,7 @@ def collect_marks(sheet: Figure, name: str) -> tuple[Marks, ...]:
 def sentence(
     subject: str, value: float, interval: Interval | None = None, *, seeds: Sequence[float] = (), episodes: int = 0
 ) -> str:
-    """What a point says: subject, value, interval, how many seeds and episodes, and each seed's own value."""
+    """Return what a point says: subject, value, interval, how many seeds and episodes, and each seed's own value."""
     text = f"{subject}: {compact(value)}"
     if interval:
         text += f" [{compact(interval.low)}, {compact(interval.high)}], 95 %"
@@ -70,7 +70,7 @@ def sentence(
 
 
 def compact(value: float) -> str:
-    """A number as a reader wants to hear it: three to four digits, no exponent."""
+    """Return a number as a reader wants to hear it: three to four digits, no exponent."""
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinity"
     decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3

@@ -111,7 +111,7 @@ def _difference(path: Path, content: bytes) -> Iterator[str]:
 
 
 def _plain(path: Path, content: bytes) -> bytes | str:
-    """The content without compression: machines have different versions of zlib."""
+    """Return the content without compression: machines have different versions of zlib."""
     return html.unpacked(content.decode(errors="replace")) if path.suffix == ".html" else content
 
 

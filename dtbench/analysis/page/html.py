@@ -65,7 +65,7 @@ def render(document: Document) -> str:
 
 
 def unpacked(page: str) -> str:
-    """The page with its packed data as plain JSON: equal wherever it was built, whatever that machine's zlib."""
+    """Return the page with its packed data as plain JSON: equal wherever it was built, whatever zlib packed it."""
     return re.sub(rf"({_BLOB}[^>]*>)([\w+/=]*)", lambda found: found[1] + unpack(found[2]), page)
 
 
@@ -76,7 +76,7 @@ def pack(content: Any) -> str:
 
 
 def unpack(text: str) -> str:
-    """The JSON that `pack` was given."""
+    """Return the JSON that `pack` was given."""
     return gzip.decompress(base64.b64decode(text)).decode()
 
 
@@ -140,13 +140,13 @@ def _views(document: Document) -> list[_View]:
 
 
 def _keys(suites: Sequence[SuitePage]) -> list[str]:
-    """What tells the overview, which comes first, and each suite apart in ids."""
+    """Return what tells the overview, which comes first, and each suite apart in ids."""
     names = _Names()
     return [names.unlike(name) for name in ("overview", *(suite.name for suite in suites))]
 
 
 def _blocks(key: str, figures: str, sections: Iterable[Section]) -> Iterator[_Block]:
-    """The sections of a view; the ids inside its figures begin like f3-0-, f3-1-, ... to be short."""
+    """Yield the sections of a view; the ids inside its figures begin like f3-0-, f3-1-, ... to be short."""
     anchors, numbers = _Names(), itertools.count()
     for section in sections:
         drawn = []
@@ -189,7 +189,7 @@ def _suite_links(suites: Sequence[SuitePage]) -> dict[str, str]:
 
 
 def _table(table: Table, key: str, suites: Mapping[str, str]) -> Markup:
-    """The table with ids that no other suite has, links to suites that meet them, and its verdicts as badges."""
+    """Return the table with ids of its own, links to suites that meet them, and its verdicts as badges."""
     text = re.sub(r'(<table[^>]*?\sid=")', rf"\g<1>{key}--table--", str(table.html()), count=1)
     text = re.sub(r'href="#suite-[^"]*"', lambda found: suites.get(found[0], found[0]), text)
     text = _VERDICT.sub(_badge, text)
@@ -197,7 +197,7 @@ def _table(table: Table, key: str, suites: Mapping[str, str]) -> Markup:
 
 
 def _box(table: Table) -> str:
-    """The classes of the box around a table: row headings that are long must break, or they would hide the rest."""
+    """Return the classes of the box around a table: long row headings must break, or they would hide the rest."""
     longest = max((len(row[0].text) for row in table.rows), default=0)
     return "table long" if longest > LONG_HEADING else "table"
 
@@ -214,7 +214,7 @@ def _rounded(found: re.Match[str]) -> str:
 
 
 def _policy(*scripts: str) -> str:
-    """A browser that keeps to this fetches nothing and runs no script but these."""
+    """Return a content security policy: nothing is fetched, and no script runs but these."""
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"

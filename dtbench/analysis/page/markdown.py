@@ -9,7 +9,7 @@ from dtbench.analysis.tables.table import escape_markdown
 
 
 def markdown(suite: SuitePage) -> str:
-    """The whole text with its tables."""
+    """Return the whole text with its tables."""
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )

@@ -20,7 +20,7 @@ _SOURCES = {
 
 
 def methods_text(results: SuiteResults) -> tuple[str, ...]:
-    """Data, each contender, evaluation, statistics, software and compute: a paragraph each, only of what ran."""
+    """Return paragraphs on the data, each contender, evaluation, statistics, software and compute, only of what ran."""
     records = results.records
     return (
         f"Data. {' '.join(_data(records))}",

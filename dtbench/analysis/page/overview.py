@@ -27,7 +27,7 @@ PAPER = (
 
 
 def overview(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
-    """The sections of the overview, from the suites that have results."""
+    """Yield the sections of the overview, from the suites that have results."""
     yield Section("Suites", tuple(_warning(analyses)), (suite_table(analyses),))
     yield Section("Who is ahead", (QUESTION,), (verdict_table(analyses),))
     averages = [average for analysis in analyses for average in _averages(analysis)]
@@ -40,7 +40,7 @@ def overview(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
 
 
 def suite_table(analyses: Sequence[SuiteAnalysis]) -> Table:
-    """A row a suite: how much of it ran, with which preset, on which data."""
+    """Return a row a suite: how much of it ran, with which preset, on which data."""
     names = ("Suite", "Title", "Preset", "Tasks", "Contenders", "Seeds", "Trials", "Data")
     columns = tuple(Column(name, number=name in ("Tasks", "Contenders", "Seeds", "Trials")) for name in names)
     return Table("suites", "Suites with results", columns, tuple(map(_suite_row, analyses)))
@@ -90,7 +90,7 @@ def _verdict_rows(analysis: SuiteAnalysis) -> Iterator[tuple[Cell, ...]]:
 
 
 def _averages(analysis: SuiteAnalysis) -> Iterator[SuiteAverage]:
-    """The panel of a suite whose tasks share a scale: its mean over those that somebody finished."""
+    """Yield the panel of a suite whose tasks share a scale: its mean over those that somebody finished."""
     over = analysis.ran
     if len(analysis.scales) != 1 or not over:
         return

@@ -121,7 +121,7 @@ class _Grid:
         return [name for name, varies in zip(("Dataset", "Environment"), self._varies, strict=True) if varies]
 
     def labels(self, row: Row) -> list[str]:
-        """What heads a row: all that rows differ in."""
+        """Return what heads a row: all that rows differ in."""
         return [label for label, varies in zip(row, self._varies, strict=True) if varies]
 
     def of_row(self, row: Row) -> list[Printed]:
@@ -151,12 +151,12 @@ class _Letters:
         return f"({', '.join(self._given[reason] for reason in reasons)})"
 
     def notes(self) -> Iterator[str]:
-        """What each letter stands for."""
+        """Yield what each letter stands for."""
         yield from (f"({letter}) Not comparable: {reason}." for reason, letter in self._given.items())
 
 
 def _order(table: PublishedTable) -> tuple[bool, str, bool, int, str]:
-    """The paper's numbered tables first, then those of others."""
+    """Return a sorting key: the paper's numbered tables first, then those of others."""
     numbered = table.table.isdigit()
     other = table.file != "decision_transformer.csv"
     return (other, table.file, not numbered, int(table.table) if numbered else 0, table.table)
@@ -264,7 +264,7 @@ def _same(ours: str, theirs: str) -> bool:
 
 
 def _number_notes(grid: _Grid) -> Iterator[str]:
-    """What the file says of numbers: of whole columns at once, of others by their rows."""
+    """Yield what the file says of numbers: of whole columns at once, of others by their rows."""
     for text in dict.fromkeys(place.number.note for _, place in grid.printed if place.number.note):
         where: dict[str, list[str]] = {}
         for column, heading in zip(grid.columns, grid.headings, strict=True):

@@ -25,7 +25,7 @@ EXPECTED = (
 
 
 def searches_section(records: Sequence[SearchRecord]) -> Iterator[Section]:
-    """The section of the report; nothing where there is no search."""
+    """Yield the section of the report; nothing where there is no search."""
     if records:
         drawings = tuple(draw_expected_best(record, tuple(expected_curves(record))) for record in records)
         tables = (budget_table(records), *(best_table(record, 5) for record in records))

@@ -67,7 +67,7 @@ def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 
 def draw_finals(analysis: SuiteAnalysis) -> tuple[Drawing, ...]:
-    """A figure for each task, or one for all where there are many of one scale."""
+    """Return a figure for each task, or one for all where there are many of one scale."""
     numbers, published = analysis.inputs.estimates, analysis.published
     if len(analysis.tasks) > tables.MANY_TASKS and len(analysis.scales) == 1:
         shown = [*analysis.tasks, *analysis.shown_averages]
@@ -86,7 +86,7 @@ def _beside_papers(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 
 def _over_tasks(analysis: SuiteAnalysis) -> Iterator[Section]:
-    """Aggregates over every set of tasks that some contender finished; the others are named."""
+    """Yield aggregates over every set of tasks that some contender finished; the others are named."""
     made, absent = [], []
     for place, name in enumerate(analysis.shown_averages, start=1):
         over = analysis.averages[name]
@@ -118,7 +118,7 @@ def _spread(analysis: SuiteAnalysis) -> Iterator[Drawing | None]:
 
 
 def _pairs(analysis: SuiteAnalysis) -> Iterator[Section]:
-    """The first contender against each other one, on the episodes that both played."""
+    """Yield the first contender against each other one, on the episodes that both played."""
     table = pairwise.pair_table(
         analysis.results.records,
         analysis.finals,
@@ -173,7 +173,7 @@ def _progress(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 
 def _of_domains(analysis: SuiteAnalysis) -> Iterator[Section]:
-    """What the domains of the suite's tasks add."""
+    """Yield what the domains of the suite's tasks add."""
     facts = (analysis.provenance.get(task, {}).get("task") or {} for task in analysis.tasks)
     for domain in dict.fromkeys(str(fact.get("domain", "")) for fact in facts):
         if add := report_sections(domain):
@@ -181,7 +181,7 @@ def _of_domains(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 
 def _record(analysis: SuiteAnalysis) -> Iterator[Section]:
-    """What ran, on what, how, and what did not."""
+    """Yield what ran, on what, how, and what did not."""
     results, finals = analysis.results, analysis.finals
     cards = {task: (facts.get("dataset") or {}).get("card") or {} for task, facts in analysis.provenance.items()}
     asked = {record.spec.task: record.spec.evaluation.targets for record in results.records}
@@ -220,13 +220,13 @@ def _not_run_tables(analysis: SuiteAnalysis) -> Iterator[Table]:
 
 
 def _remarks(analysis: SuiteAnalysis) -> tuple[str, ...]:
-    """What people wrote beside the scores, e.g. why a number disappoints."""
+    """Return what people wrote beside the scores, e.g. why a number disappoints."""
     text = str(analysis.results.suite.get("remarks") or "")
     return tuple(" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph.strip())
 
 
 def _lean(section: Section) -> Section:
-    """The section without the matplotlib figures behind its drawings, which are large."""
+    """Return the section without the matplotlib figures behind its drawings, which are large."""
     return replace(section, drawings=tuple(replace(drawing, sheet=None) for drawing in section.drawings))
 
 

@@ -105,7 +105,7 @@ def _metrics(record: TrialRecord) -> dict[str, list[list[float | None]]]:
 
 
 def _shared(provenance: Mapping[str, Any]) -> Json:
-    """What trials that ran alike have in common."""
+    """Return what trials that ran alike have in common."""
     named = ("commit", "versions", "device", "platform", "threads", "dataset")
     return {name: provenance[name] for name in named if name in provenance}
 

@@ -34,7 +34,7 @@ RULES_NOTE = (
 
 
 def rule_rows(scores: pd.DataFrame, finals: pd.DataFrame, fixed: Mapping[str, Sequence[float]]) -> pd.DataFrame:
-    """A row a trial: task, contender, seed and its score under each of RULES; `fixed` are the targets of each trial.
+    """Return a row a trial: task, contender, seed, score under each of RULES; `fixed` are the targets of each trial.
 
     `scores` are all evaluations, `finals` a row a trial as in the score table.
     """
@@ -79,7 +79,7 @@ def rule_table(
 
 
 def _at_highest_target(scores: pd.DataFrame, rows: pd.DataFrame, fixed: Mapping[str, Sequence[float]]) -> Any:
-    """The last score at the fixed target with the highest mean over the seeds of a task and contender."""
+    """Return the last score at the fixed target with the highest mean over the seeds of a task and contender."""
     last = scores[scores["step"] == scores.groupby(["contender", "trial"])["step"].transform("max")]
     asked = last[[target in fixed.get(trial, ()) for trial, target in zip(last["trial"], last["target"], strict=True)]]
     means = asked.groupby(["task", "contender", "target"])["score"].mean().reset_index()

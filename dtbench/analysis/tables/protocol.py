@@ -59,7 +59,7 @@ def data_table(results: SuiteResults) -> Table:
 
 
 def task_table(results: SuiteResults) -> Table:
-    """What each task asks and how it is scored."""
+    """Return what each task asks and how it is scored."""
     about = {record.spec.task: record.provenance.get("task") or {} for record in results.records}
     rows = []
     for task in results.suite.get("tasks") or sorted(about):
@@ -126,7 +126,7 @@ def hyperparameter_table(results: SuiteResults) -> Table:
 
 
 def seed_table(finals: pd.DataFrame, score_names: Mapping[str, str]) -> Table:
-    """The final score of every trial, with the noise of evaluating it where episodes either succeed or fail.
+    """Return the final score of every trial, with the noise of evaluating it where episodes either succeed or fail.
 
     `score_names` are those that must be shown, as in `headings`.
     """
@@ -252,7 +252,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 
 def _by_task(values: Mapping[str, set[str]]) -> str:
-    """The value, or each value with its tasks where they differ."""
+    """Return the value, or each value with its tasks where they differ."""
     if len(values) == 1:
         return next(iter(values))
     return "; ".join(f"{value} ({_listed(tasks)})" for value, tasks in sorted(values.items()))

@@ -57,7 +57,7 @@ def _counted(scores: Sequence[float | None]) -> tuple[float, ...]:
 
 
 def budget_table(records: Sequence[SearchRecord]) -> Table:
-    """A row a search: what was tried, what it cost, how much of it early stopping saved."""
+    """Return a row a search: what was tried, what it cost, how much of it early stopping saved."""
     names = ("Search", "Suite", "Contender", "Tasks", "Searcher", "Stopped early by")
     numbers = (
         "Samples",
@@ -74,7 +74,7 @@ def budget_table(records: Sequence[SearchRecord]) -> Table:
 
 
 def best_table(record: SearchRecord, count: int) -> Table:
-    """The best settings that a search found, those that were trained furthest first."""
+    """Return the best settings that a search found, those that were trained furthest first."""
     config = record.config
     names = tuple(config.space)
     columns = [Column("Setting", number=True), *(Column(name, number=True) for name in ("Score", "Target", "Steps"))]

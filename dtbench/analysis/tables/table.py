@@ -51,7 +51,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def html(self) -> Markup:
-        """A table with a caption, scopes and the numbers behind its cells, in a box that scrolls where it must."""
+        """Return a table with caption, scopes and the numbers behind its cells, in a box that scrolls where it must."""
         head = Markup("").join(
             Markup('<th scope="col"{}>{}</th>').format(_css("number" if column.number else ""), printable(column.name))
             for column in self._shown_columns()
@@ -72,7 +72,7 @@ class Table:
         )
 
     def markdown(self) -> str:
-        """A pipe table below its caption, the notes after it."""
+        """Return a pipe table below its caption, the notes after it."""
         head = [escape_markdown(column.name) for column in self._shown_columns()]
         rule = ["---:" if column.number else ":---" for column in self._shown_columns()]
         rows = [[_markdown_cell(cell) for cell in self._shown_cells(row)] for row in self.rows]
@@ -81,7 +81,7 @@ class Table:
         return f"**{escape_markdown(self.caption)}**\n\n" + "\n".join(lines) + "\n" + notes
 
     def latex(self, prefix: str = "") -> str:
-        """A booktabs table with caption, label and notes; it needs the package booktabs and no other.
+        """Return a booktabs table with caption, label and notes; it needs the package booktabs and no other.
 
         `prefix` tells the labels of equally named tables apart, e.g. by their suite.
         """
@@ -121,12 +121,12 @@ def hole() -> Cell:
 
 
 def number_cell(value: float | None, decimals: int = 1) -> Cell:
-    """A number, or a visible hole."""
+    """Return a number, or a visible hole."""
     return hole() if value is None or math.isnan(value) else Cell(number(value, decimals), value)
 
 
 def number(value: float | None, decimals: int = 1) -> str:
-    """A number as the report prints it, a dash where there is none."""
+    """Return a number as the report prints it, a dash where there is none."""
     if value is None or math.isnan(value):
         return DASH
     text = "\N{INFINITY}" if math.isinf(value) else f"{abs(value):.{decimals}f}"
@@ -140,7 +140,7 @@ def with_interval(value: float, interval: Interval | None, decimals: int = 1) ->
 
 
 def printable(text: str) -> str:
-    """The text on one line; what no screen shows, or what turns its direction, becomes a replacement character."""
+    """Return the text on one line; what no screen shows or turns its direction becomes a replacement character."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
 
 

@@ -135,7 +135,7 @@ def targets_inside(targets: Array, data: Interval | None) -> NDArray[np.bool_]:
 
 
 def target_table(found: Sequence[TaskTargets]) -> Table | None:
-    """The numbers behind the figures, a row for each task and contender; None where no row would have numbers."""
+    """Return the numbers behind the figures, a row for each task and contender; None where no row has numbers."""
     rows = [(one, achieved, target_tracking(achieved, one.data)) for one in found for achieved in one.achieved]
     if not any(facts for *_, facts in rows):
         return None
@@ -186,7 +186,7 @@ def _achieved(name: str, last: Mapping[int, pd.DataFrame]) -> Achieved | None:
 
 
 def _by_target(episodes: pd.DataFrame) -> dict[float, Array]:
-    """Returns in the targets' units for each target, of the episodes that have one for all of them."""
+    """Return for each target the returns in its units, of the episodes that have one for all of them."""
     own = episodes[episodes["target"].notna()]
     targets, columns = np.unique(own["target"].to_numpy(np.float64), return_inverse=True)
     numbers, rows = np.unique(own["episode"].to_numpy(), return_inverse=True)
@@ -201,18 +201,18 @@ def _mean_return(episodes: pd.DataFrame) -> float:
 
 
 def _measure(episodes: pd.DataFrame) -> str:
-    """The column of returns that can be held against targets."""
+    """Return the column of returns that can be held against targets."""
     return "achieved" if "achieved" in episodes else "return"
 
 
 def _units(records: Iterable[TrialRecord]) -> str:
-    """The name of the targets' units; empty where they are those of the environment's rewards."""
+    """Return the name of the targets' units; empty where they are those of the environment's rewards."""
     named = ((record.provenance.get("task") or {}).get("target_units") for record in records)
     return str(next(filter(None, named), ""))
 
 
 def _card(record: TrialRecord) -> Mapping[str, Any]:
-    """The statistics card of the trial's data."""
+    """Return the statistics card of the trial's data."""
     card: Mapping[str, Any] = (record.provenance.get("dataset") or {}).get("card") or {}
     return card
 
@@ -256,6 +256,6 @@ def _row(one: TaskTargets, achieved: Achieved, facts: TargetTracking | None) -> 
 
 
 def _decimals(targets: Array) -> int:
-    """Returns in the thousands need no decimals, returns of 0 and 1 two."""
+    """Return how many decimals returns need: in the thousands none, of 0 and 1 two."""
     largest = float(np.abs(targets).max())
     return 0 if largest >= 1000 else 1 if largest >= 10 else 2

@@ -80,7 +80,7 @@ def delayed_table(
 
 
 def _both(inputs: TableInputs, dense: str, late: str) -> RunConditions:
-    """What holds for either of the two: a loss compares both."""
+    """Return what holds for either of the two: a loss compares both."""
     found = [inputs.conditions_of(task) for task in (dense, late)]
     return RunConditions(
         source=_joined(one.source for one in found),

@@ -68,7 +68,7 @@ def draw_steps_to_goal(
     walks: Mapping[str, int],
     shortest: Mapping[str, int],
 ) -> Drawing | None:
-    """The paper's appendix histogram, a panel for each contender; counts are by steps as text, "inf" not reached."""
+    """Draw the paper's appendix histogram, a panel for each contender; counts are by steps, "inf" where not reached."""
     if not generated:
         return None
     seen = {steps for counts in (walks, shortest, *generated.values()) for steps in counts if steps != "inf"}
@@ -96,7 +96,7 @@ def draw_steps_to_goal(
 
 
 def layout(edges: Sequence[Edge]) -> dict[int, tuple[float, float]]:
-    """A place for every node: columns by steps to the goal, the goal on the right, nodes that never reach it left.
+    """Return a place for every node: columns by steps to the goal, the goal on the right, unreachable nodes left.
 
     Within a column nodes stand in the order of their neighbours' mean height, so that edges cross less.
     """
@@ -169,7 +169,7 @@ def _draw_paths(axes: Axes, name: str, rows: pd.DataFrame, colour: str, places: 
 
 
 def _draw_starts(axes: Axes, name: str, rows: pd.DataFrame, colour: str, places: Places) -> None:
-    """A ring around every start: full where all of its paths are shortest, with a cross beside it where one failed."""
+    """Draw a ring around every start, full where all of its paths are shortest, a cross beside it where one failed."""
     starts = sorted(set(rows["start"]))
     labels = []
     for node in starts:
@@ -186,7 +186,7 @@ def _draw_starts(axes: Axes, name: str, rows: pd.DataFrame, colour: str, places:
 
 
 def _arcs(path: str) -> set[Edge]:
-    """The edges of a path; where the walker stood still there is none."""
+    """Return the edges of a path; where the walker stood still there is none."""
     nodes = [int(node) for node in path.split("-")]
     return {(a, b) for a, b in pairwise(nodes) if a != b}
 

@@ -127,7 +127,7 @@ def _paths_figure(analysis: SuiteAnalysis, task: str) -> Drawing | None:
 
 
 def _recipe(analysis: SuiteAnalysis, task: str) -> Mapping[str, Any]:
-    """What was recorded of how the task's data were made."""
+    """Return what was recorded of how the task's data were made."""
     return (analysis.provenance[task].get("dataset") or {}).get("info") or {}
 
 

@@ -54,7 +54,7 @@ def sections(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 
 def draw_return_predictions(analysis: SuiteAnalysis, task: str, inspections: Sequence[Inspection]) -> Drawing | None:
-    """The predicted probability of success over an episode, by what came of it; None where no trial was inspected."""
+    """Draw the predicted probability of success over an episode, by outcome; None where no trial was inspected."""
     found = _inspected(inspections)
     if not found:
         return None
@@ -118,7 +118,7 @@ def _rows(seeds: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
 
 
 def _draw_rooms(axes: Axes, phases: Sequence[int], *, last: int | None = None) -> None:
-    """The middle room as a band, and the names of all three above the axes."""
+    """Draw the middle room as a band, and the names of all three above the axes."""
     ends = np.cumsum(phases)
     begins = ends - phases
     stop = ends[-1] if last is None else min(last + 1, ends[-1])
@@ -131,7 +131,7 @@ def _draw_rooms(axes: Axes, phases: Sequence[int], *, last: int | None = None) -
 
 
 def _draw_episode(axes: Axes, episode: Mapping[str, Any], phases: Sequence[int]) -> None:
-    """The last prediction's attention in front of that of all earlier ones."""
+    """Draw the last prediction's attention in front of that of all earlier ones."""
     for row in episode["superimposed"][1:-1]:
         axes.plot(range(len(row)), row, color="#8a8f98", linewidth=0.6, alpha=0.45)
     axes.plot([], [], color="#8a8f98", linewidth=0.8, label="predictions of earlier steps")
