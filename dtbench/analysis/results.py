@@ -220,7 +220,7 @@ def joined(parts: Mapping[str, pd.DataFrame]) -> TrialTable:
 
 
 def read_all(paths: Mapping[str, Path]) -> TrialTable:
-    """Read the Parquet files of several trials, by key; raise LedgerError, naming the file, where one cannot be read."""
+    """Read the Parquet files of several trials, by key; raise LedgerError, naming the file, where one is damaged."""
     if not paths:
         return TrialTable(pd.DataFrame({TRIAL: []}))
     with ThreadPoolExecutor(4) as pool:

@@ -20,7 +20,7 @@ _SOURCES = {
 
 
 def methods_text(results: SuiteResults) -> tuple[str, ...]:
-    """Return paragraphs on the data, each contender, evaluation, statistics, software and compute, only of what ran."""
+    """Return paragraphs on data, each contender, evaluation, statistics, software and compute, only of what ran."""
     records = results.records
     return (
         f"Data. {' '.join(_data(records))}",
