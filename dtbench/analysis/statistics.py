@@ -164,7 +164,7 @@ def performance_profile(
 
 
 def matrix_estimate(scores: Array) -> Estimate | None:
-    """Return the mean over tasks with its interval, seeds resampled within each task; None where a task has no seed."""
+    """Return the mean over tasks with its interval, seeds resampled within each task; None if a task has no seed."""
     if not scores.size or np.isnan(scores).all(axis=0).any():
         return None
     complete = scores[~np.isnan(scores).any(axis=1)]
