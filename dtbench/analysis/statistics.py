@@ -188,7 +188,7 @@ def resampled_means(returns: Array, *, seed: int = 0, resamples: int = RESAMPLES
 
 
 def percentile_interval(values: Array, *, level: float = LEVEL) -> Interval | None:
-    """Return the middle `level` of resampled values; None where a resample has no value, so that it would be biased."""
+    """Return the middle `level` of resampled values; None where one is nan, as the rest would be biased."""
     if not values.size or np.isnan(values).any():
         return None
     return Interval(*_percentiles(values.ravel(), level).tolist())

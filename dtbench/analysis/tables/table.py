@@ -51,7 +51,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def html(self) -> Markup:
-        """Return a table with caption, scopes and the numbers behind its cells, in a box that scrolls where it must."""
+        """Return a table with caption, scopes and the numbers behind its cells, in a box that scrolls if it must."""
         head = Markup("").join(
             Markup('<th scope="col"{}>{}</th>').format(_css("number" if column.number else ""), printable(column.name))
             for column in self._shown_columns()

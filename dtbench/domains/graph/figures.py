@@ -68,7 +68,7 @@ def draw_steps_to_goal(
     walks: Mapping[str, int],
     shortest: Mapping[str, int],
 ) -> Drawing | None:
-    """Draw the paper's appendix histogram, a panel for each contender; counts are by steps, "inf" where not reached."""
+    """Draw the paper's appendix histogram, a panel for each contender; counts are by steps, "inf" for never."""
     if not generated:
         return None
     seen = {steps for counts in (walks, shortest, *generated.values()) for steps in counts if steps != "inf"}
