@@ -359,7 +359,7 @@ def test_a_shard(
         ),
         pytest.param(["data", "generate", "hopper-medium-v2", "--seed", "-1"], "whole number", id="a negative seed"),
         pytest.param(["data", "ls", "["], "unknown task", id="a pattern for no task"),
-        pytest.param(["show", "../../x"], "unknown trial", id="a path for a trial"),
+        pytest.param(["status", "../../x"], "unknown trial", id="a path for a trial"),
         pytest.param(["check", "nowhere:X"], "nor an installed module", id="an algorithm of no module"),
         pytest.param(["check", "broken:X"], "broken.py, line 1", id="an algorithm that cannot be imported"),
         pytest.param(["report", "--suite", "../x"], "Run a suite first", id="a path for a suite to report"),

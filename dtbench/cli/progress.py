@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from dtbench.data.download import OnBytes
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
+PLAIN_WIDTH = 1000  # where there is no terminal: rows of a status stay on their line
 PIPED_WIDTH = 150  # where there is no terminal: a table would be cut to 80 columns
 
 
@@ -33,6 +36,20 @@ def show(table: Table) -> None:
     """Print a table as wide as the terminal, or as it likes where there is none."""
     console = Console(highlight=False)
     (console if console.is_terminal else Console(width=PIPED_WIDTH, highlight=False)).print(table)
+
+
+def show_plain(rows: Sequence[Sequence[str]], *, indent: int = 0) -> None:
+    """Print rows in columns without lines; columns that are empty are left out."""
+    table = Table.grid(padding=(0, 2))
+    for column in zip(*rows, strict=True):
+        if any(column):
+            table.add_column()
+    for row in zip(*(column for column in zip(*rows, strict=True) if any(column)), strict=True):
+        table.add_row(*map(Text, row))
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(width=PLAIN_WIDTH, highlight=False)).print(
+        Padding(table, (0, 0, 0, indent), expand=False)
+    )
 
 
 def trial_name(spec: TrialSpec) -> str:

@@ -1,6 +1,7 @@
 """The command line. Exit codes: 0 all is well, 1 some trials have no result, 2 a mistake, 130 interrupted."""
 
 import contextlib
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from dtbench.cli.data import data_app
-from dtbench.cli.ledger import COMMANDS as LEDGER_COMMANDS
-from dtbench.cli.report import COMMANDS, ResultsOption, keep_scores
+from dtbench.cli.report import COMMANDS, ResultsOption, SuitesOption, keep_scores
 from dtbench.cli.tune import COMMANDS as TUNE_COMMANDS
 from dtbench.errors import DtbenchError, UnknownName
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
@@ -33,7 +33,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 all is well, 1 some trials have no result, 2 a mistake in what was asked, 130 interrupted.",
 )
 
-app.add_typer(data_app, name="data", help="Datasets: list, fetch, generate, look into, verify, export.")
+app.add_typer(data_app, name="data", help="List, download, generate, show, verify and export datasets.")
 
 SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A name from `list suites`, or a YAML file.")]
 
@@ -122,45 +122,53 @@ def run(
     raise typer.Exit(130 if stopped else 0 if done else 1)
 
 
-@app.command("list")
-def list_(
-    what: Annotated[str, typer.Argument(help="suites, tasks, algorithms or runs")],
+@app.command()
+def status(
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="A trial's key or its beginning: print that trial's record.")
+    ] = None,
+    suite: SuitesOption = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """List what exists."""
+    """Summarize trial states from the ledger (read-only): running, done, failed and why, interrupted, missing.
+
+    The exit code is 0 whatever the states are; --json has them for programs.
+    """
+    from dtbench.cli.status import show_status, show_trial, status_of
+
+    if key is not None:
+        show_trial(key, results)
+    elif json_:
+        typer.echo(json.dumps(status_of(results, suite or ()).to_json(), indent=2))
+    else:
+        show_status(status_of(results, suite or ()))
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(help="suites, tasks or algorithms")]) -> None:
+    """List the names of suites, tasks or algorithms."""
     from dtbench.cli import listings
 
-    known: dict[str, Callable[[], None]] = {
+    known = {
         "suites": listings.list_suites,
         "tasks": listings.list_tasks,
         "algorithms": listings.list_algorithms,
-        "runs": lambda: listings.list_runs(results),
     }
     if what not in known:
         raise UnknownName("listing", what, known)
     known[what]()
 
 
-for _command in (*COMMANDS, *LEDGER_COMMANDS, *TUNE_COMMANDS):
+for _command in (*COMMANDS, *TUNE_COMMANDS):
     app.command()(_command)
-
-
-@app.command()
-def show(
-    trial: Annotated[str, typer.Argument(help="A trial's key, or the beginning of it.")],
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Print one trial: its spec, its scores over training, where it comes from, and its traceback if it failed."""
-    from dtbench.cli import listings
-
-    listings.show_trial(trial, results)
 
 
 @app.command()
 def check(
     algorithm: Annotated[str, typer.Argument(help="A name from `list algorithms`, or my_file:MyAlgorithm.")],
 ) -> None:
-    """Try an algorithm against the contract that every algorithm must keep."""
+    """Check an algorithm against the contract of `dtbench.algorithm`."""
     from dtbench.testing import check_algorithm
 
     check_algorithm(algorithm)
@@ -169,7 +177,7 @@ def check(
 
 @app.command()
 def doctor() -> None:
-    """Check this installation: versions, processors, GPU, folders, plug-ins; say how to mend what is wrong."""
+    """Check this installation: versions, processors, GPU, directories, plug-ins."""
     from dtbench.cli.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)

@@ -1,4 +1,4 @@
-"""What runs, is done, has failed and why: told from the ledger alone, which is only read."""
+"""Summarize trial states from the ledger and the archived scores (read-only)."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dtbench.analysis.archive import archived_keys
+from dtbench.cli.progress import duration, say, show_plain
 from dtbench.errors import LedgerError, UnknownName, one_line
 from dtbench.ledger import lock
 from dtbench.ledger.remote import holder, name_of
 from dtbench.ledger.schema import Failure, Running
-from dtbench.ledger.store import MOST_FAILURES, Ledger, read_suite
+from dtbench.ledger.store import EPISODES, MOST_FAILURES, Ledger, read_episodes, read_suite
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 STATES = (
@@ -24,13 +26,13 @@ STATES = (
     TrialState.MISSING,
     TrialState.DAMAGED,
 )
-OTHERS = "(no suite)"  # trials that no remembered suite names
-_TOLD = tuple(state for state in STATES if state not in (TrialState.DONE, TrialState.MISSING))  # trial by trial
+OTHERS = "(no suite)"  # trials that no saved suite plans
+_SHOWN = tuple(state for state in STATES if state not in (TrialState.DONE, TrialState.MISSING))  # trial by trial
 
 
 @dataclass(frozen=True, slots=True)
 class TrialStatus:
-    """One trial: what may be said of it. Fields that do not apply are None or empty."""
+    """The state of one trial. Fields that do not apply are None or empty."""
 
     key: str
     suites: tuple[str, ...]
@@ -82,7 +84,7 @@ class Status:
 def status_of(results: Path, suites: Sequence[str] = ()) -> Status:
     """Read the ledger below a results folder; `suites`: only their trials.
 
-    What is damaged is named and does not keep the rest from being told. Raises UnknownName for a suite that the ledger
+    Damaged trials are named, and the others are read all the same. Raises UnknownName for a suite that the ledger
     does not know, LedgerError where the folder cannot be read.
     """
     reader = _Reader(results)
@@ -121,6 +123,7 @@ class _Reader:
                 about = (key, (OTHERS,), folder.parent.name, contender, 0, TrialState.DAMAGED)
                 self.damaged[key] = TrialStatus(*about, message=one_line(why), folder=str(folder))
         self.documents = dict(self._documents())
+        self.archived = {key for name in self.documents for key in self._archived(name)}
         self._holder: Mapping[str, Any] | None = None
         self._asked = False
 
@@ -146,12 +149,13 @@ class _Reader:
         return [spec for key, (spec, _) in self.folders.items() if not self.suites_of(key)]
 
     def status(self, spec: TrialSpec, suites: tuple[str, ...]) -> TrialStatus:
-        """How a trial stands."""
+        """Return the state of a trial."""
         if spec.key in self.damaged:
             return replace(self.damaged[spec.key], suites=suites, contender=spec.contender, seed=spec.seed)
         about = (spec.key, suites, spec.task, spec.contender, spec.seed)
         if spec.key not in self.folders:
-            return TrialStatus(*about, TrialState.MISSING, budget=spec.train_steps)
+            state = TrialState.DONE if spec.key in self.archived else TrialState.MISSING
+            return TrialStatus(*about, state, budget=spec.train_steps)
         folder = self.folders[spec.key][1]
         try:
             return TrialStatus(*about, **self._facts(spec, folder), budget=spec.train_steps, folder=str(folder))
@@ -174,6 +178,13 @@ class _Reader:
     def _is_alive(self, running: Running) -> bool:
         here = lock.alive(running.model_dump())
         return not running.ended and (bool(self.holder) if here is None else here)
+
+    def _archived(self, suite: str) -> set[str]:
+        try:
+            return archived_keys(self.results / "scores", suite)
+        except LedgerError as error:
+            self.remarks.append(one_line(str(error)))
+            return set()
 
     def _documents(self) -> Iterator[tuple[str, dict[str, TrialSpec]]]:
         for path in sorted((self.ledger.root / "suites").glob("*.json")):
@@ -221,43 +232,47 @@ def _left(running: Running, budget: int) -> float | None:
     return elapsed / steps * max(0, budget - running.step)
 
 
-def text_of(status: Status) -> str:
-    """A status for people: a table of suites, then the trials that there is something to say about."""
+def show_status(status: Status) -> None:
+    """Print a table of suites, then the trials that run, failed or were interrupted."""
     if not status.trials and not status.remarks:
-        return f"{status.results} holds no trials. Run a suite: dtbench run --suite NAME\n"
+        say(f"{status.results} holds no trials. Run a suite: dtbench run --suite NAME")
+        return
     shown = [state for state in STATES if status.counts()[state]]
-    rows = [[suite, *(str(status.counts(suite)[state]) for state in shown)] for suite in status.suites]
-    rows.append(["all", *(str(status.counts()[state]) for state in shown)])
-    lines = _aligned([["suite", *shown], *rows])
-    for state in _TOLD:
-        of_state = [trial for trial in status.trials if trial.state == state]
-        if of_state:
-            lines += ["", f"{state}:", *_aligned([["", *_said(trial)] for trial in of_state])]
-    lines += ["", *status.remarks] if status.remarks else []
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    rows = [(suite, status.counts(suite)) for suite in status.suites] + [("all", status.counts())]
+    show_plain([["suite", *shown], *([suite, *(str(counts[state]) for state in shown)] for suite, counts in rows)])
+    for state in _SHOWN:
+        if found := [_row(trial) for trial in status.trials if trial.state == state]:
+            say(f"\n{state}:")
+            show_plain(found, indent=2)
+    for remark in ["", *status.remarks] if status.remarks else []:
+        say(remark)
 
 
-def _said(trial: TrialStatus) -> list[str]:
+def show_trial(key: str, results: Path) -> None:
+    """Print one trial: its files, and mean returns over its evaluation episodes.
+
+    Raises UnknownName for a key, or the beginning of one, that is not that of one trial.
+    """
+    folders = Ledger(results / "runs").folders()
+    found = [own for own in folders if own.startswith(key)]
+    if len(found) != 1:
+        raise UnknownName("trial" if not found else "trial, ambiguous:", key, folders)
+    folder = folders[found[0]]
+    for name in ("spec.json", "result.json", "provenance.json", "error.txt"):
+        if (folder / name).exists():
+            say(f"== {folder / name}\n{(folder / name).read_text(errors='replace').rstrip()}")
+    if (folder / EPISODES).exists():
+        groups = read_episodes(folder / EPISODES).groupby(["step", "target"], dropna=False)
+        means = groups[["return", "length", "score"]].mean()
+        say(f"== means over evaluation episodes\n{means.to_string()}")
+
+
+def _row(trial: TrialStatus) -> list[str]:
     step = "" if trial.step is None else f"step {trial.step}/{trial.budget}"
     score = "" if trial.score is None else f"score {trial.score:.1f}"
-    left = "" if trial.seconds_left is None else f"about {_duration(trial.seconds_left)} left"
+    left = "" if trial.seconds_left is None else f"about {duration(trial.seconds_left)} left"
     since = f"on {trial.host} since {trial.began}" if trial.state is TrialState.RUNNING else ""
     times = f"{trial.failures} times, " if trial.failures > 1 else ""
     why = f"{times}{trial.cause}: {trial.message}" if trial.cause else trial.message
     words = (trial.task, trial.contender, f"seed {trial.seed}", trial.key, step, score, since, left, why)
     return [one_line(word, 300) for word in words]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width; those that are empty are left out."""
-    columns = [column for column in zip(*rows, strict=True) if any(column)]
-    widths = [max(map(len, column)) for column in columns]
-    indent = "  " if rows and not rows[0][0] else ""
-    texts = zip(*columns, strict=True)
-    return [indent + "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)) for row in texts]
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest:02d} min" if hours else f"{minutes} min" if minutes else "a minute"

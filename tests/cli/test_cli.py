@@ -73,8 +73,7 @@ def test_run_resume_extend_and_report(tmp_path: Path, here: Here) -> None:
     here("report", "--check")
 
     key = scores.trial[0]
-    assert "provenance.json" in here("show", key).stdout
-    assert "10 finished trials" in here("list", "runs").stdout
+    assert "provenance.json" in here("status", key).stdout
     assert "To go: 0 s of trial time" in here(*RUN, "--dry-run").stdout
 
 
@@ -113,7 +112,7 @@ def test_an_archived_suite_is_extended_by_a_seed(tmp_path: Path, here: Here) -> 
         (["list", "suits"], "'suites'"),
         (["report"], "Run a suite first"),
         (["report", "--preset", "cpu"], "--suite"),
-        (["show", "abc"], "unknown trial"),
+        (["status", "abc"], "unknown trial"),
         (["run", "--suite", "nowhere.yaml"], "unknown suite file"),
     ],
 )

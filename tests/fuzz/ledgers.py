@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from dtbench.analysis.archive import keep_scores, load_results, placed_suites, read_archive, write_archive
 from dtbench.analysis.page.suite_page import suite_page
 from dtbench.analysis.suite_analysis import analyze
-from dtbench.cli import listings
-from dtbench.cli.status import status_of
+from dtbench.cli.status import show_trial, status_of
 from dtbench.errors import DtbenchError, LedgerError
 from dtbench.ledger.store import EPISODES, Ledger
 from tests.fuzz.outcome import Target
@@ -81,8 +80,7 @@ def _acts(results: Path, ledger: Ledger) -> Iterator[Callable[[], object]]:
     for spec in specs:
         yield lambda spec=spec: ledger.should_run(spec)
         yield lambda spec=spec: _is_right(ledger, spec)
-        yield lambda spec=spec: listings.show_trial(spec.key, results)
-    yield lambda: listings.list_runs(results)
+        yield lambda spec=spec: show_trial(spec.key, results)
     yield lambda: status_of(results)
     yield lambda: placed_suites(ledger, results / "scores")
     yield lambda: _pages(results)

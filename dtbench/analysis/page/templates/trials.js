@@ -148,7 +148,7 @@ function seedTable(trials) {
   const rows = trials.map((trial) => element("tr", {}, element("th", { scope: "row" }, String(trial.seed)),
     element("td", {}, state(trial.state)), ...[[trial.score, 2], [trial.return_mean, 2], [trial.target, 2], [trial.step, 0], [trial.episodes, 0],
       [trial.seconds, 0]].map(([value, digits]) => element("td", { class: "number" }, printed(value, digits))),
-    element("td", { class: "line" }, printed(trial.finished).replace(/T(\d\d:\d\d).*/, " $1")), element("td", {}, element("code", {}, `dtbench show ${trial.key}`))));
+    element("td", { class: "line" }, printed(trial.finished).replace(/T(\d\d:\d\d).*/, " $1")), element("td", {}, element("code", {}, `dtbench status ${trial.key}`))));
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Seeds" }, element("table", {},
     element("thead", {}, element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name)))),
     element("tbody", {}, ...rows)));
