@@ -319,7 +319,7 @@ def test_a_trial_can_be_judged_by_epsilon_greedy_actions(tmp_path: Path) -> None
     assert run_trial(greedy, Ledger(tmp_path / "runs")) == "done"
     record = Ledger(tmp_path / "runs").record(greedy)
     assert record is not None
-    assert record.result["action_mode"] == "epsilon"
+    assert record.result["action_mode"] == "epsilon_greedy"
 
 
 def test_the_sweep_is_asked_of_the_last_checkpoint_alone(tmp_path: Path) -> None:
