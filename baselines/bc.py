@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.networks import observation_scale
+from baselines.checkpoint import Checkpointed
+from baselines.networks import flat_observations, flat_size, observation_scale
 from dtbench import History, IncompatibleTask, Metrics, TrajectoryDataset, WindowSampler
 from dtbench.data import TorchStream, generator
-from dtbench.nn import Dropout, Linear, feed_forward
+from dtbench.nn import MLP, greedy_actions
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ class BehaviorCloning:
         return BehaviorCloningLearner(self, dataset, seed=seed, device=device)
 
 
-class BehaviorCloningLearner:
+class BehaviorCloningLearner(Checkpointed):
     """An MLP that imitates."""
 
+    parts = ("network", "optimizer", "steps")
     return_conditioned = False
 
     def __init__(
@@ -108,10 +109,7 @@ class BehaviorCloningLearner:
 
     def act(self, history: History) -> Tensor:
         """The likeliest discrete action, or the predicted continuous one, [B, *action]."""
-        predicted = self.action_logits(history)
-        if isinstance(self.action_space, gym.spaces.Discrete):
-            return predicted.argmax(dim=-1) + int(self.action_space.start)
-        return predicted.view(-1, *(self.action_space.shape or ()))
+        return greedy_actions(self.action_logits(history), self.action_space)
 
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
@@ -119,24 +117,6 @@ class BehaviorCloningLearner:
         self.network.eval()
         predicted: Tensor = self.network(self._input(history.observations, history.mask))
         return predicted
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = state.get("steps", 0)  # checkpoints of before the warm-up have none
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
 
     def _input(self, observations: Tensor, mask: Tensor) -> Tensor:
         flat = self.scale(flat_observations(observations, self.observation_space))
@@ -147,36 +127,4 @@ class BehaviorCloningLearner:
         inputs = self.context * flat_size(self.observation_space)
         discrete = isinstance(self.action_space, gym.spaces.Discrete)
         outputs = int(self.action_space.n) if discrete else math.prod(self.action_space.shape or ())  # type: ignore[attr-defined]
-        return BCNetwork(inputs, *hidden, outputs, dropout=self.algorithm.dropout, squashed=not discrete)
-
-
-class BCNetwork(nn.Sequential):
-    """An MLP with dropout after each hidden layer, and a tanh at the end where it is `squashed`."""
-
-    def __init__(self, *sizes: int, dropout: float, squashed: bool) -> None:
-        """`sizes` are those of the input, of the hidden layers and of the output."""
-        modules: list[nn.Module] = []
-        for inputs, outputs in pairwise(sizes[:-1]):
-            modules += [Linear(inputs, outputs), nn.ReLU(), Dropout(dropout)]
-        super().__init__(*modules, Linear(sizes[-2], sizes[-1]), *([nn.Tanh()] if squashed else []))
-        self.squashed, self.dropout = squashed, dropout
-
-    def forward(self, values: Tensor) -> Tensor:
-        """[B, first size] to [B, last size]."""
-        if self.training and self.dropout:
-            dropped: Tensor = super().forward(values)  # type: ignore[no-untyped-call]
-            return dropped
-        found = feed_forward(values, [(layer.weight, layer.bias) for layer in self if isinstance(layer, nn.Linear)])
-        return found.tanh() if self.squashed else found
-
-
-def flat_size(space: gym.Space[Any]) -> int:
-    """Numbers that one observation becomes for an MLP."""
-    return int(space.n) if isinstance(space, gym.spaces.Discrete) else math.prod(space.shape or ())
-
-
-def flat_observations(observations: Tensor, space: gym.Space[Any]) -> Tensor:
-    """[B, T, *observation] to [B, T, numbers]: indices become one-hot, the rest is flattened."""
-    if isinstance(space, gym.spaces.Discrete):
-        return F.one_hot(observations.long() - int(space.start), int(space.n)).float()
-    return observations.float().flatten(2)
+        return MLP(inputs, *hidden, outputs, dropout=self.algorithm.dropout, output=None if discrete else nn.Tanh())

@@ -1,20 +1,18 @@
 """Conservative Q-learning for discrete actions (Kumar et al. 2020), memoryless or with a window of history."""
 
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.bc import flat_observations, flat_size
-from baselines.networks import soft_update
+from baselines.checkpoint import Checkpointed
+from baselines.networks import flat_observations, flat_size, soft_update
 from dtbench import History, IncompatibleTask, Metrics, Rollout, TrajectoryDataset, WindowSampler
 from dtbench.data import TorchStream, Windows, generator
-from dtbench.nn import MLP, ActiveEpisodes, CausalTransformer, KeyValueCache, Linear
+from dtbench.nn import MLP, ActiveEpisodes, CausalTransformer, KeyValueCache, Linear, greedy_actions
 
 
 @dataclass(frozen=True)
@@ -90,16 +88,17 @@ class HistoryQ(nn.Module):
         return tokens
 
 
-class DiscreteCQLLearner:
+class DiscreteCQLLearner(Checkpointed):
     """Two Q-networks, one of them slow."""
 
+    parts = ("network", "target", "optimizer")
     return_conditioned = False
 
     def __init__(self, algorithm: DiscreteCQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
         """See `DiscreteCQL.learner`."""
         self.algorithm, self.observation_space = algorithm, dataset.observation_space
         assert isinstance(dataset.action_space, gym.spaces.Discrete)
-        self.actions, self.first_action = int(dataset.action_space.n), int(dataset.action_space.start)
+        self.actions, self.action_space = int(dataset.action_space.n), dataset.action_space
         longest = int(dataset.lengths.max())
         self.context = algorithm.context or longest
         # A window one step longer than what the policy reads holds the successor of its last step.
@@ -135,7 +134,7 @@ class DiscreteCQLLearner:
 
     def act(self, history: History) -> Tensor:
         """The action of the highest value, [B]."""
-        return self.action_logits(history).argmax(dim=-1) + self.first_action
+        return greedy_actions(self.action_logits(history), self.action_space)
 
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
@@ -150,24 +149,6 @@ class DiscreteCQLLearner:
     def rollout(self) -> Rollout | None:
         """Return what keeps keys and values; None for an MLP, which reads one observation."""
         return HistoryRollout(self) if isinstance(self.network, HistoryQ) else None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Both networks, optimizer and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
 
     def _losses(self, windows: Windows) -> tuple[Tensor, Tensor]:
         values = self._window_values(self.network, windows)
@@ -196,7 +177,7 @@ class DiscreteCQLLearner:
 
     def labels(self, actions: Tensor) -> Tensor:
         """Actions counted from 0."""
-        return (actions.long() - self.first_action).clamp(min=0)
+        return (actions.long() - int(self.action_space.start)).clamp(min=0)
 
     def _build(self, longest: int) -> nn.Module:
         inputs = flat_size(self.observation_space)
@@ -219,7 +200,7 @@ class HistoryRollout:
         self.cache, self.active = KeyValueCache(self.network.transformer, learner.context), ActiveEpisodes()
 
     def act(self, history: History, rows: Tensor) -> Tensor:
-        return self.action_logits(history, rows).argmax(dim=-1) + self.learner.first_action
+        return greedy_actions(self.action_logits(history, rows), self.learner.action_space)
 
     @torch.inference_mode()
     def action_logits(self, history: History, rows: Tensor) -> Tensor:

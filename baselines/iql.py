@@ -9,18 +9,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from baselines.checkpoint import Checkpointed
 from baselines.networks import (
     TwinCritics,
     action_scale,
     bellman_error,
     bellman_target,
-    mlp,
     observation_scale,
     require_flat_boxes,
     soft_update,
 )
 from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
 from dtbench.data import TorchStream, generator
+from dtbench.nn import MLP
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ class IQLNetwork(nn.Module):
     def __init__(self, algorithm: IQL, observations: int, actions: int) -> None:
         super().__init__()
         hidden_size, num_layers = algorithm.hidden_size, algorithm.num_layers
-        self.actor = mlp(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
+        self.actor = MLP(observations, *[hidden_size] * num_layers, actions)
         self.log_std = None if algorithm.deterministic else nn.Parameter(torch.zeros(actions))
-        self.value = mlp(observations, 1, hidden_size=hidden_size, num_layers=num_layers)
+        self.value = MLP(observations, *[hidden_size] * num_layers, 1)
         self.critics = TwinCritics(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
 
     def act(self, observations: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ class IQLNetwork(nn.Module):
         return predicted.tanh()
 
 
-class IQLLearner:
+class IQLLearner(Checkpointed):
     """Actor, value and critics, and slow critics.
 
     The three losses share no weight that either could move, and CORL takes all of them before any step; so one
@@ -171,26 +172,6 @@ class IQLLearner:
         """The mean of the policy, [B, action]."""
         chosen = self.network.act(self.observation_scale(history.observations[:, -1]))
         return self.action_scale.from_unit(chosen)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, slow critics, optimizer, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = state["steps"]
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
 
     def _step(self, loss: Tensor) -> None:
         left = cosine(self.steps, self.algorithm.decay_steps)

@@ -9,10 +9,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dtbench import IncompatibleTask, TrajectoryDataset
 from dtbench.data import mean_and_std
-from dtbench.nn import MLP, feed_forward, is_faster
+from dtbench.nn import MLPEnsemble
 
 STD_FLOOR = 1e-3  # added to the standard deviation, as in CORL and in the code of TD3+BC
 
@@ -51,22 +52,15 @@ class ActionScale:
         return scaled.clamp(self.low, self.high)
 
 
-class TwinCritics(nn.Module):
-    """Two Q-functions as one stack of weights, so that a layer of both is one operation."""
+class TwinCritics(MLPEnsemble):
+    """Two Q-functions."""
 
     def __init__(
         self, observations: int, actions: int, *, hidden_size: int, num_layers: int, orthogonal: bool = False
     ) -> None:
         """Draw the weights: PyTorch's own, or as CORL's CQL, orthogonal with a last layer near zero."""
-        super().__init__()
-        pair = [
-            critic_layers(observations + actions, hidden_size, num_layers, orthogonal=orthogonal) for _ in range(2)
-        ]
-        stacked = list(zip(*pair, strict=True))
-        self.weights = nn.ParameterList([torch.stack([layer.weight.detach().T for layer in both]) for both in stacked])
-        self.biases = nn.ParameterList(
-            [torch.stack([layer.bias.detach()[None] for layer in both]) for both in stacked]
-        )
+        sizes = [observations + actions, *[hidden_size] * num_layers, 1]
+        super().__init__([critic_layers(sizes, orthogonal=orthogonal) for _ in range(2)])
 
     def forward(self, observations: Tensor, actions: Tensor, *, frozen: bool = False, critics: int = 2) -> Tensor:
         """Values [critics, B] of actions [B, A], or [critics, B, M] of actions [B, M, A], of both or the first alone.
@@ -76,33 +70,17 @@ class TwinCritics(nn.Module):
         if actions.dim() == 3:
             observations = observations[:, None].expand(-1, actions.shape[1], -1)
         inputs = torch.cat([observations, actions], dim=-1).flatten(0, -2)
-        parameters: list[Tensor] = [*self.weights, *self.biases]
-        if frozen:
-            parameters = [parameter.detach() for parameter in parameters]
-        weights, biases = parameters[: len(self.weights)], parameters[len(self.weights) :]
-        if is_faster(inputs, weights[1][0]):  # one critic after the other, yet each at twice the speed
-            pairs = [(w.mT.unbind(), b[:, 0].unbind()) for w, b in zip(weights, biases, strict=True)]
-            found = [feed_forward(inputs, [(w[critic], b[critic]) for w, b in pairs]) for critic in range(critics)]
-            return torch.stack(found).view(critics, *actions.shape[:-1])
-        stack = inputs.expand(2, -1, -1)
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            stack = torch.baddbmm(bias, stack, weight).relu_()
-        return torch.baddbmm(biases[-1], stack, weights[-1])[:critics].view(critics, *actions.shape[:-1])
+        return self.evaluate(inputs, frozen=frozen, members=critics).view(critics, *actions.shape[:-1])
 
 
-def critic_layers(inputs: int, hidden_size: int, num_layers: int, *, orthogonal: bool) -> list[nn.Linear]:
-    """The linear layers of one Q-function."""
-    made = [nn.Linear(i, o) for i, o in pairwise([inputs, *[hidden_size] * num_layers, 1])]
+def critic_layers(sizes: list[int], *, orthogonal: bool) -> list[nn.Linear]:
+    """Return the linear layers of one Q-function."""
+    made = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
     if orthogonal:
         for layer in made:
             nn.init.orthogonal_(layer.weight, gain=1e-2 if layer is made[-1] else math.sqrt(2))
             nn.init.zeros_(layer.bias)
     return made
-
-
-def mlp(inputs: int, outputs: int, *, hidden_size: int, num_layers: int) -> MLP:
-    """`num_layers` hidden layers with ReLU and a linear one."""
-    return MLP(inputs, *[hidden_size] * num_layers, outputs)
 
 
 def bellman_target(rewards: Tensor, terminals: Tensor, following: Tensor, discount: float) -> Tensor:
@@ -148,3 +126,16 @@ def action_scale(space: gym.Space[Any], device: torch.device) -> ActionScale:
     assert isinstance(space, gym.spaces.Box)
     low, high = (torch.as_tensor(bound).float().to(device) for bound in (space.low, space.high))
     return ActionScale(low, high, plain=bool((space.low == -1).all() and (space.high == 1).all()))
+
+
+def flat_size(space: gym.Space[Any]) -> int:
+    """Return how many numbers one flat observation has."""
+    return int(space.n) if isinstance(space, gym.spaces.Discrete) else math.prod(space.shape or ())
+
+
+def flat_observations(observations: Tensor, space: gym.Space[Any]) -> Tensor:
+    """Flatten [..., *observation] to [..., numbers]; indices become one-hot."""
+    if isinstance(space, gym.spaces.Discrete):
+        # Padding and what follows a terminal step are zeros, which need not be indices of the space.
+        return F.one_hot((observations.long() - int(space.start)).clamp(min=0), int(space.n)).float()
+    return observations.float().flatten(observations.dim() - len(space.shape or ()))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.checkpoint import Checkpointed
 from baselines.networks import (
     ActionScale,
     ObservationScale,
@@ -18,13 +19,13 @@ from baselines.networks import (
     action_scale,
     bellman_error,
     bellman_target,
-    mlp,
     observation_scale,
     require_flat_boxes,
     soft_update,
 )
 from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
 from dtbench.data import TorchStream, Transitions, generator
+from dtbench.nn import MLP
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,7 @@ class SoftActorCritic(nn.Module):
         """`initial_log_std` is added to what the actor gives, `minimum_log_std` is the least; the most is 2."""
         super().__init__()
         self.initial_log_std, self.minimum_log_std = initial_log_std, minimum_log_std
-        self.actor = mlp(
-            observations, 2 * actions, hidden_size=actor_hidden_size or hidden_size, num_layers=num_layers
-        )
+        self.actor = MLP(observations, *[actor_hidden_size or hidden_size] * num_layers, 2 * actions)
         last = self.actor[-1]
         assert isinstance(last, nn.Linear)
         nn.init.xavier_uniform_(last.weight, gain=1e-2)
@@ -155,7 +154,7 @@ class SoftActorCritic(nn.Module):
         return TanhNormal(mean, (log_std + self.initial_log_std).clamp(self.minimum_log_std, 2.0))
 
 
-class SoftActorCriticLearner:
+class SoftActorCriticLearner(Checkpointed):
     """What SAC and CQL have in common: acting, the step of all networks, and their state.
 
     The losses of policy, entropy and critics share no weight that either could move, so one backward pass and one
@@ -198,26 +197,6 @@ class SoftActorCriticLearner:
         soft_update(self.target, self.network.critics, self.tau)
         self.steps += 1
         return {name: loss.detach() for name, loss in losses.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, target critics, optimizer, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = state["steps"]
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
 
 
 class SACLearner(SoftActorCriticLearner):

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.checkpoint import Checkpointed
 from baselines.networks import (
     TwinCritics,
     action_scale,
     bellman_error,
     bellman_target,
-    mlp,
     observation_scale,
     require_flat_boxes,
     soft_update,
 )
 from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
 from dtbench.data import TorchStream, Transitions, generator
+from dtbench.nn import MLP
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class TD3BCNetwork(nn.Module):
     def __init__(self, algorithm: TD3BC, observations: int, actions: int) -> None:
         super().__init__()
         hidden_size, num_layers = algorithm.hidden_size, algorithm.num_layers
-        self.actor = mlp(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
+        self.actor = MLP(observations, *[hidden_size] * num_layers, actions)
         self.critics = TwinCritics(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
 
     def act(self, observations: Tensor) -> Tensor:
@@ -76,9 +77,10 @@ class TD3BCNetwork(nn.Module):
         return predicted.tanh()
 
 
-class TD3BCLearner:
+class TD3BCLearner(Checkpointed):
     """Actor and critics, their slow targets, and one optimizer for either."""
 
+    parts = ("network", "target", "actor_optimizer", "critic_optimizer", "steps")
     return_conditioned = False
     context = 1
 
@@ -138,28 +140,6 @@ class TD3BCLearner:
         """The policy's actions, [B, action]."""
         chosen = self.network.act(self.observation_scale(history.observations[:, -1]))
         return self.action_scale.from_unit(chosen)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, targets, optimizers, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "actor_optimizer": self.actor_optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.steps = state["steps"]
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

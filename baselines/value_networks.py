@@ -1,21 +1,18 @@
 """What QR-DQN, its conservative form and REM share: hyperparameters, the Nature network, targets that stand still."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from baselines.bc import flat_size
-from baselines.networks import mlp
+from baselines.checkpoint import Checkpointed
+from baselines.networks import flat_observations, flat_size
 from dtbench import History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset, TransitionSampler
 from dtbench.data import TorchStream, Transitions, generator
-from dtbench.nn import Linear, image_scale, is_image
+from dtbench.nn import MLP, Linear, NatureEncoder, greedy_actions, image_scale, is_image
 
 
 @dataclass(frozen=True)
@@ -52,40 +49,20 @@ class ValueNetwork(nn.Module):
         if is_image(self.space):
             frames = (self.space.shape or ())[0]
             self.scale: nn.Module = image_scale(dataset, standardize=algorithm.standardize_images)
-            self.stack = nature_network(frames, outputs, channels=algorithm.channels, hidden=algorithm.hidden)
+            encoder = NatureEncoder(
+                frames, algorithm.hidden, activation=nn.ReLU(inplace=True), channels=algorithm.channels
+            )
+            self.stack = nn.Sequential(*encoder, Linear(algorithm.hidden, outputs))
         else:
-            sizes = {"hidden_size": algorithm.hidden_size, "num_layers": algorithm.num_layers}
-            self.stack = mlp(flat_size(self.space), outputs, **sizes)
+            hidden = [algorithm.hidden_size] * algorithm.num_layers
+            self.stack = MLP(flat_size(self.space), *hidden, outputs)
 
     def forward(self, observations: Tensor) -> Tensor:
         image = is_image(self.space)
-        estimates: Tensor = self.stack(self.scale(observations) if image else flat_input(observations, self.space))
+        estimates: Tensor = self.stack(
+            self.scale(observations) if image else flat_observations(observations, self.space)
+        )
         return estimates.view(-1, *self.shape)
-
-
-def nature_network(frames: int, outputs: int, *, channels: tuple[int, int, int], hidden: int) -> nn.Sequential:
-    """Mnih et al. (2015): images [B, frames, 84, 84] to [B, outputs]."""
-    first, second, third = channels
-    return nn.Sequential(
-        nn.Conv2d(frames, first, 8, stride=4),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(first, second, 4, stride=2),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(second, third, 3, stride=1),
-        nn.ReLU(inplace=True),
-        nn.Flatten(),
-        Linear(third * 7 * 7, hidden),
-        nn.ReLU(inplace=True),
-        Linear(hidden, outputs),
-    )
-
-
-def flat_input(observations: Tensor, space: gym.Space[Any]) -> Tensor:
-    """Indices as one-hot vectors, the rest flat: [B, size] of floats."""
-    if isinstance(space, gym.spaces.Discrete):
-        # What follows a terminal step is zeros, which need not be an index of the space.
-        return F.one_hot((observations.long() - int(space.start)).clamp(min=0), int(space.n)).float()
-    return observations.float().flatten(1)
 
 
 def gather_actions(values: Tensor, labels: Tensor) -> Tensor:
@@ -99,7 +76,7 @@ def require_discrete_actions(algorithm: str, dataset: TrajectoryDataset) -> None
         raise IncompatibleTask(f"{algorithm} needs discrete actions, not {dataset.action_space}. Try cql.")
 
 
-class ValueLearner(ABC):
+class ValueLearner(Checkpointed, ABC):
     """A network, and a target network that becomes it every `target_every` steps; what is descended is a method.
 
     Rewards are those of the data: Atari's are clipped there.
@@ -122,7 +99,7 @@ class ValueLearner(ABC):
         if algorithm.target_every < 1:
             raise InvalidValue(f"target_every {algorithm.target_every} must be 1 or more.")
         assert isinstance(dataset.action_space, gym.spaces.Discrete)
-        self.algorithm, self.first_action = algorithm, int(dataset.action_space.start)
+        self.algorithm, self.action_space = algorithm, dataset.action_space
         self.sampler = TransitionSampler(
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
         )
@@ -153,7 +130,7 @@ class ValueLearner(ABC):
 
     def act(self, history: History) -> Tensor:
         """The action of the highest value, [B]."""
-        return self.action_logits(history).argmax(dim=-1) + self.first_action
+        return greedy_actions(self.action_logits(history), self.action_space)
 
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
@@ -163,24 +140,4 @@ class ValueLearner(ABC):
 
     def labels(self, batch: Transitions) -> Tensor:
         """The data's actions, counted from 0, [B]."""
-        return batch.actions.long() - self.first_action
-
-    def state_dict(self) -> dict[str, Any]:
-        """Both networks, optimizer, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = state["steps"]
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
+        return batch.actions.long() - int(self.action_space.start)

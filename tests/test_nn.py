@@ -80,19 +80,19 @@ def test_strided_slopes_come_back_as_quickly_and_rightly(faster: bool) -> None:
 
 
 @pytest.mark.parametrize("rows", [256, 1025])
-def test_a_perceptron_is_the_sequence_of_its_modules(faster: bool, rows: int) -> None:
+def test_an_mlp_is_the_sequence_of_its_modules(faster: bool, rows: int) -> None:
     torch.manual_seed(3)
-    perceptron = MLP(14, 256, 256, 2)
+    mlp = MLP(14, 256, 256, 2)
     plain = nn.Sequential(nn.Linear(14, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 2)).double()
-    plain.load_state_dict(perceptron.state_dict())
+    plain.load_state_dict(mlp.state_dict())
     values = torch.randn(rows, 14)
-    found = grads(perceptron, values)
+    found = grads(mlp, values)
     agree(found, grads(plain, values.double()))
-    ours = [parameter.grad for parameter in perceptron.parameters()]
+    ours = [parameter.grad for parameter in mlp.parameters()]
     theirs = [parameter.grad for parameter in plain.parameters()]
     agree([g for g in ours if g is not None], [g for g in theirs if g is not None])
     with torch.no_grad():
-        agree([perceptron(values)], [plain(values.double())])
+        agree([mlp(values)], [plain(values.double())])
 
 
 def test_frozen_layers_get_no_slope(faster: bool) -> None:

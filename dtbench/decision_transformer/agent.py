@@ -16,12 +16,12 @@ from dtbench.data.dataset import TrajectoryDataset, mean_and_std
 from dtbench.data.randomness import TorchStream, generator
 from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
 from dtbench.decision_transformer.critic import Critic, class_weights
-from dtbench.decision_transformer.kv_cache import DecisionTransformerRollout, chosen_actions
+from dtbench.decision_transformer.kv_cache import DecisionTransformerRollout
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork
 from dtbench.decision_transformer.returns import RETURN_TOKENS, PredictedReturns, Returns, mean_of_steps
 from dtbench.errors import IncompatibleTask, InvalidValue
-from dtbench.nn import is_image
+from dtbench.nn import greedy_actions, is_image
 
 PREDICTED_SHARE = (
     0.1  # of the loss of predicted returns beside that of actions, whose gradient is small on random walks
@@ -153,7 +153,7 @@ class DecisionTransformerLearner:
 
     def act(self, history: History) -> Tensor:
         """The likeliest discrete action, or the predicted continuous one, [B, *action]."""
-        return chosen_actions(self._predict(history), self.network.action_space)
+        return greedy_actions(self._predict(history), self.network.action_space)
 
     def action_logits(self, history: History) -> Tensor:
         """Logits of the present's discrete actions, [B, actions]."""

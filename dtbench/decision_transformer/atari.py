@@ -13,12 +13,12 @@ from dtbench.algorithm import History, Rollout
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.sampling import Anchor
 from dtbench.decision_transformer.agent import CPU, DecisionTransformer, DecisionTransformerLearner
-from dtbench.decision_transformer.kv_cache import CHUNK_TOKENS, chosen_actions, newest_hidden
+from dtbench.decision_transformer.kv_cache import CHUNK_TOKENS, newest_hidden
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import observation_encoder
 from dtbench.decision_transformer.returns import ReturnTokens
 from dtbench.errors import IncompatibleTask
-from dtbench.nn import Dropout, ImageScale, image_scale, is_image
+from dtbench.nn import Dropout, ImageScale, greedy_actions, image_scale, is_image
 
 WARMUP_TOKENS = 512 * 20  # of the public code; a token is a predicted action there
 FLOOR = 0.1  # of the learning rate, where the cosine ends
@@ -125,7 +125,7 @@ class AtariRollout:
         self.encodings = torch.zeros(0)  # [B, T, hidden_size]; zeros where padded
 
     def act(self, history: History, rows: Tensor) -> Tensor:
-        return chosen_actions(self.action_logits(history, rows), self.network.action_space)
+        return greedy_actions(self.action_logits(history, rows), self.network.action_space)
 
     @torch.inference_mode()
     def action_logits(self, history: History, rows: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gymnasium as gym
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from dtbench.algorithm import History
 from dtbench.decision_transformer.model import Block, CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork
+from dtbench.nn import greedy_actions
 
 CHUNK_TOKENS = 8192  # of all games at a time: what a block makes of them then takes little memory
 COMPACT_SHARE = 7 / 8  # of the games held that must still be played, or the others are dropped from the caches
@@ -190,7 +190,7 @@ class DecisionTransformerRollout:
         self.active = ActiveEpisodes()
 
     def act(self, history: History, rows: Tensor) -> Tensor:
-        return chosen_actions(self.action_logits(history, rows), self.network.action_space)
+        return greedy_actions(self.action_logits(history, rows), self.network.action_space)
 
     @torch.inference_mode()
     def action_logits(self, history: History, rows: Tensor) -> Tensor:
@@ -240,13 +240,6 @@ class DecisionTransformerRollout:
             seen = torch.arange(tokens.shape[1] - 1, device=tokens.device)
             return tokens[:, seen[(seen % 3 != 1) | (seen == seen[-1])]]
         return tokens[:, :-1]
-
-
-def chosen_actions(predictions: Tensor, space: gym.Space[Any]) -> Tensor:
-    """The likeliest discrete actions [B], or the predicted continuous ones [B, *action], from [B, actions]."""
-    if isinstance(space, gym.spaces.Discrete):
-        return predictions.argmax(dim=-1) + int(space.start)
-    return predictions.view(-1, *(space.shape or ()))
 
 
 def _blocks(transformer: CausalTransformer) -> Any:

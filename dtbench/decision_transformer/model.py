@@ -199,24 +199,6 @@ def causal_visibility(mask: Tensor) -> Tensor:
     return ((causal & mask[:, None, :]) | itself)[:, None]
 
 
-class ConvolutionalEncoder(nn.Sequential):
-    """Mnih et al. (2015) with a tanh at the end: images [B, frames, 84, 84] to [B, width]."""
-
-    def __init__(self, frames: int, hidden_size: int, *, channels: tuple[int, int, int] = (32, 64, 64)) -> None:
-        first, second, third = channels
-        super().__init__(
-            nn.Conv2d(frames, first, 8, stride=4),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(first, second, 4, stride=2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(second, third, 3, stride=1),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-            Linear(third * 7 * 7, hidden_size),
-            nn.Tanh(),
-        )
-
-
 def transformer_weights_from_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the weights of the `encoder` of transformers' DecisionTransformerModel for `CausalTransformer`.
 

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from dtbench.decision_transformer.model import (
     CausalTransformer,
-    ConvolutionalEncoder,
     transformer_weights_from_transformers,
 )
 from dtbench.decision_transformer.returns import ReturnTokens
-from dtbench.nn import Dropout, ImageScale, Linear, is_image, to_floats
+from dtbench.nn import Dropout, ImageScale, Linear, NatureEncoder, is_image, to_floats
 
 
 class DecisionTransformerNetwork(nn.Module):
@@ -146,7 +145,7 @@ def observation_encoder(
         return ObservationEncoder(nn.Embedding(int(space.n), hidden_size), 0)
     if is_image(space):
         return ObservationEncoder(
-            ConvolutionalEncoder((space.shape or ())[0], hidden_size, channels=channels), 3, scale=scale
+            NatureEncoder((space.shape or ())[0], hidden_size, activation=nn.Tanh(), channels=channels), 3, scale=scale
         )
     return ObservationEncoder(Linear(math.prod(space.shape or ()), hidden_size), 1)
 

@@ -99,7 +99,7 @@ def test_a_sample_has_the_density_that_is_said_of_it() -> None:
     assert policy.log_density_of(actions[:, 0]).item() == pytest.approx(density.item(), abs=1e-4)
 
 
-def test_twin_critics_are_two_perceptrons() -> None:
+def test_twin_critics_are_two_mlps() -> None:
     critics = TwinCritics(3, 2, hidden_size=8, num_layers=2)
     observations, actions = torch.randn(5, 3), torch.randn(5, 4, 2)
     inputs = torch.cat([observations[:, None].expand(-1, 4, -1), actions], dim=-1)

@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 import torch
 
-from baselines import rllib, rllib_export, rllib_process
 from baselines.rllib import RLlibBC, RLlibCQL, RLlibIQL, RLlibLearner, RLlibMARWIL
-from baselines.rllib_process import RLlibProcess
+from baselines.rllib import export as rllib_export
+from baselines.rllib import learner as rllib
+from baselines.rllib import process as rllib_process
+from baselines.rllib.process import RLlibProcess
 from dtbench import DtbenchError, IncompatibleTask, InvalidValue, TrajectoryDataset, make_dataset
 from dtbench.execution import cluster
 from dtbench.testing import toy_dataset, toy_history

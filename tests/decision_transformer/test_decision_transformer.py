@@ -8,12 +8,12 @@ from dtbench.data import generator
 from dtbench.decision_transformer import DecisionTransformer
 from dtbench.decision_transformer.model import (
     CausalTransformer,
-    ConvolutionalEncoder,
     TokenSelection,
     causal_visibility,
 )
 from dtbench.decision_transformer.network import DecisionTransformerNetwork, load_transformers_weights
 from dtbench.decision_transformer.returns import ReturnTokens, likely_high_return
+from dtbench.nn import NatureEncoder
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
 from tests.support.episodes import episodes, with_actions
 
@@ -172,7 +172,7 @@ def test_a_context_of_none_is_the_longest_episode() -> None:
 
 
 def test_images_go_through_the_convolutional_encoder() -> None:
-    encoded = ConvolutionalEncoder(4, 32)(torch.rand(2, 4, 84, 84))
+    encoded = NatureEncoder(4, 32, activation=torch.nn.Tanh())(torch.rand(2, 4, 84, 84))
     assert encoded.shape == (2, 32)
 
 

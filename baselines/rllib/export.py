@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from baselines.bc import flat_observations
-from baselines.networks import action_scale
+from baselines.networks import action_scale, flat_observations
 from dtbench import TrajectoryDataset
 from dtbench.data import data_root
 
@@ -45,7 +44,7 @@ def export(dataset: TrajectoryDataset) -> Path:
 
 def features(observations: NDArray[Any], space: gym.Space[Any]) -> NDArray[np.float32]:
     """Observations of single steps as flat numbers, [N, features]."""
-    flat = flat_observations(torch.from_numpy(np.array(observations))[:, None], space)[:, 0]
+    flat = flat_observations(torch.from_numpy(np.array(observations)), space)
     return np.ascontiguousarray(flat.numpy(), np.float32)
 
 

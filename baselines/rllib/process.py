@@ -33,10 +33,10 @@ class RLlibProcess:
     """RLlib at work elsewhere; it ends when this object does."""
 
     def __init__(self, settings: Message) -> None:
-        """Start it; `settings` are those of `rllib_module.Trainer`."""
+        """Start it; `settings` are those of `rllib.module.Trainer`."""
         ours, theirs = Pipe()
         self.said = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the process
-        command = [sys.executable, "-m", "baselines.rllib_process", str(theirs.fileno())]
+        command = [sys.executable, "-m", "baselines.rllib.process", str(theirs.fileno())]
         self.process = subprocess.Popen(
             command,
             pass_fds=[theirs.fileno()],
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def _answer_all(connection: Connection) -> None:
-    from baselines.rllib_module import Trainer
+    from baselines.rllib.module import Trainer
 
     trainer: Trainer | None = None
     while True:
@@ -130,7 +130,7 @@ def _follow_parent(parent: int) -> None:
 def _environment() -> dict[str, str]:
     """The environment without what Ray tells its workers, which would make the new Ray join the old one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    here = str(Path(__file__).resolve().parent.parent)
+    here = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(part for part in (here, kept.get("PYTHONPATH", "")) if part)
     # A Ray worker's threads are as many as its cores; RLlib's are set in `Trainer`.
     return {**kept, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}

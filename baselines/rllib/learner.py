@@ -10,10 +10,9 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from baselines.bc import flat_observations, flat_size
-from baselines.networks import action_scale, require_flat_boxes
-from baselines.rllib_export import FOLLOWED, export
-from baselines.rllib_process import RLlibProcess
+from baselines.networks import action_scale, flat_observations, flat_size, require_flat_boxes
+from baselines.rllib.export import FOLLOWED, export
+from baselines.rllib.process import RLlibProcess
 from dtbench import DtbenchError, History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset
 from dtbench.nn import is_image
 
@@ -161,7 +160,7 @@ class RLlibLearner:
                 f"step {self.steps} is no multiple of steps_per_iteration {self.algorithm.steps_per_iteration}: "
                 "choose train_steps and eval_interval that are."
             )
-        flat = flat_observations(history.observations[:, -1:], self.dataset.observation_space)[:, 0]
+        flat = flat_observations(history.observations[:, -1], self.dataset.observation_space)
         chosen: Tensor = self._running().ask("act", features=flat.cpu())["actions"]
         space = self.dataset.action_space
         if isinstance(space, gym.spaces.Discrete):
