@@ -244,7 +244,7 @@ class OfficialBlock(nn.Module):
 
 
 def official_weights_for_ours(network: OfficialAtariLayout) -> dict[str, Tensor]:
-    """Return the weights of the official layout by the names of our `WindowNetwork`, for equal outputs."""
+    """Return the weights of the official layout by the names of our `AtariNetwork`, for equal outputs."""
     state = network.state_dict()
     renamed = {
         "embed_place": state["pos_emb"],

@@ -26,6 +26,20 @@ if TYPE_CHECKING:
     from dtbench.decision_transformer.kv_cache import KeyValueCache as KeyValueCache
     from dtbench.decision_transformer.model import CausalTransformer as CausalTransformer
 
+__all__ = [
+    "MLP",
+    "ActiveEpisodes",
+    "CausalTransformer",
+    "Dropout",
+    "ImageScale",
+    "KeyValueCache",
+    "Linear",
+    "MLPEnsemble",
+    "NatureEncoder",
+    "greedy_actions",
+    "image_scale",
+    "is_image",
+]
 _ELSEWHERE = {  # these modules build on this one
     "ActiveEpisodes": "kv_cache",
     "CausalTransformer": "model",

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2Model
 from dtbench import IncompatibleTask, TrajectoryDataset, make_dataset
 from dtbench.algorithm import History
 from dtbench.decision_transformer import AtariDecisionTransformer, DecisionTransformer
-from dtbench.decision_transformer.atari import AtariLearner, WindowNetwork, decay_groups, learning_rate_share
+from dtbench.decision_transformer.atari import AtariLearner, AtariNetwork, decay_groups, learning_rate_share
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
 
 CONTEXT = 3
@@ -44,7 +44,7 @@ def learner(algorithm: AtariDecisionTransformer = SMALL) -> AtariLearner:
     return algorithm.learner(frames_dataset(), seed=0, device=CPU)
 
 
-def random_weights(network: WindowNetwork) -> None:
+def random_weights(network: AtariNetwork) -> None:
     """Hand-made weights: every number different, none near zero, so that a swapped token shows."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -52,7 +52,7 @@ def random_weights(network: WindowNetwork) -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
 
 
-def gpt2_of(network: WindowNetwork, tokens: int) -> GPT2Model:
+def gpt2_of(network: AtariNetwork, tokens: int) -> GPT2Model:
     """transformers' GPT-2 with the network's weights, its position embeddings being those of places."""
     config = GPT2Config(vocab_size=1, n_positions=tokens, n_embd=16, n_layer=2, n_head=2, activation_function="gelu")
     model = GPT2Model(config).eval()
@@ -72,7 +72,7 @@ def gpt2_of(network: WindowNetwork, tokens: int) -> GPT2Model:
     return model
 
 
-def encoded_by_hand(network: WindowNetwork, frames: Tensor) -> Tensor:
+def encoded_by_hand(network: AtariNetwork, frames: Tensor) -> Tensor:
     """One stack of frames, [4, 84, 84], through the paper's convolutions, spelt out."""
     conv_1, _, conv_2, _, conv_3, _, _, linear, _ = network.embed_observation.encoder  # type: ignore[union-attr,misc]
     hidden = F.relu(F.conv2d(frames[None].float() / 255, conv_1.weight, conv_1.bias, stride=4))
