@@ -29,14 +29,8 @@ ONLY_IN = {
         "dtbench/execution/cluster.py",
         "dtbench/execution/ray_driver.py",
         "dtbench/execution/ray_worker.py",
-<<<<<<< HEAD
         "dtbench/tuning/*.py",
-        "baselines/rllib_module.py",
-=======
-        "dtbench/tuning/ray_tune.py",
-        "dtbench/tuning/proposals.py",
         "baselines/rllib/module.py",
->>>>>>> c3bc121 (Share the learners' state, encoders and greedy choice; the fast kernels are private to dtbench.nn; baselines/rllib/)
     },
     "optuna": {"dtbench/tuning/ray_tune.py"},
     "h5py": {"dtbench/data/d4rl_hdf5.py", "dtbench/domains/d4rl/replay.py", "dtbench/domains/d4rl/rerecorded.py"},
