@@ -133,14 +133,14 @@ LOSSES: dict[str, Callable[..., dict[str, float]]] = {
 
 
 def made(config: Any, case: dict[str, Tensor], *, actions: int | None = None) -> Any:
-    """The implementation behind a configuration, for the batch's sizes; `actions` counts discrete ones."""
+    """Return the implementation behind a configuration, for the batch's sizes; `actions` counts discrete ones."""
     algorithm = config.create(device=False)
     algorithm.create_impl(case["batch/observations"].shape[1:], actions or case["batch/actions"].shape[1])
     return algorithm.impl
 
 
 def discrete(kind: Any, case: dict[str, Tensor], *, actions: int, quantiles: int | None) -> Any:
-    """The implementation of a learner of discrete actions with the case's network and target network."""
+    """Return the implementation of a learner of discrete actions with the case's network and target network."""
     q_function = QRQFunctionFactory(n_quantiles=quantiles) if quantiles else MeanQFunctionFactory()
     config = kind(encoder_factory=encoder(case, "network"), q_func_factory=q_function)
     impl = made(config, case, actions=actions)
@@ -150,7 +150,7 @@ def discrete(kind: Any, case: dict[str, Tensor], *, actions: int, quantiles: int
 
 
 def encoders(case: dict[str, Tensor], *networks: str) -> dict[str, VectorEncoderFactory]:
-    """Encoder factories of the sizes of these networks, as d3rlpy's configurations name them."""
+    """Return encoder factories of the sizes of these networks, as d3rlpy's configurations name them."""
     sources = {"critic": "critic_0"}
     return {f"{network}_encoder_factory": encoder(case, sources.get(network, network)) for network in networks}
 
@@ -180,7 +180,7 @@ def load_twins(modules: Any, case: dict[str, Tensor]) -> None:
 
 
 def batch(case: dict[str, Tensor]) -> TorchMiniBatch:
-    """The batch as d3rlpy has it, with columns."""
+    """Return the batch as d3rlpy has it, with columns."""
     columns = {name: case[f"batch/{name}"].float()[:, None] for name in ("rewards", "terminals")}
     return TorchMiniBatch(
         observations=case["batch/observations"],

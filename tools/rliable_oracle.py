@@ -29,7 +29,7 @@ def main(source: str, destination: str) -> None:
 
 
 def aggregates(scores: Matrix, *, gamma: float) -> dict[str, float]:
-    """The point estimates."""
+    """Return the point estimates."""
     return {name: float(found(np.array(scores))) for name, found in functions(gamma).items()}
 
 
@@ -75,7 +75,7 @@ ANSWERS: dict[str, Callable[..., Any]] = {
 
 
 def functions(gamma: float) -> dict[str, Callable[[Any], Any]]:
-    """The aggregates by dtbench's names."""
+    """Return the aggregates by dtbench's names."""
     return {
         "mean": metrics.aggregate_mean,
         "median": metrics.aggregate_median,

@@ -41,7 +41,7 @@ def root() -> Path:
 
 
 def folder_of(text: str) -> Path:
-    """The folder that an environment variable names; InvalidValue where its ~user does not exist."""
+    """Return the folder that an environment variable names; InvalidValue where its ~user does not exist."""
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:

@@ -129,7 +129,7 @@ def _read(path: Path) -> dict[str, Array]:
 
 
 def _final_observations(path: Path, observations: Array, ends: NDArray[np.int64]) -> tuple[Array | None, str]:
-    """What followed the last step of each episode, [E, *observation], or None; and what was seen of the file's key."""
+    """Return what followed each episode's last step, [E, *observation], or None; and the state of the file's key."""
     try:
         with h5py.File(path, "r") as file:
             if file.get(FOLLOWING, getlink=True) is None:
@@ -163,7 +163,7 @@ def _differ(left: Array, right: Array) -> NDArray[np.bool_]:
 
 
 def numeric_column(path: Path, file: Any, key: str) -> Any:
-    """The array of numbers of this key, e.g. infos/qpos, not read yet; raise InvalidDataset where it is none."""
+    """Return the array of numbers of this key, e.g. infos/qpos, unread; raise InvalidDataset where it is none."""
     if file.get(key, getlink=True) is None:
         raise InvalidDataset(
             f"{path}: no key {key!r}. It holds: {one_line(', '.join(sorted(file)), 200) or 'nothing'}."
@@ -184,7 +184,7 @@ def numeric_column(path: Path, file: Any, key: str) -> Any:
 
 
 def own_value(path: Path, file: Any, key: str) -> Any:
-    """What the file itself holds under a key: a link may lead to any file of this machine, and is not followed."""
+    """Return what the file itself holds under a key; links are not followed, as they may lead to any file."""
     place = file
     for part in key.split("/"):
         if not isinstance(place, h5py.Group) or place.get(part, getlink=True) is None:
@@ -249,7 +249,7 @@ def _flags(path: Path, key: str, values: Array) -> NDArray[np.bool_]:
 
 
 def _ends_by_horizon(terminals: NDArray[np.bool_], horizon: int) -> NDArray[np.int64]:
-    """The last step of every episode where only terminals are known: a terminal, or its `horizon`-th step."""
+    """Return the last step of every episode where only terminals are known: a terminal, or its `horizon`-th step."""
     starts = np.concatenate([[0], np.flatnonzero(terminals) + 1])
     lengths = np.diff(starts, append=len(terminals))
     place = np.arange(len(terminals)) - np.repeat(starts, lengths)

@@ -48,7 +48,7 @@ class TrajectoryDataset:
     final_observations: Array | None = None  # [E, *observation]; None where they are unknown
 
     def observations_at(self, steps: NDArray[np.int64]) -> Array:
-        """What an agent saw at these steps, [..., *observation] for steps [...].
+        """Return what an agent saw at these steps, [..., *observation] for steps [...].
 
         Of a stack of frames those from before the episode's first step are zeros, oldest frame first.
         """
@@ -154,7 +154,7 @@ class TrajectoryDataset:
         )
 
     def with_info(self, further: Mapping[str, Any]) -> "TrajectoryDataset":
-        """The same data with more provenance."""
+        """Return the same data with more provenance."""
         return replace(self, info={**self.info, **further})
 
     def delayed(self) -> "TrajectoryDataset":
@@ -280,7 +280,7 @@ def mean_and_std(array: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
-    """What a reader wants to know of a dataset before training on it, as plain JSON values.
+    """Return what a reader wants to know of a dataset before training on it, as plain JSON values.
 
     Raises InvalidDataset for returns that are not finite, as those of damaged files.
     """
@@ -308,7 +308,7 @@ def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
 
 
 def share_on_bounds(dataset: TrajectoryDataset) -> float | None:
-    """The share of all action numbers that lie on a bound of their Box; None where actions have no bounds."""
+    """Return the share of all action numbers that lie on a bound of their Box; None where actions have no bounds."""
     space = dataset.action_space
     if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
         return None
@@ -344,7 +344,7 @@ def _bound_to_json(bound: Array) -> Any:
 
 
 def _check_frames(dataset: TrajectoryDataset) -> None:
-    """The space is that of the stacks, whose first axis is the frames."""
+    """Check that the space is that of the stacks, whose first axis is the frames."""
     shape, space = dataset.observations.shape[1:], dataset.observation_space
     if space.shape != (dataset.frame_stack, *shape) or space.dtype != dataset.observations.dtype:
         raise InvalidDataset(

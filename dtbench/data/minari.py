@@ -47,7 +47,7 @@ class MinariSet:
 
 
 def local_sets() -> list[str]:
-    """The ids of the Minari datasets on this machine; none where minari is not installed."""
+    """Return the ids of the Minari datasets on this machine; none where minari is not installed."""
     if not _folder("").is_dir():
         return []
     try:
@@ -64,7 +64,7 @@ def is_local(dataset_id: str) -> bool:
 
 
 def check_id(dataset_id: str) -> str:
-    """The id of a dataset, as in mujoco/hopper/medium-v0; InvalidValue for one that would lead out of their folder."""
+    """Return a dataset's id, as in mujoco/hopper/medium-v0; InvalidValue for one that leads out of their folder."""
     if len(dataset_id) > 200 or not re.fullmatch(
         r"(?:[A-Za-z0-9_-][\w.-]*/)*[A-Za-z0-9_-][\w.-]*", dataset_id, re.ASCII
     ):
@@ -75,7 +75,7 @@ def check_id(dataset_id: str) -> str:
 
 
 def describe(dataset_id: str) -> MinariSet:
-    """What a local dataset says of itself; MissingDataset where it is not here, InvalidDataset where it is broken."""
+    """Return a local dataset's metadata; MissingDataset where it is not here, InvalidDataset where it is broken."""
     found = _opened(dataset_id)
     try:
         return _described(dataset_id, found)
@@ -105,7 +105,7 @@ def _unreadable(dataset_id: str, error: Exception) -> str:
 
 
 def make_environment(dataset_id: str) -> gym.Env[Any, Any]:
-    """The environment that the dataset is to be evaluated in; InvalidDataset where it names none that can be made."""
+    """Return the dataset's evaluation environment; InvalidDataset where it names none that can be made."""
     found = _opened(dataset_id)
     try:
         _check_code(dataset_id, found.storage.metadata)
@@ -202,7 +202,7 @@ def fetch_minari(dataset_id: str) -> None:
 
 
 def single_precision(space: gym.Space[Any]) -> gym.Space[Any]:
-    """The same space in float32: what learners compute in, and D4RL stores."""
+    """Return the same space in float32: what learners compute in, and D4RL stores."""
     if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), space.shape, np.float32)
     return space
@@ -239,7 +239,7 @@ def _here() -> str:
 
 
 def _kept_as(dataset_id: str, what: str) -> str:
-    """The store's name for a dataset read as `what`: another one where the files have changed."""
+    """Return the store's name for a dataset read as `what`: another one where the files have changed."""
     identity = f"{_identity(_folder(dataset_id))} {what} {_READER}"
     return f"minari-{dataset_id}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
@@ -276,7 +276,7 @@ def _read(metadata: MinariSet, observation_space: gym.Space[Any], action_space: 
 def _read_frames(
     metadata: MinariSet, path: Path, *, actions: int, frame_stack: int, to_frame: ToFrame | None, clip_rewards: bool
 ) -> TrajectoryDataset:
-    """The set with its frames in the file at `path`, memory-mapped."""
+    """Return the set with its frames in the file at `path`, memory-mapped."""
     space = metadata.action_space
     if not isinstance(space, gym.spaces.Discrete) or (space.start, space.n) != (0, actions):
         raise InvalidDataset(
@@ -304,7 +304,7 @@ def _read_frames(
 
 
 def _frame_reader(metadata: MinariSet, to_frame: ToFrame | None) -> Callable[[Array], Array]:
-    """What makes frames [n, 84, 84] of an episode's observations [n, ...]."""
+    """Return what makes frames [n, 84, 84] of an episode's observations [n, ...]."""
     space = metadata.observation_space
     if isinstance(space, gym.spaces.Box) and space.dtype == np.uint8:
         shape = space.shape
@@ -320,7 +320,7 @@ def _frame_reader(metadata: MinariSet, to_frame: ToFrame | None) -> Callable[[Ar
 
 
 def _newest(stacks: Array) -> Array:
-    """The last frame of each stack [n, F, 84, 84] of an episode, where each stack is the one before and a frame."""
+    """Return each stack's last frame, from [n, F, 84, 84], where a stack is the one before and a frame."""
     for place in range(stacks.shape[1] - 1):
         wrong = np.flatnonzero((stacks[1:, place] != stacks[:-1, place + 1]).any(axis=(1, 2)))
         if len(wrong):
@@ -337,7 +337,7 @@ def _turned(to_frame: ToFrame, observations: Array) -> Array:
 
 
 def _written(episodes: Iterable[dict[str, Array]], file: BinaryIO, frames_of: Callable[[Array], Array]) -> Any:
-    """The episodes without their observations, whose frames are appended to the file."""
+    """Yield the episodes without their observations, whose frames are appended to the file."""
     for episode in episodes:
         observations = episode.pop("observations")
         episode.pop("final_observations")  # the frame after the last one; learners of frames do not ask for it
@@ -349,7 +349,7 @@ def _written(episodes: Iterable[dict[str, Array]], file: BinaryIO, frames_of: Ca
 
 
 def _episodes(metadata: MinariSet) -> Iterator[dict[str, Array]]:
-    """The arrays of each episode; Minari keeps one observation more than actions, the one after the last step."""
+    """Yield each episode's arrays; Minari keeps one observation more than actions, the one after the last step."""
     for episode in _opened(metadata.dataset_id).iterate_episodes():
         steps = len(episode.rewards)
         if not steps:
@@ -402,7 +402,7 @@ def _provenance(metadata: MinariSet) -> Mapping[str, Any]:
 
 
 def _screens(metadata: MinariSet) -> Mapping[str, Any]:
-    """What a game's frames were before they became ours."""
+    """Return what a game's frames were before they became ours."""
     encoded = getattr(_opened(metadata.dataset_id).storage, "jpeg_encoding", True)  # Minari had no choice before 0.5.4
     image = min((metadata.observation_space.shape or ())[:2]) >= 32  # as minari.dataset.minari_storage.is_image_space
     return {"observed": str(metadata.observation_space), "compression": "JPEG, lossy" if encoded and image else "none"}

@@ -42,5 +42,5 @@ class TorchStream:
 
 
 def generator(*keys: int) -> np.random.Generator:
-    """A numpy generator for these keys: equal keys, equal numbers; any other key, an independent stream."""
+    """Return a numpy generator for these keys: equal keys, equal numbers; any other key, an independent stream."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(keys)))

@@ -98,7 +98,7 @@ class WindowSampler:
         return drawn.clip(max=self.dataset.num_steps - 1)
 
     def _bounds(self, drawn: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """The first step of each window, the one after its last, and the first of its episode."""
+        """Return the first step of each window, the one after its last, and the first of its episode."""
         episode = np.searchsorted(self.dataset.offsets, drawn, side="right") - 1
         begin, end = self.dataset.offsets[episode], self.dataset.offsets[episode + 1]
         if self.anchor == "start":
@@ -237,13 +237,13 @@ def balanced_weights(dataset: TrajectoryDataset, *, bins: int = 20) -> NDArray[n
 
 
 def _at_home(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
-    """The arrays as tensors: on the device where all are smaller than `DEVICE_BYTES`, else where they lie."""
+    """Return the arrays as tensors: on the device where all are smaller than `DEVICE_BYTES`, else where they lie."""
     small = sum(array.nbytes for array in arrays) < DEVICE_BYTES
     return [_shared_tensor(array).to(device if small else "cpu") for array in arrays]
 
 
 def _shared_tensor(array: NDArray[Any]) -> Tensor:
-    """The array as a tensor, without a copy: for reading only, as PyTorch warns where the array is."""
+    """Return the array as a tensor, without a copy: for reading only, as PyTorch warns where the array is."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(np.asarray(array))

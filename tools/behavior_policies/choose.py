@@ -66,7 +66,7 @@ def snapshots_of(run: Path) -> list[Snapshot]:
 
 
 def choose(robot: LocomotionEnv, run: Path) -> dict[str, Any]:
-    """The manifest, with files named as in the run."""
+    """Return the manifest, with files named as in the run."""
     everything = snapshots_of(run)
     target, spread = MEDIUM[robot.name]
     best = max(snapshot.mean for snapshot in everything)
@@ -117,7 +117,7 @@ def replay_of(run: Path, *, warmup: int, until: int) -> list[list[Any]]:
 
 
 def returns_of(robot: LocomotionEnv, path: Path, *, noise: bool = True) -> Measured:
-    """What the shipped policy earns in episodes on seeds of their own."""
+    """Return what the shipped policy earns in episodes on seeds of their own."""
     return Measured(*mean_return(robot, BehaviorPolicy.load(path), episodes=EPISODES, seed=1, noise=noise))
 
 

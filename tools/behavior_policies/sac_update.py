@@ -164,7 +164,7 @@ def _log_density(raw: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
 
 
 def _layers(flat: Tensor, shapes: list[torch.Size], count: int) -> tuple[list[Any], list[Any]]:
-    """Views of a flat vector as (weight, bias) pairs, the first `count` shapes apart from the rest."""
+    """Return views of a flat vector as (weight, bias) pairs, the first `count` shapes apart from the rest."""
     ends = torch.tensor([math.prod(shape) for shape in shapes]).cumsum(0).tolist()
     views = [flat[begin:end].view(shape) for (begin, end), shape in zip(pairwise([0, *ends]), shapes, strict=True)]
     pairs = list(zip(views[::2], views[1::2], strict=True))

@@ -21,7 +21,7 @@ HEAD = (
 
 
 def rows(steps: int) -> Iterator[str]:
-    """A line for each robot and kind."""
+    """Yield a line for each robot and kind."""
     for robot in (LOCOMOTION_ENVS[name] for name in WALKERS):
         for kind in KINDS:
             size = generation.default_steps(robot, kind) if kind == "medium-replay" else steps

@@ -158,7 +158,7 @@ class Run:
             self.updates += 1
 
     def policy(self) -> BehaviorPolicy:
-        """The policy as it is now."""
+        """Return the policy as it is now."""
         size = self.robot.observation_size
         return BehaviorPolicy(
             mean=np.zeros(size, np.float32),
@@ -228,7 +228,7 @@ class Run:
 
 
 def describe(training: Training) -> dict[str, Any]:
-    """What training.json says of a run."""
+    """Return what training.json says of a run."""
     return {
         "robot": training.robot,
         "algorithm": "sac",
@@ -240,7 +240,7 @@ def describe(training: Training) -> dict[str, Any]:
 
 
 def _arguments(training: Training) -> list[str]:
-    """What the command line says beyond the defaults."""
+    """Return what the command line says beyond the defaults."""
     default = Training(training.robot)
     changed = {name: value for name, value in asdict(training).items() if value != getattr(default, name)}
     plain = [f"--{name} {changed.pop(name)}" for name in ("steps", "seed") if name in changed]

@@ -57,7 +57,7 @@ class Visit:
 
 
 def find_shards(game: str) -> Path | None:
-    """The folder in which at least one complete shard of this game lies, or None.
+    """Return the folder in which at least one complete shard of this game lies, or None.
 
     $DQN_REPLAY_DIR, by default ~/.dqn_replay, holds a folder of the game's name (in any capitalisation) with
     1/replay_logs or with the shards themselves; or it lies itself in, or is, a folder of that name.
@@ -217,7 +217,7 @@ def _info(plan: Sequence[Visit], present: Sequence[int], num_buffers: int) -> di
 
 
 def _visits(buffer: int, terminals: NDArray[np.bool_], episodes: int) -> Iterator[Visit]:
-    """The visits that a buffer allows, in order."""
+    """Yield the visits that a buffer allows, in order."""
     # The public code compares with the capacity after it has counted a step: no visit may end with the last entry.
     ends = np.flatnonzero(terminals[:-1])[episodes - 1 :: episodes].tolist()
     for before, last in zip([-1, *ends], ends, strict=False):
@@ -234,7 +234,7 @@ class _Rows:
         _check_size(path, stream.tell() + self.count * self._bytes)
 
     def read(self, rows: int) -> Array:
-        """The next rows, [rows, *shape]."""
+        """Return the next rows, [rows, *shape]."""
         with _reading(self.path):
             data = self._stream.read(rows * self._bytes)
         if len(data) < rows * self._bytes:
@@ -334,7 +334,7 @@ def _terminals(folder: Path, buffer: int, capacity: int) -> NDArray[np.bool_]:
 
 
 def _column(folder: Path, column: _Column, buffer: int, *, rows: int) -> Array:
-    """The first rows of a file that is read to its end."""
+    """Return the first rows of a file that is read to its end."""
     with _opened(folder, column, buffer) as opened:
         values = opened.read(min(rows, opened.count)).copy()
         opened.finish()
@@ -383,7 +383,7 @@ def _check_rows(path: Path, values: Array, good: NDArray[np.bool_], wanted: str)
 
 
 def _frames(folder: Path, plan: Sequence[Visit]) -> NDArray[np.uint8]:
-    """The frames of all visits, [N, 84, 84], mapped from a file that has no name and goes when they go."""
+    """Return the frames of all visits, [N, 84, 84], mapped from a file that has no name and goes when they go."""
     steps = sum(visit.steps for visit in plan)
     cache.root().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=cache.root()) as file:
@@ -400,7 +400,7 @@ def _frames(folder: Path, plan: Sequence[Visit]) -> NDArray[np.uint8]:
 
 
 def _places(plan: Sequence[Visit], buffer: int) -> Iterator[tuple[int, Visit]]:
-    """The visits to a buffer, each with the number of steps before it in the plan."""
+    """Yield the visits to a buffer, each with the number of steps before it in the plan."""
     place = 0
     for visit in plan:
         if visit.buffer == buffer:

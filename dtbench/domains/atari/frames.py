@@ -67,7 +67,7 @@ def _cells(length: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
 
 @cache
 def _neighbours(length: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The two pixels [2, 84] on both sides of each cell's centre, and their weights of 11 bits."""
+    """Return the two pixels [2, 84] on both sides of each cell's centre, and their weights of 11 bits."""
     centre = (np.arange(SIZE, dtype=np.float64) + 0.5) * (length / SIZE) - 0.5
     below = np.floor(centre).astype(np.int64)
     share = (centre - below).astype(np.float32)

@@ -26,7 +26,7 @@ FEATURES = 2 * RAM
 
 
 def features(ram: NDArray[np.uint8], before: NDArray[np.uint8]) -> Array:
-    """What a policy reads, [B, 256] in [-1, 1]: the bytes [B, 128], and by how much each differs from `before`.
+    """Return what a policy reads, [B, 256] in [-1, 1]: the bytes [B, 128], and by how much each differs from `before`.
 
     A byte's change is taken modulo 256, as positions wrap, and counts no further than 16 either way.
     """
@@ -179,7 +179,7 @@ def load_generated(game: str, *, steps: int, seed: int, protocol: Protocol, max_
 
 
 def games_with_policies() -> list[str]:
-    """The games whose data can be made here."""
+    """Return the games whose data can be made here."""
     return sorted(path.parent.name for path in POLICIES.glob("*/manifest.json"))
 
 
@@ -196,7 +196,7 @@ def policy_files(game: str) -> tuple[str, ...]:
 
 
 def stored_name(game: str, *, steps: int, seed: int, protocol: Protocol, max_frames: int) -> str:
-    """The name under which the store keeps such data."""
+    """Return the name under which the store keeps such data."""
     return f"generated-atari-{game}-{steps}-seed{seed}-{protocol.name}-{max_frames}-recipe{RECIPE}"
 
 

@@ -50,7 +50,7 @@ def atari_task(
     seed: int | None = None,
     max_frames: int = MAX_FRAMES,
 ) -> Task:
-    """The task of one game, "pong" or "atari:pong", of any that ale-py has.
+    """Return the task of one game, "pong" or "atari:pong", of any that ale-py has.
 
     `protocol` is how it is played, in evaluation and in data made here: see `console.PROTOCOLS`. Returns of the data
     and targets are sums of rewards clipped to [-1, 1]; with `reward_units` "clipped" a return-to-go falls by what the
@@ -115,7 +115,7 @@ def _sources(
 
 
 def minari_id(game: str) -> str:
-    """The id of Minari's set of this game."""
+    """Return the id of Minari's set of this game."""
     return f"atari/{game.replace('_', '')}/expert-v0"
 
 
@@ -138,7 +138,7 @@ def _play(game: str, protocol: Protocol, max_frames: int, num_envs: int) -> Vect
 
 
 def _targets(game: Game | None, dataset: TrajectoryDataset) -> TargetReturns:
-    """The paper's target and the data's best return; on other data than DQN-replay its multiple of that."""
+    """Return the paper's target and the data's best return; on other data than DQN-replay its multiple of that."""
     best = float(dataset.returns.max())
     if game is None:
         return (best,)

@@ -117,7 +117,7 @@ ANT = LocomotionEnv(
 
 
 def locomotion_env(name: str) -> LocomotionEnv:
-    """The robot of this name; raise UnknownName with those that exist."""
+    """Return the robot of this name; raise UnknownName with those that exist."""
     if name not in LOCOMOTION_ENVS:
         raise UnknownName("robot", name, LOCOMOTION_ENVS)
     return LOCOMOTION_ENVS[name]

@@ -35,7 +35,7 @@ class KnownStatistics:
 
 
 def names() -> list[str]:
-    """The datasets that D4RL published files of, e.g. hopper-medium-v2."""
+    """Return the datasets that D4RL published files of, e.g. hopper-medium-v2."""
     return [f"{robot}-{kind}-v2" for robot in LOCOMOTION_ENVS if robot != REACHER for kind in KINDS]
 
 
@@ -119,7 +119,7 @@ def public_episodes(name: str) -> int | None:
 
 
 def _shortfall(name: str, episodes: int) -> str:
-    """What an excerpt is of, or nothing where the file has about as many episodes as D4RL's."""
+    """Return what an excerpt is of, or nothing where the file has about as many episodes as D4RL's."""
     public = public_episodes(name)
     if public is None or episodes >= _EXCERPT_SHARE * public:
         return ""
@@ -127,7 +127,7 @@ def _shortfall(name: str, episodes: int) -> str:
 
 
 def known_statistics(name: str) -> KnownStatistics | None:
-    """What the published tables that dtbench ships say of D4RL's file, or None."""
+    """Return what the published tables that dtbench ships say of D4RL's file, or None."""
     robot, _, kind = name.partition("-")
     with package_data.find("published", "decision_transformer.csv").open(newline="", encoding="utf-8") as text:
         rows = [
@@ -150,7 +150,7 @@ def known_statistics(name: str) -> KnownStatistics | None:
 
 
 def load_minari_for(robot: LocomotionEnv, dataset_id: str) -> TrajectoryDataset:
-    """A Minari dataset as data of a robot, e.g. mujoco/hopper/medium-v0 for Hopper.
+    """Return a Minari dataset as data of a robot, e.g. mujoco/hopper/medium-v0 for Hopper.
 
     It was recorded with gymnasium's v5 physics and other policies than D4RL's: `info` says so. Raises InvalidDataset
     where its spaces are not the robot's.

@@ -116,7 +116,7 @@ class Episode:
     final_observation: NDArray[np.float32]  # [observation]: after the last step
 
     def first(self, steps: int) -> "Episode":
-        """The episode as a replay buffer keeps it that was full after so many steps, fewer than it has."""
+        """Return the episode as a replay buffer keeps it that was full after so many steps, fewer than it has."""
         return Episode(
             self.observations[:steps], self.actions[:steps], self.rewards[:steps], False, self.observations[steps]
         )
@@ -272,7 +272,7 @@ def default_steps(robot: LocomotionEnv, kind: str) -> int:
 
 
 def checked_recipe(robot: LocomotionEnv, recipe: str) -> str:
-    """The recipe, or the robot's default for ""; raise UnknownName where the robot has no such policies."""
+    """Return the recipe, or the robot's default for ""; raise UnknownName where the robot has no such policies."""
     there = recipes_of(robot)
     if recipe and recipe not in there:
         raise UnknownName(f"recipe of {robot.name}", str(recipe), there)
@@ -280,7 +280,7 @@ def checked_recipe(robot: LocomotionEnv, recipe: str) -> str:
 
 
 def recipes_of(robot: LocomotionEnv) -> list[str]:
-    """The recipes whose policies are shipped, the default first."""
+    """Return the recipes whose policies are shipped, the default first."""
     return [recipe for recipe in RECIPES if (POLICIES / recipe / robot.name / "manifest.json").exists()]
 
 

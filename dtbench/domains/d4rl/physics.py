@@ -59,7 +59,7 @@ def restore_d4rl_physics(model: mujoco.MjModel, *, total_mass: float | None = No
 
 
 def solid_of(model: mujoco.MjModel, body: int, *, legacy: bool) -> Solid | None:
-    """The solid that capsules, or capsules and spheres, make up; None for a body without capsule or of other geoms."""
+    """Return the solid that capsules and spheres make up; None for a body without capsule or of other geoms."""
     geoms = np.flatnonzero(model.geom_bodyid == body)
     types = set(map(int, model.geom_type[geoms]))
     if CAPSULE not in types or not types <= {CAPSULE, SPHERE}:
@@ -134,7 +134,7 @@ def capsule(radius: float, half: float) -> tuple[float, Vector]:
 
 
 def fixed_total_mass(xml: Path) -> float | None:
-    """What the XML's `settotalmass` says, or None."""
+    """Return what the XML's `settotalmass` says, or None."""
     compiler = ElementTree.parse(xml).getroot().find("compiler")
     found = compiler.get("settotalmass") if compiler is not None else None
     return float(found) if found else None

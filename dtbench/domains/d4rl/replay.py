@@ -161,7 +161,7 @@ def _sizes(robot: LocomotionEnv) -> tuple[int, int]:
 
 
 def _columns(path: Path) -> dict[str, Array]:
-    """The arrays of a file that a replay reads, flat and in double precision."""
+    """Return the arrays of a file that a replay reads, flat and in double precision."""
     if not path.is_file():
         raise MissingDataset(f"no file {path}.")
     wanted = ("observations", "actions", "rewards", "terminals")
@@ -204,7 +204,7 @@ def _sample(path: Path, columns: Mapping[str, Array], robot: LocomotionEnv, seed
 def _chosen(
     name: str, columns: Mapping[str, Array], rows: NDArray[np.int64], robot: LocomotionEnv, seed: int
 ) -> Sample:
-    """Some of these rows whose state is known before the step."""
+    """Return some of these rows whose state is known before the step."""
     env: Any = robot.make()
     hidden, size, count = _hidden(robot), env.model.nq, env.model.nq + env.model.nv
     observations = np.asarray(columns["observations"][:, : count - hidden], np.float64)

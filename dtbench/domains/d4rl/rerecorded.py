@@ -115,7 +115,7 @@ def check_kind(robot: LocomotionEnv, kind: str) -> None:
 
 
 def policies_of(robot: LocomotionEnv, kind: str) -> dict[str, BehaviorPolicy | None]:
-    """The policies that play this kind, by the dataset that each is of; "uniform" is None.
+    """Return the policies that play this kind, by the dataset that each is of; "uniform" is None.
 
     A policy is the one that was kept; that of D4RL's own file is read and kept first where the file is on this machine
     (not while datasets are only listed). Raises MissingDataset where there is neither, InvalidValue for kinds that
@@ -168,7 +168,7 @@ def is_whole(recording: Recording) -> bool:
 
 
 def _returns(robot: LocomotionEnv, name: str, policy: BehaviorPolicy, steps: int) -> dict[str, Any]:
-    """What the policy earns with its noise and without, by a few episodes of their own."""
+    """Return what the policy earns with its noise and without, by a few episodes of their own."""
     episodes = int(np.clip(steps // _STEPS_AN_EPISODE, 2, 50))
     means = [mean_return(robot, policy, episodes=episodes, seed=0, noise=noise)[0] for noise in (True, False)]
     return {"policy": name, "with_noise": means[0], "without_noise": means[1], "episodes": episodes}
@@ -272,7 +272,7 @@ def _array(path: Path, file: Any, key: str) -> NDArray[Any]:
 
 
 def _text(path: Path, file: Any, key: str, default: str) -> str:
-    """A word of the policy's description; the default where the file leaves it out."""
+    """Return a word of the policy's description; the default where the file leaves it out."""
     key = f"metadata/policy/{key}"
     if file.get(key, getlink=True) is None:
         return default

@@ -43,7 +43,7 @@ def gym_task(
     recipe: str = "",
     file: str = "",
 ) -> Task:
-    """The task of one robot and one kind of data.
+    """Return the task of one robot and one kind of data.
 
     `physics` is that of evaluation and of generated data: "d4rl" is gymnasium's v4 with the physics of mujoco_py
     restored, "v4" and "v5" are gymnasium's own. `steps` and `seed` are those of generated and re-recorded data; by

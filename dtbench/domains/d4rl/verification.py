@@ -49,7 +49,7 @@ def findings(dataset: TrajectoryDataset, *, remake: bool = False, file: Path | N
 
 
 def rerecorded_statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
-    """What was recorded, and how far its mean return is from that of D4RL's own set, in standard errors."""
+    """Yield what was recorded, and how far its mean return is from that of D4RL's own set, in standard errors."""
     digests = [digest[:12] or "uniform" for digest in dataset.info["policy_digests"]]
     played = ", ".join(f"{name} ({digest})" for name, digest in zip(dataset.info["policies"], digests, strict=True))
     yield Finding(True, f"recorded again with D4RL's own policies: {played}")
@@ -68,7 +68,7 @@ def rerecorded_statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
 
 
 def _robot_of(dataset: TrajectoryDataset) -> str | None:
-    """The robot of the data, which D4RL's files name in the dataset's name."""
+    """Return the robot of the data, which D4RL's files name in the dataset's name."""
     named = dataset.info.get("robot") or str(dataset.info.get("dataset", "")).partition("-")[0]
     return str(named) if named in LOCOMOTION_ENVS else None
 

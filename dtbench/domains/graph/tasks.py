@@ -23,7 +23,7 @@ TUNE_ON = (
 
 
 def graph_task(number: int) -> Task:
-    """The shortest-path task on the random graph with this seed."""
+    """Return the shortest-path task on the random graph with this seed."""
     graph = random_graph(number)
     name = f"graph-{number}"
     return Task(
@@ -49,7 +49,7 @@ def shortest_share(graph: Graph, episodes: Episodes) -> NDArray[np.float64]:
 
 
 def path_columns(graph: Graph, episodes: Episodes, dataset: TrajectoryDataset) -> Mapping[str, NDArray[Any]]:
-    """What a report on paths wants: start, shortest, reached, path, and whether no walk of the data contains it."""
+    """Return a report's columns: start, shortest, reached, path, and whether no walk of the data contains it."""
     known = subpaths(dataset)
     novel = np.array([path not in known for path in episodes.info["path"]])
     return {**_path_facts(graph, episodes), "path": episodes.info["path"], "novel": novel}

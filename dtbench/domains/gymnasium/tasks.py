@@ -37,7 +37,7 @@ def task_from_id(
     reference_max: float | None = None,
     horizon: int | None = None,
 ) -> Task:
-    """The task of a gymnasium environment, named gym:ID or gym:module:ID, with the data of `file`.
+    """Return the task of a gymnasium environment, named gym:ID or gym:module:ID, with the data of `file`.
 
     `file` is HDF5 in D4RL's layout. Scores are returns, or 100 (return - reference_min) / (reference_max -
     reference_min). `horizon` is the most steps of a game, by default the environment's own. A policy is asked for the
@@ -73,7 +73,7 @@ def task_from_id(
 
 
 def best_and_median(dataset: TrajectoryDataset) -> TargetReturns:
-    """The best return of the data and its median, to four digits, each once."""
+    """Return the best return of the data and its median, to four digits, each once."""
     wanted = (dataset.returns.max(), np.median(dataset.returns))
     return tuple(dict.fromkeys(float(f"{value:.4g}") for value in wanted))
 
@@ -104,7 +104,7 @@ def _import(module: str) -> None:
 
 
 def _described(name: str, game: gym.Env[Any, Any]) -> tuple[tuple[gym.Space[Any], gym.Space[Any]], int]:
-    """The spaces of observations and actions in single precision, and the most steps of a game."""
+    """Return the spaces of observations and actions in single precision, and the most steps of a game."""
     spaces = (single_precision(game.observation_space), single_precision(game.action_space))
     limit = game.spec.max_episode_steps if game.spec else None
     game.close()  # type: ignore[no-untyped-call]  # gymnasium leaves it untyped

@@ -36,7 +36,7 @@ class Critic(Protocol):
         ...
 
     def attention(self, history: History) -> Tensor:
-        """What the prediction of each step attends to, [layers, B, heads, T, T]."""
+        """Return what the prediction of each step attends to, [layers, B, heads, T, T]."""
         ...
 
 
@@ -71,7 +71,7 @@ class Walks:
         return mask
 
     def history(self, episodes: NDArray[np.int64]) -> History:
-        """These episodes as a critic reads them; what stands after an episode's end is to be ignored."""
+        """Return these episodes as a critic reads them; what stands after an episode's end is to be ignored."""
         shape = (len(episodes), HORIZON)
         return History(
             observations=torch.from_numpy(self.observations[episodes]),
@@ -85,7 +85,7 @@ class Walks:
 def inspect_credit(
     learner: Learner, dataset: TrajectoryDataset, *, walks: int = HELD_OUT_WALKS, seed: int = HELD_OUT_SEED
 ) -> Mapping[str, Any]:
-    """What the learner's critic says of random walks that it did not learn from; {} where it has no critic.
+    """Return what the learner's critic says of random walks that it did not learn from; {} where it has no critic.
 
     `predictions`: by outcome, the mean probability of success at every step with its 95 % interval over episodes,
     beside the exact probability given the true state. `calibration`: Brier scores. `episode`: attention in the first
@@ -113,7 +113,7 @@ def inspect_credit(
 
 
 def side_by_side(data: TrajectoryDataset) -> Walks:
-    """The episodes of a dataset with what happened in them, read off its observations and actions."""
+    """Return the episodes of a dataset with what happened in them, read off its observations and actions."""
     observations = np.zeros((data.num_episodes, HORIZON, *data.observations.shape[1:]), np.uint8)
     actions = np.zeros((data.num_episodes, HORIZON), np.int64)
     played = np.arange(HORIZON) < data.lengths[:, None]
@@ -122,7 +122,7 @@ def side_by_side(data: TrajectoryDataset) -> Walks:
 
 
 def key_steps(observations: NDArray[np.uint8], actions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The step of each episode that walks onto the key, [E] from [E, T, ...]; -1 where there is none."""
+    """Return the step of each episode that walks onto the key, [E] from [E, T, ...]; -1 where there is none."""
     ahead = VIEW_RADIUS + MOVES[actions]  # the player stands in the middle of the view
     episode, step = np.indices(actions.shape)
     taken = observations[episode, step, ahead[..., 0], ahead[..., 1], KEY] == 1
@@ -138,7 +138,7 @@ def predict_success(critic: Critic, walks: Walks) -> Curve:
 
 
 def attend(critic: Critic, walks: Walks, episodes: NDArray[np.int64]) -> Curve:
-    """What each step's prediction attends to, means over heads, [episodes, layers, HORIZON, HORIZON]."""
+    """Return what each step's prediction attends to, means over heads, [episodes, layers, HORIZON, HORIZON]."""
     parts = np.array_split(episodes, -(-len(episodes) // BATCH))
     found = [critic.attention(walks.history(part)).mean(dim=2).double().cpu().numpy() for part in parts]
     return np.concatenate(found, axis=1).swapaxes(0, 1)

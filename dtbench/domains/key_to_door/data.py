@@ -34,7 +34,7 @@ def random_walks(episodes: int, *, seed: int) -> TrajectoryDataset:
 
 
 def draw_games(episodes: int, *, seed: int) -> tuple[NDArray[np.int64], list[int]]:
-    """What `random_walks` plays: the actions of every step, [episodes, HORIZON], and the seed of every game."""
+    """Return what `random_walks` plays: the actions of every step, [episodes, HORIZON], and the seed of every game."""
     rng = generator(seed, 0)
     actions = rng.integers(int(ACTION_SPACE.n), size=(episodes, HORIZON))
     return actions, [int(s) for s in rng.integers(2**31, size=episodes)]

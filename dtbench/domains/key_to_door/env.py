@@ -95,7 +95,7 @@ class KeyToDoorVectorEnv(LockstepVectorEnv):
         self.elapsed = np.zeros(num_envs, np.int64)
 
     def picture(self, row: int) -> NDArray[np.uint8]:
-        """The whole room of one game as pixels, [168, 264, 3]."""
+        """Return the whole room of one game as pixels, [168, 264, 3]."""
         kinds = _MAPS[self._phase()[row]].copy()
         if self._phase()[row] == 0 and not self.has_key[row]:
             kinds[tuple(self.key_position[row] + VIEW_RADIUS)] = KEY
@@ -185,7 +185,7 @@ class KeyToDoorEnv(gym.Env[NDArray[np.uint8], np.int64]):
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), self._row_info()
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """The room as pixels where `render_mode` asks for them."""
+        """Return the room as pixels where `render_mode` asks for them."""
         return self._games.picture(0) if self.render_mode == "rgb_array" else None
 
     def _row_info(self) -> dict[str, Any]:

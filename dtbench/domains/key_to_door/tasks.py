@@ -18,7 +18,7 @@ DATASET_SEED = 0
 
 
 def key_to_door(name: str, episodes: int) -> Task:
-    """The task with `episodes` random walks as its data."""
+    """Return the task with `episodes` random walks as its data."""
     return Task(
         name=name,
         domain="key_to_door",

@@ -16,7 +16,7 @@ GAMES = "atari/"  # how the ids of sets of Atari games begin: they are sources o
 
 
 def task_from_id(name: str) -> Task:
-    """The task of a Minari dataset, named minari:ID; it is downloaded where it is not on this machine.
+    """Return the task of a Minari dataset, named minari:ID; it is downloaded where it is not on this machine.
 
     Its scores are normalised by the set's own reference scores, else they are raw returns: neither is comparable with
     D4RL's. Asked for is the best return of the data. Raises MissingDataset where the set can neither be found nor
@@ -56,7 +56,7 @@ def task_from_id(name: str) -> Task:
 
 
 def local_names() -> list[str]:
-    """The names of the tasks whose data are on this machine."""
+    """Return the names of the tasks whose data are on this machine."""
     return [f"{SCHEME}{dataset_id}" for dataset_id in local_sets() if not dataset_id.startswith(GAMES)]
 
 
