@@ -28,6 +28,7 @@ ALGORITHMS = "dtbench.algorithms"
 DOMAINS = "dtbench.domains"
 SCHEMES = "dtbench.task_schemes"
 REPORT_SECTIONS = "dtbench.report_sections"
+BASELINES = "baselines"  # our package of that name; others exist
 LARGEST = 100_000_000  # of a hyperparameter that is a whole number: sizes, and steps of a schedule
 
 
@@ -240,7 +241,24 @@ def _load(point: EntryPoint) -> Any:
         return point.load()
     except Exception as error:
         found = f"the plug-in {point.name} = {point.value}"
-        raise InvalidAlgorithm(f"{found} cannot be loaded: {told(error)}. Mend or uninstall it.") from error
+        if place := _shadowing(point.module):
+            raise InvalidAlgorithm(
+                f"{found} cannot be loaded: {place} shadows the package `{BASELINES}` of dtbench. Rename or uninstall "
+                "it, or work in another directory."
+            ) from error
+        raise InvalidAlgorithm(f"{found} cannot be loaded: {told(error)}. Correct or uninstall it.") from error
+
+
+def _shadowing(module: str) -> str:
+    """Return where another package than ours is found under the name of our baselines, "" where none is."""
+    if module.partition(".")[0] != BASELINES:
+        return ""
+    ours = Path(__file__).resolve().parents[1] / BASELINES
+    spec = importlib.util.find_spec(BASELINES)
+    places = (
+        [Path(place).resolve() for place in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
+    )
+    return "" if not places or ours in places else str(places[0])
 
 
 def _module(target: str, kind: str) -> ModuleType:

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -173,3 +176,19 @@ def test_a_prefix_may_be_a_scheme_that_makes_tasks_of_any_name(plugin: Path, mon
 
 def test_minari_is_a_scheme() -> None:
     assert "minari" in {point.name for point in entry_points(group=registry.SCHEMES)}
+
+
+def test_a_foreign_package_of_the_name_baselines_is_named(tmp_path: Path) -> None:
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines" / "__init__.py").write_text("")
+    code = "from dtbench.registry import algorithm_class; algorithm_class('bc')"
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    error = done.stderr.strip().splitlines()[-1]
+    assert f"{tmp_path / 'baselines'} shadows the package `baselines` of dtbench" in error
