@@ -29,7 +29,7 @@ class CausalTransformer(nn.Module):
         init_std: float = 0.02,
         scale_residuals: bool = True,
     ) -> None:
-        """`hidden_size` must be a multiple of `num_heads`; matrices start as N(0, initial_std).
+        """`hidden_size` must be a multiple of `num_heads`; matrices start as N(0, init_std).
 
         Those that add to the stream of tokens start narrower in GPT-2, the deeper the stack; not in minGPT.
         """

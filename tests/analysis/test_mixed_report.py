@@ -191,12 +191,10 @@ def test_options_are_printed_beside_every_score(tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_epsilon_means(tmp_path: Path) -> None:
-    results = results_of(tmp_path / "runs", modes={"CQL": "epsilon"})
+    results = results_of(tmp_path / "runs", modes={"CQL": "epsilon_greedy"})
     text = write_report([results], tmp_path / "report").read_text()
-    assert (
-        "argmax: BC, DT; epsilon (argmax, but with probability 0.001 any action, as Dopamine evaluates): CQL." in text
-    )
-    assert "epsilon" in table(tmp_path / "report/demo", "contenders")["Actions"].tolist()
+    assert "greedy, but with probability 0.001 any action, as Dopamine evaluates: CQL; greedy: BC, DT." in text
+    assert "epsilon_greedy" in table(tmp_path / "report/demo", "contenders")["Actions"].tolist()
 
 
 def test_a_task_that_has_not_run_leaves_holes_and_belongs_to_no_scale(tmp_path: Path) -> None:

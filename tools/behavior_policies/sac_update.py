@@ -81,7 +81,7 @@ class SACUpdate:
         entropy = density[:rows].mean()
         self.flat.grad[-1] = -(entropy - self.actions)
         self.optimizer.step()
-        self.target.lerp_(self.flat[: self.critic_size], a.target_rate)
+        self.target.lerp_(self.flat[: self.critic_size], a.tau)
 
     def act(self, states: Tensor, noise: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Hidden layers, what tanh squashes, unclamped log standard deviations, and the noise."""

@@ -81,7 +81,10 @@ class Run:
         self.training, self.folder, self.robot = training, folder, locomotion_env(training.robot)
         t, robot = training, self.robot
         algorithm = SAC(
-            width=t.width, actor_width=t.actor_width, batch_size=t.batch_size, learning_rate=t.learning_rate
+            hidden_size=t.width,
+            actor_hidden_size=t.actor_width,
+            batch_size=t.batch_size,
+            learning_rate=t.learning_rate,
         )
         self.update = SACUpdate(algorithm, (robot.observation_size, robot.action_size), seed=t.seed)
         self.rng = generator(t.seed, 41)
