@@ -18,7 +18,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DTBENCH_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
-DEALT_OUT = ("test_baselines", "test_benchmarks", "test_cli", "test_docs", "test_learning", "test_resume")
+DEALT_OUT = (
+    "test_baselines",
+    "test_benchmarks",
+    "test_cli",
+    "test_docs",
+    "test_examples",
+    "test_learning",
+    "test_resume",
+)
 # What takes long: whole reports, a browser, servers, many processes. `make test-extended` runs it, and CI where time
 # is left.
 EXTENDED = (
@@ -27,6 +35,7 @@ EXTENDED = (
     "test_cluster_examples",
     "test_diverged",
     "test_docs",
+    "test_examples",
     "test_export",
     "test_figures",
     "test_gym_report",
