@@ -2,27 +2,8 @@
 
 import difflib
 import itertools
-import zlib
 from collections.abc import Iterable, Sequence
-from tokenize import TokenError
 from typing import Any
-
-# What json, numpy's parser of headers, gzip, h5py, pandas, pyarrow and gymnasium's spaces say of damaged files.
-DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    RuntimeError,  # RecursionError and NotImplementedError too
-    SyntaxError,
-    TokenError,
-    zlib.error,
-)
 
 LONGEST = 560  # characters of an error's text
 _SHOWN = 280  # characters of a list of names in it

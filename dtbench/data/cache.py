@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from filelock import FileLock
@@ -25,8 +26,20 @@ from dtbench.data.dataset import (
     statistics_card,
     validate,
 )
-from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset
+from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset
 
+# Of damaged files: numpy evaluates a header as Python, and RecursionError is a RuntimeError.
+NPY_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TokenError,
+)
 FORMAT = 1  # of meta.json; another number is refused
 MOST_FRAMES = 1000  # of a stack
 FINAL = "final_observations"
@@ -146,7 +159,7 @@ def load(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
     try:
         dataset = _opened(folder)
         check_shapes(dataset)
-    except (*DAMAGED, InvalidDataset) as error:
+    except (*NPY_ERRORS, InvalidDataset) as error:
         raise InvalidDataset(f"{folder} cannot be read: {str(error) or type(error).__name__}. {_REMEDY}") from error
     if verify:
         validate(dataset)

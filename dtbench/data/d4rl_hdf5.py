@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.data.files import atomic_path
-from dtbench.errors import DAMAGED, InvalidDataset, MissingDataset, one_line
+from dtbench.errors import InvalidDataset, MissingDataset, one_line
 
 Array = NDArray[Any]
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError)  # of h5py, for damaged files
 KEYS = ("observations", "actions", "rewards", "terminals")
 FOLLOWING = "next_observations"
 WRITER = "dtbench"
@@ -107,7 +108,7 @@ def exported_source(path: Path) -> str | None:
     try:
         with h5py.File(path, "r") as file:
             written = {key: own_value(path, file, f"metadata/{key}").asstr()[()] for key in ("written_by", "source")}
-    except (*DAMAGED, InvalidDataset):
+    except (*HDF5_ERRORS, InvalidDataset):
         return None
     source = written["source"]
     named = written["written_by"] == WRITER and isinstance(source, str) and re.fullmatch(r"[\w .:/+-]{1,80}", source)
@@ -121,7 +122,7 @@ def _read(path: Path) -> dict[str, Array]:
             columns = {key: numeric_column(path, file, key) for key in present}
             check_room(path, list(columns.values()))
             return {key: _values(path, key, column) for key, column in columns.items()}
-    except DAMAGED as error:
+    except HDF5_ERRORS as error:
         reason = one_line(str(error), 200).strip("'\"") or type(error).__name__
         raise InvalidDataset(
             f"{path} cannot be read as HDF5: {reason}. Delete it and fetch it again: it may be cut short."
@@ -139,7 +140,7 @@ def _final_observations(path: Path, observations: Array, ends: NDArray[np.int64]
                 return None, f"ignored: shape {column.shape}"
             check_room(path, [column])
             following = column[: len(observations)]
-    except (*DAMAGED, InvalidDataset):
+    except (*HDF5_ERRORS, InvalidDataset):
         return None, "ignored: cannot be read"
     following = following.astype(observations.dtype)
     inner = np.ones(len(observations), bool)
@@ -216,7 +217,7 @@ def _memory() -> int:
 def _values(path: Path, key: str, column: Any) -> Array:
     try:
         array: Array = column[()]
-    except DAMAGED as error:
+    except HDF5_ERRORS as error:
         raise InvalidDataset(
             f"{path}: {key!r} cannot be read: {error}. Delete the file and fetch it again."
         ) from error

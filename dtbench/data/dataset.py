@@ -329,12 +329,15 @@ def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
 
 
 def space_from_json(text: Mapping[str, Any]) -> gym.Space[Any]:
-    """Read what `space_to_json` wrote."""
-    if text["type"] == "Discrete":
-        return gym.spaces.Discrete(text["n"], start=text["start"])
-    dtype, shape = np.dtype(text["dtype"]), tuple(text["shape"])
-    low, high = (np.broadcast_to(np.array(text[bound], dtype), shape) for bound in ("low", "high"))
-    return gym.spaces.Box(low, high, shape, dtype.type)
+    """Read what `space_to_json` wrote; raise ValueError, TypeError or KeyError for anything else."""
+    try:
+        if text["type"] == "Discrete":
+            return gym.spaces.Discrete(text["n"], start=text["start"])
+        dtype, shape = np.dtype(text["dtype"]), tuple(text["shape"])
+        low, high = (np.broadcast_to(np.array(text[bound], dtype), shape) for bound in ("low", "high"))
+        return gym.spaces.Box(low, high, shape, dtype.type)
+    except AssertionError as error:  # of gymnasium
+        raise ValueError(f"not a space: {error}") from error
 
 
 def _bound_to_json(bound: Array) -> Any:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dtbench.data import cache
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.data.download import check_reachable
-from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, one_line
+from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_line
 
 HUB = "https://huggingface.co"  # where Minari keeps its datasets
 FRAME = (84, 84)  # what an agent sees of a game
@@ -30,6 +30,20 @@ ToFrame = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 # Packages whose environments may be made because a dataset names them.
 _MAKERS = ("gymnasium", "gymnasium_robotics", "minigrid", "ale_py", "shimmy")
+# What Minari, and what it builds on, raise for damaged files.
+_LIBRARY = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+)
 _BATCH = 256  # frames turned into ours at a time
 _READER = 2  # part of an import's identity: raise it when the reader gives other arrays for the same files
 
@@ -79,7 +93,7 @@ def describe(dataset_id: str) -> MinariSet:
     found = _opened(dataset_id)
     try:
         return _described(dataset_id, found)
-    except (*DAMAGED, InvalidDataset) as error:
+    except _LIBRARY as error:
         raise InvalidDataset(_unreadable(dataset_id, error)) from error
 
 
@@ -224,7 +238,7 @@ def _opened(dataset_id: str) -> Any:
         )
     try:
         return minari.load_dataset(dataset_id)
-    except (*DAMAGED, ImportError) as error:
+    except (*_LIBRARY, ImportError) as error:
         raise InvalidDataset(_unreadable(dataset_id, error)) from error
 
 
@@ -269,7 +283,7 @@ def _read(metadata: MinariSet, observation_space: gym.Space[Any], action_space: 
             info=_info(metadata),
             final_observations=_stacked(columns["final_observations"], observation_space),
         )
-    except (*DAMAGED, InvalidDataset) as error:
+    except (ValueError, TypeError, LookupError, OSError, MemoryError, InvalidDataset) as error:
         raise InvalidDataset(f"minari:{metadata.dataset_id}: {error}") from error
 
 
@@ -299,7 +313,7 @@ def _read_frames(
             frame_stack=frame_stack,
             extras={"raw_rewards": raw} if clip_rewards else {},
         )
-    except (*DAMAGED, InvalidDataset) as error:
+    except (ValueError, TypeError, LookupError, OSError, MemoryError, InvalidDataset) as error:
         raise InvalidDataset(f"minari:{metadata.dataset_id}: {error}") from error
 
 
@@ -350,7 +364,7 @@ def _written(episodes: Iterable[dict[str, Array]], file: BinaryIO, frames_of: Ca
 
 def _episodes(metadata: MinariSet) -> Iterator[dict[str, Array]]:
     """Yield each episode's arrays; Minari keeps one observation more than actions, the one after the last step."""
-    for episode in _opened(metadata.dataset_id).iterate_episodes():
+    for episode in _iterated(metadata.dataset_id):
         steps = len(episode.rewards)
         if not steps:
             continue
@@ -364,6 +378,13 @@ def _episodes(metadata: MinariSet) -> Iterator[dict[str, Array]]:
             "rewards": np.asarray(episode.rewards).reshape(steps),
             "terminals": np.asarray(episode.terminations).reshape(steps),
         }
+
+
+def _iterated(dataset_id: str) -> Iterator[Any]:
+    try:
+        yield from _opened(dataset_id).iterate_episodes()
+    except _LIBRARY as error:
+        raise InvalidDataset(str(error) or type(error).__name__) from error
 
 
 def _columns(episodes: Iterable[Mapping[str, Array]]) -> dict[str, list[Array]]:

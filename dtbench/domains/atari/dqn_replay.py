@@ -17,6 +17,7 @@ import gzip
 import hashlib
 import os
 import tempfile
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 
 from dtbench.data import cache
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
-from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset
+from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset
 
 Array = NDArray[Any]
 
@@ -274,7 +275,7 @@ def _opened(folder: Path, column: _Column, buffer: int) -> Iterator[_Rows]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except DAMAGED as error:
+    except (*cache.NPY_ERRORS, EOFError, zlib.error) as error:
         raise InvalidDataset(
             f"{path} cannot be read as a gzipped .npy: {str(error) or type(error).__name__}. {_REMEDY}"
         ) from error

@@ -14,12 +14,12 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.d4rl_hdf5 import check_room, numeric_column
+from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, check_room, numeric_column
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.randomness import generator
 from dtbench.domains.d4rl.env import FASTEST_SEEN, WALKERS, LocomotionRules
 from dtbench.domains.d4rl.env_specs import ANT, LOCOMOTION_ENVS, PHYSICS, LocomotionEnv, Physics
-from dtbench.errors import DAMAGED, InvalidDataset, MissingDataset, one_line
+from dtbench.errors import InvalidDataset, MissingDataset, one_line
 
 REPLAYED: Mapping[str, LocomotionEnv] = {name: LOCOMOTION_ENVS[name] for name in WALKERS} | {ANT.name: ANT}
 TRANSITIONS = 1000  # played again
@@ -170,7 +170,7 @@ def _columns(path: Path) -> dict[str, Array]:
         with h5py.File(path, "r") as file:
             columns = {key: _array(path, file, key) for key in wanted}
             columns |= {key: _array(path, file, key) for key in optional if file.get(key, getlink=True)}
-    except DAMAGED as error:
+    except HDF5_ERRORS as error:
         raise InvalidDataset(f"{path} cannot be read as HDF5: {one_line(str(error), 200)}.") from error
     steps = len(columns["observations"])
     for key, values in columns.items():

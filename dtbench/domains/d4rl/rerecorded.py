@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data import cache
-from dtbench.data.d4rl_hdf5 import check_room, numeric_column, own_value
+from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, check_room, numeric_column, own_value
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.files import atomic_path
 from dtbench.domains.d4rl import files
 from dtbench.domains.d4rl.env_specs import LocomotionEnv
 from dtbench.domains.d4rl.generation import BehaviorPolicy, Recording, Share, default_steps, mean_return
 from dtbench.domains.d4rl.replay import verify_file
-from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
+from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
 
 NAME = "re-recorded"
 PART = "re-recorded-part"  # the source of data of fewer steps than D4RL's set, or of other physics
@@ -60,7 +60,7 @@ def read_policy(path: Path, robot: LocomotionEnv) -> BehaviorPolicy:
         with h5py.File(path, "r") as file:
             policy = _network(path, file, robot)
             rows = {key: _rows(path, file, key) for key in ("observations", "actions", "infos/action_log_probs")}
-    except DAMAGED as error:
+    except HDF5_ERRORS as error:
         raise InvalidDataset(f"{path} cannot be read as HDF5: {one_line(str(error), 200)}.") from error
     _check_log_probabilities(path, policy, rows, robot)
     _check_physics(path, robot)
