@@ -52,7 +52,7 @@ def test_the_defaults_are_those_of_the_official_configurations(name: str) -> Non
     expected = {"learning_rate": 5e-5, "adam_epsilon": 3.125e-4, "batch_size": 32, "discount": 0.99}
     assert {key: plain[key] for key in expected} == pytest.approx(expected)
     assert plain["target_every"] == 8000 / 4
-    assert plain["heads" if name == "rem" else "quantiles"] == 200
+    assert plain["num_heads" if name == "rem" else "quantiles"] == 200
     assert plain.get("alpha") == (4.0 if name == "quantile_cql" else None)
 
 
