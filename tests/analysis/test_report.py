@@ -248,7 +248,7 @@ def test_the_page_says_which_checkpoint_and_target_count(page: str, report: Path
 
 
 def test_the_page_says_what_ran_on_what(page: str) -> None:
-    for said in ("abc1234", "2.9.0", "0123456789abcdef", "model.layers", "contenders.DT.train_steps=100"):
+    for said in ("abc1234", "2.9.0", "0123456789abcdef", "model.num_layers", "contenders.DT.train_steps=100"):
         assert said in shown(page)
     assert "walks_at_random" in unpacked(page)
     assert "walks_at_random" not in page
