@@ -27,7 +27,7 @@ class Watcher:
     def act(self, history: History) -> Tensor:
         fields = ("observations", "actions", "returns_to_go", "timesteps", "mask")
         copies = {name: getattr(history, name).clone() for name in fields}
-        self.seen.append(History(**copies, encoded=history.encoded))
+        self.seen.append(History(**copies))
         return self.action_logits(history).argmax(dim=-1)
 
     def action_logits(self, history: History) -> Tensor:

@@ -113,7 +113,7 @@ def test_other_data_are_pointed_out_once(tmp_path: Path) -> None:
 
 
 def test_another_protocol_is_pointed_out(tmp_path: Path) -> None:
-    before, after = side(tmp_path / "a"), side(tmp_path / "b", width=16, every=5)
+    before, after = side(tmp_path / "a"), side(tmp_path / "b", hidden_size=16, every=5)
     assert compare(before, after)[0].remarks == (
         "B ran with another hyperparameters.hidden_size: 16, A's was 8",
         "B ran with another evaluation.every: 5, A's was 10",

@@ -23,8 +23,8 @@ def test_only_what_ran_is_named(tmp_path: Path) -> None:
 
 def test_budgets_parameters_and_hyperparameters_are_those_of_the_trials(tmp_path: Path) -> None:
     text = methods_text(tiny_ledger(tmp_path))
-    assert "DT is the algorithm dt: 20 gradient steps; 12 parameters; width 8." in text
-    assert "BC is the algorithm bc: 20 gradient steps; 12 parameters; width 8." in text
+    assert "DT is the algorithm dt: 20 gradient steps; 12 parameters; hidden size 8." in text
+    assert "BC is the algorithm bc: 20 gradient steps; 12 parameters; hidden size 8." in text
 
 
 def test_seeds_are_counted_from_the_trials_that_finished(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class Fixed:
 def test_written_out_gradients_take_the_steps_of_autograd() -> None:
     from sac_update import SACUpdate
 
-    algorithm, sampler = SAC(width=32, actor_width=16, batch_size=24), Fixed(24)
+    algorithm, sampler = SAC(hidden_size=32, actor_hidden_size=16, batch_size=24), Fixed(24)
     scales = (ObservationScale(), action_scale(gym.spaces.Box(-1, 1, (2,)), CPU))
     learner = SACLearner(algorithm, (5, 2), sampler=sampler, scales=scales, seed=3, device=CPU)
     update = SACUpdate(algorithm, (5, 2), seed=3)
@@ -73,7 +73,7 @@ def test_written_out_gradients_take_the_steps_of_autograd() -> None:
 
 
 def test_sac_keeps_the_contract_of_algorithms() -> None:
-    check_algorithm(SAC(width=8, batch_size=4))
+    check_algorithm(SAC(hidden_size=8, batch_size=4))
 
 
 def small(robot: str = "hopper") -> Any:
