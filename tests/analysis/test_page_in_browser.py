@@ -262,7 +262,16 @@ def test_a_number_opens_its_trials_and_closing_returns_to_it(visit: Open) -> Non
     dialog = page.locator("dialog[open]")
     dialog.wait_for()
     text = dialog.inner_text()
-    for part in ("DT on toy", "model.num_layers", "0.001", "generated", "d" * 64, "0123abc", "dtbench status", "torch"):
+    for part in (
+        "DT on toy",
+        "model.num_layers",
+        "0.001",
+        "generated",
+        "d" * 64,
+        "0123abc",
+        "dtbench status",
+        "torch",
+    ):
         assert part in text
     for state in ("done", "failed", "missing"):
         assert dialog.locator(".badge", has_text=state).count() == 1
