@@ -12,7 +12,8 @@ from baselines.checkpoint import Checkpointed
 from baselines.networks import flat_observations, flat_size, soft_update
 from dtbench import History, IncompatibleTask, Metrics, Rollout, TrajectoryDataset, WindowSampler
 from dtbench.data import TorchStream, Windows, generator
-from dtbench.nn import MLP, ActiveEpisodes, CausalTransformer, KeyValueCache, Linear, greedy_actions
+from dtbench.decision_transformer import ActiveEpisodes, CausalTransformer, KeyValueCache
+from dtbench.nn import MLP, Linear, greedy_actions
 
 
 @dataclass(frozen=True)

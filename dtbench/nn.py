@@ -9,8 +9,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -21,18 +20,10 @@ from torch.nn import functional as F
 
 from dtbench.data.dataset import TrajectoryDataset, give_back
 
-if TYPE_CHECKING:
-    from dtbench.decision_transformer.kv_cache import ActiveEpisodes as ActiveEpisodes
-    from dtbench.decision_transformer.kv_cache import KeyValueCache as KeyValueCache
-    from dtbench.decision_transformer.model import CausalTransformer as CausalTransformer
-
 __all__ = [
     "MLP",
-    "ActiveEpisodes",
-    "CausalTransformer",
     "Dropout",
     "ImageScale",
-    "KeyValueCache",
     "Linear",
     "MLPEnsemble",
     "NatureEncoder",
@@ -40,11 +31,6 @@ __all__ = [
     "image_scale",
     "is_image",
 ]
-_ELSEWHERE = {  # these modules build on this one
-    "ActiveEpisodes": "kv_cache",
-    "CausalTransformer": "model",
-    "KeyValueCache": "kv_cache",
-}
 
 _LARGE = 2**19  # multiplications of a product from which oneDNN is asked while learning
 _LARGE_WEIGHT = 2**12  # numbers of a weight from which it is asked while acting
@@ -386,9 +372,3 @@ def image_scale(dataset: TrajectoryDataset, *, standardize: bool) -> ImageScale:
     mean = newest.mean(axis=0)
     deviation = (newest - mean).std()
     return ImageScale(torch.tensor(mean, dtype=torch.float32), torch.tensor(1 / max(deviation, 1.0)).float())
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _ELSEWHERE:
-        raise AttributeError(f"module 'dtbench.nn' has no attribute {name!r}")
-    return getattr(import_module(f"dtbench.decision_transformer.{_ELSEWHERE[name]}"), name)

@@ -52,6 +52,7 @@ ONLY_IN = {
     "rliable": set(),
 }
 STARTS_RAY = {("process.py", "dtbench.execution.cluster.ray_started")}  # RLlib has a Ray of its own
+PUBLIC = ("dtbench", "dtbench.data", "dtbench.decision_transformer", "dtbench.nn", "dtbench.testing")
 PURE = ("torch", "ray")  # what analysis must never load
 
 
@@ -59,15 +60,7 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-OFFERED_BY_NN = "dtbench.decision_transformer."  # what dtbench.nn looks up when a plug-in asks for it
-
-
 def imported(path: Path) -> Iterator[str]:
-    names = _imported(path)
-    return (name for name in names if path.name != "nn.py" or not name.startswith(OFFERED_BY_NN))
-
-
-def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -135,7 +128,7 @@ def test_baselines_use_public_names_only(path: Path) -> None:
             module, _, imported_name = name.rpartition(".")
             if (path.name, name) in STARTS_RAY:
                 continue
-            assert module in ("dtbench", "dtbench.nn", "dtbench.data", "dtbench.testing"), f"{path} imports {name}"
+            assert module in PUBLIC, f"{path} imports {name}"
             assert imported_name in import_module(module).__all__, f"{path} imports {name}"
 
 
