@@ -21,7 +21,7 @@ LAYERS = (
     "suite trial testing",
     "execution tuning analysis",
     "domains",
-    "cli api",
+    "cli",
 )
 LAYER_OF = {name: number for number, line in enumerate(LAYERS) for name in line.split()}
 ONLY_IN = {
