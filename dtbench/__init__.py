@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dtbench.algorithm import Learner as Learner
     from dtbench.algorithm import Metrics as Metrics
     from dtbench.algorithm import Rollout as Rollout
+    from dtbench.analysis.archive import load_scores as load_scores
     from dtbench.data.dataset import TrajectoryDataset as TrajectoryDataset
     from dtbench.data.dataset import make_dataset as make_dataset
     from dtbench.data.sampling import TransitionSampler as TransitionSampler
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from dtbench.evaluation import Evaluator as Evaluator
     from dtbench.execution.api import evaluate as evaluate
     from dtbench.execution.api import load_policy as load_policy
-    from dtbench.execution.api import load_scores as load_scores
     from dtbench.execution.api import run_suite as run_suite
     from dtbench.registry import make_algorithm as make_algorithm
     from dtbench.registry import make_task as make_task

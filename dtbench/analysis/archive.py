@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from dtbench.analysis.extension import difference, extended
 from dtbench.analysis.results import (
     TRIAL,
@@ -215,6 +217,12 @@ def load_results(results: Path, suites: Sequence[str] = ()) -> list[SuiteResults
     if empty and (suites or len(empty) == len(found)):
         raise NothingToReport(f"no trial of {', '.join(empty)} has finished. Run it: dtbench run --suite {empty[0]}")
     return [one for one in found if one.records]
+
+
+def load_scores(results: str | Path = "results", *, suites: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the scores of all suites, or of these, as a tidy table: one row a trial, evaluation and target return."""
+    tables = [found.scores for found in load_results(Path(results), suites)]
+    return pd.concat(tables, ignore_index=True)
 
 
 def check_known(suites: Sequence[str], known: Sequence[str], results: Path) -> None:

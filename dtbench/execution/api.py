@@ -1,16 +1,14 @@
-"""The public functions that put the parts together: evaluate, run_suite, load_scores, load_policy."""
+"""The public functions that put the parts together: evaluate, run_suite, load_policy."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from dtbench.algorithm import Learner
-from dtbench.analysis.archive import load_results
 from dtbench.errors import InvalidValue, UnknownName
 from dtbench.evaluation import CPU, Episodes, Evaluator, HistoryBuffer, rollout_of
 from dtbench.execution.local import run_local
@@ -64,12 +62,6 @@ def run_suite(
         ledger.save_suite(resolved_document(suite, specs.values()))
         run_local(missing, ledger.root, _ignore)
         return {key: ledger.state(spec) for key, spec in specs.items()}
-
-
-def load_scores(results: str | Path = "results", *, suites: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the scores of all suites, or of these, as a tidy table: one row a trial, evaluation and target return."""
-    tables = [found.scores for found in load_results(Path(results), suites)]
-    return pd.concat(tables, ignore_index=True)
 
 
 def load_policy(results: str | Path, key: str) -> "Policy":
