@@ -33,10 +33,10 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(sys, "argv", ["dtbench", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capsys.readouterr().err
-        assert ended.value.code == 2, said
-        lines = said.splitlines()
-        assert len(lines) == 1, said
+        printed = capsys.readouterr().err
+        assert ended.value.code == 2, printed
+        lines = printed.splitlines()
+        assert len(lines) == 1, printed
         assert lines[0].startswith("dtbench: ")
         assert lines[0].isprintable()
         assert len(lines[0]) < 620
@@ -76,7 +76,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         pytest.param("a: " + "[" * 3000, "nested", id="three thousand brackets"),
         pytest.param("a: " + "[" * 100 + "]" * 100, "unknown key", id="a hundred lists within each other"),
         pytest.param("# " + "x" * 2**20, "1048576 bytes", id="a file of a megabyte"),
-        pytest.param(SUITE + "seeds: [1]\n", 'duplicate key "seeds"', id="a key said twice"),
+        pytest.param(SUITE + "seeds: [1]\n", 'duplicate key "seeds"', id="a duplicate key"),
         pytest.param(SUITE + "1: 2\n", "unknown key '1'", id="a number for a key"),
         pytest.param(SUITE + "title: 2024-01-01\n", "put it in quotes", id="a date for a title"),
         pytest.param(SUITE + "title: 2024-99-99\n", "Correct it", id="a date that is none"),
@@ -414,9 +414,9 @@ def test_a_ledger_with(refused: Callable[..., str], tmp_path: Path, file: str, c
     tiny_ledger(tmp_path / "results")
     folder = sorted((tmp_path / "results" / "runs" / "hill").iterdir())[0]
     (folder / file).write_text(content)
-    said = refused("report")
-    assert file in said
-    assert "Delete that trial's folder" in said
+    printed = refused("report")
+    assert file in printed
+    assert "Delete that trial's folder" in printed
 
 
 def test_a_store_whose_files_were_changed(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from dtbench.analysis.archive import archived_keys
 from dtbench.cli.progress import duration, say, show_plain
 from dtbench.errors import LedgerError, UnknownName, one_line
 from dtbench.ledger import lock
-from dtbench.ledger.remote import holder, name_of
+from dtbench.ledger.remote import holder, remote_of
 from dtbench.ledger.schema import Failure, Running
 from dtbench.ledger.store import EPISODES, MOST_FAILURES, Ledger, read_episodes, read_suite
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
@@ -90,7 +90,7 @@ def status_of(results: Path, suites: Sequence[str] = ()) -> Status:
     reader = _Reader(results)
     for name in suites:
         if name not in reader.documents:
-            raise UnknownName(f"suite in {name_of(results)}", name, reader.documents)
+            raise UnknownName(f"suite in {remote_of(results) or results}", name, reader.documents)
     named = suites or tuple(reader.documents)
     found = [reader.status(spec, reader.suites_of(spec.key)) for spec in reader.planned(named)]
     if not suites:
@@ -98,7 +98,9 @@ def status_of(results: Path, suites: Sequence[str] = ()) -> Status:
         others += [damaged for key, damaged in reader.damaged.items() if not reader.suites_of(key)]
         found = [*found, *others]
         named = (*named, *([OTHERS] if others else ()))
-    return Status(name_of(results), tuple(found), tuple(named), tuple(reader.remarks), reader.holder or {})
+    return Status(
+        str(remote_of(results) or results), tuple(found), tuple(named), tuple(reader.remarks), reader.holder or {}
+    )
 
 
 class _Reader:

@@ -1,9 +1,6 @@
 """Run trials with Ray Tune, and decide what becomes of those whose worker failed."""
 
 import os
-import platform
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -218,25 +215,13 @@ def run_context(
 
 @contextmanager
 def scratch_dir(root: Path, remote: "Remote | None" = None) -> Iterator[dict[str, Any]]:
-    """Yield a place for Tune's own files that all nodes reach; those of drivers that were killed here are removed."""
+    """Yield the storage of Tune's own files, which all nodes reach; it is removed afterwards."""
     if remote is not None:
-        path, filesystem = remote.scratch()
-        try:
-            yield {"storage_path": path, "storage_filesystem": filesystem}
-        finally:
-            remote.remove_scratch(path)
-        return
-    host = platform.node()
-    for left in root.glob(f".tune-{host}-*"):
-        process = left.name.removeprefix(f".tune-{host}-").split("-")[0]
-        if process.isdigit() and not lock.is_running(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
-    root.mkdir(parents=True, exist_ok=True)
-    path = tempfile.mkdtemp(prefix=f".tune-{host}-{os.getpid()}-", dir=root.resolve())
-    try:
-        yield {"storage_path": path}
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+        with remote.scratch() as storage:
+            yield storage
+    else:
+        with lock.process_directory(root, ".tune") as directory:
+            yield {"storage_path": str(directory)}
 
 
 def _tuner(driver: _Driver, specs: Sequence[TrialSpec], storage: Mapping[str, Any]) -> Any:

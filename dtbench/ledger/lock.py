@@ -1,11 +1,13 @@
-"""An inter-process lock on a results directory, and the identity of the process that holds it."""
+"""Locks on a results directory or address, and the identity of the process that holds one."""
 
 import contextlib
 import itertools
 import json
 import os
 import platform
+import shutil
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -20,17 +22,17 @@ from filelock import FileLock, Timeout
 from dtbench.data.files import atomic_path
 from dtbench.errors import LedgerError
 
-NAME = ".lock"  # locked by the system, which releases it when the process ends however it ends
-OWNER = ".lock-owner.json"  # who holds it
-AT = "runs/.lock"  # at a place without locks
-BEAT_SECONDS = 5.0
+NAME = ".lock"  # the operating system releases it when the process ends, also by a kill
+OWNER = ".lock-owner.json"
+AT = "runs/.lock"  # in an object store
+BEAT_SECONDS = 5.0  # between heartbeats
 SETTLE_SECONDS = 1.0
-WATCH_SECONDS = 16.0  # a holder on another machine that has not counted on for so long is gone
+WATCH_SECONDS = 16.0  # a holder on another machine without a heartbeat for this long is dead
 
 
 @contextmanager
 def acquire(root: Path) -> Iterator[None]:
-    """Hold the ledger at `root` while it is written to, on this machine or on a shared directory that knows flock.
+    """Hold the ledger at `root` while it is written to; a shared directory must support flock.
 
     Raises LedgerError where another run holds it, naming its host and process, or where `root` cannot be written to.
     """
@@ -53,11 +55,11 @@ def acquire(root: Path) -> Iterator[None]:
         held.release()
 
 
-class Place(Protocol):
-    """A directory that knows no locks, such as one in an object store."""
+class ObjectStore(Protocol):
+    """A results address without file locks."""
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's content, None where there is none."""
+        """Return a file's content, None where it does not exist."""
 
     def write(self, path: str, content: bytes) -> None:
         """Write a whole file."""
@@ -67,21 +69,21 @@ class Place(Protocol):
 
 
 @contextmanager
-def acquire_at(place: Place) -> Iterator[None]:
-    """Hold the ledger at a place without locks; raise LedgerError where another run does.
+def acquire_at(store: ObjectStore) -> Iterator[None]:
+    """Hold the ledger in an object store; raise LedgerError where another run does.
 
-    The holder counts in a file, and who comes from another machine watches whether the count changes: a holder that
-    was killed is gone after WATCH_SECONDS. No clocks are compared.
+    The holder increments a counter in a file; other machines watch whether it changes. A killed holder counts as dead
+    after WATCH_SECONDS. No clocks are compared.
     """
-    if found := holder_at(place):
-        raise LedgerError(in_use(str(place), found))
-    own = {**description(), "token": uuid.uuid4().hex}
-    write_owner(place, own)
-    time.sleep(SETTLE_SECONDS)  # who comes at the same moment writes in this time, and the last one has it
-    if (now := read_owner(place)) and now.get("token") != own["token"]:
-        raise LedgerError(in_use(str(place), now))
+    if holder := holder_at(store):
+        raise LedgerError(in_use(str(store), holder))
+    mine = {**description(), "token": uuid.uuid4().hex}
+    write_owner(store, mine)
+    time.sleep(SETTLE_SECONDS)  # of two that start at the same moment, the one that writes last holds it
+    if (now := read_owner(store)) and now.get("token") != mine["token"]:
+        raise LedgerError(in_use(str(store), now))
     ended = threading.Event()
-    thread = threading.Thread(target=_count, args=(place, own, ended), daemon=True, name="ledger-lock")
+    thread = threading.Thread(target=_send_heartbeats, args=(store, mine, ended), daemon=True, name="ledger-lock")
     thread.start()
     try:
         yield
@@ -89,48 +91,48 @@ def acquire_at(place: Place) -> Iterator[None]:
         ended.set()
         thread.join()
         with contextlib.suppress(LedgerError):
-            if (read_owner(place) or {}).get("token") == own["token"]:
-                place.delete(AT)
+            if (read_owner(store) or {}).get("token") == mine["token"]:
+                store.delete(AT)
 
 
-def holder_at(place: Place) -> dict[str, Any] | None:
-    """Return the run that holds the ledger at a place and is alive, or None."""
-    found = read_owner(place)
+def holder_at(store: ObjectStore) -> dict[str, Any] | None:
+    """Return the live run that holds the ledger in an object store, or None."""
+    found = read_owner(store)
     if not found or (here := alive(found)) is False:
         return None
-    return found if here or _counts(place, found) else None
+    return found if here or _has_heartbeat(store, found) else None
 
 
-def read_owner(place: Place) -> dict[str, Any] | None:
-    """Return what the holder at a place wrote last."""
-    return parse_owner(place.read(AT) or b"")
+def read_owner(store: ObjectStore) -> dict[str, Any] | None:
+    """Return the last record of the holder in an object store."""
+    return parse_owner(store.read(AT) or b"")
 
 
-def write_owner(place: Place, content: Mapping[str, Any]) -> None:
-    """Write who holds a place."""
-    place.write(AT, json.dumps(content, sort_keys=True).encode())
+def write_owner(store: ObjectStore, record: Mapping[str, Any]) -> None:
+    """Write the record of the holder in an object store."""
+    store.write(AT, json.dumps(record, sort_keys=True).encode())
 
 
-def _count(place: Place, own: Mapping[str, Any], ended: threading.Event) -> None:
+def _send_heartbeats(store: ObjectStore, mine: Mapping[str, Any], ended: threading.Event) -> None:
     for count in itertools.count(1):
         if ended.wait(BEAT_SECONDS):
             return
-        with contextlib.suppress(LedgerError):  # the trials' own writes tell of a server that is gone
-            if (read_owner(place) or {}).get("token") == own["token"]:
-                write_owner(place, {**own, "count": count})
+        with contextlib.suppress(LedgerError):  # the trials' writes report a server that is gone
+            if (read_owner(store) or {}).get("token") == mine["token"]:
+                write_owner(store, {**mine, "count": count})
 
 
-def _counts(place: Place, first: Mapping[str, Any]) -> bool:
+def _has_heartbeat(store: ObjectStore, first: Mapping[str, Any]) -> bool:
     deadline = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < deadline:
         time.sleep(min(0.25, WATCH_SECONDS))
-        if (now := read_owner(place)) and now != first:
+        if (now := read_owner(store)) and now != first:
             return True
     return False
 
 
 def owner(root: Path) -> dict[str, Any] | None:
-    """Return what the holder of the ledger at `root` wrote of itself, dead or alive; None where there is nothing."""
+    """Return the record of the last holder of the ledger at `root`, dead or alive; None without one."""
     try:
         return parse_owner((root / OWNER).read_bytes())
     except OSError:
@@ -138,23 +140,25 @@ def owner(root: Path) -> dict[str, Any] | None:
 
 
 def holder(root: Path) -> dict[str, Any] | None:
-    """Return the run that holds the ledger at `root`, or None; of another machine's the lock is tried."""
+    """Return the live run that holds the ledger at `root`, or None; for another machine's run, try the lock."""
     found = owner(root)
     if not found or (here := alive(found)) is False:
         return None
     return found if here or _is_locked(root) else None
 
 
-def in_use(place: Path | str, found: Mapping[str, Any] | None) -> str:
-    """Return the error of a second run."""
-    who = "another run"
-    if found:
-        who = f"a run on {found['host']} (process {found['process']}, {found['began']}): {found.get('command', '')}"
-    return f"the ledger {place} is in use by {who.rstrip(': ')}. Wait for it, or use --results DIRECTORY."
+def in_use(place: Path | str, holder: Mapping[str, Any] | None) -> str:
+    """Return the error message for a second run."""
+    run = "another run"
+    if holder:
+        run = (
+            f"a run on {holder['host']} (process {holder['process']}, {holder['began']}): {holder.get('command', '')}"
+        )
+    return f"the ledger {place} is in use by {run.rstrip(': ')}. Wait for it, or use --results DIRECTORY."
 
 
 def parse_owner(text: bytes) -> dict[str, Any] | None:
-    """Return what `description` wrote; None for anything else."""
+    """Return a holder's record; None for anything else."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -163,12 +167,12 @@ def parse_owner(text: bytes) -> dict[str, Any] | None:
 
 
 def description() -> dict[str, Any]:
-    """Return what a holder writes of itself."""
+    """Return the record of this process as a holder."""
     return {**this_process(), "command": " ".join(sys.argv[1:])[:200]}
 
 
 def this_process() -> dict[str, Any]:
-    """Return host, number and start of this process, and the time."""
+    """Return host, process ID and start of this process, and the time."""
     return {
         "host": platform.node(),
         "space": _space(),
@@ -179,18 +183,18 @@ def this_process() -> dict[str, Any]:
 
 
 def alive(identity: Mapping[str, Any]) -> bool | None:
-    """Return whether the process that `this_process` described still runs; None where it is on another machine."""
+    """Return whether the process with this identity still runs; None where it is on another machine."""
     if identity.get("host") != platform.node() or identity.get("space", "") != _space():
         return None
     try:
         number, born = int(identity["process"]), int(identity.get("born", 0))
     except (KeyError, TypeError, ValueError):
         return False
-    return is_running(number) and (not born or _born(number) in (0, born))  # else the number is another process's now
+    return is_running(number) and (not born or _born(number) in (0, born))  # else the ID was reused
 
 
 def is_running(process: int) -> bool:
-    """Return whether a process of this number runs on this machine."""
+    """Return whether a process with this ID runs on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -200,22 +204,38 @@ def is_running(process: int) -> bool:
     return True
 
 
+@contextmanager
+def process_directory(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a directory below `parent` for this process; remove those of processes that were killed here."""
+    parent.mkdir(parents=True, exist_ok=True)
+    prefix = f"{prefix}-{platform.node()}-"
+    for left in parent.glob(f"{prefix}*"):
+        process = left.name.removeprefix(prefix).partition("-")[0]
+        if process.isdecimal() and not is_running(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent.resolve()))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def processors() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _born(process: int) -> int:
-    """Return when the process started, in clock ticks since the machine did; 0 where that cannot be known."""
+    """Return when the process started, in clock ticks since boot; 0 where unknown."""
     try:
-        # The name in brackets may hold anything; what follows it is plain. Field 22 is the 20th after it.
+        # The name in brackets may contain anything, so split after it: field 22 is the 20th from there.
         return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return 0
 
 
 def _space() -> str:
-    """Return what process numbers refer to: this start of the machine, and this container."""
+    """Return the scope of process IDs: this boot of the machine, and this container."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -227,5 +247,5 @@ def _is_locked(root: Path) -> bool:
     try:
         with FileLock(root / NAME, timeout=0):
             return False
-    except (Timeout, OSError):  # who may not write there cannot try the lock
+    except (Timeout, OSError):  # without write access the lock cannot be tried
         return True

@@ -1,17 +1,14 @@
-"""Results at an address such as s3://bucket/path: a local copy of it, and one trial's working copy on each node.
+"""Results at an address such as s3://bucket/path: a local mirror of it, and one trial's working copy on each node.
 
-Commands pull the address into a local mirror and read that. A trial runs in a working copy of its own directory and
-pushes it after each checkpoint and at its end. `result.json` alone means done: it is written last and removed first.
+Commands pull the address into a mirror and read that. A trial runs in a working copy of its own directory and pushes
+it after each checkpoint and at its end. `result.json` alone means done: it is written last and removed first.
 """
 
 import contextlib
 import hashlib
 import itertools
 import os
-import platform
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,32 +29,32 @@ from dtbench.ledger import lock
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec
 
-OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "abfss")  # a file is seen there when it is whole
-RESULT = "result.json"
-HEAVY = ("checkpoint.pt",)  # what a mirror leaves at the address
-CHECK_SECONDS = 20.0  # that a first sign of life may take
+OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "abfss")  # readers see a file there once it is whole
+HEAVY = ("checkpoint.pt",)  # files that mirrors leave at the address
+CHECK_SECONDS = 20.0  # for the first answer
 
+_SCRATCH = "runs/.tune"
 _CONNECTIONS = 16
-_PATIENCE = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between tries of a push in a running trial
+_RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # between the attempts of a push in a running trial
 _MIRROR_OF = ".mirror-of"  # in a mirror: its address
-_SETTLED = 2_000_000_000  # nanoseconds after which a file of the same size and time must be the same file
+_TIME_RESOLUTION = 2_000_000_000  # nanoseconds: of files modified within it, equal times do not mean equal content
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; on EC2 with a role AWS_EC2_METADATA_DISABLED="
     "false. Your own server: s3://bucket/path?endpoint_override=host:port&scheme=http",
-    "gs": "`gcloud auth application-default login`, or a key file in GOOGLE_APPLICATION_CREDENTIALS; a public bucket "
+    "g": "`gcloud auth application-default login`, or a key file in GOOGLE_APPLICATION_CREDENTIALS; a public bucket "
     "is gs://anonymous@bucket/path",
-    "ab": "AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or ?credential_kind=cli",
+    "abfs": "AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or ?credential_kind=cli",
 }
 
-Known = dict[str, tuple[int, int, int]]  # path -> what tells versions of a local file apart: inode, size, time
+Known = dict[str, tuple[int, int, int]]  # path -> version of the local file: inode, size, time
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A directory at an address; may be pickled, and opens its filesystem where it is used.
+    """A directory at an address; can be pickled, and opens its filesystem where it is used.
 
     Paths are relative to it, with `/`. Every method raises LedgerError, in one line with what to do, where the server
-    does not answer, does not know us, or forbids it.
+    does not answer or refuses access.
     """
 
     uri: str
@@ -66,30 +63,32 @@ class Remote:
         """Return the address without credentials and options."""
         parts = urlsplit(self.uri)
         user, _, host = parts.netloc.rpartition("@")
-        # Azure writes the container where others have a user.
-        named = f"{user}@{host}" if user and ":" not in user and parts.scheme != "s3" else host
-        return urlunsplit((parts.scheme, named, parts.path, "", ""))
+        # Azure writes the container in the place of the user.
+        netloc = f"{user}@{host}" if user and ":" not in user and parts.scheme != "s3" else host
+        return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
 
     def check(self) -> None:
-        """Raise LedgerError unless the place answers within seconds and its bucket exists."""
+        """Raise LedgerError unless the server answers within seconds and the bucket exists."""
         with self._explained("reach"):
-            # Libraries retry for minutes, and silence may last for ever.
-            within(CHECK_SECONDS, self._check)
+            within(CHECK_SECONDS, self._check)  # libraries retry for minutes
 
     def listing(self, prefix: str = "") -> dict[str, Any]:
-        """Return pyarrow's FileInfo of every file below a directory, by path; none where it does not exist.
+        """Return pyarrow's FileInfo of every file below a directory, by path.
 
         Raises LedgerError for names that would lead out of the directory that they are copied to.
         """
+        from pyarrow import fs
+
+        selector = fs.FileSelector(prefix, recursive=True, allow_not_found=True)
         with self._explained("list"):
-            found = {info.path: info for info in self._infos(prefix) if info.is_file}
-        for path in found:
+            infos = {info.path: info for info in self._filesystem.get_file_info(selector) if info.is_file}
+        for path in infos:
             if {"", ".", ".."} & {*path.split("/")} or any(c in path for c in "\\\0\n"):
                 raise LedgerError(f"{self} holds a file named {path!r}, which no ledger writes. Remove it.")
-        return found
+        return infos
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's content; None where there is none of that name."""
+        """Return a file's content, None where it does not exist."""
         with self._explained(f"read {path} of"):
             try:
                 with self._filesystem.open_input_file(path) as file:
@@ -98,29 +97,29 @@ class Remote:
                 return None
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file; in an object store whoever reads it finds all of it, or what was there before."""
+        """Write a file; in an object store, readers get all of it or what was there before."""
         with self._explained(f"write {path} to"):
             if urlsplit(self.uri).scheme not in OBJECT_STORES:
                 self._filesystem.create_dir(str(PurePosixPath(path).parent), recursive=True)
-            # A stream that is closed half-way, as `with` does on an error, would put half a file there.
+            # Not `with`: closing the stream after an error would upload half a file.
             stream = self._filesystem.open_output_stream(path)
             stream.write(content)
             stream.close()
 
     def delete(self, path: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with self._explained(f"remove {path} from"), contextlib.suppress(FileNotFoundError):
             self._filesystem.delete_file(path)
 
     def pull(self, folder: Path, prefix: str = "", *, skip: Sequence[str] = ()) -> None:
-        """Make `folder` below `prefix` equal to the address, but for files named in `skip`.
+        """Make `folder` below `prefix` equal to the address, except for files named in `skip`.
 
-        A fetched file gets the time that the address gives it, so that it is not fetched twice, unless it may be
-        written again within the second that this time tells.
+        A fetched file gets its time at the address, so that it is fetched once, unless it was modified so recently
+        that the address may give the same time to a later version.
         """
-        listing = {path: info for path, info in self.listing(prefix).items() if not _is_private(path)}
-        newest = max((info.mtime_ns or 0 for info in listing.values()), default=0)
-        wanted = {path: info for path, info in listing.items() if PurePosixPath(path).name not in skip}
+        infos = {path: info for path, info in self.listing(prefix).items() if not _is_private(path)}
+        newest = max((info.mtime_ns or 0 for info in infos.values()), default=0)
+        wanted = {path: info for path, info in infos.items() if PurePosixPath(path).name not in skip}
         known = local_files(folder, prefix)
 
         def fetch(path: str) -> None:
@@ -128,46 +127,46 @@ class Remote:
             if content is None:  # removed since it was listed
                 return
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(folder / path) as beside:
-                beside.write_bytes(content)
-                if newest - modified > _SETTLED:
-                    os.utime(beside, ns=(modified, modified))
+            with atomic_path(folder / path) as temporary:
+                temporary.write_bytes(content)
+                if newest - modified > _TIME_RESOLUTION:
+                    os.utime(temporary, ns=(modified, modified))
 
         _results_last(fetch, [p for p, info in wanted.items() if known.get(p, ())[1:] != (info.size, info.mtime_ns)])
         for path in known.keys() - wanted.keys():
             (folder / path).unlink(missing_ok=True)
 
     def push(self, folder: Path, prefix: str, known: Known) -> None:
-        """Make the address below `prefix` what is in `folder`, whatever order a reader sees it in.
+        """Make the address below `prefix` equal to `folder`.
 
-        `known` is what `local_files` gave when both were equal, and is brought up to date.
+        `known` is what `local_files` gave when both were equal, and is updated.
         """
         now = local_files(folder, prefix)
-        gone = [path for path in known if path not in now]
-        for path in gone:
-            if path.endswith(RESULT):
-                self.delete(path)
+        removed = sorted(known.keys() - now.keys(), key=_is_result)
+        for path in filter(_is_result, removed):
+            self.delete(path)
         _results_last(lambda p: self.write(p, (folder / p).read_bytes()), [p for p in now if known.get(p) != now[p]])
-        for path in gone:
-            if not path.endswith(RESULT):
-                self.delete(path)
+        for path in itertools.filterfalse(_is_result, removed):
+            self.delete(path)
         known.clear()
         known.update(now)
 
-    def scratch(self) -> tuple[str, Any]:
-        """Return (a directory for Tune's own files, its filesystem), for whoever holds the ledger."""
-        path = "runs/.tune"
-        self.remove_scratch(path)  # of a driver that was killed
-        return path, self._filesystem
-
-    def remove_scratch(self, scratch: str) -> None:
-        """Remove what `scratch` gave, if it can be done: nothing depends on it."""
-        with contextlib.suppress(LedgerError), self._explained("remove scratch files of"):
-            self._filesystem.delete_dir(scratch)
+    @contextmanager
+    def scratch(self) -> Iterator[dict[str, Any]]:
+        """Yield the storage of Tune's own files, for the holder of the ledger."""
+        self._remove_scratch()  # of a driver that was killed
+        try:
+            yield {"storage_path": _SCRATCH, "storage_filesystem": self._filesystem}
+        finally:
+            self._remove_scratch()
 
     @property
     def _filesystem(self) -> Any:
         return _filesystem(self.uri)
+
+    def _remove_scratch(self) -> None:
+        with contextlib.suppress(LedgerError), self._explained("remove scratch files of"):
+            self._filesystem.delete_dir(_SCRATCH)
 
     def _check(self) -> None:
         from pyarrow import fs
@@ -176,20 +175,15 @@ class Remote:
         if top or urlsplit(self.uri).scheme not in OBJECT_STORES:
             return
         bucket = self._filesystem.base_path.split("/")[0]
-        with contextlib.suppress(PermissionError):  # who may list may not always ask for the bucket itself
+        with contextlib.suppress(
+            PermissionError
+        ):  # the right to list may come without the right to ask for the bucket
             if not self._filesystem.base_fs.get_file_info(bucket).type:
                 raise LedgerError(f"cannot reach {self}: there is no bucket {bucket!r}. Create it first.")
 
-    def _infos(self, prefix: str) -> list[Any]:
-        from pyarrow import fs
-
-        selector = fs.FileSelector(prefix, recursive=True, allow_not_found=True)
-        found: list[Any] = self._filesystem.get_file_info(selector)
-        return found
-
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turn what a filesystem raises into one line without credentials."""
+        """Turn a filesystem's error into one line without credentials."""
         from pyarrow import ArrowException
 
         try:
@@ -199,18 +193,18 @@ class Remote:
             parts = urlsplit(self.uri)
             endpoint = parse_qs(parts.query).get("endpoint_override")
             where = f" at {endpoint[0]}" if endpoint else ""
-            credentials = _CREDENTIALS.get("gs" if parts.scheme == "gcs" else parts.scheme[:2], "")
+            credentials = next((how for name, how in _CREDENTIALS.items() if parts.scheme.startswith(name)), "")
             advice = f"Check the address, the network and the credentials: {credentials}".rstrip(": ")
             raise LedgerError(f"cannot {what} {self}{where}: {text}. {advice}.") from error
 
 
 def results_folder(text: str | Path) -> Path:
-    """Return the directory to work on for a path or an address; what is new at the address is fetched first.
+    """Return the directory of a path, or the mirror of an address, brought up to date.
 
     Raises LedgerError, within seconds, where an address does not answer.
     """
-    scheme, found, _ = str(text).partition("://")
-    if not found:
+    scheme, is_address, _ = str(text).partition("://")
+    if not is_address:
         return Path(text)
     parts = urlsplit(str(text))
     if scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
@@ -221,36 +215,31 @@ def results_folder(text: str | Path) -> Path:
     remote = Remote(urlunsplit(parts._replace(path=parts.path.rstrip("/"))))
     remote.check()
     folder = _mirror_of(remote)
-    with _held(folder):
+    with _mirror_lock(folder):
         remote.pull(folder, skip=HEAVY)
     return folder
 
 
 def remote_of(folder: Path) -> Remote | None:
-    """Return the address of which a results directory, or the `runs` in it, is the mirror; None for any other."""
-    for place in (folder, folder.parent):
-        # A file that came with someone's results, in another place, says nothing.
-        if (place / _MIRROR_OF).is_file() and place.resolve().parent == _mirrors().resolve():
-            return Remote((place / _MIRROR_OF).read_text().strip())
+    """Return the address that a results directory, or the `runs` in it, mirrors; None for any other directory."""
+    for mirror in (folder, folder.parent):
+        # Only below the cache: the file may have been copied along with someone's results.
+        if (mirror / _MIRROR_OF).is_file() and mirror.resolve().parent == _mirrors().resolve():
+            return Remote((mirror / _MIRROR_OF).read_text().strip())
     return None
-
-
-def name_of(results: Path) -> str:
-    """Return what a user calls a results directory: the address of a mirror, else its path."""
-    return str(remote_of(results) or results)
 
 
 @contextmanager
 def published(results: Path, *, fresh: bool = True) -> Iterator[None]:
-    """Within, a results directory's suites and scores may be written; they reach the address that it mirrors.
+    """Push the suites and scores that are written within the block to the address that `results` mirrors, if any.
 
-    `fresh`: what others have written there since is fetched first, trials too.
+    With `fresh`, pull what others have written there first, trials included.
     """
     remote = remote_of(results)
     if remote is None:
         yield
         return
-    with _held(results):
+    with _mirror_lock(results):
         if fresh:
             remote.pull(results, skip=HEAVY)
         known = {prefix: local_files(results, prefix) for prefix in ("runs/suites", "scores")}
@@ -261,22 +250,29 @@ def published(results: Path, *, fresh: bool = True) -> Iterator[None]:
 
 @contextmanager
 def working_copy(remote: Remote, spec: TrialSpec) -> Iterator[tuple[Path, Callable[[Path], None]]]:
-    """Give (a ledger on this node with what there is of one trial, the function that pushes what changed in it).
+    """Yield a ledger on this node that holds the trial as it is at the address, and the function that pushes it.
 
-    The function tries for half a minute, then raises LedgerUnwritable.
+    The function retries for half a minute, then raises LedgerUnwritable.
     """
-    with _scratch() as folder:
+    with lock.process_directory(_mirrors(), "work") as folder:
         new = Ledger(folder / "runs").folder(spec).relative_to(folder)
-        listed = {PurePosixPath(path).parent.name for path in remote.listing(new.parent.as_posix())}
-        found = [name for name in listed if name.endswith(f"-{spec.key}")]  # under another label, maybe
-        prefix = (new.with_name(found[0]) if found else new).as_posix()
+        names = {PurePosixPath(path).parent.name for path in remote.listing(new.parent.as_posix())}
+        existing = [name for name in names if name.endswith(f"-{spec.key}")]  # perhaps under another label
+        prefix = (new.with_name(existing[0]) if existing else new).as_posix()
         remote.pull(folder, prefix)
         known = local_files(folder, prefix)
 
-        def keep(written: Path) -> None:
-            _patiently(lambda: remote.push(folder, written.relative_to(folder).as_posix(), known))
+        def push(written: Path) -> None:
+            for seconds in (*_RETRY_SECONDS, None):
+                try:
+                    remote.push(folder, written.relative_to(folder).as_posix(), known)
+                    break
+                except LedgerError as error:
+                    if seconds is None:
+                        raise LedgerUnwritable(str(error)) from error
+                    time.sleep(seconds)
 
-        yield folder / "runs", keep
+        yield folder / "runs", push
 
 
 @contextmanager
@@ -291,31 +287,34 @@ def acquire(results: Path) -> Iterator[None]:
 
 
 def holder(results: Path) -> dict[str, Any] | None:
-    """Return the run that holds the ledger of a results directory and is alive, or None."""
+    """Return the live run that holds the ledger of a results directory, or None."""
     remote = remote_of(results)
     return lock.holder_at(remote) if remote else lock.holder(results / "runs")
 
 
 def local_files(folder: Path, prefix: str = "") -> Known:
-    """Return the files of `folder` below `prefix`, without what belongs to this machine or moment."""
+    """Return the versions of the files of `folder` below `prefix`, without private ones."""
     paths = [path for path in (folder / prefix).rglob("*") if path.is_file()]
-    found = {path.relative_to(folder).as_posix(): path.stat() for path in paths}
-    return {p: (s.st_ino, s.st_size, s.st_mtime_ns) for p, s in found.items() if not _is_private(p)}
+    stats = {path.relative_to(folder).as_posix(): path.stat() for path in paths}
+    return {p: (s.st_ino, s.st_size, s.st_mtime_ns) for p, s in stats.items() if not _is_private(p)}
 
 
 def _is_private(path: str) -> bool:
-    """Whether a file belongs to a machine or a moment: locks, scratch directories, what is being written."""
+    """Return whether a file stays on its machine: locks, scratch directories, files being written."""
     parts = PurePosixPath(path).parts
     scratch = len(parts) > 1 and parts[0] == "runs" and parts[1].startswith(".")
     return parts[0].startswith(".") or scratch or (parts[-1].startswith(".") and parts[-1].endswith(".tmp"))
 
 
+def _is_result(path: str) -> bool:
+    return path.endswith("result.json")
+
+
 def _results_last(call: Callable[[str], None], paths: Iterable[str]) -> None:
     """Call for all paths, several at a time; for results when everything else is done."""
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        in_turn = sorted(paths, key=lambda path: path.endswith(RESULT))
-        for _, turn in itertools.groupby(in_turn, key=lambda path: path.endswith(RESULT)):
-            list(pool.map(call, turn))
+        for _, group in itertools.groupby(sorted(paths, key=_is_result), key=_is_result):
+            list(pool.map(call, group))
 
 
 @memoized
@@ -323,7 +322,7 @@ def _filesystem(uri: str) -> Any:
     """Return pyarrow's filesystem of the directory at an address."""
     from pyarrow import fs
 
-    # Before Amazon's library starts: without credentials it would ask the cloud's metadata address for some.
+    # Before Amazon's library starts: without credentials it would query the cloud's metadata address.
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
     filesystem, path = fs.FileSystem.from_uri(uri)
     return fs.SubTreeFileSystem(path, filesystem)
@@ -346,34 +345,6 @@ def _mirror_of(remote: Remote) -> Path:
     return folder
 
 
-def _held(mirror: Path) -> FileLock:
+def _mirror_lock(mirror: Path) -> FileLock:
     """Return the lock, re-entrant in this process, of the command that changes a mirror."""
     return FileLock(mirror / ".busy", is_singleton=True)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """Give a directory of this node for one trial; remove those of processes that were killed here."""
-    parent = _mirrors() / f"work-{platform.node()}"
-    parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.iterdir():
-        process = left.name.partition("-")[0]
-        if process.isdecimal() and not lock.is_running(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _patiently(push: Callable[[], None]) -> None:
-    for seconds in (*_PATIENCE, None):
-        try:
-            push()
-        except LedgerError as error:
-            if seconds is None:
-                raise LedgerUnwritable(str(error)) from error
-            time.sleep(seconds)
-        else:
-            return

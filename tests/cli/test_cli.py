@@ -13,13 +13,13 @@ import pytest
 
 from dtbench.cli.run import main
 
-Said = subprocess.CompletedProcess[str]
-Here = Callable[..., Said]
+Output = subprocess.CompletedProcess[str]
+Here = Callable[..., Output]
 TINY = ["train_steps=3", "evaluation.episodes=4", "evaluation.every=2", "Random.train_steps=0"]
 RUN = ["run", "--suite", "key-to-door", "--preset", "smoke", *TINY]
 
 
-def dtbench(*arguments: str, code: int = 0) -> Said:
+def dtbench(*arguments: str, code: int = 0) -> Output:
     command = [sys.executable, "-c", "from dtbench.cli.run import main; main()", *arguments]
     return checked(subprocess.run(command, capture_output=True, text=True, timeout=300), code)
 
@@ -28,19 +28,19 @@ def dtbench(*arguments: str, code: int = 0) -> Said:
 def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
     """`dtbench` in this process, which has its libraries loaded; what libraries in C say is heard too."""
 
-    def run(*arguments: str, code: int = 0) -> Said:
+    def run(*arguments: str, code: int = 0) -> Output:
         monkeypatch.setattr(sys, "argv", ["dtbench", *arguments])
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
             main()
         found = end.value.code or 0
         assert isinstance(found, int)
-        return checked(Said(list(arguments), found, *capfd.readouterr()), code)
+        return checked(Output(list(arguments), found, *capfd.readouterr()), code)
 
     return run
 
 
-def checked(done: Said, code: int) -> Said:
+def checked(done: Output, code: int) -> Output:
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -96,7 +96,7 @@ def test_an_archived_suite_is_extended_by_a_seed(tmp_path: Path, here: Here) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "printed"),
     [
         (["run", "--suite", "key-to-dor"], "Did you mean 'key-to-door'"),
         ([*RUN, "--contender", "DTT"], "Did you mean 'DT'"),
@@ -117,10 +117,10 @@ def test_an_archived_suite_is_extended_by_a_seed(tmp_path: Path, here: Here) -> 
     ],
 )
 def test_a_mistake_is_one_error_before_any_compute(
-    tmp_path: Path, here: Here, arguments: list[str], said: str
+    tmp_path: Path, here: Here, arguments: list[str], printed: str
 ) -> None:
     done = here(*arguments, code=2)
-    assert said in done.stderr
+    assert printed in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "results").exists()
 

@@ -32,10 +32,10 @@ def data(
         monkeypatch.setattr(sys, "argv", ["dtbench", "data", *arguments])
         with pytest.raises(SystemExit) as end:
             main()
-        said = capsys.readouterr()
-        assert end.value.code == code, said.out + said.err
-        assert code != 2 or len(said.err.strip().splitlines()) == 1
-        return said.out + said.err
+        printed = capsys.readouterr()
+        assert end.value.code == code, printed.out + printed.err
+        assert code != 2 or len(printed.err.strip().splitlines()) == 1
+        return printed.out + printed.err
 
     return run
 
@@ -65,10 +65,10 @@ def digest_in(text: str) -> str:
 
 def test_listing_makes_nothing(data: DATA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DTBENCH_DATA", str(tmp_path / "empty"))
-    said = data("ls", "hopper-*", "key-to-door-1k")
-    assert re.search(r"hopper-medium-v2 .*d4rl .*can be downloaded", said)
-    assert re.search(r"hopper-medium-v2 .*generated .*can be generated", said)
-    assert re.search(r"key-to-door-1k .*generated .*can be generated", said)
+    printed = data("ls", "hopper-*", "key-to-door-1k")
+    assert re.search(r"hopper-medium-v2 .*d4rl .*can be downloaded", printed)
+    assert re.search(r"hopper-medium-v2 .*generated .*can be generated", printed)
+    assert re.search(r"key-to-door-1k .*generated .*can be generated", printed)
     assert not (tmp_path / "empty").exists()
 
 
@@ -89,10 +89,10 @@ def test_what_is_generated_is_listed_shown_and_verified(data: DATA, tmp_path: Pa
 
 def test_generated_data_of_a_robot_says_that_it_is_not_d4rls(data: DATA) -> None:
     data("generate", NAME, *SMALL)
-    said = data("verify", NAME, "--source", "generated", "--remake", *SMALL)
-    assert "this is NOT D4RL's data" in said
-    assert "made again" in said
-    assert "FAIL" not in said
+    printed = data("verify", NAME, "--source", "generated", "--remake", *SMALL)
+    assert "this is NOT D4RL's data" in printed
+    assert "made again" in printed
+    assert "FAIL" not in printed
 
 
 def test_an_export_is_read_back_with_its_digest(data: DATA, exported: Path) -> None:
@@ -112,14 +112,14 @@ def test_a_file_on_disk_is_preferred_and_held_against_public_logs(
     assert re.search(rf"{NAME} .*d4rl .*on disk, not read yet", data("ls", NAME))
     assert digest_in(data("get", NAME))
     assert re.search(rf"{NAME} .*d4rl .*on disk  ", data("ls", NAME))
-    said = data("verify", NAME, code=1)
-    assert re.search(r"ok   file .*sha256", said)
-    assert re.search(r"FAIL AN EXCERPT: \d+ of about 45240 episodes of hopper-random-v2", said)
-    assert "recorded with physics d4rl" in said
+    printed = data("verify", NAME, code=1)
+    assert re.search(r"ok   file .*sha256", printed)
+    assert re.search(r"FAIL AN EXCERPT: \d+ of about 45240 episodes of hopper-random-v2", printed)
+    assert "recorded with physics d4rl" in printed
     monkeypatch.setattr(files, "_EXCERPT_SHARE", 0.0)
-    path.touch()  # read anew
-    said = data("verify", NAME, code=1)
-    assert re.search(r"FAIL mean return: .* here, 18\.398905 in public logs", said)
+    path.touch()  # read again
+    printed = data("verify", NAME, code=1)
+    assert re.search(r"FAIL mean return: .* here, 18\.398905 in public logs", printed)
     path.unlink()
     exported.rename(path)
     assert re.search(r"source +generated", data("show", NAME))  # under D4RL's name it does not pass for D4RL's
@@ -210,8 +210,8 @@ def test_a_frames_characters_show_what_stands_out(frames: DATA) -> None:
     from dtbench.cli import inventory
 
     dataset = registry.make_task(FRAMES).load_dataset()
-    said, *lines = inventory.frame_lines(dataset, columns=140)
-    assert said == "frames of episode 1, steps 3, 6, 9"
+    printed, *lines = inventory.frame_lines(dataset, columns=140)
+    assert printed == "frames of episode 1, steps 3, 6, 9"
     assert len(lines) == 84 // 4
     # The walls are the brightest; a single pixel of less than half of that is still seen: row 40 + 3 + 6 = 49.
     assert lines[49 // 4][44:86] == "█" + " " * 29 + "░" + " " * 11
@@ -220,9 +220,9 @@ def test_a_frames_characters_show_what_stands_out(frames: DATA) -> None:
 
 
 def test_frames_are_hashed_and_made_again(frames: DATA, tmp_path: Path) -> None:
-    said = frames("verify", FRAMES, "--remake")
-    assert "FAIL" not in said
-    assert digest_in(said.partition("made again")[2]) == digest_in(frames("show", FRAMES))
+    printed = frames("verify", FRAMES, "--remake")
+    assert "FAIL" not in printed
+    assert digest_in(printed.partition("made again")[2]) == digest_in(frames("show", FRAMES))
     (kept,) = (tmp_path / "store").iterdir()  # and nothing is left behind
     with (kept / "observations.npy").open("r+b") as file:
         file.seek(-1, 2)
@@ -231,8 +231,8 @@ def test_frames_are_hashed_and_made_again(frames: DATA, tmp_path: Path) -> None:
 
 
 def test_frames_are_not_exported(frames: DATA, tmp_path: Path) -> None:
-    said = frames("export", FRAMES, str(tmp_path / "x.hdf5"), code=2)
-    assert f"{FRAMES} holds stacks of frames, which D4RL's layout does not know" in said
+    printed = frames("export", FRAMES, str(tmp_path / "x.hdf5"), code=2)
+    assert f"{FRAMES} holds stacks of frames, which D4RL's layout does not know" in printed
     assert not (tmp_path / "x.hdf5").exists()
 
 
@@ -260,15 +260,15 @@ def test_a_task_with_three_sources_has_three_rows(data: DATA, monkeypatch: pytes
     monkeypatch.setattr(registry, "task_names", lambda: ["a", "a"])
     monkeypatch.setattr(registry, "make_task", lambda name: made)
     monkeypatch.setattr(inventory, "local_names", lambda: ["minari:b"])
-    said = data("ls", "a")
-    assert len(re.findall(r"\ba\b", said)) == 3
-    assert re.search(r"dqn-replay .*not on disk", said)
-    assert re.search(r"minari .*can be downloaded", said)
-    assert re.search(r"generated .*on disk +│ +1 │ +2", said)
+    printed = data("ls", "a")
+    assert len(re.findall(r"\ba\b", printed)) == 3
+    assert re.search(r"dqn-replay .*not on disk", printed)
+    assert re.search(r"minari .*can be downloaded", printed)
+    assert re.search(r"generated .*on disk +│ +1 │ +2", printed)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "printed"),
     [
         (["get", "key-to-door-1k"], "nothing to download. Make it: dtbench data generate key-to-door-1k"),
         (["get", "hopper-medium-v2", "--source", "minarri"], "unknown downloadable source"),
@@ -281,15 +281,15 @@ def test_a_task_with_three_sources_has_three_rows(data: DATA, monkeypatch: pytes
         (["ls", "nothing*"], "unknown task"),
     ],
 )
-def test_a_mistake_is_one_line(data: DATA, arguments: list[str], said: str) -> None:
-    assert said in data(*arguments, code=2)
+def test_a_mistake_is_one_line(data: DATA, arguments: list[str], printed: str) -> None:
+    assert printed in data(*arguments, code=2)
 
 
 def test_no_network_is_one_line(data: DATA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DTBENCH_DATA", str(tmp_path / "empty"))
     monkeypatch.setattr(files, "URL", "http://127.0.0.1:9/")
-    said = data("get", "hopper-medium-v2", code=2)
-    assert "http://127.0.0.1:9/hopper_medium-v2.hdf5 could not be downloaded" in said
+    printed = data("get", "hopper-medium-v2", code=2)
+    assert "http://127.0.0.1:9/hopper_medium-v2.hdf5 could not be downloaded" in printed
 
 
 @pytest.mark.parametrize("command", ["ls", "get", "generate", "show", "verify", "export"])

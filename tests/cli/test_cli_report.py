@@ -14,20 +14,20 @@ from dtbench.analysis.archive import write_archive
 from dtbench.cli.run import main
 from tests.support.tiny_ledger import SCORES, tiny_ledger
 
-Said = tuple[str, str]  # stdout, stderr
-DTBENCH = Callable[..., Said]
+Output = tuple[str, str]  # stdout, stderr
+DTBENCH = Callable[..., Output]
 
 
 @pytest.fixture
 def dtbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> DTBENCH:
-    def run(*arguments: str, code: int = 0) -> Said:
+    def run(*arguments: str, code: int = 0) -> Output:
         monkeypatch.setattr(sys, "argv", ["dtbench", *arguments])
         with pytest.raises(SystemExit) as end:
             main()
-        said = capsys.readouterr()
-        assert end.value.code == code, said.out + said.err
-        assert code != 2 or len(said.err.strip().splitlines()) == 1, said.err
-        return said.out, said.err
+        printed = capsys.readouterr()
+        assert end.value.code == code, printed.out + printed.err
+        assert code != 2 or len(printed.err.strip().splitlines()) == 1, printed.err
+        return printed.out, printed.err
 
     return run
 
@@ -119,13 +119,13 @@ def test_scores_of_another_machine_survive_a_run_here(here: Path, dtbench: DTBEN
     assert {"tiny", "tiny-smoke"} <= {path.name for path in (here / "report").iterdir()}
 
 
-def test_a_suite_that_has_not_finished_is_told_and_the_others_reported(here: Path, dtbench: DTBENCH) -> None:
+def test_a_suite_that_has_not_finished_is_named_and_the_others_reported(here: Path, dtbench: DTBENCH) -> None:
     tiny_ledger(here / "results", {("valley", "BC"): (None,)}, suite="waiting", digest="d" * 64)
     _, err = dtbench("report")
     assert "waiting: no finished trial to report" in err
 
 
-def test_a_score_file_without_episodes_is_told(here: Path, dtbench: DTBENCH) -> None:
+def test_a_score_file_without_episodes_is_named(here: Path, dtbench: DTBENCH) -> None:
     (here / "results" / "scores" / "lone.csv").write_text("")
     _, err = dtbench("report", "--suite", "small")
     assert "lone.csv has no archive" in err
@@ -139,7 +139,7 @@ def test_a_damaged_archive_is_named(here: Path, dtbench: DTBENCH) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "printed"),
     [
         (["report", "--suite", "tinny"], "Did you mean 'tiny'"),
         (["report", "--check", "--suite", "tinny"], "Did you mean 'tiny'"),
@@ -160,11 +160,11 @@ def test_a_damaged_archive_is_named(here: Path, dtbench: DTBENCH) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
-    here: Path, dtbench: DTBENCH, arguments: list[str], said: str
+    here: Path, dtbench: DTBENCH, arguments: list[str], printed: str
 ) -> None:
     before = files(here)
     _, err = dtbench(*arguments, code=2)
-    assert said in err
+    assert printed in err
     assert files(here) == before
 
 

@@ -145,7 +145,7 @@ def test_nothing_is_overwritten_unless_it_is_asked(whole: SuiteResults, kind: st
 
 
 @pytest.mark.parametrize(
-    ("kind", "out", "said"),
+    ("kind", "out", "printed"),
     [
         ("csv", "x.txt", r"ends in \.csv"),
         ("parquet", "x.csv", r"ends in \.parquet"),
@@ -155,16 +155,16 @@ def test_nothing_is_overwritten_unless_it_is_asked(whole: SuiteResults, kind: st
         ("npz", "file/x.npz", "cannot write"),
     ],
 )
-def test_a_place_that_does_not_fit_is_refused(whole: SuiteResults, kind: str, out: str, said: str) -> None:
+def test_a_place_that_does_not_fit_is_refused(whole: SuiteResults, kind: str, out: str, printed: str) -> None:
     Path("folder.csv").mkdir()
     Path("file").write_text("mine")
-    with pytest.raises(InvalidValue, match=said):
+    with pytest.raises(InvalidValue, match=printed):
         export(whole, kind, Path(out), force=True)
     assert Path("file").read_text() == "mine"
     assert {path.name for path in Path().iterdir()} == {"folder.csv", "file", "results"}
 
 
-def test_an_unknown_format_is_told_the_nearest(whole: SuiteResults) -> None:
+def test_an_unknown_format_names_the_nearest(whole: SuiteResults) -> None:
     with pytest.raises(UnknownName, match="Did you mean 'parquet'"):
         export(whole, "parket")
 

@@ -148,15 +148,15 @@ def test_a_trial_at_work_says_who_and_how_far(tmp_path: Path) -> None:
             seen.append(json.loads((folder / "running.json").read_text()))
 
     assert run_trial(one, Ledger(root), on_saved=look) == "done"
-    assert [told["step"] for told in seen] == [4, 8, 10]
-    assert all(lock.alive(told) for told in seen)
+    assert [running["step"] for running in seen] == [4, 8, 10]
+    assert all(lock.alive(running) for running in seen)
     assert seen[0]["from_step"] == 0
 
 
-def test_everything_durable_is_told_and_the_result_last(tmp_path: Path) -> None:
-    one, told = spec(tmp_path), []
-    run_trial(one, Ledger(tmp_path / "runs"), on_saved=lambda folder: told.append((folder / "result.json").exists()))
-    assert told == [False, False, False, True]
+def test_everything_durable_is_reported_and_the_result_last(tmp_path: Path) -> None:
+    one, saved = spec(tmp_path), []
+    run_trial(one, Ledger(tmp_path / "runs"), on_saved=lambda folder: saved.append((folder / "result.json").exists()))
+    assert saved == [False, False, False, True]
 
 
 def test_running_out_of_memory_is_a_cause_of_its_own(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_running_out_of_memory_is_a_cause_of_its_own(tmp_path: Path) -> None:
     assert Ledger(tmp_path / "runs").failure(one).cause == "out of memory"
 
 
-def test_a_learner_that_cannot_be_resumed_begins_anew(tmp_path: Path) -> None:
+def test_a_learner_that_cannot_be_resumed_starts_over(tmp_path: Path) -> None:
     one = with_algorithm(tmp_path, MINE.format(extra="resumable = False", update=""))
     asked, root = iter(range(100)), tmp_path / "runs"
     assert run_trial(one, Ledger(root), should_stop=lambda: next(asked) == 5, checkpoint_seconds=0) == "stopped"
@@ -207,7 +207,7 @@ def test_each_cause_of_a_worker_failure_has_its_own_remedy(failures: list[Any], 
     assert ray_worker.retry_policy(failures, oom_retry=oom_retry) == verdict
 
 
-def test_causes_are_told_apart_by_what_ray_says_and_whether_the_node_is_alive() -> None:
+def test_causes_are_distinguished_by_rays_error_and_whether_the_node_is_alive() -> None:
     from ray import exceptions
 
     low = str(exceptions.OutOfMemoryError("Task was killed due to the node running low on memory."))

@@ -125,11 +125,11 @@ def test_generated_data_in_place_of_real_ones_are_said_aloud(capsys: pytest.Capt
         spec(task="key-to-door-1k"),
     ]
     plans.say_what_will_run(suite, specs, specs[1:], why="no GPU here")
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "d4rl: 3 trials, 1 done, 2 to run"
-    assert said[1] == "preset cpu (no GPU here)"
-    assert said[2].startswith("task options: physics=d4rl, steps=")
-    loud, *plain = said[3:]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "d4rl: 3 trials, 1 done, 2 to run"
+    assert printed[1] == "preset cpu (no GPU here)"
+    assert printed[2].startswith("task options: physics=d4rl, steps=")
+    loud, *plain = printed[3:]
     assert loud.startswith("data: GENERATED HERE, not D4RL: hopper-medium-v2 (")
     assert "never compare with published numbers" in loud
     assert plain == ["data: d4rl (hopper-expert-v2)", "data: generated (key-to-door-1k)"]
@@ -203,15 +203,15 @@ def test_a_table_of_many_tasks_has_a_line_for_each(capsys: pytest.CaptureFixture
 
 def test_tasks_are_listed_by_domain_and_source(capsys: pytest.CaptureFixture[str]) -> None:
     listings.list_tasks()
-    said = capsys.readouterr().out
-    assert said.index("d4rl: ") < said.index("data: d4rl, ") < said.index("hopper-medium-v2")
-    assert "graph-0" in said
-    assert all(len(line) <= 80 for line in said.splitlines())
+    printed = capsys.readouterr().out
+    assert printed.index("d4rl: ") < printed.index("data: d4rl, ") < printed.index("hopper-medium-v2")
+    assert "graph-0" in printed
+    assert all(len(line) <= 80 for line in printed.splitlines())
 
 
 def test_algorithms_are_listed_with_their_presets(capsys: pytest.CaptureFixture[str]) -> None:
     listings.list_algorithms()
-    said = capsys.readouterr().out
-    lines = [line for line in said.splitlines() if line.split()[:2] == ["preset", "paper"]]
+    printed = capsys.readouterr().out
+    lines = [line for line in printed.splitlines() if line.split()[:2] == ["preset", "paper"]]
     assert any("context=20, " in line for line in lines)  # behaviour cloning's
     assert any("warmup_steps=100000" in line for line in lines)  # Decision Transformer's

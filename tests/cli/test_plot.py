@@ -1,4 +1,4 @@
-"""One figure to a file, and what is said where there is none."""
+"""One figure to a file, and the errors where there is none."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`dtbench status`: how trials stand, told from the ledger alone."""
+"""`dtbench status`: the states of trials, read from the ledger alone."""
 
 import json
 import os
@@ -26,7 +26,7 @@ RUNS = RESULTS / "runs"
 SPEC = spec_of("valley", "DT", 0)
 
 
-def said(*arguments: str) -> str:
+def printed(*arguments: str) -> str:
     found = CliRunner().invoke(app, ["status", *arguments])
     assert found.exit_code == 0, found.output
     return found.output
@@ -58,14 +58,14 @@ def nobody() -> int:
 
 
 def test_an_empty_folder_is_one_line() -> None:
-    assert said() == "results holds no trials. Run a suite: dtbench run --suite NAME\n"
+    assert printed() == "results holds no trials. Run a suite: dtbench run --suite NAME\n"
     RUNS.mkdir(parents=True)
-    assert len(said().splitlines()) == 1
+    assert len(printed().splitlines()) == 1
 
 
 def test_done_and_missing_are_counted_by_suite_and_in_all() -> None:
     tiny_ledger(RESULTS, {("valley", "DT"): (50.0, None), ("hill", "BC"): (1.0,)})
-    assert [line.split() for line in said().splitlines()] == [
+    assert [line.split() for line in printed().splitlines()] == [
         ["suite", "done", "missing"],
         ["tiny", "2", "1"],
         ["all", "2", "1"],
@@ -83,7 +83,7 @@ def test_a_trial_of_two_suites_is_counted_in_both_and_once_in_all() -> None:
 def test_one_suite_may_be_asked_for() -> None:
     tiny_ledger(RESULTS, {("valley", "DT"): (50.0,)}, suite="one")
     tiny_ledger(RESULTS, {("hill", "DT"): (50.0, None)}, suite="two")
-    assert [line.split()[0] for line in said("--suite", "two").splitlines()] == ["suite", "two", "all"]
+    assert [line.split()[0] for line in printed("--suite", "two").splitlines()] == ["suite", "two", "all"]
     assert status_of(RESULTS, ["two"]).counts() == {**status_of(RESULTS).counts(), "done": 1}
 
 
@@ -93,9 +93,9 @@ def test_a_suite_that_is_not_there_is_an_error_that_names_those_that_are() -> No
         status_of(RESULTS, ["tinny"])
 
 
-def test_trials_of_no_suite_are_told_too() -> None:
+def test_trials_of_no_suite_are_listed_too() -> None:
     finish(Ledger(RUNS), SPEC, 1.0)
-    assert "(no suite)  1" in said()
+    assert "(no suite)  1" in printed()
 
 
 def test_a_trial_whose_process_is_alive_is_running() -> None:
@@ -108,7 +108,7 @@ def test_a_trial_whose_process_is_alive_is_running() -> None:
 def test_the_time_left_is_that_of_this_attempts_pace() -> None:
     running(began=minutes_ago(10), from_step=0, step=5)
     assert only().seconds_left == pytest.approx(1800, rel=0.02)
-    assert re.search(r"about (30 min 0|29 min 5)\d s left", said())
+    assert re.search(r"about (30 min 0|29 min 5)\d s left", printed())
     running(began=minutes_ago(10), from_step=10, step=15)
     assert only().seconds_left == pytest.approx(600, rel=0.02)
 
@@ -131,13 +131,13 @@ def test_the_time_left_is_that_of_this_attempts_pace() -> None:
 def test_where_the_time_left_cannot_be_said_it_is_not(facts: dict[str, Any]) -> None:
     running(**facts)
     assert only().seconds_left is None
-    assert "left" not in said()
+    assert "left" not in printed()
 
 
 def test_a_trial_whose_process_is_gone_is_interrupted_at_its_last_checkpoint() -> None:
     running(process=nobody())
     assert only().state == "interrupted"
-    assert "step 5/20" in said()
+    assert "step 5/20" in printed()
 
 
 def test_a_number_that_another_process_has_by_now_is_no_sign_of_life() -> None:
@@ -150,7 +150,7 @@ def test_a_trial_of_another_machine_runs_while_a_run_holds_the_ledger() -> None:
     assert only().state == "interrupted"
     with lock.acquire(RUNS):
         assert only().state == "running"
-        assert json.loads(said("--json"))["holder"]["process"] == os.getpid()
+        assert json.loads(printed("--json"))["holder"]["process"] == os.getpid()
 
 
 def test_a_checkpoint_alone_is_an_interrupted_trial() -> None:
@@ -158,7 +158,7 @@ def test_a_checkpoint_alone_is_an_interrupted_trial() -> None:
     assert only().state == "interrupted"
 
 
-def test_a_failure_is_told_in_one_line_with_its_cause() -> None:
+def test_a_failure_is_one_line_with_its_cause() -> None:
     Ledger(RUNS).record_failure(
         SPEC, cause="out of memory", text="Traceback\n  File\nMemoryError: too large\n", step=7
     )
@@ -169,7 +169,7 @@ def test_a_failure_is_told_in_one_line_with_its_cause() -> None:
         "MemoryError: too large",
         7,
     )
-    assert "out of memory: MemoryError: too large" in said()
+    assert "out of memory: MemoryError: too large" in printed()
 
 
 def test_divergence_is_no_failure() -> None:
@@ -181,10 +181,10 @@ def test_a_trial_that_failed_three_times_is_given_up() -> None:
     for _ in range(3):
         Ledger(RUNS).record_failure(SPEC, cause="crash", text="ValueError: no")
     assert only().state == "given up"
-    assert "3 times, crash: ValueError: no" in said()
+    assert "3 times, crash: ValueError: no" in printed()
 
 
-def test_a_traceback_without_more_is_told_by_its_last_line() -> None:
+def test_a_traceback_without_more_is_summarized_by_its_last_line() -> None:
     write_bytes(Ledger(RUNS).create(SPEC) / "error.txt", b"Traceback\nKeyError: 'x'\n\n")
     assert (only().state, only().message) == ("failed", "KeyError: 'x'")
 
@@ -204,22 +204,22 @@ def test_a_done_trial_is_done_whatever_else_lies_there() -> None:
 
 @pytest.mark.parametrize("name", ["result.json", "running.json", "failure.json", "spec.json"])
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"7", b"\xff\xfe", b"[" * 100_000])
-def test_a_damaged_file_is_named_and_the_rest_told(name: str, content: bytes) -> None:
+def test_a_damaged_file_is_named_and_the_rest_listed(name: str, content: bytes) -> None:
     tiny_ledger(RESULTS, {("valley", "DT"): (50.0, 51.0), ("hill", "BC"): (None,)})
     folder = Ledger(RUNS).create(spec_of("hill", "BC", 0))
     (folder / name).write_bytes(content)
     status = status_of(RESULTS)
     assert status.counts() == {**dict.fromkeys(status.counts(), 0), "done": 2, "damaged": 1}
-    assert name in said()
-    assert json.loads(said("--json"))["totals"]["damaged"] == 1
+    assert name in printed()
+    assert json.loads(printed("--json"))["totals"]["damaged"] == 1
 
 
 def test_fields_of_the_wrong_kind_are_named() -> None:
     folder = running(host=["a"], began={"b": 1}, score="high", step=None, from_step=[], process="x", born="y")
-    assert (only().state, "running.json: host" in said()) == ("damaged", True)
+    assert (only().state, "running.json: host" in printed()) == ("damaged", True)
     (folder / "running.json").unlink()
     write_json(folder / "failure.json", {"cause": 3, "times": "many", "step": {}, "message": []})
-    assert (only().state, "failure.json: cause" in said()) == ("damaged", True)
+    assert (only().state, "failure.json: cause" in printed()) == ("damaged", True)
 
 
 def test_a_trial_that_is_there_twice_is_named_and_counted_once() -> None:
@@ -227,7 +227,7 @@ def test_a_trial_that_is_there_twice_is_named_and_counted_once() -> None:
     folder = Ledger(RUNS).folder(SPEC)
     shutil.copytree(folder, folder.with_name(f"Transformer-seed0-{SPEC.key}"))
     assert only().state == "done"
-    assert "holds the same trial as" in said()
+    assert "holds the same trial as" in printed()
 
 
 def test_a_folder_of_another_key_is_named() -> None:
@@ -235,22 +235,22 @@ def test_a_folder_of_another_key_is_named() -> None:
     folder = Ledger(RUNS).folder(SPEC)
     folder.rename(folder.with_name("DT-seed0-0123456789abcdef"))
     assert only().state == "damaged"
-    assert SPEC.key in said()
+    assert SPEC.key in printed()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"trials": 5}', '{"trials": [{"seed": 1}]}', "[" * 100_000])
-def test_a_damaged_suite_is_named_and_its_trials_told(content: str) -> None:
+def test_a_damaged_suite_is_named_and_its_trials_listed(content: str) -> None:
     tiny_ledger(RESULTS, {("valley", "DT"): (50.0,)})
     (RUNS / "suites" / "tiny.json").write_text(content)
-    assert "suites/tiny.json" in said()
+    assert "suites/tiny.json" in printed()
     assert only().suites == ("(no suite)",)
 
 
 def test_what_a_ledger_says_cannot_steer_a_terminal() -> None:
     spec = spec_of("valley", "\x1b[31mred\nline", 0)
     Ledger(RUNS).record_failure(spec, cause="crash", text="\x1b]0;title\x07 ValueError")
-    assert "\x1b" not in said()
-    assert len(said().splitlines()) == 6
+    assert "\x1b" not in printed()
+    assert len(printed().splitlines()) == 6
 
 
 def test_locks_and_scratch_folders_are_no_trials() -> None:
@@ -265,7 +265,7 @@ def test_nothing_is_written() -> None:
     tiny_ledger(RESULTS)
     running(spec_of("valley", "IQL", 0))
     before = {path: path.stat().st_mtime_ns for path in RESULTS.rglob("*")}
-    said()
+    printed()
     assert {path: path.stat().st_mtime_ns for path in RESULTS.rglob("*")} == before
 
 
@@ -274,7 +274,7 @@ def test_a_read_only_folder_is_read() -> None:
     for path in [*RESULTS.rglob("*"), RESULTS]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
-        assert "12" in said()
+        assert "12" in printed()
     finally:
         for path in [RESULTS, *RESULTS.rglob("*")]:
             path.chmod(0o755)
@@ -282,7 +282,7 @@ def test_a_read_only_folder_is_read() -> None:
 
 def test_programs_get_every_trial_and_the_totals() -> None:
     tiny_ledger(RESULTS, {("valley", "DT"): (50.0, None)})
-    found = json.loads(said("--json"))
+    found = json.loads(printed("--json"))
     assert found["totals"]["done"] == found["totals"]["missing"] == 1
     assert found["suites"]["tiny"] == found["totals"]
     assert [(trial["seed"], trial["state"]) for trial in found["trials"]] == [(0, "done"), (1, "missing")]

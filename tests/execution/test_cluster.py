@@ -65,7 +65,7 @@ def context(tmp_path: Path, **changes: Any) -> cluster.RunContext:
     return cluster.RunContext(**{**plain, **changes})
 
 
-def test_a_node_with_another_installation_is_told_by_what_differs(tmp_path: Path) -> None:
+def test_a_node_with_another_installation_is_refused_with_the_differences(tmp_path: Path) -> None:
     wanted = {**cluster.versions(), "torch": "1.0", "code": "0123"}
     wrong = cluster.check_node(context(tmp_path, versions=wanted))
     assert "torch" in wrong
@@ -74,7 +74,7 @@ def test_a_node_with_another_installation_is_told_by_what_differs(tmp_path: Path
     assert cluster.check_node(context(tmp_path)) == ""
 
 
-def test_a_node_that_does_not_see_the_results_is_told(tmp_path: Path) -> None:
+def test_a_node_that_does_not_see_the_results_is_refused(tmp_path: Path) -> None:
     wrong = cluster.check_node(context(tmp_path, lock_holder={"host": "driver"}))
     assert "does not see the results" in wrong
     assert "s3://" in wrong
@@ -107,13 +107,13 @@ def test_a_node_keeps_its_own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("address", ["", "local", "here", "host:99999999", "ray://", "a b:1", "host:"])
-def test_an_address_that_is_none_is_told_in_one_line(address: str) -> None:
+def test_what_is_not_an_address_is_an_error_of_one_line(address: str) -> None:
     with pytest.raises(DtbenchError, match="write auto, host:6379") as caught:
         cluster.check_address(address)
     assert "\n" not in str(caught.value)
 
 
-def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+def test_an_address_where_nobody_listens_is_an_error_at_once() -> None:
     with pytest.raises(DtbenchError, match="ray start --head"):
         cluster.check_address("127.0.0.1:1")
 

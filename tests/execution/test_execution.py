@@ -197,7 +197,7 @@ class Mortal:
 
 
 @pytest.mark.timeout(600)
-def test_a_worker_that_dies_is_replaced_and_one_that_always_dies_is_told(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_replaced_and_one_that_always_dies_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mortal.py").write_text(MORTAL)
     contenders = {
         "Once": {"algorithm": "mortal:Mortal", "train_steps": 2, "hyperparameters": {"mark": str(tmp_path / "mark")}},

@@ -28,7 +28,7 @@ def test_resources_are_laid_over_those_of_each_trial() -> None:
 @pytest.mark.parametrize(
     "text", ["", "cpu", "cpu=", "cpu=x", "tpu=1", "cpu=1,cpu=2", "gpu=-1", "cpu=auto", "cpu=1e3", ","]
 )
-def test_what_is_no_resource_is_told_in_one_line(text: str) -> None:
+def test_what_is_not_a_resource_is_an_error_of_one_line(text: str) -> None:
     with pytest.raises(InvalidValue, match=r"write cpu=2,gpu=0\.25") as caught:
         sized([spec_of("hill", "DT", 0)], text)
     assert "\n" not in str(caught.value)

@@ -49,8 +49,8 @@ class Case:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        told = "-".join(f"{name}={value}" for name, value in self.hyperparameters.items())
-        return "-".join(filter(None, (self.algorithm, self.task.rpartition(":")[2], told)))
+        values = "-".join(f"{name}={value}" for name, value in self.hyperparameters.items())
+        return "-".join(filter(None, (self.algorithm, self.task.rpartition(":")[2], values)))
 
     @property
     def spec(self) -> TrialSpec:
@@ -110,7 +110,7 @@ class Clock:
 
 
 class Bench:
-    """Runs trials that are cut where it is told."""
+    """Runs trials that are interrupted at given steps."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -245,7 +245,7 @@ def accepts(name: str, toy: str) -> bool:
             pytest.skip(str(error))
         raise
     if not getattr(learner, "resumable", True):
-        pytest.skip(f"{name} begins anew")
+        pytest.skip(f"{name} starts over")
     return True
 
 

@@ -11,12 +11,12 @@ from dtbench.execution.signals import graceful_shutdown
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_asks_and_the_second_interrupts(number: signal.Signals) -> None:
-    said: list[str] = []
-    with graceful_shutdown(lambda: said.append("stopping")) as shutdown:
+    printed: list[str] = []
+    with graceful_shutdown(lambda: printed.append("stopping")) as shutdown:
         assert not shutdown.requested
         os.kill(os.getpid(), number)
         assert shutdown.requested
-        assert said == ["stopping"]
+        assert printed == ["stopping"]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
 

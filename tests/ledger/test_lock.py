@@ -1,4 +1,4 @@
-"""One run at a time on one ledger: in a directory, and at a place that knows no locks."""
+"""One run at a time on one ledger: in a directory, and in an object store."""
 
 import itertools
 import json
@@ -104,10 +104,10 @@ def test_a_process_is_known_by_its_birth_and_not_by_its_number_alone() -> None:
     assert not lock.alive({**own, "process": "x"})
 
 
-# --- a place that knows no locks
+# --- an object store
 
 
-class Shelf(dict[str, bytes]):
+class Memory(dict[str, bytes]):
     """Files in memory."""
 
     def read(self, path: str) -> bytes | None:
@@ -123,18 +123,18 @@ class Shelf(dict[str, bytes]):
         return "s3://bucket/path"
 
 
-def claim(place: Shelf, **facts: Any) -> None:
+def claim(place: Memory, **facts: Any) -> None:
     lock.write_owner(place, {**lock.description(), "token": "theirs", **facts})
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Shelf:
+def place(monkeypatch: pytest.MonkeyPatch) -> Memory:
     monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(lock, "WATCH_SECONDS", 0.5)
-    return Shelf()
+    return Memory()
 
 
-def test_a_second_run_at_an_address_is_refused_and_named_the_first(place: Shelf) -> None:
+def test_a_second_run_at_an_address_is_refused_and_named_the_first(place: Memory) -> None:
     with lock.acquire_at(place):
         assert (lock.holder_at(place) or {})["process"] == os.getpid()
         with pytest.raises(LedgerError, match=f"s3://.* in use by a run on .* \\(process {os.getpid()}, "):
@@ -143,14 +143,14 @@ def test_a_second_run_at_an_address_is_refused_and_named_the_first(place: Shelf)
     assert place == {}
 
 
-def test_the_lock_of_a_killed_run_is_taken_over(place: Shelf) -> None:
+def test_the_lock_of_a_killed_run_is_taken_over(place: Memory) -> None:
     for facts in ({"born": 1}, {"host": "elsewhere"}):
         claim(place, **facts)
         with lock.acquire_at(place):
             assert (lock.read_owner(place) or {})["token"] != "theirs"
 
 
-def test_a_lock_of_another_machine_that_counts_is_respected(place: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_of_another_machine_that_counts_is_respected(place: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "WATCH_SECONDS", 60.0)
     claim(place, host="elsewhere")
     ended = threading.Event()
@@ -171,7 +171,7 @@ def test_a_lock_of_another_machine_that_counts_is_respected(place: Shelf, monkey
         counting.join()
 
 
-def test_of_two_that_come_at_the_same_moment_one_gives_way(place: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_come_at_the_same_moment_one_gives_way(place: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock.time, "sleep", lambda seconds: claim(place, host="elsewhere"))
     with pytest.raises(LedgerError, match="elsewhere"), lock.acquire_at(place):
         pass
@@ -179,14 +179,14 @@ def test_of_two_that_come_at_the_same_moment_one_gives_way(place: Shelf, monkeyp
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"7", b'{"host": 1}', b"\xff"])
-def test_a_lock_that_cannot_be_read_holds_nobody_up(text: bytes, place: Shelf) -> None:
+def test_a_lock_that_cannot_be_read_holds_nobody_up(text: bytes, place: Memory) -> None:
     place.write(lock.AT, text)
     with lock.acquire_at(place):
         pass
 
 
-def test_the_holder_counts(place: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_holder_counts(place: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(lock, "WATCH_SECONDS", 60.0)
     with lock.acquire_at(place):
-        assert lock._counts(place, lock.read_owner(place) or {})
+        assert lock._has_heartbeat(place, lock.read_owner(place) or {})

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import platform
 import signal
 import socket
 import subprocess
@@ -71,7 +72,7 @@ def test_a_path_is_itself_and_a_file_address_its_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "printed"),
     [
         (
             "s4://bucket/x",
@@ -87,7 +88,7 @@ def test_a_path_is_itself_and_a_file_address_its_path() -> None:
     ],
 )
 def test_an_address_that_cannot_be_is_one_line_within_seconds(
-    text: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    text: str, printed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(remote, "CHECK_SECONDS", 3.0)
     for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST"):
@@ -95,7 +96,7 @@ def test_an_address_that_cannot_be_is_one_line_within_seconds(
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     with pytest.raises(LedgerError) as caught:
         results_folder(text)
-    assert said in str(caught.value)
+    assert printed in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -125,7 +126,7 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
             results_folder(f"s3://bucket/x?endpoint_override=127.0.0.1:{silent.getsockname()[1]}&scheme=http")
 
 
-def test_what_is_said_of_an_address_holds_no_credentials() -> None:
+def test_the_name_of_an_address_holds_no_credentials() -> None:
     assert str(Remote("s3://key:secret@bucket/x?scheme=http")) == "s3://bucket/x"
 
 
@@ -275,7 +276,7 @@ def test_names_that_lead_out_of_a_mirror_are_refused(name: str, place: Remote, t
         place.listing()
 
 
-def test_a_folder_that_claims_to_be_a_mirror_is_none(tmp_path: Path, place: Remote) -> None:
+def test_a_directory_that_claims_to_be_a_mirror_is_not_one(tmp_path: Path, place: Remote) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / ".mirror-of").write_text(f"{place.uri}\n")
     assert remote_of(tmp_path / "results") is None
@@ -330,7 +331,7 @@ def test_copies_of_killed_workers_are_swept_up(place: Remote) -> None:
         os._exit(0)
     os.waitpid(process, 0)
     with working_copy(place, SPEC) as (root, _):
-        left = root.parent.with_name(f"{process}-left")
+        left = root.parent.with_name(f"work-{platform.node()}-{process}-left")
         left.mkdir()
     with working_copy(place, SPEC):
         assert not left.exists()
@@ -339,7 +340,7 @@ def test_copies_of_killed_workers_are_swept_up(place: Remote) -> None:
 def test_a_push_is_tried_again_before_a_trial_is_given_up(
     place: Remote, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_PATIENCE", (0.0,) * 3)
+    monkeypatch.setattr(remote, "_RETRY_SECONDS", (0.0,) * 3)
     failures, write = [3], Remote.write
 
     def flaky(self: Remote, path: str, content: bytes) -> None:
@@ -390,7 +391,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def said(*arguments: str, code: int = 0, **environment: str) -> str:
+def printed(*arguments: str, code: int = 0, **environment: str) -> str:
     process = start(*arguments, **environment)
     output, _ = process.communicate(timeout=400)
     assert process.returncode == code, output
@@ -411,8 +412,8 @@ def test_a_run_on_s3_is_seen_by_others_while_it_is_at_work(tmp_path: Path, serve
     run = ["run", "--suite", "toy.yaml", "--local", "--results", address(server, "busy")]
     process = start(*run)
     until(lambda: any("checkpoint.pt" in name for name in names(server, "busy")), process)
-    assert "running  missing" in said("status", "--results", address(server, "busy"))
-    said(*run, code=2)
+    assert "running  missing" in printed("status", "--results", address(server, "busy"))
+    printed(*run, code=2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -422,7 +423,7 @@ def test_a_run_on_s3_that_is_killed_ends_with_the_table_of_a_run_here(tmp_path: 
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE, sort_keys=False))
     uri = address(server, "killed")
     run = ["run", "--suite", "toy.yaml", "--local"]
-    said(*run, "--results", "here")
+    printed(*run, "--results", "here")
 
     process = start(*run, "--results", uri)
     until(lambda: any("checkpoint.pt" in name for name in names(server, "killed")), process)
@@ -433,31 +434,31 @@ def test_a_run_on_s3_that_is_killed_ends_with_the_table_of_a_run_here(tmp_path: 
 
     # Another machine: it has nothing but the address.
     other = {"DTBENCH_DATA": str(tmp_path / "other")}
-    said(*run, "--results", uri, **other)
+    printed(*run, "--results", uri, **other)
     found = files(server, "killed")
     assert found["scores/toy.csv"] == (tmp_path / "here/scores/toy.csv").read_bytes()
     assert {name.rpartition("/")[2] for name in found} & {"running.json", "error.txt", ".lock"} == set()
     finished = [name for name in before if name.endswith("result.json")]
     assert {name: found[name] for name in finished} == {name: before[name] for name in finished}
 
-    assert "4 done, 0 to run" in said(*run, "--results", uri)
-    assert "done" in said("status", "--results", uri)
-    said("report", "--results", uri, "--out", "report-of-s3")
-    assert said("compare", "here", uri).count("identical")
+    assert "4 done, 0 to run" in printed(*run, "--results", uri)
+    assert "done" in printed("status", "--results", uri)
+    printed("report", "--results", uri, "--out", "report-of-s3")
+    assert printed("compare", "here", uri).count("identical")
 
 
 def test_report_writes_scores_at_the_address(tmp_path: Path, server: str) -> None:
     tiny_ledger(tmp_path / "made")
     Remote(address(server, "scored")).push(tmp_path / "made", "", {})
     assert len([name for name in files(server, "scored") if name.endswith("result.json")]) == 12
-    said("report", "--results", address(server, "scored"))
-    said("report", "--results", "made", "--out", "report-of-made")
+    printed("report", "--results", address(server, "scored"))
+    printed("report", "--results", "made", "--out", "report-of-made")
     found = files(server, "scored")
     assert found["scores/tiny.csv"] == (tmp_path / "made/scores/tiny.csv").read_bytes()
     assert (tmp_path / "report/tiny/report.md").exists()
 
 
-def test_an_interrupted_trial_at_an_address_is_told_though_its_checkpoint_was_not_fetched(
+def test_an_interrupted_trial_at_an_address_is_listed_though_its_checkpoint_was_not_fetched(
     tmp_path: Path, server: str
 ) -> None:
     with working_copy(Remote(address(server, "interrupted")), SPEC) as (root, keep):
@@ -468,7 +469,7 @@ def test_an_interrupted_trial_at_an_address_is_told_though_its_checkpoint_was_no
 
 def test_a_bucket_that_is_not_there_is_named(server: str) -> None:
     uri = address(server, "x").replace("bucket", "bucked")
-    assert "there is no bucket 'bucked'" in said("status", "--results", uri, code=2)
+    assert "there is no bucket 'bucked'" in printed("status", "--results", uri, code=2)
 
 
 def test_a_trial_of_a_hostile_name_is_refused(server: str) -> None:

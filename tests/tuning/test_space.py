@@ -97,7 +97,7 @@ MALFORMED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("document", MALFORMED.values(), ids=MALFORMED)
-def test_what_is_no_space_is_told_in_one_line_that_names_the_place(document: Any) -> None:
+def test_what_is_not_a_space_is_an_error_that_names_the_place(document: Any) -> None:
     with pytest.raises(DtbenchError) as caught:
         read_space(document, "space.yaml")
     assert "space.yaml" in str(caught.value)
@@ -112,7 +112,7 @@ def test_a_mistyped_kind_and_a_mistyped_hyperparameter_hear_what_is_near() -> No
 
 
 @pytest.mark.parametrize(
-    "said",
+    "printed",
     [
         {"hidden_size": {"choices": ["wide"]}},
         {"hidden_size": {"choices": [32, 64.5]}},
@@ -121,9 +121,9 @@ def test_a_mistyped_kind_and_a_mistyped_hyperparameter_hear_what_is_near() -> No
         {"returns": {"choices": ["given", "taken"]}},
     ],
 )
-def test_values_of_the_wrong_type_are_refused_before_anything_runs(said: Any) -> None:
+def test_values_of_the_wrong_type_are_refused_before_anything_runs(printed: Any) -> None:
     with pytest.raises(InvalidValue):
-        check_space(read_space(said, "here"), "dt", {})
+        check_space(read_space(printed, "here"), "dt", {})
 
 
 def test_whole_numbers_do_for_a_hyperparameter_with_decimals() -> None:
@@ -131,7 +131,7 @@ def test_whole_numbers_do_for_a_hyperparameter_with_decimals() -> None:
 
 
 @pytest.mark.parametrize("text", ["hidden_size: [", "hidden_size: !!python/name:os.system", "a: 1\na: 2", "\x00"])
-def test_a_file_that_is_no_yaml_is_told(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_yaml_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "space.yaml").write_text(text)
     with pytest.raises(InvalidValue, match=r"space\.yaml cannot be read as YAML"):
         load_space("space.yaml")
