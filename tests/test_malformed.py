@@ -416,7 +416,7 @@ def test_a_ledger_with(refused: Callable[..., str], tmp_path: Path, file: str, c
     (folder / file).write_text(content)
     printed = refused("report")
     assert file in printed
-    assert "Delete that trial's folder" in printed
+    assert "Delete that trial's directory" in printed
 
 
 def test_a_store_whose_files_were_changed(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

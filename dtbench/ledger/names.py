@@ -1,4 +1,4 @@
-"""Earlier names of settings: trial keys are computed over them, and archived trials are written with them."""
+"""Earlier names of settings: trial keys are computed from them, and archived trials use them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,7 +38,7 @@ ACTION_MODES = {"greedy": "argmax", "epsilon_greedy": "epsilon"}
 
 
 def key_names(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plain values of a trial's spec under the names that its key is computed over."""
+    """Return the plain values of a trial's spec under the names from which its key is computed."""
     evaluation = dict(spec["evaluation"])
     evaluation["action_mode"] = ACTION_MODES.get(evaluation["action_mode"], evaluation["action_mode"])
     names = HYPERPARAMETERS.get(spec["algorithm"], {})
@@ -47,7 +47,7 @@ def key_names(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def current_names(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plain values of a trial's spec, written under earlier or current names, under the current ones."""
+    """Return the plain values of a trial's spec under current names."""
     hyperparameters = current_hyperparameters(spec["algorithm"], spec["hyperparameters"])
     evaluation = with_current_action_mode(spec["evaluation"])
     return {**_renamed(spec, _inverse(SETTINGS)), "hyperparameters": hyperparameters, "evaluation": evaluation}
@@ -59,17 +59,18 @@ def current_hyperparameters(algorithm: str, hyperparameters: Mapping[str, Any]) 
 
 
 def with_current_action_mode(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings, of an evaluation or a result, in which `action_mode` has its current name."""
-    mode = settings.get("action_mode")
-    found = next((name for name, earlier in ACTION_MODES.items() if earlier == mode), mode)
-    return {**settings, "action_mode": found} if "action_mode" in settings else dict(settings)
+    """Return the settings of an evaluation or a result with the current name of `action_mode`."""
+    if "action_mode" not in settings:
+        return dict(settings)
+    mode = settings["action_mode"]
+    return {**settings, "action_mode": _inverse(ACTION_MODES).get(mode, mode)}
 
 
 def check_current(name: str, algorithm: str = "") -> None:
     """Raise InvalidValue, with the current name, for an earlier name of a setting, mode or hyperparameter."""
-    found = _inverse({**SETTINGS, **ACTION_MODES, **HYPERPARAMETERS.get(algorithm, {})}).get(name)
-    if found:
-        raise InvalidValue(f"{name} is now called {found}: write {found}.")
+    current = _inverse({**SETTINGS, **ACTION_MODES, **HYPERPARAMETERS.get(algorithm, {})}).get(name)
+    if current:
+        raise InvalidValue(f"{name} is now called {current}: write {current}.")
 
 
 def _inverse(names: Mapping[str, str]) -> dict[str, str]:

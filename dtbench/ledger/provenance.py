@@ -1,5 +1,6 @@
-"""Where a result comes from: code, versions, machine, data."""
+"""Provenance of a result: code, versions, machine, data."""
 
+import contextlib
 import importlib.metadata
 import platform
 import subprocess
@@ -18,7 +19,7 @@ PACKAGES = ("dtbench", "torch", "numpy", "gymnasium", "ray", "pandas", "pyarrow"
 def provenance(
     task: Mapping[str, Any], dataset: TrajectoryDataset, device: torch.device, started: str
 ) -> dict[str, Any]:
-    """What is written beside a result of a trial of this `Task.facts()` that began at `started` (UTC, ISO 8601)."""
+    """Return the provenance of a trial that started at `started` (UTC, ISO 8601); `task` is its `Task.facts()`."""
     return {
         "started": started,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -38,24 +39,20 @@ def provenance(
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that dtbench runs from, with `+` where it was changed; None outside of one."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    """Return the commit of dtbench's checkout, with `+` where it was changed; None outside of one."""
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
     try:
-        inside = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__], capture_output=True, check=False
-        )
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
+        describe = [*git, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        output = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 and inside.returncode == 0 else None
+    return output.strip()

@@ -1,4 +1,4 @@
-"""What the files of a ledger and of an archive hold: one model a file, one reader for all. Unknown fields are kept."""
+"""The files of a ledger and of an archive: one pydantic model a file. Unknown fields are kept."""
 
 import dataclasses
 import json
@@ -12,10 +12,10 @@ from dtbench.errors import LedgerError
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 M = TypeVar("M", bound=BaseModel)
-Whole = Annotated[int, Field(ge=-(10**15), le=10**15)]  # what arithmetic takes
+Whole = Annotated[int, Field(ge=-(10**15), le=10**15)]
 Number = Whole | float | None
 
-TRIAL_ADVICE = "Delete that trial's folder and run the suite again."
+TRIAL_ADVICE = "Delete that trial's directory and run the suite again."
 SUITE_ADVICE = "Delete it and run the suite again: its trials stay."
 
 
@@ -24,7 +24,7 @@ class _File(BaseModel):
 
 
 class Result(_File):
-    """`result.json`: what a finished trial came to."""
+    """`result.json`: the outcome of a finished trial."""
 
     action_mode: str
     return_conditioned: bool | None = None
@@ -50,11 +50,11 @@ class Provenance(_File):
 
 
 class Inspection(_File):
-    """`inspection.json`: what a task found in the learner."""
+    """`inspection.json`: a task's analysis of the learner."""
 
 
 class Failure(_File):
-    """`failure.json`: how a trial failed last."""
+    """`failure.json`: the last failure of a trial."""
 
     cause: str = ""
     message: str = ""
@@ -63,7 +63,7 @@ class Failure(_File):
 
 
 class Running(_File):
-    """`running.json`: who is at work on a trial, and how far it is."""
+    """`running.json`: the process that runs a trial, and its progress."""
 
     host: str = ""
     process: Whole = 0
@@ -75,11 +75,9 @@ class Running(_File):
 
 
 def check_file_name(name: str) -> str:
-    """Return a suite's name; raise LedgerError for one that would lead its files to another directory."""
+    """Return a suite's name; raise LedgerError where its files would leave the directory of suites."""
     if not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
-        raise LedgerError(
-            f"{name!r:.100} cannot name a suite: its files would lie elsewhere. Rename it in the ledger."
-        )
+        raise LedgerError(f"{name!r:.100} is not the name of a file. Rename the suite in the ledger.")
     return name
 
 
@@ -128,12 +126,12 @@ class ArchivedTrial(_File):
 
 
 def read(path: Path, model: type[M]) -> M:
-    """Return what a JSON file holds; raise LedgerError, naming the file, where it is damaged or of another kind."""
+    """Return the content of a JSON file; raise LedgerError, naming the file, where it is damaged."""
     return model.model_validate(read_mapping(path, model))
 
 
 def read_mapping(path: Path, model: type[BaseModel], advice: str = TRIAL_ADVICE) -> dict[str, Any]:
-    """Return the same as plain values."""
+    """Return the content of a JSON file, checked against a model, as plain values."""
     try:
         return validated(json.loads(path.read_text(encoding="utf-8")), model)
     except (OSError, ValueError, RecursionError) as error:
@@ -141,14 +139,13 @@ def read_mapping(path: Path, model: type[BaseModel], advice: str = TRIAL_ADVICE)
 
 
 def validated(value: Any, model: type[BaseModel]) -> dict[str, Any]:
-    """Return the value itself; raise ValueError where it is not what the model describes."""
+    """Return the value itself; raise ValueError where it does not fit the model."""
     model.model_validate(value)
-    found: dict[str, Any] = value
-    return found
+    return dict(value)
 
 
 def parse_spec(value: Mapping[str, Any]) -> TrialSpec:
-    """Return what `TrialSpec.to_json` wrote; raise ValueError for anything else, or where the key is another's."""
+    """Return a trial's spec from plain values; raise ValueError where they are damaged or the key is another's."""
     try:
         spec = TrialSpec.from_json(validated(value, _Spec))
     except TypeError as error:  # a field is missing, or of another version of dtbench

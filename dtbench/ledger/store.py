@@ -1,4 +1,4 @@
-"""The ledger: one folder a trial, raw returns, atomic writes; `result.json` alone means done."""
+"""The ledger: one directory a trial, raw returns, atomic writes; `result.json` alone means done."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -29,105 +29,94 @@ EPISODES = "episodes.parquet"
 WORKER_FAILURES = "worker_failures.jsonl"
 ROOM = 32 * 2**20  # bytes that must be free before anything runs
 PARQUET_ERRORS = (OSError, ValueError, pyarrow.ArrowException)  # of damaged files
-MOST_FAILURES = 3  # a trial that failed so often is left alone, unless it is asked for again
+MOST_FAILURES = 3  # after which a trial runs again only with --retry-failed
 
 _COLUMNS = ("step", "target", "episode", "return", "length", "score")  # of all episodes
 _METRICS = TypeAdapter(dict[str, int | float | None])
 
 
 def check_disk(results: Path) -> None:
-    """Raise LedgerError where a results folder has no room left for what trials write."""
+    """Raise LedgerError where the disk of a results directory is full."""
     existing = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < ROOM:
         raise LedgerError(
-            f"{results} has {free / 2**20:.1f} MiB left of which trials need {ROOM / 2**20:.0f}. "
-            "Make room, or say --results FOLDER."
+            f"{results} has {free / 2**20:.1f} MiB left, and trials need {ROOM / 2**20:.0f}. "
+            "Free some space, or use --results DIRECTORY."
         )
-
-
-def no_frame() -> pd.DataFrame:
-    """A table without rows."""
-    return pd.DataFrame()
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A finished trial, as its folder or an archive tells it; tables are read when they are asked for."""
+    """A finished trial from a ledger or an archive; its tables are read when called for."""
 
     spec: TrialSpec
     result: Mapping[str, Any]
     provenance: Mapping[str, Any]
-    episodes: Callable[[], pd.DataFrame] = (
-        no_frame  # step, target, episode, seed, return, length, score, the task's own
-    )
-    metrics: Callable[[], pd.DataFrame] = no_frame  # what was logged while learning: step and one column a metric
-    inspection: Callable[[], Mapping[str, Any]] = field(default=dict)  # what the task's `inspect` found in the learner
+    episodes: Callable[[], pd.DataFrame] = pd.DataFrame  # step, target, episode, seed, return, length, score, ...
+    metrics: Callable[[], pd.DataFrame] = pd.DataFrame  # logged while training: step and one column a metric
+    inspection: Callable[[], Mapping[str, Any]] = field(default=dict)  # of the learner, by the task's `inspect`
 
     def relabelled(self, spec: TrialSpec) -> "TrialRecord":
-        """The same record under the labels (suite, contender) of `spec`."""
-        own = self.spec.labelled(suite=spec.suite, contender=spec.contender)
-        return TrialRecord(own, self.result, self.provenance, self.episodes, self.metrics, self.inspection)
+        """Return the record under the labels (suite, contender) of `spec`."""
+        return replace(self, spec=self.spec.labelled(suite=spec.suite, contender=spec.contender))
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A trial that was planned and has no result."""
+    """A planned trial without a result."""
 
     spec: TrialSpec
     state: TrialState  # not DONE
-    error: str = ""  # the traceback of one that failed or diverged
-    cause: str = ""  # of its failure, where that is known
+    error: str = ""  # traceback, if it failed or diverged
+    cause: str = ""
 
 
 class Ledger:
-    """All trials below one folder, e.g. results/runs."""
+    """All trials below one directory, e.g. results/runs."""
 
     def __init__(self, root: Path) -> None:
         """Use `root`, which need not exist yet."""
         self.root = Path(root)
 
     def folder(self, spec: TrialSpec) -> Path:
-        """Where the trial lives: found by its key alone, so that renaming a contender loses nothing."""
+        """Return the trial's directory, found by its key alone: contenders can be renamed."""
         parent = self.root / _slug(spec.task)
-        found = sorted(parent.glob(f"*-{spec.key}"))
-        return found[0] if found else parent / f"{_slug(spec.contender)}-seed{spec.seed}-{spec.key}"
+        existing = sorted(parent.glob(f"*-{spec.key}"))
+        return existing[0] if existing else parent / f"{_slug(spec.contender)}-seed{spec.seed}-{spec.key}"
 
     def folders(self) -> dict[str, Path]:
-        """Return the directories of all trials by key: to look many up without searching for each."""
+        """Return the directories of all trials by key."""
         return {_key_of(path): path for path in self.trial_folders()}
 
     def trial_folders(self) -> list[Path]:
-        """Return the directories that hold a trial's spec or result, in a fixed order."""
+        """Return the directories that hold a trial's spec or result, sorted."""
         try:
             tasks = [path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-            found = [path for task in tasks for path in task.iterdir()]
+            folders = [path for task in tasks for path in task.iterdir()]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise LedgerError(f"cannot read the ledger {self.root}: {error.strerror or error}.") from error
-        return sorted(f for f in found if (f / "spec.json").exists() or (f / "result.json").exists())
+        return sorted(f for f in folders if (f / "spec.json").exists() or (f / "result.json").exists())
 
     def problems(self) -> dict[Path, str]:
-        """Return what is wrong with trial directories: a file that cannot be read, or a trial that is there twice."""
-        found: dict[Path, str] = {}
-        whole: dict[str, Path] = {}
+        """Return errors by trial directory: a file that cannot be read, or a trial that exists twice."""
+        errors: dict[Path, str] = {}
+        valid: dict[str, Path] = {}
         for folder in self.trial_folders():
             try:
                 self._check(folder)
             except LedgerError as error:
-                found[folder] = str(error)
+                errors[folder] = str(error)
                 continue
-            first = whole.setdefault(_key_of(folder), folder)
+            first = valid.setdefault(_key_of(folder), folder)
             if first != folder:
-                found[folder] = f"{folder} holds the same trial as {first}. Compare them, and delete one."
-        return found
+                errors[folder] = f"{folder} holds the same trial as {first}. Compare them, and delete one."
+        return errors
 
     def state(self, spec: TrialSpec, folder: Path | None = None) -> TrialState:
-        """Return DONE, DIVERGED, FAILED, INTERRUPTED (a checkpoint waits) or MISSING.
-
-        `folder` is the trial's, where it has been looked up already.
-        """
+        """Return DONE, DIVERGED, FAILED, INTERRUPTED (it has a checkpoint) or MISSING; `folder` saves a search."""
         folder = folder or self.folder(spec)
         if (folder / "result.json").exists():
             return TrialState.DONE
@@ -137,15 +126,13 @@ class Ledger:
         return TrialState.INTERRUPTED if (folder / "checkpoint.pt").exists() else TrialState.MISSING
 
     def failure(self, spec: TrialSpec, folder: Path | None = None) -> schema.Failure:
-        """Return how a trial failed last, and how many times by now; 0 times where nothing is known."""
-        found = _read_if_there((folder or self.folder(spec)) / "failure.json", schema.Failure)
-        return found or schema.Failure(times=0)
+        """Return the last failure of a trial and the number of failures; 0 times without one."""
+        return _read_if_there((folder or self.folder(spec)) / "failure.json", schema.Failure) or schema.Failure(
+            times=0
+        )
 
     def should_run(self, spec: TrialSpec, *, retry_failed: bool = False) -> bool:
-        """Return whether a run should run the trial.
-
-        One that diverged or failed MOST_FAILURES times is left alone, unless `retry_failed`.
-        """
+        """Return whether to run the trial; with `retry_failed` also if it diverged or failed MOST_FAILURES times."""
         state = self.state(spec)
         if state is TrialState.DONE or retry_failed:
             return state is not TrialState.DONE
@@ -154,42 +141,39 @@ class Ledger:
         return state is not TrialState.DIVERGED
 
     def spec(self, folder: Path) -> TrialSpec:
-        """Return the spec in a trial's directory; raise LedgerError where it cannot be read or is another trial's.
-
-        A trial's key is the hash of its spec and ends its directory's name.
-        """
+        """Return the spec in a trial's directory; raise LedgerError where it cannot be read or belongs elsewhere."""
         path = folder / "spec.json"
         try:
             spec = schema.parse_spec(json.loads(path.read_text(encoding="utf-8")))
             if _key_of(folder) != spec.key:
-                raise ValueError(f"it has the key {spec.key}, and lies in a folder of another")
+                raise ValueError(f"its key {spec.key} is not that of its directory")
             if folder.parent.name != _slug(spec.task):
-                raise ValueError(f"it is of task {spec.task!r}, and lies among those of another")
+                raise ValueError(f"its task {spec.task!r} is not that of its directory")
         except (OSError, ValueError, RecursionError) as error:
             raise schema.unreadable(path, error) from error
         return spec
 
     def record(self, spec: TrialSpec) -> TrialRecord | None:
-        """The finished trial, or None; labels (suite, contender) are those of `spec`."""
+        """Return the finished trial under the labels of `spec`, or None."""
         folder = self.folder(spec)
         return self._record(folder).relabelled(spec) if (folder / "result.json").exists() else None
 
     def records(self) -> Iterator[TrialRecord]:
-        """Every finished trial, under the labels that it first ran with."""
+        """Yield every finished trial, under the labels of its first run."""
         for path in sorted(self.root.glob("*/*/result.json")):
             yield self._record(path.parent)
 
     def records_of(self, task: str) -> list[TrialRecord]:
-        """Every finished trial of a task, by seed."""
-        found = [self._record(path.parent) for path in sorted((self.root / _slug(task)).glob("*/result.json"))]
-        return sorted((record for record in found if record.spec.task == task), key=lambda record: record.spec.seed)
+        """Return the finished trials of a task, sorted by seed."""
+        records = [self._record(path.parent) for path in sorted((self.root / _slug(task)).glob("*/result.json"))]
+        return sorted((record for record in records if record.spec.task == task), key=lambda record: record.spec.seed)
 
     def same_config(self, spec: TrialSpec) -> list[TrialRecord]:
-        """Return the finished trials that differ from `spec` in the seed alone, by seed, under its labels."""
-        return [found.relabelled(spec) for found in self.records_of(spec.task) if found.spec.cell == spec.cell]
+        """Return the finished trials of all seeds of a configuration, sorted by seed."""
+        return [record.relabelled(spec) for record in self.records_of(spec.task) if record.spec.cell == spec.cell]
 
     def unfinished(self, spec: TrialSpec, folder: Path | None = None) -> Unfinished:
-        """How far a trial without a result has come; `folder` as in `state`."""
+        """Return the state of a trial without a result, and why it failed; `folder` saves a search."""
         folder = folder or self.folder(spec)
         state = self.state(spec, folder)
         if state not in (TrialState.FAILED, TrialState.DIVERGED):
@@ -202,7 +186,7 @@ class Ledger:
         folder = self.folder(spec)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+            for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
         except OSError as error:
             raise LedgerUnwritable(
@@ -212,7 +196,7 @@ class Ledger:
         return folder
 
     def record_failure(self, spec: TrialSpec, *, cause: str, text: str, step: int = 0) -> Path:
-        """Record why a trial has no result, `text` being a traceback or what else is known; return its directory."""
+        """Record why a trial has no result (`text`: its traceback or an explanation); return its directory."""
         folder = self.create(spec)
         times = self.failure(spec, folder).times + 1
         message = next((line for line in reversed(text.splitlines()) if line.strip()), cause)
@@ -222,13 +206,13 @@ class Ledger:
         return folder
 
     def worker_failures(self, spec: TrialSpec) -> list[Mapping[str, Any]]:
-        """Return the failures of a trial's workers, the latest last: cause, detail, when, run; without a torn line."""
+        """Return the failures of a trial's workers, the latest last: cause, detail, when, run; skip broken lines."""
         path = self.folder(spec) / WORKER_FAILURES
-        found = []
+        failures = []
         for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
             with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-        return [failure for failure in found if isinstance(failure, dict)]
+                failures.append(json.loads(line))
+        return [failure for failure in failures if isinstance(failure, dict)]
 
     def add_worker_failure(self, spec: TrialSpec, failure: Mapping[str, Any]) -> Path:
         """Record the failure of a trial's worker; return the file."""
@@ -238,25 +222,25 @@ class Ledger:
         return path
 
     def save_suite(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Save the definition of a suite as it last ran, for `dtbench report`; return what is now saved.
+        """Save the definition of a suite for `dtbench report` and return it.
 
-        Trials planned earlier under the same preset and overrides stay part of it as far as their seeds do, so that
-        running a single contender or task does not narrow the report.
+        Trials planned earlier under the same preset, overrides and seeds stay part of it, so that running a single
+        contender or task does not narrow the report.
         """
         path = self.root / "suites" / f"{_slug(document['name'])}.json"
         earlier = read_suite(path) if path.exists() else {}
         if earlier and earlier.get("name") != document["name"]:
-            raise LedgerError(f"{path} is of suite {earlier.get('name')!r}: rename it or {document['name']!r}.")
+            raise LedgerError(f"{path} is suite {earlier.get('name')!r}: rename it or {document['name']!r}.")
         trials = {trial["key"]: trial for trial in document["trials"]}
         if all(earlier.get(key) == document[key] for key in ("preset", "overrides", "contenders", "evaluation")):
-            kept = [trial for trial in earlier["trials"] if trial["seed"] in document["seeds"]]
-            trials = {trial["key"]: trial for trial in kept} | trials
-        whole = {**document, "trials": list(trials.values())}
-        write_json(path, whole, sort_keys=False)  # contenders keep the order of their table
-        return whole
+            planned = [trial for trial in earlier["trials"] if trial["seed"] in document["seeds"]]
+            trials = {trial["key"]: trial for trial in planned} | trials
+        document = {**document, "trials": list(trials.values())}
+        write_json(path, document, sort_keys=False)  # contenders keep the order of their table
+        return document
 
     def saved_suites(self) -> dict[str, Mapping[str, Any]]:
-        """Return the definitions that `save_suite` saved, by name."""
+        """Return the saved definitions of suites by name."""
         return {path.stem: read_suite(path) for path in sorted((self.root / "suites").glob("*.json"))}
 
     def _record(self, folder: Path) -> TrialRecord:
@@ -270,7 +254,7 @@ class Ledger:
         )
 
     def _check(self, folder: Path) -> None:
-        """Raise LedgerError where a file that counts cannot be read; of episodes the columns alone are."""
+        """Raise LedgerError where a file cannot be read; check the columns of episodes only."""
         if (folder / "result.json").exists():
             self._record(folder)
             with _explained(folder / EPISODES):
@@ -281,22 +265,22 @@ class Ledger:
         self.running(folder)
 
     def running(self, folder: Path) -> schema.Running | None:
-        """Return who is, or was, at work on the trial of a directory; None where nobody said so."""
+        """Return the heartbeat of the process that runs, or ran, the trial of a directory; None without one."""
         return _read_if_there(folder / "running.json", schema.Running)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that after a crash it is there whole or not at all; LedgerUnwritable where it cannot be."""
+    """Write a file atomically; raise LedgerUnwritable where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise LedgerUnwritable(f"cannot write {path}: {reason}. {_MEND}") from error
-
-
-_MEND = "What was there before is kept: make room, or mend the folder, and say the same command again."
+        raise LedgerUnwritable(
+            f"cannot write {path}: {reason}. Earlier results are kept: free some space or restore access, then repeat "
+            "the command."
+        ) from error
 
 
 def write_json(path: Path, value: Any, *, sort_keys: bool = True) -> None:
@@ -326,19 +310,19 @@ def _read_if_there(path: Path, model: type[M]) -> M | None:
 
 
 def read_suite(path: Path) -> Mapping[str, Any]:
-    """Return the definition of a suite as `save_suite` saved it; raise LedgerError, naming the file, for another."""
-    found = schema.read_mapping(path, schema.SavedSuite, schema.SUITE_ADVICE)
+    """Return the saved definition of a suite; raise LedgerError where the file is damaged."""
+    document = schema.read_mapping(path, schema.SavedSuite, schema.SUITE_ADVICE)
     try:
-        for trial in found["trials"]:
+        for trial in document["trials"]:
             schema.parse_spec(trial)
     except ValueError as error:
         raise schema.unreadable(path, error, schema.SUITE_ADVICE) from error
-    return found
+    return document
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Return a table that `write_frame` wrote; raise an error of PARQUET_ERRORS for anything else."""
-    # Without pandas' own metadata, which is not checked before it is used.
+    """Return a Parquet table; raise one of PARQUET_ERRORS where the file is damaged."""
+    # Without pandas' metadata, which it uses unchecked.
     return pq.read_table(path).replace_schema_metadata(None).to_pandas()
 
 
@@ -351,16 +335,16 @@ def read_episodes(path: Path) -> pd.DataFrame:
 
 
 def check_episodes(rows: pd.DataFrame) -> None:
-    """Raise ValueError where a table lacks a column of numbers that all tables of episodes have."""
+    """Raise ValueError where a table of episodes lacks a required column of numbers."""
     _check_columns(rows.columns)
     for name in _COLUMNS:
         if not (pd.api.types.is_numeric_dtype(rows[name]) or rows[name].isna().all()):
             raise ValueError(f"its column {name} holds no numbers")
 
 
-def _check_columns(found: Iterable[str]) -> None:
-    if lacking := sorted({*_COLUMNS} - {*found}):
-        raise ValueError(f"it has no column {', '.join(lacking)}")
+def _check_columns(names: Iterable[str]) -> None:
+    if missing := sorted({*_COLUMNS} - {*names}):
+        raise ValueError(f"it has no column {', '.join(missing)}")
 
 
 def _read_metrics(path: Path) -> pd.DataFrame:
@@ -386,10 +370,10 @@ def _key_of(folder: Path) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+%=-]+", "-", name).strip("-")[:80]  # file systems end names at 255 bytes
+    return re.sub(r"[^A-Za-z0-9._+%=-]+", "-", name).strip("-")[:80]  # file systems limit names to 255 bytes
 
 
-# What dtbench writes into a trial's folder, in an order in which it may be copied: result.json alone means done.
+# The files of a trial's directory, in an order in which they can be copied: result.json alone means done.
 FILES = (
     "spec.json",
     "checkpoint.pt",

@@ -1,4 +1,4 @@
-"""TrialSpec: contender x task x seed, the key that identifies its outcome, and the states of a trial."""
+"""Trials: TrialSpec (contender x task x seed), its key, and TrialState."""
 
 import dataclasses
 import hashlib
@@ -16,12 +16,12 @@ EPSILON = 0.001  # of action mode epsilon_greedy: Dopamine's when it evaluates (
 
 
 class TrialState(StrEnum):
-    """The states of a trial; the values are what files and terminals show."""
+    """The states of a trial, as files and terminals show them."""
 
-    MISSING = "missing"  # nothing but, perhaps, its spec is in the ledger
-    INTERRUPTED = "interrupted"  # a checkpoint waits to be continued
+    MISSING = "missing"
+    INTERRUPTED = "interrupted"  # it has a checkpoint
     RUNNING = "running"
-    STOPPED = "stopped"  # it wrote its checkpoint and ended because it was asked to, or was never begun
+    STOPPED = "stopped"  # by the user, after writing its checkpoint or before it started
     LOST = "lost"  # its worker died; another one will continue it
     FAILED = "failed"
     GIVEN_UP = "given up"  # it failed MOST_FAILURES times
@@ -31,29 +31,29 @@ class TrialState(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "TrialState | None":
-        return cls.INTERRUPTED if value == "partial" else None  # archives of before call it so
+        return cls.INTERRUPTED if value == "partial" else None  # its name in earlier archives
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """When and how a trial is judged."""
+    """When and how a trial is evaluated."""
 
     episodes: int  # for each target return
     every: int  # gradient steps between evaluations; the last step is always evaluated
     targets: tuple[float, ...]  # target returns; ignored by learners that take none
     action_mode: str  # an ActionMode; not checked, so that every record can be read
-    sweep: tuple[float, ...] = ()  # further targets, asked of the last checkpoint alone
-    purpose: str = "report"  # or "tuning": other episodes, so that nothing is chosen on what it is reported on
+    sweep: tuple[float, ...] = ()  # further targets of the last evaluation
+    purpose: str = "report"  # or "tuning", which evaluates on other episodes than those reported
 
     @property
     def last_targets(self) -> tuple[float, ...]:
-        """What the last checkpoint is asked for: each target once."""
+        """Return the target returns of the last evaluation, each once."""
         return tuple(dict.fromkeys((*self.targets, *self.sweep)))
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """Everything that decides a trial's outcome, and the labels under which it is reported."""
+    """Everything that determines a trial's outcome, and the labels of its report."""
 
     suite: str  # a label: no part of the key
     contender: str  # a label: no part of the key
@@ -68,30 +68,30 @@ class TrialSpec:
     train_steps: int  # gradient steps
     evaluation: EvaluationSpec
     resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0, "gpu": 0.0})  # no part of the key
-    open_from: str = ""  # the task's source that gives the data, where it has several: no part of the key
-    task_options: Mapping[str, Any] = field(default_factory=dict)  # what the task was made with, e.g. its physics
+    open_from: str = ""  # the task's data source, where it has several: no part of the key
+    task_options: Mapping[str, Any] = field(default_factory=dict)  # e.g. the physics
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that decides the outcome: 16 hexadecimal digits."""
+        """Return the hash of everything that determines the outcome: 16 hexadecimal digits."""
         return _hash({**self._identity(), "seed": self.seed})
 
     @cached_property
     def cell(self) -> str:
-        """The key without the seed: what trials of one table cell share."""
+        """Return the key without the seed: it identifies the configuration."""
         return _hash(self._identity())
 
     def labelled(self, *, suite: str, contender: str) -> "TrialSpec":
-        """The same trial under other labels."""
+        """Return the trial under other labels."""
         return dataclasses.replace(self, suite=suite, contender=contender)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, with the key for the reader's convenience."""
+        """Return plain JSON values, with the key for readers."""
         return {**self._plain(), "key": self.key}
 
     @staticmethod
     def from_json(text: Mapping[str, Any]) -> "TrialSpec":
-        """Read what `to_json` wrote, or wrote under earlier names."""
+        """Return the trial of `to_json`'s values, also under earlier names."""
         values = current_names({name: value for name, value in text.items() if name != "key"})
         evaluation = values.pop("evaluation")
         lists = {name: tuple(evaluation.get(name, ())) for name in ("targets", "sweep")}
@@ -107,10 +107,10 @@ class TrialSpec:
     def _identity(self) -> dict[str, Any]:
         labels = ("suite", "contender", "resources", "seed", "dataset_source", "open_from")
         identity = {name: value for name, value in key_names(self._plain()).items() if name not in labels}
-        # What a trial does without is left out, so that trials of before it existed keep their keys.
+        # Unused settings are left out, so that trials from before they existed keep their keys.
         if not self.evaluation.sweep:
             del identity["evaluation"]["sweep"]
-        # A file of one's own is known by its content, the digest, wherever it lies.
+        # A data file is identified by its digest, not by its path.
         identity["task_options"] = {name: value for name, value in self.task_options.items() if name != "file"}
         if not identity["task_options"]:
             del identity["task_options"]

@@ -90,7 +90,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_written(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(LedgerUnwritable, match=f"{os.strerror(code)}.*same command again") as caught:
+    with pytest.raises(LedgerUnwritable, match=f"{os.strerror(code)}.*repeat the command") as caught:
         run_trial(one, Ledger(root))
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
@@ -103,7 +103,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_written(
 
 def test_a_disk_with_no_room_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "ROOM", 2**62)
-    with pytest.raises(LedgerError, match="Make room, or say --results FOLDER"):
+    with pytest.raises(LedgerError, match="Free some space, or use --results DIRECTORY"):
         store.check_disk(tmp_path / "results")
 
 
