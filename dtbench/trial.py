@@ -1,4 +1,4 @@
-"""run_trial: train one learner, evaluate and record it; an interrupted trial continues from its checkpoint."""
+"""run_trial: train, evaluate and record one learner; continue interrupted trials from their checkpoints."""
 
 import math
 import time
@@ -26,16 +26,16 @@ from dtbench.ledger.store import Ledger, write_bytes, write_frame, write_json, w
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 from dtbench.task import Task
 
-LOG_POINTS = 200  # lines of metrics a trial keeps
-CHECKPOINT_SECONDS = 60.0  # at most this much training is lost with a killed process, and one evaluation
+LOG_POINTS = 200  # lines of metrics of a trial
+CHECKPOINT_SECONDS = 60.0  # a killed process loses at most this much training and one evaluation
 
 OnStep = Callable[[int, float | None], None]  # (gradient steps taken, latest score)
-OnSaved = Callable[[Path], None]  # called with the trial's directory whenever something durable was written to it
+OnSaved = Callable[[Path], None]  # called with the trial's directory after each checkpoint and at the end
 ShouldStop = Callable[[], bool]
 
 
 class Diverged(FloatingPointError):
-    """A loss is not finite: the same steps would end there again."""
+    """A loss is not finite: the same steps would diverge again."""
 
 
 def never_stop() -> bool:
@@ -103,7 +103,7 @@ def run_trial(
 
 @dataclass(frozen=True, slots=True)
 class OpenTrial:
-    """What a spec names, opened: everything that a trial needs and nothing that it has done."""
+    """The task, dataset, learner and evaluator of a trial."""
 
     spec: TrialSpec
     task: Task
@@ -111,15 +111,15 @@ class OpenTrial:
     device: torch.device
     learner: Learner
     evaluator: Evaluator
-    opened: str  # when, in ISO format
+    opened: str  # time in ISO format
 
     @property
     def resumable(self) -> bool:
-        """Whether the learner's state holds all that it needs to continue."""
+        """Return whether the learner can continue exactly from its state."""
         return bool(getattr(self.learner, "resumable", True))
 
     def evaluate(self, step: int) -> dict[str, list[Any]]:
-        """Return the table of episodes after this step, as lists; the last step also has the targets of the sweep."""
+        """Return the table of episodes after this step, as lists; the last step includes the sweep of targets."""
         evaluation = self.spec.evaluation
         last = step == self.spec.train_steps
         episodes = self.evaluator.evaluate(self.learner, evaluation.last_targets if last else evaluation.targets)
@@ -129,9 +129,9 @@ class OpenTrial:
 def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
     """Open a trial's task and data and build its learner and evaluator.
 
-    With `check_only` the learner gets the best episode alone, on the CPU: whether it can be built shows at once.
+    With `check_only` the learner gets only the best episode, on the CPU, which shows quickly whether it can be built.
     Raises InvalidDataset where the data are not those of the spec, InvalidAlgorithm where the learner lacks something,
-    and whatever building the learner raises.
+    and any error of building the learner.
     """
     task = registry.make_task(spec.task, spec.task_options)
     dataset = task.open(spec.open_from or spec.dataset_source)
@@ -162,25 +162,25 @@ def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
 
 
 class Heartbeat:
-    """The file running.json, which says who is at work on a trial and how far it has come."""
+    """The file running.json: the process that runs a trial, and its progress."""
 
     def __init__(self, folder: Path) -> None:
-        """Write nothing yet."""
+        """Describe this process; write nothing yet."""
         self.path, self.step = folder / "running.json", 0
         self.process: dict[str, Any] = lock.this_process()
 
     def start(self, step: int) -> None:
-        """Write that this process goes on from `step`."""
+        """Write that this process starts from `step`."""
         self.process["from_step"] = step
         self.update(step, None)
 
     def update(self, step: int, score: float | None) -> None:
-        """Write how far the trial has come."""
+        """Write the progress of the trial."""
         self.step = step
         write_json(self.path, {**self.process, "step": step, "score": score})
 
     def stop(self) -> None:
-        """Write that this process has ended before the trial did."""
+        """Write that this process stopped before the end of the trial."""
         write_json(self.path, {**self.process, "step": self.step, "ended": True})
 
     def remove(self) -> None:
@@ -190,7 +190,7 @@ class Heartbeat:
 
 @dataclass
 class _Progress:
-    """What a checkpoint holds besides the learner: everything recorded so far."""
+    """The part of a checkpoint besides the learner: everything recorded so far."""
 
     step: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -199,8 +199,8 @@ class _Progress:
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         values = {name: float(value) for name, value in metrics.items()}
-        if broken := [name for name, value in values.items() if not math.isfinite(value)]:
-            raise Diverged(f"diverged: {', '.join(broken)} is not finite at step {self.step}.")
+        if not_finite := [name for name, value in values.items() if not math.isfinite(value)]:
+            raise Diverged(f"diverged: {', '.join(not_finite)} is not finite at step {self.step}.")
         self.metrics.append({"step": self.step, **values})
 
     @property
@@ -226,7 +226,7 @@ def _recorded_failures(spec: TrialSpec, ledger: Ledger, heartbeat: Heartbeat, on
 
 
 def _restored(trial: OpenTrial, folder: Path) -> _Progress:
-    """Load the trial's checkpoint into its learner, if there is one, and return what it had recorded."""
+    """Load the trial's checkpoint, if any, into its learner and return its progress."""
     path = folder / "checkpoint.pt"
     if not trial.resumable or not path.exists():
         return _Progress()
@@ -236,7 +236,7 @@ def _restored(trial: OpenTrial, folder: Path) -> _Progress:
         trial.learner.load_state_dict(state.pop("learner"))
         return _Progress(**state)
     except Exception as error:
-        raise LedgerError(f"{path} cannot be continued: {error}. Delete it to begin the trial again.") from error
+        raise LedgerError(f"cannot continue from {path}: {error}. Delete it to restart the trial.") from error
 
 
 def _save(trial: OpenTrial, progress: _Progress, folder: Path) -> None:
@@ -246,7 +246,7 @@ def _save(trial: OpenTrial, progress: _Progress, folder: Path) -> None:
 
 
 def _record(trial: OpenTrial, progress: _Progress, folder: Path) -> None:
-    """Write the record of a trained learner; result.json comes last, as it alone means done."""
+    """Write the record of a trained learner; result.json comes last, because it alone means done."""
     spec, learner = trial.spec, trial.learner
     if not progress.episodes:  # a learner without training steps is evaluated as it is
         progress.episodes.append(trial.evaluate(0))
@@ -275,20 +275,20 @@ def _record(trial: OpenTrial, progress: _Progress, folder: Path) -> None:
 
 
 def evaluation_seeds(task: Task, spec: TrialSpec) -> list[int]:
-    """Return the seeds of the trial's episodes: a search has others than those that are reported on."""
+    """Return the seeds of the trial's evaluation episodes: those of searches are never reported."""
     if spec.evaluation.purpose == "tuning":
         return task.tuning_seeds(spec.evaluation.episodes)
     return task.evaluation_seeds(spec.evaluation.episodes)
 
 
 def check_learner(learner: Learner, name: str) -> None:
-    """Raise InvalidAlgorithm unless the learner has what `dtbench.algorithm.Learner` asks for."""
-    wanted = ("context", "return_conditioned", "update", "act", "state_dict", "load_state_dict")
-    missing = [attribute for attribute in wanted if not hasattr(learner, attribute)]
+    """Raise InvalidAlgorithm unless the learner has the attributes of `dtbench.algorithm.Learner`."""
+    required = ("context", "return_conditioned", "update", "act", "state_dict", "load_state_dict")
+    missing = [attribute for attribute in required if not hasattr(learner, attribute)]
     if missing:
         raise InvalidAlgorithm(f"the learner of {name} lacks {', '.join(missing)}: see dtbench.algorithm.Learner.")
     if not isinstance(learner.context, int) or learner.context < 1:
-        raise InvalidAlgorithm(f"the learner of {name} has context {learner.context!r}: it must be 1 or more.")
+        raise InvalidAlgorithm(f"the learner of {name} has context {learner.context!r}: it must be at least 1.")
 
 
 def episode_columns(task: Task, episodes: Episodes, dataset: TrajectoryDataset) -> dict[str, list[Any]]:
@@ -310,6 +310,6 @@ def episode_columns(task: Task, episodes: Episodes, dataset: TrajectoryDataset) 
 
 
 def parameter_count(learner: Learner) -> int | None:
-    """Trainable numbers of the learner's `network`, or None where it has none of that name."""
+    """Return the number of parameters of the learner's `network`, None without one."""
     network = getattr(learner, "network", None)
     return sum(p.numel() for p in network.parameters()) if isinstance(network, torch.nn.Module) else None

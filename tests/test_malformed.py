@@ -158,7 +158,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
             suite_with("key-to-door-1k", "minari:../../etc"), "no id of a dataset", id="a set out of its folder"
         ),
         pytest.param(suite_with("key-to-door-1k", "atari:../../x"), "Atari game", id="a game that is a path"),
-        pytest.param(suite_with("key-to-door-1k", "json:loads"), "Mend it there", id="a function that makes no task"),
+        pytest.param(
+            suite_with("key-to-door-1k", "json:loads"), "Correct it there", id="a function that makes no task"
+        ),
         pytest.param(SUITE + "task_options: {steps: 5}\n", "unknown option", id="an option that a task does not have"),
         pytest.param(
             SUITE + "by_task: {nowhere-*: {evaluation: {episodes: 1}}}\n", "Known:", id="a pattern for no task"
@@ -186,14 +188,14 @@ def test_a_suites_file(refused: Callable[..., str], tmp_path: Path, content: str
         pytest.param(["-c", "**/x"], "unknown contender", id="a glob for a contender"),
         pytest.param(["-c", "x" * 5000], "unknown contender", id="a contender of five thousand letters"),
         pytest.param(["--source", "/etc/passwd"], "source of key-to-door-1k", id="a file for a source"),
-        pytest.param(["DT.width"], "write path=value", id="an override without a value"),
+        pytest.param(["DT.hidden_size"], "write path=value", id="an override without a value"),
         pytest.param(["=5"], "write path=value", id="an override without a path"),
-        pytest.param(["DT.width=[1,"], "Put text in quotes", id="a value that is no YAML"),
+        pytest.param(["DT.hidden_size=[1,"], "Put text in quotes", id="a value that is no YAML"),
         pytest.param(["seeds.0=5"], "valid list", id="a path into a list"),
         pytest.param(["name.first=5"], "valid string", id="a path into a text"),
         pytest.param(["contenders=5"], "contenders", id="a number for all contenders"),
         pytest.param(
-            ["contenders=[DT]", "DT.width=3"], "mapping of names", id="a list of contenders, and one of them"
+            ["contenders=[DT]", "DT.hidden_size=3"], "mapping of names", id="a list of contenders, and one of them"
         ),
         pytest.param(["DT.optimizer.rate=3"], "unknown setting", id="a path to what a contender does not have"),
         pytest.param(
@@ -201,7 +203,7 @@ def test_a_suites_file(refused: Callable[..., str], tmp_path: Path, content: str
         ),
         pytest.param(["DT.learning_rate=.nan"], "nan. Write a number", id="a learning rate that is not a number"),
         pytest.param(["DT.learning_rate='nan'"], "Write a number", id="the same, as a text"),
-        pytest.param(["DT.width=1000000000"], "too large to be meant", id="a layer of a thousand million units"),
+        pytest.param(["DT.hidden_size=1000000000"], "exceeds the maximum", id="a layer of a thousand million units"),
         pytest.param(["DT.betas=[1,2,3]"], "hyperparameter", id="a hyperparameter of another algorithm"),
     ],
 )
@@ -214,8 +216,8 @@ def test_a_command(refused: Callable[..., str], tmp_path: Path, arguments: list[
     ("override", "remedy"),
     [
         pytest.param("DT.batch_size=0", "must be 1 or more", id="batches of nothing"),
-        pytest.param("DT.heads=0", "With its defaults it can", id="no heads"),
-        pytest.param("DT.width=-8", "With its defaults it can", id="a layer of less than no units"),
+        pytest.param("DT.num_heads=0", "With its defaults it can", id="no heads"),
+        pytest.param("DT.hidden_size=-8", "With its defaults it can", id="a layer of less than no units"),
         pytest.param("DT.learning_rate=-1", "With its defaults it can", id="a negative learning rate"),
     ],
 )
@@ -293,7 +295,7 @@ def test_an_hdf5_file(refused: Callable[..., str], write: Callable[[Path], Any],
         pytest.param(["task_options.file=/etc/passwd"], "HDF5", id="a file that is none"),
         pytest.param(["task_options.file=nowhere.hdf5"], "no file", id="a file that is not there"),
         pytest.param(["task_options.file=[a]"], "must be a path", id="a list for a file"),
-        pytest.param(["task_options.file=~nobody-here/x"], "Mend it there", id="a file of nobody"),
+        pytest.param(["task_options.file=~nobody-here/x"], "Correct it there", id="a file of nobody"),
         pytest.param(
             ["tasks=[gym:os:system]", "task_options.file=x.hdf5"],
             "gymnasium cannot make",

@@ -59,7 +59,7 @@ class Blind(BehaviorCloningLearner):
     [
         (Global, "global random stream"),
         (Restless, "acting between updates"),
-        (Forgetful, "goes on differently"),
+        (Forgetful, "trains differently"),
         (Pickled, "more than tensors"),
         (Misshapen, "shape"),
         (Exploding, "after one step"),

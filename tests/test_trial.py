@@ -163,7 +163,7 @@ def test_a_checkpoint_that_cannot_be_continued_says_what_to_delete(tmp_path: Pat
     folder = Ledger(tmp_path / "runs").create(spec)
     (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
     assert run_trial(spec, Ledger(tmp_path / "runs")) == "failed"
-    assert "Delete it to begin the trial again" in (folder / "error.txt").read_text()
+    assert "Delete it to restart the trial" in (folder / "error.txt").read_text()
     (folder / "checkpoint.pt").unlink()
     assert run_trial(spec, Ledger(tmp_path / "runs")) == "done"
 

@@ -234,7 +234,7 @@ def _read(path: Path) -> pa.Table:
         return pq.read_table(path, use_threads=False).replace_schema_metadata(None)
     except (OSError, ValueError) as error:
         raise LedgerError(
-            f"cannot read {path}: {error}. Delete that trial's folder and run the suite again."
+            f"cannot read {path}: {error}. Delete that trial's directory and run the suite again."
         ) from error
 
 

@@ -17,7 +17,7 @@ from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.domains.key_to_door.env import KeyToDoorVectorEnv
 from dtbench.errors import InvalidAlgorithm
 from dtbench.registry import make_task
-from dtbench.testing import check_algorithm, toy_dataset, toy_games
+from dtbench.testing import check_algorithm, toy_dataset, toy_episodes
 
 CPU = torch.device("cpu")
 GAMES, CONTEXT = 9, 6
@@ -58,7 +58,7 @@ def stirred(learner: Any) -> Any:
 
 
 def histories(data: TrajectoryDataset, *, steps: int, context: int = CONTEXT) -> Iterator[History]:
-    return toy_games(data, batch=GAMES, context=context, steps=steps)
+    return toy_episodes(data, batch=GAMES, context=context, steps=steps)
 
 
 def differences(learner: Any, data: TrajectoryDataset, *, steps: int, ends: list[int] = NEVER) -> list[float]:
