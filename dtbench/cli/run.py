@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 all is well, 1 some trials have no result, 2 a mistake, 130 interrupted."""
+"""The command line. Exit codes: 0 success, 1 some trials have no result, 2 an error, 130 interrupted."""
 
 import contextlib
 import json
@@ -20,7 +20,6 @@ from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from dtbench.execution.local import OnProgress
-    from dtbench.execution.signals import Shutdown
     from dtbench.ledger.store import Ledger
     from dtbench.suite.schema import Suite
 
@@ -30,92 +29,89 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 all is well, 1 some trials have no result, 2 a mistake in what was asked, 130 interrupted.",
+    epilog="Exit codes: 0 success, 1 some trials have no result, 2 an error, 130 interrupted.",
 )
 
 app.add_typer(data_app, name="data", help="List, download, generate, show, verify and export datasets.")
 
 SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A name from `list suites`, or a YAML file.")]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings as path=value: evaluation.episodes=50, train_steps=100 or DT.dropout=0.2."),
+]
+PresetOption = Annotated[str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...")]
+SeedsOption = Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")]
+ContenderOption = Annotated[
+    list[str] | None, typer.Option("--contender", "-c", help="Name or pattern of contenders: 'DT*'.")
+]
+TaskOption = Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or pattern of tasks.")]
+LocalOption = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
+AddressOption = Annotated[str | None, typer.Option(help="Address of a running Ray cluster: auto or ray://host:10001.")]
+ResourcesOption = Annotated[
+    str | None,
+    typer.Option(help="Resources of each trial: cpu=2,gpu=0.25; gpu=auto measures how many fit on one GPU."),
+]
+CheckpointOption = Annotated[float, typer.Option(min=0.0, help="Minutes between checkpoints.")]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Run trials again that diverged or failed three times.")
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(help="Data source: auto (real data on disk, else download, else generate), d4rl, minari, ..."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would run, what is done and the time left; run nothing.")
+]
 
 
 @app.command()
 def run(
     suite: SuiteOption,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="path=value, e.g. evaluation.episodes=50, train_steps=100 or DT.dropout=0.2."),
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")] = None,
-    contender: Annotated[
-        list[str] | None, typer.Option("--contender", "-c", help="Name or pattern of contenders: 'DT*'.")
-    ] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or pattern of tasks.")] = None,
-    local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,
-    address: Annotated[
-        str | None, typer.Option(help="Address of a running Ray cluster: auto or ray://host:10001.")
-    ] = None,
-    resources: Annotated[
-        str | None,
-        typer.Option(help="Resources of each trial: cpu=2,gpu=0.25; gpu=auto measures how many fit on one GPU."),
-    ] = None,
-    checkpoint_minutes: Annotated[float, typer.Option(min=0.0, help="Minutes between checkpoints.")] = 1.0,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run trials again that diverged or failed three times.")
-    ] = False,
-    source: Annotated[
-        str | None,
-        typer.Option(help="Source of the data: auto (real on disk, else download, else generate), d4rl, minari, ..."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would run, what is done and the time left; run nothing.")
-    ] = False,
+    overrides: OverridesArgument = None,
+    preset: PresetOption = None,
+    seeds: SeedsOption = None,
+    contender: ContenderOption = None,
+    task: TaskOption = None,
+    local: LocalOption = False,
+    address: AddressOption = None,
+    resources: ResourcesOption = None,
+    checkpoint_minutes: CheckpointOption = 1.0,
+    retry_failed: RetryOption = False,
+    source: SourceOption = None,
+    dry_run: DryRunOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Run the missing trials of a suite; interrupted ones continue from their checkpoints.
+    """Run the missing trials of a suite; continue interrupted ones from their checkpoints.
 
     Trials that results/scores/SUITE has finished count as done.
 
-    Ctrl-C once: trials write their checkpoints and end. Twice: at once. The same command continues either way.
+    Ctrl-C once: trials write their checkpoints and stop. Twice: they stop at once. The same command continues them.
     """
     from dtbench.analysis.archive import archived_keys
     from dtbench.cli import plans, progress
-    from dtbench.execution.resources import check_room, sized
-    from dtbench.ledger.remote import remote_of
-    from dtbench.suite.planning import check_fit, load_suite, narrow, trial_specs
+    from dtbench.execution.resources import sized
+    from dtbench.suite.planning import load_suite, narrow, trial_specs
 
-    run_trials = _runner(local, address)
-    sized((), resources)  # refuses what is wrong before any data are opened
+    run_trials = _runner(local, address, results, 60 * checkpoint_minutes)
+    sized((), resources)  # raises an error before any data are opened
     whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
-    chosen = narrow(whole, tasks=task or (), contenders=contender or ())
+    narrowed = narrow(whole, tasks=task or (), contenders=contender or ())
     with _ledger_at(results, read_only=dry_run) as ledger:
         with progress.preparing() as on_dataset:
-            specs = sized(trial_specs(chosen, on_dataset), resources)
+            specs = sized(trial_specs(narrowed, on_dataset), resources)
         archived = archived_keys(results / "scores", whole.name)
-        missing = [
-            spec
-            for spec in {spec.key: spec for spec in specs}.values()
-            if spec.key not in archived and ledger.should_run(spec, retry_failed=retry_failed)
-        ]
-        plans.say_what_will_run(chosen, specs, missing, why=plans.preset_reason(whole, suite, preset))
-        plans.say_what_is_left_alone(specs, [*(spec.key for spec in missing), *archived], ledger)
+        unique = {spec.key: spec for spec in specs if spec.key not in archived}
+        missing = [spec for spec in unique.values() if ledger.should_run(spec, retry_failed=retry_failed)]
+        plans.print_trials(narrowed, specs, missing, why=plans.preset_reason(whole, suite, preset))
+        plans.print_skipped(specs, [*(spec.key for spec in missing), *archived], ledger)
         if dry_run:
-            plans.say_plan(chosen, specs, missing, ledger)
+            plans.print_plan(narrowed, specs, missing, ledger)
             raise typer.Exit
-        if not local and address is None:
-            check_room(missing)
-        check_fit(missing)
+        _check(missing, on_this_machine=not local and address is None)
         document = _save_suite(whole, specs, ledger)
         states = None
-        with _interruptible(missing, ledger) as (on_progress, shutdown):
-            states = run_trials(
-                missing,
-                ledger.root,
-                on_progress,
-                should_stop=lambda: shutdown.requested,
-                remote=remote_of(results),
-                checkpoint_seconds=60 * checkpoint_minutes,
-            )
+        with _interruptible(missing, ledger) as (on_progress, should_stop):
+            states = run_trials(missing, ledger.root, on_progress, should_stop=should_stop)
         stopped = states is None or TrialState.STOPPED in states.values()
         _finish(document, ledger, missing, stopped=stopped)
     done = all(spec.key in archived or ledger.state(spec) is TrialState.DONE for spec in specs)
@@ -125,15 +121,15 @@ def run(
 @app.command()
 def status(
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="A trial's key or its beginning: print that trial's record.")
+        str | None, typer.Argument(metavar="[KEY]", help="A trial's key or its beginning: print this trial's record.")
     ] = None,
     suite: SuitesOption = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Summarize trial states from the ledger (read-only): running, done, failed and why, interrupted, missing.
+    """Summarize trial states: running, done, failed and why, interrupted, missing. Read-only.
 
-    The exit code is 0 whatever the states are; --json has them for programs.
+    The exit code is 0 for all states; programs can use --json.
     """
     from dtbench.cli.status import show_status, show_trial, status_of
 
@@ -168,35 +164,40 @@ for _command in (*COMMANDS, *TUNE_COMMANDS):
 def check(
     algorithm: Annotated[str, typer.Argument(help="A name from `list algorithms`, or my_file:MyAlgorithm.")],
 ) -> None:
-    """Check an algorithm against the contract of `dtbench.algorithm`."""
+    """Check that an algorithm fulfils the contract of `dtbench.algorithm`."""
     from dtbench.testing import check_algorithm
 
     check_algorithm(algorithm)
-    typer.echo(f"{algorithm} keeps the contract")
+    typer.echo(f"{algorithm} passed all checks of the contract")
 
 
 @app.command()
 def doctor() -> None:
-    """Check this installation: versions, processors, GPU, directories, plug-ins."""
+    """Check this installation: versions, CPU, GPU, directories, plug-ins."""
     from dtbench.cli.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)
 
 
-def _runner(local: bool, address: str | None) -> "Callable[..., dict[str, TrialState]]":
-    """Return what runs trials, in this process or with Ray."""
+def _runner(
+    local: bool, address: str | None, results: Path, checkpoint_seconds: float
+) -> "Callable[..., dict[str, TrialState]]":
+    """Return the function that runs trials, in this process or with Ray."""
+    from dtbench.ledger.remote import remote_of
+
+    if local and address is not None:
+        raise DtbenchError("--local and --address exclude each other. Leave one out.")
+    options: dict[str, Any] = {"remote": remote_of(results), "checkpoint_seconds": checkpoint_seconds}
     if local:
         from dtbench.execution.local import run_local
 
-        if address is not None:
-            raise DtbenchError("--local and --address exclude each other.")
-        return run_local
+        return partial(run_local, **options)
     from dtbench.execution.cluster import check_address
     from dtbench.execution.ray_driver import run_ray
 
     if address is not None:
         check_address(address)
-    return partial(run_ray, address=address)
+    return partial(run_ray, address=address, **options)
 
 
 @contextmanager
@@ -211,8 +212,18 @@ def _ledger_at(results: Path, *, read_only: bool) -> "Iterator[Ledger]":
         yield Ledger(results / "runs")
 
 
+def _check(missing: list[TrialSpec], *, on_this_machine: bool) -> None:
+    """Raise an error for trials that cannot start, before any of them runs."""
+    from dtbench.execution.resources import check_room
+    from dtbench.suite.planning import check_fit
+
+    if on_this_machine:
+        check_room(missing)
+    check_fit(missing)
+
+
 def _save_suite(whole: "Suite", specs: list[TrialSpec], ledger: "Ledger") -> Mapping[str, Any]:
-    """Keep the suite's definition in the ledger, and return what is kept."""
+    """Save the suite's definition in the ledger and return it."""
     from dtbench.ledger.remote import published
     from dtbench.suite.planning import resolved_document
 
@@ -221,8 +232,8 @@ def _save_suite(whole: "Suite", specs: list[TrialSpec], ledger: "Ledger") -> Map
 
 
 @contextmanager
-def _interruptible(missing: list[TrialSpec], ledger: "Ledger") -> "Iterator[tuple[OnProgress, Shutdown]]":
-    """Show the progress of trials; Ctrl-C ends them and loses nothing that is done."""
+def _interruptible(missing: list[TrialSpec], ledger: "Ledger") -> "Iterator[tuple[OnProgress, Callable[[], bool]]]":
+    """Show the progress of trials; on Ctrl-C they stop and keep what is done."""
     from dtbench.cli import progress
     from dtbench.execution.signals import graceful_shutdown
 
@@ -234,29 +245,28 @@ def _interruptible(missing: list[TrialSpec], ledger: "Ledger") -> "Iterator[tupl
         progress.display(missing, ledger) as on_progress,
         graceful_shutdown(on_first) as shutdown,
     ):
-        yield on_progress, shutdown
+        yield on_progress, lambda: shutdown.requested
 
 
 def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec], *, stopped: bool) -> None:
-    """Bring the suite's scores up to date, and print them and what failed."""
+    """Update the suite's scores and print them with the failures; of an interrupted run, only push the suite."""
     from dtbench.analysis.suite_analysis import final_rows
     from dtbench.cli import plans
     from dtbench.ledger.remote import published
 
     if stopped:
-        typer.echo("interrupted: what is done is kept, the same command continues the rest.", err=True)
-    results = ledger.root.parent
-    with published(results):
-        found = None if stopped else keep_scores(document, ledger, results)
+        typer.echo("interrupted: finished trials are kept; the same command continues the others.", err=True)
+    with published(ledger.root.parent):
+        found = None if stopped else keep_scores(document, ledger, ledger.root.parent)
     if found and found.records:
         diverged = Counter((u.spec.contender, u.spec.task) for u in found.unfinished if u.state is TrialState.DIVERGED)
-        plans.say_scores(final_rows(found), list(document["contenders"]), document["tasks"], diverged)
+        plans.print_scores(final_rows(found), list(document["contenders"]), document["tasks"], diverged)
     if not stopped:
-        plans.say_what_failed(ran, ledger)
+        plans.print_failures(ran, ledger)
 
 
 def main() -> NoReturn:
-    """Run the command line; a user's mistake is one line on stderr, never a traceback."""
+    """Run the command line; print a user's mistake as one line on stderr."""
     try:
         app(standalone_mode=True)
     except DtbenchError as error:

@@ -70,20 +70,20 @@ def test_a_trial_is_evaluated_every_so_many_steps_and_after_the_last() -> None:
     assert [evaluations(spec(train_steps=steps)) for steps in (0, 1, 3, 4, 7)] == [1, 1, 1, 2, 3]
 
 
-def test_a_plan_tells_the_time_of_what_has_finished_before_and_of_nothing_else(
+def test_a_plan_gives_the_time_of_configurations_that_have_finished(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suite = suite_of(tmp_path)
     specs = trial_specs(suite)
     ledger = Ledger(tmp_path / "runs")
     finish(ledger, specs[2], 30.0)  # Random, seed 0
-    plans.say_plan(suite, specs, [one for one in specs if one is not specs[2]], ledger)
+    plans.print_plan(suite, specs, [one for one in specs if one is not specs[2]], ledger)
     text = capsys.readouterr().out
     assert "To go: 1 min 00 s of trial time, and 6 trials of unknown length." in text
     assert text.count("1 min 00 s") == 2  # Random's row, and the total
 
 
-def test_steps_of_other_contenders_tell_nothing_of_the_time_left(
+def test_steps_of_other_contenders_do_not_estimate_the_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter(range(1000))
@@ -100,7 +100,7 @@ def test_steps_of_other_contenders_tell_nothing_of_the_time_left(
     assert " left" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_finished_trials_tell_the_time_of_the_rest(tmp_path: Path) -> None:
+def test_finished_trials_estimate_the_time_of_the_rest(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "runs")
     for seed, seconds in ((0, 10.0), (1, 20.0)):
         finish(ledger, spec(seed=seed, train_steps=5), seconds)
@@ -113,18 +113,18 @@ def test_a_plan_says_where_no_trial_fits(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     suite = suite_of(tmp_path, resources={"cpu": 1, "gpu": 0.25})
-    plans.say_plan(suite, trial_specs(suite), trial_specs(suite), Ledger(tmp_path / "runs"))
-    assert "each trial asks for cpu 1 and gpu 0.25" in capsys.readouterr().out
+    plans.print_plan(suite, trial_specs(suite), trial_specs(suite), Ledger(tmp_path / "runs"))
+    assert "each trial needs cpu 1 and gpu 0.25" in capsys.readouterr().out
 
 
-def test_generated_data_in_place_of_real_ones_are_said_aloud(capsys: pytest.CaptureFixture[str]) -> None:
+def test_generated_data_in_place_of_real_ones_are_announced(capsys: pytest.CaptureFixture[str]) -> None:
     suite = load_suite("d4rl", preset="cpu")
     specs = [
         spec(task="hopper-medium-v2"),
         spec(task="hopper-expert-v2", dataset_source="d4rl"),
         spec(task="key-to-door-1k"),
     ]
-    plans.say_what_will_run(suite, specs, specs[1:], why="no GPU here")
+    plans.print_trials(suite, specs, specs[1:], why="no GPU here")
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "d4rl: 3 trials, 1 done, 2 to run"
     assert printed[1] == "preset cpu (no GPU here)"
@@ -135,23 +135,25 @@ def test_generated_data_in_place_of_real_ones_are_said_aloud(capsys: pytest.Capt
     assert plain == ["data: d4rl (hopper-expert-v2)", "data: generated (key-to-door-1k)"]
 
 
-def test_generated_atari_data_are_said_aloud_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_generated_atari_data_are_announced_too(capsys: pytest.CaptureFixture[str]) -> None:
     suite = load_suite("atari", preset="cpu")
     specs = [spec(task="atari:pong"), spec(task="atari:qbert", dataset_source="dqn-replay")]
-    plans.say_what_will_run(suite, specs, specs)
+    plans.print_trials(suite, specs, specs)
     loud, plain = capsys.readouterr().out.splitlines()[-2:]
     assert loud.startswith("data: GENERATED HERE, not DQN-replay: atari:pong (")
     assert plain == "data: dqn-replay (atari:qbert)"
 
 
-def test_options_of_some_tasks_are_said_after_those_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_some_tasks_are_printed_after_those_of_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     suite = suite_of(
         tmp_path,
         tasks=["atari:pong", "hopper-medium-v2", "hopper-expert-v2"],
         task_options={"steps": 100, "seed": 1},
         by_task={"hopper-*": {"task_options": {"physics": "v4"}}, "atari:*": {"task_options": {"steps": 7}}},
     )
-    plans.say_what_will_run(suite, [], [])
+    plans.print_trials(suite, [], [])
     assert capsys.readouterr().out.splitlines()[1:] == [
         "task options: seed=1",
         "task options of atari:pong: steps=7",
@@ -196,7 +198,7 @@ def test_data_that_take_long_are_named(
 
 def test_a_table_of_many_tasks_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     finals = pd.DataFrame({"contender": ["DT", "DT"], "task": ["b", "b"], "score": [10.0, 20.0]})
-    plans.say_scores(finals, ["DT", "BC"], ["a", "b", "c"], {("DT", "c"): 2})
+    plans.print_scores(finals, ["DT", "BC"], ["a", "b", "c"], {("DT", "c"): 2})
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ b")]
     assert line.split() == ["│", "b", "│", "15.0", "(2)", "│", "not", "run", "│"]
 
