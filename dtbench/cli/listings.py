@@ -1,4 +1,4 @@
-"""The names of suites, tasks and algorithms, on the terminal."""
+"""`dtbench list`: the names of suites, tasks and algorithms."""
 
 from rich.columns import Columns
 from rich.console import Console
@@ -21,7 +21,7 @@ def list_suites() -> None:
 
 
 def list_tasks() -> None:
-    """Print the tasks by domain, and the sources of their data, the best first."""
+    """Print the tasks by domain and by the sources of their data, the best first."""
     console = Console(highlight=False)
     for domain, names in registry.tasks_by_domain().items():
         by_source: dict[str, list[str]] = {}
@@ -37,8 +37,8 @@ def list_tasks() -> None:
 def list_algorithms() -> None:
     """Print the registered algorithms and their presets of hyperparameters."""
     for name in registry.algorithm_names():
-        found = registry.algorithm_class(name)
-        say(f"{name:<24} {(found.__doc__ or '').strip().splitlines()[0]}")
+        docstring = registry.algorithm_class(name).__doc__ or ""
+        say(f"{name:<24} {docstring.strip().splitlines()[0]}")
         for preset, values in registry.algorithm_presets(name).items():
             differences = ", ".join(f"{key}={value}" for key, value in values.items())
             say(f"    preset {preset:<12} {differences or 'the defaults'}")

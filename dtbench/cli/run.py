@@ -13,6 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from dtbench.cli.data import data_app
+from dtbench.cli.options import (
+    AddressOption,
+    OverridesArgument,
+    PresetOption,
+    SourceOption,
+    SuiteOption,
+    TaskOption,
+)
 from dtbench.cli.report import COMMANDS, ResultsOption, SuitesOption, keep_scores
 from dtbench.cli.tune import COMMANDS as TUNE_COMMANDS
 from dtbench.errors import DtbenchError, UnknownName
@@ -34,19 +42,11 @@ app = typer.Typer(
 
 app.add_typer(data_app, name="data", help="List, download, generate, show, verify and export datasets.")
 
-SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A name from `list suites`, or a YAML file.")]
-OverridesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(help="Settings as path=value: evaluation.episodes=50, train_steps=100 or DT.dropout=0.2."),
-]
-PresetOption = Annotated[str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...")]
 SeedsOption = Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")]
 ContenderOption = Annotated[
     list[str] | None, typer.Option("--contender", "-c", help="Name or pattern of contenders: 'DT*'.")
 ]
-TaskOption = Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or pattern of tasks.")]
 LocalOption = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
-AddressOption = Annotated[str | None, typer.Option(help="Address of a running Ray cluster: auto or ray://host:10001.")]
 ResourcesOption = Annotated[
     str | None,
     typer.Option(help="Resources of each trial: cpu=2,gpu=0.25; gpu=auto measures how many fit on one GPU."),
@@ -54,10 +54,6 @@ ResourcesOption = Annotated[
 CheckpointOption = Annotated[float, typer.Option(min=0.0, help="Minutes between checkpoints.")]
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Run trials again that diverged or failed three times.")
-]
-SourceOption = Annotated[
-    str | None,
-    typer.Option(help="Data source: auto (real data on disk, else download, else generate), d4rl, minari, ..."),
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print what would run, what is done and the time left; run nothing.")

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ STATES = (
     TrialState.MISSING,
     TrialState.DAMAGED,
 )
-OTHERS = "(no suite)"  # trials that no saved suite plans
-_SHOWN = tuple(state for state in STATES if state not in (TrialState.DONE, TrialState.MISSING))  # trial by trial
+OTHERS = "(no suite)"  # label of trials that no saved suite plans
+_LISTED = tuple(state for state in STATES if state not in (TrialState.DONE, TrialState.MISSING))  # trial by trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,10 @@ class TrialStatus:
     seed: int
     state: TrialState  # one of STATES
     step: int | None = None
-    budget: int | None = None
+    train_steps: int | None = None
     score: float | None = None  # the latest
     host: str = ""
-    began: str = ""  # the attempt, in ISO format
+    began: str = ""  # start of the attempt in ISO format
     seconds_left: float | None = None
     cause: str = ""
     message: str = ""
@@ -54,21 +55,21 @@ class TrialStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A ledger at one moment."""
+    """The states of a ledger's trials."""
 
     results: str
     trials: tuple[TrialStatus, ...]  # each key once
     suites: tuple[str, ...]
     remarks: tuple[str, ...] = ()  # files that cannot be read
-    holder: Mapping[str, Any] = field(default_factory=dict)  # the run that is at work on it, if one is
+    holder: Mapping[str, Any] = field(default_factory=dict)  # the live run on it
 
     def counts(self, suite: str | None = None) -> dict[str, int]:
-        """How many trials of a suite, or of all, are in each state."""
-        found = Counter(trial.state for trial in self.trials if suite is None or suite in trial.suites)
-        return {state: found[state] for state in STATES}
+        """Return the number of trials of a suite, or of all, in each state."""
+        counts = Counter(trial.state for trial in self.trials if suite is None or suite in trial.suites)
+        return {state: counts[state] for state in STATES}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: `totals`, `suites` (name -> state -> trials), `trials`, `remarks`, `holder`."""
+        """Return plain values: `totals`, `suites` (name -> state -> trials), `trials`, `remarks`, `holder`."""
         return {
             "results": self.results,
             "totals": self.counts(),
@@ -82,29 +83,29 @@ class Status:
 
 
 def status_of(results: Path, suites: Sequence[str] = ()) -> Status:
-    """Read the ledger below a results folder; `suites`: only their trials.
+    """Return the states of all trials of a results directory, or of those of these suites.
 
-    Damaged trials are named, and the others are read all the same. Raises UnknownName for a suite that the ledger
-    does not know, LedgerError where the folder cannot be read.
+    Damaged trials get the state DAMAGED. Raises UnknownName for a suite that is not in the ledger, LedgerError where
+    the directory cannot be read.
     """
     reader = _Reader(results)
     for name in suites:
         if name not in reader.documents:
             raise UnknownName(f"suite in {remote_of(results) or results}", name, reader.documents)
     named = suites or tuple(reader.documents)
-    found = [reader.status(spec, reader.suites_of(spec.key)) for spec in reader.planned(named)]
+    planned = {key: spec for name in named for key, spec in reader.documents[name].items()}
+    trials = [reader.status(spec, reader.suites_of(key)) for key, spec in planned.items()]
     if not suites:
-        others = [reader.status(spec, (OTHERS,)) for spec in reader.unplanned()]
-        others += [damaged for key, damaged in reader.damaged.items() if not reader.suites_of(key)]
-        found = [*found, *others]
+        others = [reader.status(spec, (OTHERS,)) for key, (spec, _) in reader.folders.items() if key not in planned]
+        others += [damaged for key, damaged in reader.damaged.items() if key not in planned]
+        trials += others
         named = (*named, *([OTHERS] if others else ()))
-    return Status(
-        str(remote_of(results) or results), tuple(found), tuple(named), tuple(reader.remarks), reader.holder or {}
-    )
+    address = str(remote_of(results) or results)
+    return Status(address, tuple(trials), tuple(named), tuple(reader.remarks), reader.holder or {})
 
 
 class _Reader:
-    """A ledger being read: its suites, its folders, and who is at work on it."""
+    """Reads a ledger: its suites, its trials and its holder."""
 
     def __init__(self, results: Path) -> None:
         self.results, self.ledger = results, Ledger(results / "runs")
@@ -119,36 +120,22 @@ class _Reader:
         self.damaged: dict[str, TrialStatus] = {}  # by the key that ends the directory's name
         for folder, why in problems.items():
             contender, _, key = folder.name.rpartition("-")
-            if key in self.folders:  # and whole in another directory
+            if key in self.folders:  # valid in another directory
                 self.remarks.append(one_line(why))
             else:
                 about = (key, (OTHERS,), folder.parent.name, contender, 0, TrialState.DAMAGED)
                 self.damaged[key] = TrialStatus(*about, message=one_line(why), folder=str(folder))
         self.documents = dict(self._documents())
         self.archived = {key for name in self.documents for key in self._archived(name)}
-        self._holder: Mapping[str, Any] | None = None
-        self._asked = False
 
-    @property
+    @cached_property
     def holder(self) -> Mapping[str, Any] | None:
-        """The run at work on the ledger; another machine's must be watched for a while, so it is asked for once."""
-        if not self._asked:
-            self._holder = holder(self.results)
-            self._asked = True
-        return self._holder
+        """Return the live run on the ledger; watching another machine's takes seconds, so it is cached."""
+        return holder(self.results)
 
     def suites_of(self, key: str) -> tuple[str, ...]:
-        """The suites that plan a trial."""
+        """Return the suites that plan a trial."""
         return tuple(name for name, planned in self.documents.items() if key in planned)
-
-    def planned(self, suites: Sequence[str]) -> list[TrialSpec]:
-        """The trials of these suites, each once."""
-        found = {key: spec for name in suites for key, spec in self.documents[name].items()}
-        return list(found.values())
-
-    def unplanned(self) -> list[TrialSpec]:
-        """Trials that are in the ledger and in no suite."""
-        return [spec for key, (spec, _) in self.folders.items() if not self.suites_of(key)]
 
     def status(self, spec: TrialSpec, suites: tuple[str, ...]) -> TrialStatus:
         """Return the state of a trial."""
@@ -157,10 +144,10 @@ class _Reader:
         about = (spec.key, suites, spec.task, spec.contender, spec.seed)
         if spec.key not in self.folders:
             state = TrialState.DONE if spec.key in self.archived else TrialState.MISSING
-            return TrialStatus(*about, state, budget=spec.train_steps)
+            return TrialStatus(*about, state, train_steps=spec.train_steps)
         folder = self.folders[spec.key][1]
         try:
-            return TrialStatus(*about, **self._facts(spec, folder), budget=spec.train_steps, folder=str(folder))
+            return TrialStatus(*about, **self._facts(spec, folder), train_steps=spec.train_steps, folder=str(folder))
         except (LedgerError, OSError) as error:
             return TrialStatus(*about, TrialState.DAMAGED, message=one_line(str(error)), folder=str(folder))
 
@@ -208,13 +195,8 @@ def _failed(failure: Failure, folder: Path) -> dict[str, Any]:
     if cause == TrialState.DIVERGED:
         state = TrialState.DIVERGED
     message = one_line(failure.message or _last_line(folder / "error.txt"), 200)
-    return {
-        "state": state,
-        "cause": cause,
-        "message": message,
-        "failures": max(1, failure.times),
-        "step": failure.step,
-    }
+    failures = max(1, failure.times)
+    return {"state": state, "cause": cause, "message": message, "failures": failures, "step": failure.step}
 
 
 def _last_line(path: Path) -> str:
@@ -222,8 +204,8 @@ def _last_line(path: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "")
 
 
-def _left(running: Running, budget: int) -> float | None:
-    """Seconds that the rest takes at the pace of this attempt; None where it has not come far enough to say."""
+def _left(running: Running, train_steps: int) -> float | None:
+    """Return the seconds left at the speed of this attempt; None before its first step."""
     try:
         elapsed = (datetime.now(UTC) - datetime.fromisoformat(running.began)).total_seconds()
     except (ValueError, TypeError):
@@ -231,7 +213,7 @@ def _left(running: Running, budget: int) -> float | None:
     steps = running.step - running.from_step
     if steps <= 0 or elapsed <= 0:
         return None
-    return elapsed / steps * max(0, budget - running.step)
+    return elapsed / steps * max(0, train_steps - running.step)
 
 
 def show_status(status: Status) -> None:
@@ -239,27 +221,27 @@ def show_status(status: Status) -> None:
     if not status.trials and not status.remarks:
         say(f"{status.results} holds no trials. Run a suite: dtbench run --suite NAME")
         return
-    shown = [state for state in STATES if status.counts()[state]]
+    states = [state for state in STATES if status.counts()[state]]
     rows = [(suite, status.counts(suite)) for suite in status.suites] + [("all", status.counts())]
-    show_plain([["suite", *shown], *([suite, *(str(counts[state]) for state in shown)] for suite, counts in rows)])
-    for state in _SHOWN:
-        if found := [_row(trial) for trial in status.trials if trial.state == state]:
+    show_plain([["suite", *states], *([suite, *(str(counts[state]) for state in states)] for suite, counts in rows)])
+    for state in _LISTED:
+        if trials := [_row(trial) for trial in status.trials if trial.state == state]:
             say(f"\n{state}:")
-            show_plain(found, indent=2)
+            show_plain(trials, indent=2)
     for remark in ["", *status.remarks] if status.remarks else []:
         say(remark)
 
 
 def show_trial(key: str, results: Path) -> None:
-    """Print one trial: its files, and mean returns over its evaluation episodes.
+    """Print the files of one trial, and the means over its evaluation episodes.
 
-    Raises UnknownName for a key, or the beginning of one, that is not that of one trial.
+    Raises UnknownName for a key, or the beginning of one, that does not identify one trial.
     """
     folders = Ledger(results / "runs").folders()
-    found = [own for own in folders if own.startswith(key)]
-    if len(found) != 1:
-        raise UnknownName("trial" if not found else "trial, ambiguous:", key, folders)
-    folder = folders[found[0]]
+    matching = [folder for known, folder in folders.items() if known.startswith(key)]
+    if len(matching) != 1:
+        raise UnknownName("trial" if not matching else "trial, ambiguous:", key, folders)
+    (folder,) = matching
     for name in ("spec.json", "result.json", "provenance.json", "error.txt"):
         if (folder / name).exists():
             say(f"== {folder / name}\n{(folder / name).read_text(errors='replace').rstrip()}")
@@ -270,7 +252,7 @@ def show_trial(key: str, results: Path) -> None:
 
 
 def _row(trial: TrialStatus) -> list[str]:
-    step = "" if trial.step is None else f"step {trial.step}/{trial.budget}"
+    step = "" if trial.step is None else f"step {trial.step}/{trial.train_steps}"
     score = "" if trial.score is None else f"score {trial.score:.1f}"
     left = "" if trial.seconds_left is None else f"about {duration(trial.seconds_left)} left"
     since = f"on {trial.host} since {trial.began}" if trial.state is TrialState.RUNNING else ""

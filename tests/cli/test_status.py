@@ -101,7 +101,7 @@ def test_trials_of_no_suite_are_listed_too() -> None:
 def test_a_trial_whose_process_is_alive_is_running() -> None:
     running(began=minutes_ago(1))
     trial = only()
-    assert (trial.state, trial.step, trial.budget, trial.score) == ("running", 5, 20, 1.5)
+    assert (trial.state, trial.step, trial.train_steps, trial.score) == ("running", 5, 20, 1.5)
     assert trial.host == platform.node()
 
 
@@ -286,4 +286,6 @@ def test_programs_get_every_trial_and_the_totals() -> None:
     assert found["totals"]["done"] == found["totals"]["missing"] == 1
     assert found["suites"]["tiny"] == found["totals"]
     assert [(trial["seed"], trial["state"]) for trial in found["trials"]] == [(0, "done"), (1, "missing")]
-    assert {"key", "task", "contender", "step", "budget", "seconds_left", "cause", "host"} <= found["trials"][0].keys()
+    assert {"key", "task", "contender", "step", "train_steps", "seconds_left", "cause", "host"} <= found["trials"][
+        0
+    ].keys()
