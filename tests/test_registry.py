@@ -152,7 +152,7 @@ def test_a_task_takes_the_options_that_its_function_has(plugin: Path) -> None:
         ("hopper-medium-v2", {"physics": "d5rl"}, UnknownName, "Did you mean 'd4rl'"),
         ("graph-0", {"physics": "v4"}, UnknownName, "option of task graph-0 'physics'"),
         ("my_file:tsk", None, UnknownName, "task"),
-        ("my_file:no_task", None, InvalidValue, "made a int"),
+        ("my_file:no_task", None, InvalidValue, "returns a int"),
         ("minary:mujoco/hopper/medium-v0", None, InvalidAlgorithm, "minary"),
     ],
 )
@@ -191,4 +191,4 @@ def test_a_foreign_package_of_the_name_baselines_is_named(tmp_path: Path) -> Non
         text=True,
     )
     error = done.stderr.strip().splitlines()[-1]
-    assert f"{tmp_path / 'baselines'} shadows the package `baselines` of dtbench" in error
+    assert f"{tmp_path / 'baselines'} shadows dtbench's package `baselines`" in error

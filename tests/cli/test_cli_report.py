@@ -147,7 +147,7 @@ def test_a_damaged_archive_is_named(here: Path, dtbench: DTBENCH) -> None:
         (["report", "--preset", "cpu"], "--suite"),
         (["report", "--results", "nowhere"], "Run a suite first"),
         (["plot", "--suite", "tinny"], "Did you mean 'tiny'"),
-        (["plot", "--suite", "tiny", "--out", "x.txt"], "a figure is written as"),
+        (["plot", "--suite", "tiny", "--out", "x.txt"], "suffix is one of"),
         (["export", "csv"], "Name a --suite"),
         (["export", "cvs"], "Did you mean 'csv'"),
         (["export", "csv", "--suite", "tinny"], "Did you mean 'tiny'"),

@@ -34,7 +34,7 @@ def test_all_kinds_are_named_where_the_asked_one_is_none(results: SuiteResults) 
 
 
 def test_scores_of_several_scales_have_no_profile(tmp_path: Path) -> None:
-    with pytest.raises(InvalidValue, match=r"several scales: name one with --task"):
+    with pytest.raises(InvalidValue, match=r"different scales: name one with --task"):
         plot.draw(mixed_ledger.results_of(tmp_path), "profiles")
 
 

@@ -175,7 +175,7 @@ def test_the_contract_tells_a_rollout_that_forgets_from_one_that_does_not(monkey
         check_algorithm(DecisionTransformer(**SMALL))
     monkeypatch.undo()
     monkeypatch.setattr(WindowCache, "append", lambda self, tokens, **_: tokens[:, -1])
-    with pytest.raises(InvalidAlgorithm, match="at step 6 of a game its rollout"):
+    with pytest.raises(InvalidAlgorithm, match="at step 6 of an episode its rollout"):
         check_algorithm(DecisionTransformer(**SMALL))
 
 
