@@ -1,4 +1,4 @@
-"""Suite files: YAML read into plain documents, with a base below and presets and overrides laid over them."""
+"""Read suites from YAML: a base, presets and overrides merged into plain documents."""
 
 import fnmatch
 import json
@@ -16,15 +16,15 @@ from dtbench.suite import package_data
 
 EVERY = "*"  # in a preset: every contender
 LARGEST_FILE = 2**20  # bytes: the largest shipped suite has some ten thousand
-LONGEST_NAME = 80  # as the ledger cuts the names of its directories
-_UNPRINTABLE = re.compile(r"\\u00[01]|[\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # in JSON: controls, halves of characters
-_TAKEN = ("overview",)  # directories of the report that belong to no suite
+LONGEST_NAME = 80  # the ledger truncates longer names of directories
+_UNPRINTABLE = re.compile(r"\\u00[01]|[\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # in JSON: controls and surrogates
+_RESERVED = ("overview",)  # other directories of the report
 
 
 def read_yaml(text: str) -> Any:
-    """Return the values of a YAML 1.2 text as plain JSON: what an alias repeats is copied, keys are text.
+    """Return the values of a YAML 1.2 text as plain JSON; aliases are expanded and keys are text.
 
-    Raises ValueError, of one line, for duplicate keys and for what JSON does not have, such as dates and other tags.
+    Raises ValueError, in one line, for duplicate keys and for values that JSON does not have, such as dates.
     """
     try:
         return _as_json(YAML(typ="safe", pure=True).load(text))
@@ -40,33 +40,33 @@ def read_yaml(text: str) -> Any:
         raise ValueError(one_line(str(error), 200)) from error
 
 
-def _as_json(found: Any) -> Any:
-    """Return a copy; ten lines of aliases of aliases can stand for a billion values, so the size is limited."""
+def _as_json(values: Any) -> Any:
+    """Return a copy of limited size: ten lines of nested aliases can expand to a billion values."""
     text = ""
-    for part in json.JSONEncoder(ensure_ascii=False).iterencode(found):
+    for part in json.JSONEncoder(ensure_ascii=False).iterencode(values):
         text += part
         if len(text) > LARGEST_FILE:
-            raise ValueError(f"it stands for more than {LARGEST_FILE} characters")
-    if found := _UNPRINTABLE.search(text):
-        raise ValueError(f"it has {found[0]!r}, which cannot be printed")
+            raise ValueError(f"it expands to more than {LARGEST_FILE} characters")
+    if unprintable := _UNPRINTABLE.search(text):
+        raise ValueError(f"it contains {unprintable[0]!r}, which cannot be printed")
     return json.loads(text)
 
 
 def suite_names() -> list[str]:
-    """Return the names of the suites in ./sweeps and of those that dtbench ships."""
+    """Return the names of the suites in ./sweeps and in the package."""
     return sorted(Path(name).stem for name in package_data.names("sweeps") if name.endswith((".yaml", ".yml")))
 
 
 def read_document(name: str, *, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the document of a suite's name, or of the file at a path, with its `base` below it.
+    """Return the document of a suite, by name or path, merged with its `base`.
 
     `heirs` are the suites whose base it is. Raises UnknownName for a suite that does not exist and InvalidSuite for
-    a file that is not a mapping in YAML.
+    a file that is not a YAML mapping.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if name not in suite_names():
-            raise UnknownName("suite", name, suite_names(), hint="Your own: --suite path/to/suite.yaml.")
+            raise UnknownName("suite", name, suite_names(), hint="For your own, write --suite path/to/suite.yaml.")
         path = package_data.find("sweeps", f"{name}.yaml")
     document = _mapping_in(path, name)
     document["presets"] = _mappings(document, "presets", path)
@@ -79,7 +79,7 @@ def read_document(name: str, *, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _mapping_in(path: Path, name: str) -> dict[str, Any]:
-    """Return the document of a file."""
+    """Return the mapping in a YAML file."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
@@ -96,81 +96,78 @@ def _mapping_in(path: Path, name: str) -> dict[str, Any]:
 
 
 def _mappings(owner: Mapping[str, Any], part: str, path: Path) -> dict[str, dict[str, Any]]:
-    """Return a part that maps names to mappings, of which null is an empty one."""
-    found = owner.get(part) or {}
-    if not isinstance(found, dict):
-        raise InvalidSuite(f"{path}: {part} must be a mapping of names to settings; it is {found!r:.60}.")
-    for name, settings in found.items():
+    """Return a part that maps names to mappings; null is an empty mapping."""
+    mappings = owner.get(part) or {}
+    if not isinstance(mappings, dict):
+        raise InvalidSuite(f"{path}: {part} must be a mapping of names to settings; it is {mappings!r:.60}.")
+    for name, settings in mappings.items():
         if not isinstance(settings, dict | None):
             raise InvalidSuite(f"{path}: {part}.{name} must be a mapping of settings; it is {settings!r:.60}.")
-    return {name: settings or {} for name, settings in found.items()}
+    return {name: settings or {} for name, settings in mappings.items()}
 
 
 def _inherited(document: dict[str, Any], base: Any, path: Path, heirs: tuple[str, ...]) -> dict[str, Any]:
-    """Return the document laid over that of its base.
+    """Return the document merged over its base, with the contenders of the document if it lists any.
 
-    Of the base's contenders those remain that are listed here. Its published numbers stay behind.
+    The base's published numbers are not inherited.
     """
     if base == path.stem or not isinstance(base, str):
         raise InvalidSuite(f"{path}: base {base!r} must be another suite.")
     if base in heirs:
-        raise InvalidSuite(f"{path}: base {base!r} has this suite as its own base: {' -> '.join((*heirs, base))}.")
+        raise InvalidSuite(f"{path}: its bases form a circle: {' -> '.join((*heirs, base))}. Remove one.")
     lower = read_document(base, heirs=(*heirs, base))
-    theirs = lower.get("contenders", {})
-    listed = document.get("contenders", theirs)
-    contenders = {label: merged(theirs.get(label, {}), own) for label, own in listed.items()}
+    inherited = lower.get("contenders", {})
+    listed = document.get("contenders", inherited)
+    contenders = {label: merged(inherited.get(label, {}), settings) for label, settings in listed.items()}
     for preset in lower["presets"].values():
-        own = preset.get("contenders", {})
-        preset["contenders"] = {label: own[label] for label in own if label == EVERY or label in contenders}
+        changes = preset.get("contenders", {})
+        preset["contenders"] = {label: changes[label] for label in changes if label == EVERY or label in contenders}
     lower.pop("published", None)
     presets = merged(lower["presets"], document["presets"])
     return {**lower, **document, "contenders": contenders, "presets": presets}
 
 
 def merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `upper` laid over `lower`, mapping by mapping; neither is changed."""
-    found = dict(lower)
+    """Return `lower` updated by `upper`, recursively; neither is changed."""
+    result = dict(lower)
     for key, value in upper.items():
         below = lower.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            value = merged(below, value)
-        found[key] = value
-    return found
+        result[key] = merged(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return result
 
 
 def with_preset(document: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a preset laid over a document; raise UnknownName for a contender that the suite does not have."""
+    """Return a document merged with a preset; raise UnknownName for a contender that the suite does not have."""
     known = document.get("contenders", {})
-    own = preset.get("contenders", {})
-    for label in own:
+    changes = preset.get("contenders", {})
+    for label in changes:
         if label != EVERY and label not in known:
             raise UnknownName("contender of a preset", label, [EVERY, *known])
-    contenders = {
-        label: merged(merged(settings, own.get(EVERY, {})), own.get(label, {})) for label, settings in known.items()
-    }
+    of_all = changes.get(EVERY, {})
+    contenders = {label: merged(merged(settings, of_all), changes.get(label, {})) for label, settings in known.items()}
     return {**merged(document, preset), "contenders": contenders}
 
 
 def select(kind: str, known: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Return the known names that fit a pattern, in their order; raise UnknownName for a pattern that fits none."""
+    """Return the known names that match a pattern, in their order; raise UnknownName for a pattern without a match."""
     names = list(known)
-    chosen = []
+    selected = []
     for pattern in patterns:
         matching = fnmatch.filter(names, pattern)
         if not matching:
             raise UnknownName(kind, pattern, names)
-        chosen += matching
-    return [name for name in names if name in chosen]
+        selected += matching
+    return [name for name in names if name in selected]
 
 
 def check_names(name: str, contenders: Iterable[str]) -> None:
-    """Raise InvalidSuite for a suite's name that cannot name a file, or a contender's that no table can show."""
+    """Raise InvalidSuite for a suite's name that is not a file name, or a contender's name that is not a label."""
     if not _is_label(name) or name[0] in ".-" or set(name) & set('/\\:*?"<>|') or not re.search("[A-Za-z0-9]", name):
         raise InvalidSuite(
             f"{name!r:.100} cannot name a suite and its files: write letters, digits and - . _ only, "
             f"at most {LONGEST_NAME}."
         )
-    if name in _TAKEN:
+    if name in _RESERVED:
         raise InvalidSuite(f"{name!r} cannot name a suite: the report has a directory of that name. Choose another.")
     for label in contenders:
         if not _is_label(label):
@@ -186,12 +183,12 @@ def _is_label(name: str) -> bool:
 def overridden(
     document: Mapping[str, Any], text: str, *, suite: Collection[str], contender: Collection[str]
 ) -> dict[str, Any]:
-    """Return a suite's document with "path=value" laid over it, also where `by_task` states it otherwise.
+    """Return a suite's document with the setting "path=value", also in `by_task`.
 
-    `suite` and `contender` are the settings that they have. Raises InvalidValue or UnknownName.
+    `suite` and `contender` are the names of their settings. Raises InvalidValue or UnknownName.
     """
-    place, equals, value = text.partition("=")
-    if not equals or not place:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
         raise InvalidValue(
             f"{text!r:.100} is not an override: write path=value, e.g. evaluation.episodes=50 or DT.train_steps=100."
         )
@@ -199,7 +196,7 @@ def overridden(
         parsed = read_yaml(value) if value else None
     except ValueError as error:
         raise InvalidValue(f"override {text!r:.100}: its value is not YAML: {error}. Put text in quotes.") from None
-    head, *rest = place.split(".")
+    head, *rest = path.split(".")
     contenders = document.get("contenders") or {}
     if not isinstance(contenders, Mapping):
         raise InvalidValue(f"override {text!r:.100}: contenders must be a mapping of names to settings.")
@@ -207,8 +204,8 @@ def overridden(
     if head == "train_steps" and not rest:
         labels, rest = list(contenders), ["train_steps"]
     if labels and rest:
-        path = _path_in_contender(rest, contender)
-        changed = {label: _with_value(contenders[label], path, parsed) for label in labels}
+        setting = _path_in_contender(rest, contender)
+        changed = {label: _with_value(contenders[label], setting, parsed) for label in labels}
         return {**document, "contenders": {**contenders, **changed}}
     if head not in (known := [*suite, *contenders]):
         check_current(head)
@@ -217,7 +214,7 @@ def overridden(
 
 
 def _path_in_contender(path: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return the path of a contender's setting; of a single unknown name that of a hyperparameter."""
+    """Return the path of a contender's setting; a single unknown name is a hyperparameter."""
     if path[0] not in known and len(path) > 1:
         raise UnknownName("setting of a contender", path[0], known)
     return list(path) if path[0] in known else ["hyperparameters", path[0]]
@@ -227,12 +224,12 @@ def _with_value(settings: Mapping[str, Any], path: Sequence[str], value: Any) ->
     change: Any = value
     for part in reversed(path):
         change = {part: change}
-    found = merged(settings, change)
-    if isinstance(by_task := found.get("by_task"), Mapping):
-        found["by_task"] = {
-            pattern: merged(own, change) if _states(own, path) else own for pattern, own in by_task.items()
+    result = merged(settings, change)
+    if isinstance(by_task := result.get("by_task"), Mapping):
+        result["by_task"] = {
+            pattern: merged(task, change) if _states(task, path) else task for pattern, task in by_task.items()
         }
-    return found
+    return result
 
 
 def _states(settings: Any, path: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Files that travel with dtbench: suites, search spaces, published numbers."""
+"""Data files of the package: suites, search spaces, published numbers."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,23 +15,20 @@ _IN_A_CHECKOUT = {
 
 
 def find(kind: Kind, name: str) -> Path:
-    """The file `name` of this kind: the working directory's own before the packaged one.
-
-    Raises UnknownName, with the nearest names, where neither exists.
-    """
+    """Return the path of a file: in the working directory, else in the package; raise UnknownName for others."""
     for folder in _folders(kind):
-        if _lies_below(name) and (folder / name).is_file():
+        if _is_relative(name) and (folder / name).is_file():
             return folder / name
     raise UnknownName(f"{kind} file", name, names(kind))
 
 
 def names(kind: Kind) -> list[str]:
-    """All files of this kind, the working directory's and the packaged ones."""
+    """Return the names of all files of this kind, in the working directory and in the package."""
     return sorted({path.name for folder in _folders(kind) for path in folder.glob("*") if path.is_file()})
 
 
-def _lies_below(name: str) -> bool:
-    """Whether a name, which may come from a suite's file, stays inside of the folder that it is looked for in."""
+def _is_relative(name: str) -> bool:
+    """Return whether a name, perhaps from a suite's file, stays inside its directory."""
     path = Path(name)
     return not path.is_absolute() and ".." not in path.parts and "\0" not in name and len(name) < 255
 

@@ -1,4 +1,4 @@
-"""From a suite's file to its trials: tasks x contenders x seeds, with presets, checked before anything starts."""
+"""Plan a suite's trials (tasks x contenders x seeds) and check that they can start."""
 
 import dataclasses
 import fnmatch
@@ -29,7 +29,7 @@ from dtbench.suite.schema import (
 from dtbench.task import Task
 from dtbench.trial import open_trial
 
-SWEEP_REACH = 1.5  # the sweep of targets goes so far from the data's lowest return (or 0) towards its best
+SWEEP_REACH = 1.5  # the sweep's highest target, in units of the data's range of returns
 _OVERRIDDEN = [name for name in Suite.model_fields if name not in ("preset", "overrides")]
 
 
@@ -43,25 +43,24 @@ def load_suite(
 ) -> Suite:
     """Read a suite by name or path and apply, in this order, preset, overrides, seeds and source.
 
-    `seeds` is "0..4" or "0,2,5"; `overrides` are "path=value": a path into the suite, or one that begins with a
-    contender's name and ends with one of its settings. They also replace what was said otherwise for some tasks.
-    Raises UnknownName, InvalidValue or InvalidSuite, before anything is computed.
+    `seeds` is "0..4" or "0,2,5"; `overrides` are "path=value": a path into the suite, or a contender's name and one of
+    its settings. They also override `by_task`. Raises UnknownName, InvalidValue or InvalidSuite.
     """
     document = read_document(name)
     presets = document.pop("presets", {})
     default = document.pop("default_preset", None)
-    chosen = preset or default or next(iter(presets), "")
-    if chosen:
-        if not isinstance(chosen, str) or chosen not in presets:
-            raise UnknownName(f"preset of {document.get('name', name)}", str(chosen), presets)
-        document = with_preset(document, presets[chosen])
+    preset = preset or default or next(iter(presets), "")
+    if preset:
+        if not isinstance(preset, str) or preset not in presets:
+            raise UnknownName(f"preset of {document.get('name', name)}", str(preset), presets)
+        document = with_preset(document, presets[preset])
     for text in overrides:
         document = overridden(document, text, suite=_OVERRIDDEN, contender=Contender.model_fields)
     if seeds is not None:
         document["seeds"] = parse_seeds(seeds)
     if source is not None:
         document["source"] = source
-    suite = validated(document | {"preset": chosen, "overrides": list(overrides)})
+    suite = validated(document | {"preset": preset, "overrides": list(overrides)})
     check(suite)
     return suite
 
@@ -72,17 +71,17 @@ def narrow(suite: Suite, *, tasks: Sequence[str] = (), contenders: Sequence[str]
     if tasks:
         changes["tasks"] = select("task", suite.tasks, tasks)
     if contenders:
-        kept = select("contender", suite.contenders, contenders)
-        changes["contenders"] = {name: suite.contenders[name] for name in kept}
+        selected = select("contender", suite.contenders, contenders)
+        changes["contenders"] = {name: suite.contenders[name] for name in selected}
     return suite.model_copy(update=changes)
 
 
 def check(suite: Suite) -> None:
-    """Raise UnknownName, InvalidSuite or InvalidValue for a name, a number or a hyperparameter that cannot be."""
+    """Raise UnknownName, InvalidSuite or InvalidValue for an unknown name or an invalid value."""
     check_names(suite.name, suite.contenders)
     if (trials := len(suite.tasks) * len(suite.contenders) * len(suite.seeds)) > MOST_TRIALS:
         raise InvalidValue(
-            f"suite {suite.name} has {trials} trials, at most {MOST_TRIALS} are meant: say fewer seeds, or cut it up."
+            f"suite {suite.name} has {trials} trials, and the maximum is {MOST_TRIALS}. Use fewer seeds, or split it."
         )
     registered = registry.task_names()
     for task in suite.tasks:
@@ -90,36 +89,35 @@ def check(suite: Suite) -> None:
             raise UnknownName("task", task, registered)
     for contender in suite.contenders.values():
         for task in ("", *suite.tasks):
-            settled = contender_on(contender, task)
-            registry.make_algorithm(settled.algorithm, _differences(settled))
+            resolved_hyperparameters(contender, task)
     _check_patterns(suite)
     if len(set(suite.seeds)) != len(suite.seeds):
-        raise InvalidValue(f"seeds {suite.seeds} name a seed twice.")
+        raise InvalidValue(f"seeds {suite.seeds} contain a seed twice. Write each once.")
 
 
 def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -> list[TrialSpec]:
-    """Every trial of the suite: seeds first, so that all contenders have one result early.
+    """Return every trial of the suite, seed by seed, so that all contenders have one result early.
 
-    Opens the datasets, and makes or fetches those that are missing: their digests belong to the trials' keys.
-    `on_dataset` hears the name of each task before its data are opened.
+    Opens the datasets, and generates or downloads missing ones: their digests belong to the trials' keys.
+    `on_dataset` is called with the name of each task before its data are opened.
     """
     specs = []
     tasks = {name: registry.make_task(name, suite.options_of(name)) for name in suite.tasks}
-    origins, datasets = {}, {}
+    sources, datasets = {}, {}
     for name, task in tasks.items():
         if on_dataset:
             on_dataset(name)
-        origins[name] = task.resolve(suite.source)
-        datasets[name] = task.open(origins[name])
-    settled = {
+        sources[name] = task.resolve(suite.source)
+        datasets[name] = task.open(sources[name])
+    contenders = {
         (name, label): contender_on(contender, name) for name in tasks for label, contender in suite.contenders.items()
     }
     evaluations = {
         (name, label): _evaluation_spec(suite.evaluation_of(name), contender, tasks[name], datasets[name])
-        for (name, label), contender in settled.items()
+        for (name, label), contender in contenders.items()
     }
     for seed in suite.seeds:
-        for (name, label), contender in settled.items():
+        for (name, label), contender in contenders.items():
             specs.append(
                 TrialSpec(
                     suite=suite.name,
@@ -128,7 +126,7 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
                     task_version=tasks[name].version,
                     task_options=suite.options_of(name),
                     dataset_digest=datasets[name].digest,
-                    open_from=origins[name],
+                    open_from=sources[name],
                     dataset_source=str(datasets[name].info.get("source", "unknown")),
                     algorithm=contender.algorithm,
                     algorithm_version=registry.algorithm_version(contender.algorithm),
@@ -143,10 +141,10 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
 
 
 def check_fit(specs: Iterable[TrialSpec]) -> None:
-    """Begin every contender on the best episode of every task; raise what its learner raises, before any trial runs.
+    """Build every contender's learner on the best episode of every task, before any trial runs.
 
-    Algorithms in files are left to their trials: what is being written may take its process down, and only a worker
-    can be replaced. IncompatibleTask for spaces that do not fit, InvalidValue for hyperparameters that cannot be.
+    Raises IncompatibleTask for spaces that do not fit, InvalidValue for hyperparameters that do not work. Algorithms
+    in files are skipped: they may crash their process, which only a worker survives.
     """
     pairs = {(spec.task, spec.contender): spec for spec in specs if ":" not in spec.algorithm}
     for spec in pairs.values():
@@ -156,13 +154,12 @@ def check_fit(specs: Iterable[TrialSpec]) -> None:
             error.args = (f"{spec.contender} on {spec.task}: {error}",)
             raise error from None
         except Exception as error:
-            if _begins_with_defaults(spec):
-                raise InvalidValue(_cannot_begin(spec, error)) from error
-            continue  # a failure that is no mistake of the user's belongs to the trial's record
+            if _starts_with_defaults(spec):
+                raise InvalidValue(_cannot_start(spec, error)) from error
+            continue  # a failure for another reason belongs to the trial's record
 
 
-def _begins_with_defaults(spec: TrialSpec) -> bool:
-    """Whether it is for the hyperparameters that a contender cannot begin."""
+def _starts_with_defaults(spec: TrialSpec) -> bool:
     try:
         open_trial(dataclasses.replace(spec, hyperparameters={}), check_only=True)
     except Exception:
@@ -170,70 +167,63 @@ def _begins_with_defaults(spec: TrialSpec) -> bool:
     return True
 
 
-def _cannot_begin(spec: TrialSpec, error: Exception) -> str:
-    usual = registry.all_hyperparameters(spec.algorithm, {})
-    own = {name: value for name, value in spec.hyperparameters.items() if value != usual.get(name)}
+def _cannot_start(spec: TrialSpec, error: Exception) -> str:
+    defaults = registry.all_hyperparameters(spec.algorithm, {})
+    changed = {name: value for name, value in spec.hyperparameters.items() if value != defaults.get(name)}
     reason = one_line(f"{type(error).__name__}: {error}", 160)
     where = f"{spec.contender} on {spec.task}"
-    return f"{where} cannot begin ({reason}). With its defaults it can: look at {one_line(str(own), 200)}."
+    return f"{where} cannot start ({reason}). With its defaults it can: check {one_line(str(changed), 200)}."
 
 
 def contender_on(contender: Contender, task: str) -> Contender:
-    """The contender as it is on one task, with nothing left to be said by task; "" is no task in particular.
+    """Return the contender on one task ("": on none in particular), without `by_task`.
 
-    Hyperparameters of a task are laid over the contender's own, of which another algorithm keeps none, nor the preset.
+    Where a task changes the algorithm, its hyperparameters and preset replace the contender's, else they are merged.
     """
     settings: dict[str, Any] = {name: getattr(contender, name) for name in ContenderSettings.model_fields}
-    for differences in of_task(contender.by_task, task):
-        said = stated(differences)
-        if said.get("algorithm", settings["algorithm"]) != settings["algorithm"]:
+    for matching in of_task(contender.by_task, task):
+        changes = stated(matching)
+        if changes.get("algorithm", settings["algorithm"]) != settings["algorithm"]:
             settings |= {"hyperparameters": {}, "hyperparameter_preset": ""}
-        hyperparameters = {**settings["hyperparameters"], **said.get("hyperparameters", {})}
-        settings |= {**said, "hyperparameters": hyperparameters}
+        hyperparameters = {**settings["hyperparameters"], **changes.get("hyperparameters", {})}
+        settings |= {**changes, "hyperparameters": hyperparameters}
     return contender.model_copy(update={**settings, "by_task": {}})
 
 
 def resolved_hyperparameters(contender: Contender, task: str = "") -> dict[str, Any]:
-    """All hyperparameters as plain JSON: defaults, over them the preset, the differences, and those of the task."""
-    settled = contender_on(contender, task)
-    return registry.all_hyperparameters(settled.algorithm, _differences(settled))
-
-
-def _differences(contender: Contender) -> dict[str, Any]:
-    """What a contender's hyperparameters say otherwise than the defaults, its preset included."""
-    if not contender.hyperparameter_preset:
-        return contender.hyperparameters
-    presets = registry.algorithm_presets(contender.algorithm)
-    if contender.hyperparameter_preset not in presets:
-        raise UnknownName(f"preset of {contender.algorithm}", contender.hyperparameter_preset, presets)
-    return {**presets[contender.hyperparameter_preset], **contender.hyperparameters}
+    """Return all hyperparameters as plain JSON: defaults < preset < contender < task."""
+    contender = contender_on(contender, task)
+    hyperparameters: Mapping[str, Any] = contender.hyperparameters
+    if preset := contender.hyperparameter_preset:
+        presets = registry.algorithm_presets(contender.algorithm)
+        if preset not in presets:
+            raise UnknownName(f"preset of {contender.algorithm}", preset, presets)
+        hyperparameters = {**presets[preset], **hyperparameters}
+    return registry.all_hyperparameters(contender.algorithm, hyperparameters)
 
 
 def _check_patterns(suite: Suite) -> None:
-    """Raise UnknownName for a pattern that fits no task at all.
-
-    One that fits none of the suite's may be meant for tasks that a preset left out, or that a base has.
-    """
+    """Raise UnknownName for a pattern of `by_task` that matches no task; tasks of other presets and suites count."""
     known = list(dict.fromkeys((*suite.tasks, *registry.task_names())))
     schemes = {name.partition(":")[0] for name in known if ":" in name}
     patterns = list(suite.by_task)
     for contender in suite.contenders.values():
         patterns += contender.by_task
     for pattern in patterns:
-        elsewhere = ":" in pattern and pattern.partition(":")[0] not in schemes  # files and schemes list no tasks
-        if not elsewhere and not fnmatch.filter(known, pattern):
+        is_external = ":" in pattern and pattern.partition(":")[0] not in schemes  # files and schemes list no tasks
+        if not is_external and not fnmatch.filter(known, pattern):
             raise UnknownName("task or pattern", pattern, known)
 
 
 def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any]:
-    """The suite as plain JSON, hyperparameters and planned trials written out, for the ledger and the report."""
+    """Return the suite as plain JSON with all hyperparameters and planned trials, for the ledger and the report."""
     document = suite.model_dump(mode="json")
     specs = list(specs)
     for label, contender in suite.contenders.items():
         document["contenders"][label]["hyperparameters"] = resolved_hyperparameters(contender)
         document["contenders"][label]["action_mode"] = contender.action_mode or suite.evaluation.action_mode
-        document["contenders"][label]["by_task"] = _plainly_said(contender.by_task)
-    document["by_task"] = _plainly_said(suite.by_task)
+        document["contenders"][label]["by_task"] = _stated(contender.by_task)
+    document["by_task"] = _stated(suite.by_task)
     document["trials"] = [spec.to_json() for spec in specs]
     return document
 
@@ -256,7 +246,7 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _plainly_said(settings: Mapping[str, BaseModel]) -> dict[str, Any]:
+def _stated(settings: Mapping[str, BaseModel]) -> dict[str, Any]:
     return {pattern: value.model_dump(mode="json", exclude_unset=True) for pattern, value in settings.items()}
 
 
@@ -273,12 +263,12 @@ def _evaluation_spec(
     )
 
 
-def _resources(asked: Resources) -> dict[str, float]:
-    extra = {"extra_cpu": float(asked.extra_cpu)} if asked.extra_cpu else {}
-    return {"cpu": float(asked.cpu), "gpu": asked.gpu, **extra}
+def _resources(resources: Resources) -> dict[str, float]:
+    extra = {"extra_cpu": float(resources.extra_cpu)} if resources.extra_cpu else {}
+    return {"cpu": float(resources.cpu), "gpu": resources.gpu, **extra}
 
 
 def _sweep(dataset: TrajectoryDataset, size: int) -> tuple[float, ...]:
-    """So many targets from nothing, or the lowest return below it, to half as far again as the data's best."""
+    """Return `size` targets from 0, or the data's lowest return if below, to beyond the data's best."""
     low, best = min(0.0, float(dataset.returns.min())), float(dataset.returns.max())
     return tuple(round(float(target), 1) for target in np.linspace(low, low + SWEEP_REACH * (best - low), size))
