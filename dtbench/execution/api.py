@@ -1,4 +1,4 @@
-"""The public functions that put the parts together: evaluate, run_suite, load_policy."""
+"""Public functions: evaluate a learner, run a suite, load a trained policy."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ from dtbench.evaluation import CPU, Episodes, Evaluator, HistoryBuffer, rollout_
 from dtbench.execution.local import run_local
 from dtbench.ledger.remote import acquire
 from dtbench.ledger.store import Ledger, check_disk
-from dtbench.ledger.trial_spec import ActionMode, TrialSpec, TrialState
+from dtbench.ledger.trial_spec import ActionMode, TrialState
 from dtbench.suite.planning import check_fit, load_suite, resolved_document, trial_specs
 from dtbench.task import Task
-from dtbench.trial import open_trial
+from dtbench.trial import ignore, open_trial
 
 
 def evaluate(
@@ -29,7 +29,7 @@ def evaluate(
     action_mode: ActionMode = "greedy",
     device: torch.device = CPU,
 ) -> Episodes:
-    """Play the task's evaluation episodes, once for each target return; by default the task's own targets."""
+    """Evaluate a learner on the task's episodes, once for each target return (default: the task's)."""
     evaluator = Evaluator(
         make_env=task.make_env,
         seeds=task.evaluation_seeds(episodes),
@@ -48,9 +48,9 @@ def run_suite(
     results: str | Path = "results",
     overrides: Sequence[str] = (),
 ) -> Mapping[str, TrialState]:
-    """Run what is missing of a suite, one trial after another in this process; return each trial's state by key.
+    """Run the missing trials of a suite in this process, like `dtbench run --local`; return all states by key.
 
-    The same as `dtbench run --local`: what is done stays done, what was interrupted continues.
+    Finished trials are kept and interrupted ones continue.
     """
     suite, folder = load_suite(name, preset=preset, overrides=overrides), Path(results)
     check_disk(folder)
@@ -60,15 +60,15 @@ def run_suite(
         missing = [spec for spec in specs.values() if ledger.should_run(spec)]
         check_fit(missing)
         ledger.save_suite(resolved_document(suite, specs.values()))
-        run_local(missing, ledger.root, _ignore)
+        run_local(missing, ledger.root, ignore)
         return {key: ledger.state(spec) for key, spec in specs.items()}
 
 
 def load_policy(results: str | Path, key: str) -> "Policy":
-    """Return the policy of a finished trial, by the trial's key as in the column `trial` of `load_scores`.
+    """Return the policy of a finished trial; `key` is in the column `trial` of `load_scores`.
 
-    Opens the trial's dataset, as its learner is built from it. Raises UnknownName where there is no such trial,
-    InvalidValue where it has not finished.
+    Opens the trial's dataset, from which its learner is built. Raises UnknownName for an unknown key, InvalidValue
+    for a trial that has not finished.
     """
     ledger = Ledger(Path(results) / "runs")
     folders = ledger.folders()
@@ -84,12 +84,12 @@ def load_policy(results: str | Path, key: str) -> "Policy":
 
 
 class Policy:
-    """Acts greedily in one episode at a time."""
+    """A learner's greedy policy in one episode at a time."""
 
     def __init__(
         self, learner: Learner, task: Task, *, action_shape: tuple[int, ...], device: torch.device = CPU
     ) -> None:
-        """Act as `learner` does now."""
+        """Use the learner's current parameters."""
         self.learner, self.task, self.action_shape, self.device = learner, task, action_shape, device
         self.reset()
 
@@ -101,17 +101,12 @@ class Policy:
         self._buffer = HistoryBuffer(1, self.learner.context, self.action_shape, self.device)
 
     def act(self, observation: Any, *, reward: float = 0.0) -> NDArray[Any]:
-        """Return the action for an observation; `reward` is what the action before it earned."""
+        """Return the action for an observation; `reward` is that of the previous action."""
         self.return_to_go -= reward
         history = self._buffer.write(np.asarray(observation)[None], np.array([self.return_to_go]), self._step)
-        action = (
-            self._rollout.act(history, torch.zeros(1, dtype=torch.long, device=self.device)).detach().cpu().numpy()
-        )
-        self._buffer.write_actions(action)
+        rows = torch.zeros(1, dtype=torch.long, device=self.device)
+        actions: NDArray[Any] = self._rollout.act(history, rows).detach().cpu().numpy()
+        self._buffer.write_actions(actions)
         self._step += 1
-        chosen: NDArray[Any] = action[0]
-        return chosen
-
-
-def _ignore(spec: TrialSpec, state: TrialState, step: int, score: float | None) -> None:
-    pass
+        action: NDArray[Any] = actions[0]
+        return action

@@ -1,5 +1,6 @@
-"""A Ray that is silent on the network, and what must be true of every node before trials run on it."""
+"""Start or join Ray without telemetry, and check that every node can run the trials."""
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -15,12 +16,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtbench import registry
-from dtbench.data import cache as store
+from dtbench.data import cache
 from dtbench.data.dataset import digest_of
 from dtbench.errors import DtbenchError, MissingDataset, one_line
 from dtbench.ledger import lock
@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # pyarrow's filesystems are for results at an address
 
 PACKAGES = ("dtbench", "torch", "numpy", "gymnasium", "mujoco", "ale-py", "pandas", "pyarrow", "ray")
 CONNECT_SECONDS = 30.0
-ALIVE_SECONDS = 3.0  # that a node may live longer than a worker which died with it
-LINE = 400  # characters of an error
+ALIVE_SECONDS = 3.0  # a node may outlive a worker that died with it by this long
+LINE = 400  # maximum number of characters of an error
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,7 +41,7 @@ QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would swallow Ctrl-C and return as if all were well
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would swallow Ctrl-C and return normally
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # causes are in trials' directories
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -51,26 +51,26 @@ QUIET = {
 
 @dataclass(frozen=True)
 class RunContext:
-    """What the workers of a run must know."""
+    """The facts of a run that its workers need."""
 
     run_id: str
     root: Path  # of the ledger
-    remote: "Remote | None"  # where the ledger is at an address
-    is_local: bool  # with a Ray of its own, on this machine
-    lock_holder: Mapping[str, Any] | None  # what the ledger's lock says where it is the driver's
+    remote: "Remote | None"  # the address of the ledger, if any
+    is_local: bool  # on a Ray of this machine alone
+    lock_holder: Mapping[str, Any] | None  # the driver's record in the ledger's lock
     environment: Mapping[str, str]
     working_dir: Path
     plugin_files: Mapping[str, bytes]  # path below the working directory -> content
     versions: Mapping[str, str]
-    datasets: Sequence[TrialSpec]  # a trial of each dataset
-    stop_signal: str  # the name of an actor
+    datasets: Sequence[TrialSpec]  # one trial of each dataset
+    stop_signal: str  # name of the StopFlag actor
     checkpoint_seconds: float
-    oom_retry: bool = False  # the last run of trials that ran out of memory, on more resources
+    oom_retry: bool = False  # whether trials that ran out of memory run again, on more resources
 
 
 @contextmanager
 def ray_started(address: str | None = None) -> Iterator[None]:
-    """Run with a Ray that is silent on the terminal and the network: one of its own, or that at `address`.
+    """Start a Ray for this process, or join the cluster at `address`, without output and telemetry.
 
     Raises DtbenchError where Ray cannot start or refuses the connection.
     """
@@ -79,7 +79,7 @@ def ray_started(address: str | None = None) -> Iterator[None]:
     home = os.environ.get("HOME")
     os.environ.update(QUIET)
     if address is None:
-        # Ray's own default for a local Ray, set because a second start in one process would look for a token.
+        # Ray's default for a local Ray; without it a second start in one process would look for a token.
         if os.environ.setdefault("RAY_AUTH_MODE", "disabled") == "token" and "RAY_AUTH_TOKEN" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(Path("~/.ray/auth_token").expanduser()))
         os.environ["HOME"] = str(_ray_home())
@@ -88,11 +88,11 @@ def ray_started(address: str | None = None) -> Iterator[None]:
         check_connection(address)
     try:
         ray.init(
-            address=address or "local",  # whatever RAY_ADDRESS says
+            address=address or "local",  # not RAY_ADDRESS
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            # Before a worker reads anything from an address: without credentials it would ask the cloud for some.
+            # Without credentials a worker would query the cloud's metadata address.
             runtime_env={"env_vars": {name: os.environ.get(name, "true") for name in ("AWS_EC2_METADATA_DISABLED",)}},
             **({} if address else {"num_cpus": lock.processors()}),
         )
@@ -108,7 +108,7 @@ def ray_started(address: str | None = None) -> Iterator[None]:
 
 
 def check_address(address: str) -> None:
-    """Raise DtbenchError at once where nothing listens at host:port; Ray itself would wait for minutes."""
+    """Raise DtbenchError where nothing listens at host:port; Ray would wait for minutes."""
     if address == "auto":
         return
     match = re.fullmatch(r"(?:ray://)?([^:/\s]+):(\d{1,5})", address)
@@ -121,14 +121,14 @@ def check_address(address: str) -> None:
 
 
 def use_token() -> None:
-    """Authenticate with the token that lies where Ray looks for it, as clusters with RAY_AUTH_MODE=token ask."""
+    """Authenticate with Ray's token file, if there is one, for clusters with RAY_AUTH_MODE=token."""
     paths = (os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token", "~/.ray/auth_token")
     if os.environ.get("RAY_AUTH_TOKEN") or any(Path(path).expanduser().is_file() for path in paths):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def check_connection(address: str) -> None:
-    """Raise DtbenchError where the cluster refuses the connection, upon which Ray's own client would never return."""
+    """Raise DtbenchError where the cluster refuses the connection; Ray's client would never return."""
     code = f"import ray; ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR')"
     command, pipe = [sys.executable, "-c", code], subprocess.PIPE
     try:
@@ -141,7 +141,7 @@ def check_connection(address: str) -> None:
     if "AuthToken" in output or "AuthenticationError" in output or "authentication token" in output:
         raise DtbenchError(
             f"the Ray at {address} asks for its token. Copy ~/.ray/auth_token from its head node, or set "
-            "RAY_AUTH_TOKEN; in a network that you trust, RAY_AUTH_MODE=disabled on all nodes does without."
+            "RAY_AUTH_TOKEN; in a trusted network, RAY_AUTH_MODE=disabled on all nodes turns tokens off."
         )
     last = next((line for line in reversed(output.splitlines()) if line.strip()), "it does not answer")
     raise DtbenchError(
@@ -150,9 +150,9 @@ def check_connection(address: str) -> None:
     )
 
 
-@cache
+@functools.cache
 def versions() -> Mapping[str, str]:
-    """Return what is installed and decides a trial's numbers: Python, packages, dtbench's own code."""
+    """Return the versions that influence results: Python, packages, dtbench's code."""
     installed = {"python": ".".join(platform.python_version_tuple()[:2]), "code": _code_digest()}
     for package in PACKAGES:
         try:
@@ -163,23 +163,26 @@ def versions() -> Mapping[str, str]:
 
 
 def differences(wanted: Mapping[str, str]) -> str:
-    """Return in what this process's installation differs from the driver's; "" where it does not."""
+    """Return how this process's installation differs from the driver's; "" where it does not."""
     here = versions()
-    other = [name for name in wanted if here.get(name) != wanted[name]]
-    return ", ".join(f"{name} {here.get(name)} (the driver has {wanted[name]})" for name in other)
+    return ", ".join(
+        f"{name} {here.get(name)} (the driver has {version})"
+        for name, version in wanted.items()
+        if here.get(name) != version
+    )
 
 
 def plugin_files(specs: Iterable[TrialSpec]) -> dict[str, bytes]:
-    """Return the files below the working directory that the trials' algorithms and tasks are in."""
+    """Return the files of the trials' algorithms and tasks below the working directory, by path."""
     paths = {registry.file_of(name) for spec in specs for name in (spec.algorithm, spec.task)}
-    own = [path for path in paths if path and path.is_relative_to(Path.cwd())]
-    return {str(path.relative_to(Path.cwd())): path.read_bytes() for path in own}
+    local = [path for path in paths if path and path.is_relative_to(Path.cwd())]
+    return {str(path.relative_to(Path.cwd())): path.read_bytes() for path in local}
 
 
 def apply_environment(context: RunContext) -> None:
-    """Give this worker the driver's environment, its working directory or, where that is not here, its plug-in files.
+    """Set the driver's environment and working directory in this worker, or copy its plug-in files there.
 
-    A node's own DTBENCH_DATA stays: each has its own store.
+    A node's DTBENCH_DATA is not changed: each node has its own cache.
     """
     for name, value in context.environment.items():
         if name != "DTBENCH_DATA" or name not in os.environ or context.is_local:
@@ -187,7 +190,7 @@ def apply_environment(context: RunContext) -> None:
     directory, files = context.working_dir, context.plugin_files
     if not all((directory / name).is_file() and (directory / name).read_bytes() == files[name] for name in files):
         digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
-        directory = store.root() / ".plugins" / digest
+        directory = cache.root() / ".plugins" / digest
         for name, content in files.items():
             write_bytes(directory / name, content)
     if directory.is_dir():
@@ -195,44 +198,39 @@ def apply_environment(context: RunContext) -> None:
 
 
 def prepare_data(specs: Sequence[TrialSpec]) -> str:
-    """Open, fetch or make the datasets in this node's store and read them whole; return what is wrong, or ""."""
+    """Open, download or generate the datasets in this node's cache and verify them; return an error, or ""."""
     for spec in specs:
         task, name = registry.make_task(spec.task, spec.task_options), spec.open_from or spec.dataset_source
         for source in task.sources:
             if source.name == name and source.fetch and not source.available():
                 source.fetch()
         dataset = task.open(name)
-        for digest, what in ((dataset.digest, "data are others"), (digest_of(dataset), "stored data are damaged")):
+        for digest, what in ((dataset.digest, "data are others"), (digest_of(dataset), "cached data are damaged")):
             if digest != spec.dataset_digest:
                 return (
                     f"{spec.task}: its {what}: digest {digest[:12]}, planned {spec.dataset_digest[:12]}. "
-                    f"Copy the driver's directory of it into {store.root()}, or delete what is there."
+                    f"Copy its directory from the driver's cache into {cache.root()}, or delete it there."
                 )
     return ""
 
 
 def check_node(context: RunContext) -> str:
-    """Return what keeps this node from running trials, in one line; "" where nothing does."""
+    """Return why this node cannot run the trials, in one line; "" where it can."""
     if different := differences(context.versions):
         return f"another installation: {different}. Install the same on all nodes"
     if context.lock_holder and lock.owner(context.root) != context.lock_holder:
-        return (
-            f"it does not see the results in {context.root}. Use a directory that all nodes share, or s3://bucket/path"
-        )
+        return f"it does not see the results in {context.root}. Use a shared directory, or s3://bucket/path"
     try:
         apply_environment(context)
         return prepare_data(context.datasets)
     except MissingDataset as error:
-        return f"{one_line(str(error), LINE)} (in {store.root()} of that node)"
+        return f"{one_line(str(error), LINE)} (in {cache.root()} of that node)"
     except (DtbenchError, OSError) as error:
         return one_line(str(error), LINE)
 
 
 def check_nodes(context: RunContext) -> None:
-    """Check all nodes of the cluster that trials may run on, at once.
-
-    Raises DtbenchError, before any trial runs, that names the first node that cannot run them and why.
-    """
+    """Check all nodes of the cluster in parallel; raise DtbenchError for the first that cannot run the trials."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -244,7 +242,7 @@ def check_nodes(context: RunContext) -> None:
         try:
             wrong = ray.get(answer)
         except ray.exceptions.RayError as error:
-            if not is_alive(node["NodeID"]):  # lost since the nodes were listed
+            if not is_alive(node["NodeID"]):
                 continue
             wrong = f"dtbench does not start there: {one_line(str(error), LINE)}"
         if wrong:
@@ -253,16 +251,16 @@ def check_nodes(context: RunContext) -> None:
 
 
 def node_id() -> str:
-    """Return Ray's name of the node that this worker is on."""
+    """Return Ray's ID of this worker's node."""
     import ray
 
     return str(ray.get_runtime_context().get_node_id())
 
 
 def is_alive(node: str) -> bool:
-    """Return whether a node's process still takes connections for some seconds; Ray itself may need half a minute.
+    """Return whether a node accepts connections for some seconds; Ray may take half a minute to notice that it died.
 
-    A node whose name is not known ("") is taken to be alive.
+    A node without an ID ("") counts as alive.
     """
     deadline = time.monotonic() + ALIVE_SECONDS
     while time.monotonic() < deadline:
@@ -293,15 +291,15 @@ def _listens(node_id: str) -> bool:
 
 
 def _ray_home() -> Path:
-    """Return a HOME for Ray: its dashboard asks the cloud's metadata address where it is unless it finds this file."""
-    home = store.root() / ".ray-home"
+    """Return a HOME for Ray with a file without which its dashboard queries the cloud's metadata address."""
+    home = cache.root() / ".ray-home"
     home.mkdir(parents=True, exist_ok=True)
     (home / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
     return home
 
 
 def _code_digest() -> str:
-    """Return a hash of the source files of dtbench and of every package that has an algorithm registered."""
+    """Return a hash of the source files of dtbench and of every package with a registered algorithm."""
     digest = hashlib.sha256()
     for package in sorted({"dtbench", *registry.algorithm_packages()}):
         spec = importlib.util.find_spec(package)

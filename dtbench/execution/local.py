@@ -1,4 +1,4 @@
-"""Run trials one after another in this process, and the ledger that a trial is run in, here or in a Ray worker."""
+"""Run trials one after another in this process."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ def run_local(
 
 @contextmanager
 def trial_ledger(spec: TrialSpec, root: Path, remote: "Remote | None") -> Iterator[tuple[Ledger, OnSaved]]:
-    """Yield the ledger that a trial is run in, and what must be called when its directory was written to."""
+    """Yield the ledger in which a trial runs, and the function to call after writing to its directory."""
     if remote is None:
         yield Ledger(root), ignore
     else:

@@ -1,4 +1,4 @@
-"""Run trials with Ray Tune, and decide what becomes of those whose worker failed."""
+"""Run trials with Ray Tune, and retry those whose workers failed."""
 
 import os
 import uuid
@@ -24,9 +24,9 @@ from dtbench.trial import CHECKPOINT_SECONDS, ShouldStop, never_stop
 if TYPE_CHECKING:  # pyarrow's filesystems are for results at an address
     from dtbench.ledger.remote import Remote
 
-ROUNDS = 5  # of Tune, which gives up a trial when it hears twice of one failure
+ROUNDS = 5  # of Tune, which gives up a trial when one failure is reported twice
 FINAL = (TrialState.DONE, TrialState.DIVERGED, TrialState.FAILED, TrialState.STOPPED)
-OOM_FACTOR = 2.0  # times its resources for a trial that ran out of memory beside its neighbours
+OOM_FACTOR = 2.0  # of the resources of a trial that ran out of memory beside others
 
 
 def run_ray(
@@ -39,12 +39,12 @@ def run_ray(
     remote: "Remote | None" = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> dict[str, TrialState]:
-    """Run the trials with Ray Tune, each on the resources that its spec names; return each key's final state.
+    """Run the trials with Ray Tune on the resources of their specs; return each key's final state.
 
-    Starts a Ray of its own on this machine, or joins the cluster at `address`, whose nodes must all reach `root`, or
-    `remote` where there is one. A trial whose worker or node failed is tried again from its checkpoint; one that ran
-    out of memory is tried once more, after all others, on twice the resources. Raises DtbenchError where Ray cannot
-    start or a node cannot run the trials, LedgerUnwritable where results cannot be written.
+    Starts Ray on this machine, or joins the cluster at `address`, whose nodes must all reach `root`, or `remote` if
+    given. A trial whose worker or node failed is retried from its checkpoint; one that ran out of memory is retried
+    once, after all others, on twice the resources. Raises DtbenchError where Ray cannot start or a node cannot run
+    the trials, LedgerUnwritable where results cannot be written.
     """
     if not specs:
         return {}
@@ -64,7 +64,7 @@ def run_ray(
 
 
 class _Driver(tune.Callback, tune.Stopper):  # type: ignore[misc]  # ray is not followed by the type checker
-    """The driver's side of a run: what trials reported last, which are running, whose workers failed."""
+    """The driver of a run: trials' last reports, running trials and failures of workers."""
 
     def __init__(
         self,
@@ -80,12 +80,12 @@ class _Driver(tune.Callback, tune.Stopper):  # type: ignore[misc]  # ray is not 
         self.running: set[str] = set()
         self.nodes: dict[str, str] = {}  # trial -> the node that it runs on
         self.out_of_memory: set[str] = set()
-        self.stopping: set[str] | None = None  # trials that were running when they were asked to stop
+        self.stopping: set[str] | None = None  # the running trials that have not stopped yet
         self.unwritable = ""
         self.rounds = 0
 
     def next_batch(self) -> list[TrialSpec]:
-        """Return the trials to run next: those without a final state, and at last those that ran out of memory."""
+        """Return the trials without a final state; those that ran out of memory come last."""
         if self.should_stop() or self.context.oom_retry:
             return []
         unfinished = [spec for spec in self.specs if self.states.get(spec.key) not in FINAL]
@@ -97,19 +97,19 @@ class _Driver(tune.Callback, tune.Stopper):  # type: ignore[misc]  # ray is not 
         return [spec for spec in unfinished if spec.key in self.out_of_memory]
 
     def final_states(self) -> dict[str, TrialState]:
-        """Return what trials reported: Tune's fit() returns normally however many failed."""
+        """Return the trials' final states: Tune's fit() returns normally however many failed."""
         unfinished = TrialState.STOPPED if self.should_stop() else TrialState.FAILED
         states = {spec.key: self.states.get(spec.key, unfinished) for spec in self.specs}
         return {key: state if state in FINAL else unfinished for key, state in states.items()}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Note that a worker runs the trial."""
+        """Mark the trial as running."""
         spec: TrialSpec = trial.config["spec"]
         self.running.add(spec.key)
         self.on_progress(spec, TrialState.RUNNING, 0, None)
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **info: Any) -> None:
-        """Note what a worker reports of its trial."""
+        """Store a worker's report."""
         spec: TrialSpec = trial.config["spec"]
         state = TrialState(result["state"])
         self.states[spec.key] = state
@@ -122,9 +122,9 @@ class _Driver(tune.Callback, tune.Stopper):  # type: ignore[misc]  # ray is not 
         self.on_progress(spec, state, result["step"], result["score"])
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Record the failure of a worker in its trial's directory, where the next worker looks."""
+        """Record the failure of a worker in its trial's directory, for the next worker."""
         spec: TrialSpec = trial.config["spec"]
-        if spec.key not in self.running:  # Tune may report it twice
+        if spec.key not in self.running:  # Tune may report a failure twice
             return
         error = _last_error(trial)
         is_alive = self.context.is_local or cluster.is_alive(self.nodes.get(spec.key, ""))
@@ -144,11 +144,11 @@ class _Driver(tune.Callback, tune.Stopper):  # type: ignore[misc]  # ray is not 
     on_trial_error = on_trial_recover
 
     def __call__(self, trial_id: str, result: Any) -> bool:
-        """Return whether a single trial should end: trials end by themselves."""
+        """Return False: trials end by themselves."""
         return False
 
     def stop_all(self) -> bool:
-        """Return whether there is nothing more to wait for; sets the workers' stop signal on the first request."""
+        """Return whether to end the run; set the workers' stop signal on the first request."""
         if self.unwritable:
             return True
         if not self.should_stop():
@@ -160,7 +160,7 @@ class _Driver(tune.Callback, tune.Stopper):  # type: ignore[misc]  # ray is not 
 
 
 def cause_of(error: str, *, node_is_alive: bool = True) -> str:
-    """Return why a worker failed, by Ray's error and by whether its node is alive."""
+    """Return why a worker failed, from Ray's error and whether its node is alive."""
     if "OutOfMemoryError" in error or "low on memory" in error:
         return "out of memory"
     lost = ("NodeDied", "node has died", "node was terminated", "NodeDeath")
@@ -168,7 +168,7 @@ def cause_of(error: str, *, node_is_alive: bool = True) -> str:
 
 
 def placement(spec: TrialSpec, factor: float = 1.0) -> Any:
-    """Return what Ray reserves for a trial: `factor` times what it names, as far as a node has it."""
+    """Return Ray's placement of a trial: `factor` times its resources, up to those of the largest node."""
     cpu = float(spec.resources.get("cpu", 1))
     gpu = float(spec.resources.get("gpu", 0))
     extra = int(spec.resources.get("extra_cpu", 0))
@@ -188,11 +188,11 @@ def run_context(
     *,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Iterator[RunContext]:
-    """Yield what workers must know of this run, while an actor on this node stands ready to stop them."""
+    """Yield the facts of this run for its workers, with a live StopFlag actor."""
     run_id = uuid.uuid4().hex[:12]
     environment = {"DTBENCH_DATA": str(cache.root())} if address is None or "DTBENCH_DATA" in os.environ else {}
     if address is None:
-        environment["HOME"] = os.environ.get("HOME", str(Path.home()))  # Ray was started with one of its own
+        environment["HOME"] = os.environ.get("HOME", str(Path.home()))  # Ray was started with another one
     if offline := os.environ.get("DTBENCH_OFFLINE"):
         environment["DTBENCH_OFFLINE"] = offline
     actor = _stop_flag(f"dtbench-{run_id}")
@@ -242,7 +242,7 @@ def _tuner(driver: _Driver, specs: Sequence[TrialSpec], storage: Mapping[str, An
 
 
 def _last_error(trial: Any) -> str:
-    """Return Ray's error of a worker: Tune writes it at the end of a file of this process's own."""
+    """Return Ray's error of a worker, which Tune appends to a file on this node."""
     try:
         return Path(trial.error_file).read_text(errors="replace").rpartition("Failure #")[2]
     except (OSError, TypeError):
@@ -250,12 +250,12 @@ def _last_error(trial: Any) -> str:
 
 
 def _stop_flag(name: str) -> Any:
-    """Return an actor on this node that workers ask whether to stop; it goes when its handle does."""
+    """Return an actor on this node that holds whether to stop; it lives as long as its handle."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     class StopFlag:
-        """Whether trials should stop."""
+        """A flag whether trials should stop."""
 
         value = False
 
@@ -270,7 +270,7 @@ def _stop_flag(name: str) -> Any:
 
 
 def _set_stop_signal(name: str) -> bool:
-    """Ask workers to stop; return False where the actor is gone, so that no worker will hear of it."""
+    """Tell workers to stop; return False where the actor is gone, so that no worker will notice."""
     import ray
 
     try:

@@ -1,4 +1,4 @@
-"""What a Ray worker runs: one trial, unless too many workers have failed under it."""
+"""Run one trial in a Ray worker, unless too many of its workers have failed."""
 
 import platform
 import time
@@ -14,24 +14,23 @@ from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 from dtbench.trial import run_trial
 
-REPORT_SECONDS = 1.0  # between a trial's reports, and between questions whether to stop
+REPORT_SECONDS = 1.0  # between a trial's reports, and between checks of the stop flag
 MAX_WORKER_FAILURES = 2  # of one trial, within one run
-MAX_NODE_LOSSES = 20  # no fault of the trial's, unless it takes its node down
+MAX_NODE_LOSSES = 20  # the trial may be the cause
 
 
 class Retry(StrEnum):
-    """What follows on the failures of a trial's workers."""
+    """What to do after failures of a trial's workers."""
 
     RETRY = "retry"
-    RETRY_LATER = "retry later"  # with fewer neighbours
+    RETRY_LATER = "retry later"  # beside fewer trials
     GIVE_UP = "give up"
 
 
 def retry_policy(failures: Sequence[Mapping[str, Any]], *, oom_retry: bool) -> Retry:
-    """Return what to do with a trial whose workers failed in these ways in this run.
+    """Return what to do with a trial after these failures of its workers in this run.
 
-    One that ran out of memory is tried once more after all others, on more resources (`oom_retry`). The loss of a node
-    is no fault of the trial's.
+    A trial that ran out of memory is retried once, after all others and on more resources (`oom_retry`).
     """
     causes = [failure.get("cause") for failure in failures]
     memory, nodes = causes.count("out of memory"), causes.count("node lost")
@@ -42,7 +41,7 @@ def retry_policy(failures: Sequence[Mapping[str, Any]], *, oom_retry: bool) -> R
 
 
 def train(config: Mapping[str, Any]) -> None:
-    """Run the trial `config["spec"]` of the run `config["context"]` and report its state; LOST asks to be retried."""
+    """Run the trial `config["spec"]` of the run `config["context"]` and report its state; LOST means to retry it."""
     from ray import tune
 
     spec: TrialSpec = config["spec"]
@@ -77,7 +76,7 @@ def train(config: Mapping[str, Any]) -> None:
 
 
 def _state_without_running(spec: TrialSpec, ledger: Ledger, context: RunContext) -> TrialState | None:
-    """Return the state of a trial that must not run here, having recorded why; None where it may run."""
+    """Return the state of a trial that must not run here, and record why; None where it may run."""
     failures = [failure for failure in ledger.worker_failures(spec) if failure.get("run") == context.run_id]
     retry = retry_policy(failures, oom_retry=context.oom_retry)
     if retry is Retry.RETRY_LATER:
@@ -85,7 +84,7 @@ def _state_without_running(spec: TrialSpec, ledger: Ledger, context: RunContext)
     if retry is Retry.GIVE_UP:
         if ledger.state(spec) is TrialState.DONE:
             return TrialState.DONE
-        text = f"given up after {len(failures)} failures of its workers, of which the last:\n{failures[-1]['detail']}"
+        text = f"given up after {len(failures)} failures of its workers, the last:\n{failures[-1]['detail']}"
         ledger.record_failure(spec, cause=str(failures[-1]["cause"]), text=text)
         return TrialState.FAILED
     if different := "" if context.is_local else cluster.differences(context.versions):
@@ -113,13 +112,13 @@ def _throttled_report() -> Callable[[int, float | None], None]:
 
 
 class StopSignal:
-    """A worker's view of the driver's StopFlag: asks now and then, and never waits for the answer."""
+    """A worker's view of the driver's StopFlag, which it polls without waiting for the answer."""
 
     def __init__(self, name: str) -> None:
-        """Find the actor `name`; where it is gone, its node is lost and the driver with it."""
+        """Find the actor `name`; where it is gone, so is the driver."""
         import ray
 
-        self.ray, self.is_set, self.asked = ray, False, 0.0
+        self.ray, self.is_set, self.last_poll = ray, False, 0.0
         self.answer: Any = None
         try:
             self.actor = ray.get_actor(name, namespace="dtbench")
@@ -128,13 +127,13 @@ class StopSignal:
             self.actor = None
 
     def __call__(self) -> bool:
-        """Return whether the driver asked trials to stop."""
+        """Return whether trials should stop."""
         if self.is_set or self.actor is None:
             return self.is_set
         try:
             if self.answer is None:
-                if time.monotonic() - self.asked > REPORT_SECONDS:
-                    self.asked, self.answer = time.monotonic(), self.actor.is_set.remote()
+                if time.monotonic() - self.last_poll > REPORT_SECONDS:
+                    self.last_poll, self.answer = time.monotonic(), self.actor.is_set.remote()
             elif self.ray.wait([self.answer], timeout=0)[0]:
                 self.is_set, self.answer = bool(self.ray.get(self.answer)), None
         except self.ray.exceptions.RayError:

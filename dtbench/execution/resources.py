@@ -1,4 +1,4 @@
-"""The resources of a trial: as given on the command line, or as measured on a GPU."""
+"""Resources of a trial, from the command line or measured on a GPU."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from dtbench.trial import open_trial
 NAMES = ("cpu", "gpu", "extra_cpu")
 AUTO = "auto"
 PROBED_UPDATES = 5
-CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU besides its tensors: CUDA's context and libraries
+CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU besides its tensors, for CUDA's context and libraries
 MOST_ON_ONE_GPU = 32
 
 PeakBytes = Callable[[TrialSpec], tuple[int, int]]  # (bytes that a trial needs of a GPU, bytes that the GPU has)
@@ -24,8 +24,8 @@ PeakBytes = Callable[[TrialSpec], tuple[int, int]]  # (bytes that a trial needs 
 def sized(specs: Sequence[TrialSpec], text: str | None, peak: PeakBytes | None = None) -> list[TrialSpec]:
     """Return the trials with the resources of a text such as "cpu=2,gpu=0.25".
 
-    gpu=auto is the share of a GPU that the largest of them was measured to need; `peak` measures one trial of each
-    configuration. Raises InvalidValue for other texts, and for gpu=auto without a GPU.
+    gpu=auto is the measured share of a GPU of the largest; `peak` measures one trial of each configuration. Raises
+    InvalidValue for other texts, and for gpu=auto without a GPU.
     """
     given = _parsed(text)
     fixed = {name: float(value) for name, value in given.items() if value != AUTO}
@@ -42,7 +42,7 @@ def sized(specs: Sequence[TrialSpec], text: str | None, peak: PeakBytes | None =
 
 
 def parallel_trials(resources: Mapping[str, float]) -> int:
-    """Return how many such trials Ray would run at once on this machine; 0 where not even one fits."""
+    """Return how many such trials Ray can run at the same time on this machine."""
     fit = processors() // (max(1.0, resources.get("cpu", 1.0)) + resources.get("extra_cpu", 0.0))
     if resources.get("gpu", 0.0) > 0:
         fit = min(fit, torch.cuda.device_count() / resources["gpu"])
@@ -50,22 +50,22 @@ def parallel_trials(resources: Mapping[str, float]) -> int:
 
 
 def check_room(specs: Iterable[TrialSpec]) -> None:
-    """Raise InvalidValue for a trial that this machine can never begin: Ray would wait for its resources forever."""
+    """Raise InvalidValue for a trial that needs more than this machine has: Ray would wait forever."""
     for spec in specs:
         if parallel_trials(spec.resources) == 0:
             raise InvalidValue(
-                f"{spec.contender} on {spec.task} asks for {dict(spec.resources)}, which this machine lacks. Use "
+                f"{spec.contender} on {spec.task} needs {dict(spec.resources)}, which this machine lacks. Use "
                 "resources.gpu=0 (and resources.cpu=N), --preset cpu, or --address of a cluster that has it."
             )
 
 
 def trials_on_one_gpu(taken: int, available: int) -> int:
-    """Return how many trials that need `taken` bytes each fit on a GPU, with a tenth of it left free; at least one."""
+    """Return how many trials of `taken` bytes each fit on a GPU, with a tenth of it free; at least one."""
     return max(1, min(MOST_ON_ONE_GPU, math.floor(0.9 * available / (taken + CONTEXT_BYTES))))
 
 
 def peak_bytes(spec: TrialSpec) -> tuple[int, int]:
-    """Measure the GPU memory of a trial by a few of its gradient steps."""
+    """Measure the GPU memory of a trial in a few gradient steps; return (bytes of the trial, bytes of the GPU)."""
     device = torch.device("cuda")
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)

@@ -19,9 +19,9 @@ class Shutdown:
 
 @contextmanager
 def graceful_shutdown(on_first: Callable[[], None]) -> Iterator[Shutdown]:
-    """Within, the first signal sets `requested` and calls `on_first`; the second raises KeyboardInterrupt.
+    """Within the block, the first signal sets `requested` and calls `on_first`; the second raises KeyboardInterrupt.
 
-    Only the main thread receives signals: in another one nothing is ever requested.
+    Only the main thread receives signals.
     """
     shutdown = Shutdown()
     if threading.current_thread() is not threading.main_thread():
