@@ -1,8 +1,7 @@
-"""Searches planned: a suite, a space and options made into what can run, checked before anything is computed."""
+"""Plan a search from a suite, a space and options, and check it before anything runs."""
 
 import dataclasses
 import importlib.util
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,23 +16,23 @@ from dtbench.trial import open_trial
 from dtbench.tuning.search import SAMPLES, SearchConfig, TuneOptions
 from dtbench.tuning.space import Setting, Space, check_space, draw, grid
 
-FIRST_SEED = 1000  # training seeds of searches begin here: suites report on small ones
+FIRST_SEED = 1000  # of training in searches; suites report on small seeds
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search that can begin: nothing was computed yet but the digests of its data."""
+    """A planned search."""
 
     name: str
     config: SearchConfig
     num_samples: int
     space: Space
-    specs: tuple[TrialSpec, ...]  # the contender's own, one for each task and training seed
-    settings: tuple[Setting, ...]  # all candidates' where they are known beforehand: not for optuna
+    specs: tuple[TrialSpec, ...]  # with the contender's hyperparameters, one for each task and training seed
+    settings: tuple[Setting, ...]  # of all candidates; () for optuna, which proposes them later
     root: Path  # of the search's ledger
 
     def specs_of(self, setting: Setting) -> list[TrialSpec]:
-        """Return a candidate's trials; raise InvalidValue for a setting that the algorithm does not take."""
+        """Return a candidate's trials; raise InvalidValue for a setting that the algorithm refuses."""
         return [
             dataclasses.replace(
                 spec, hyperparameters=registry.all_hyperparameters(spec.algorithm, {**spec.hyperparameters, **setting})
@@ -43,9 +42,9 @@ class Search:
 
 
 def plan_search(suite: Suite, space: Space, options: TuneOptions, results: Path, name: str | None = None) -> Search:
-    """Plan a search for the one contender of a narrowed suite; opens the datasets, computes nothing else.
+    """Plan a search for the one contender of a narrowed suite; opens the datasets.
 
-    Raises UnknownName, InvalidValue or IncompatibleTask for a space, tasks, rungs or samples that cannot be.
+    Raises UnknownName, InvalidValue or IncompatibleTask for a space, tasks, rungs or samples that do not work.
     """
     label, algorithm = _check_contender(suite, space)
     for task in suite.tasks:
@@ -62,7 +61,7 @@ def plan_search(suite: Suite, space: Space, options: TuneOptions, results: Path,
         algorithm=algorithm,
         tasks=tuple(suite.tasks),
         trials=tuple(spec.key for spec in specs),
-        space={name: {found.kind: found.values} for name, found in space.items()},
+        space={name: {values.kind: values.values} for name, values in space.items()},
         searcher=options.searcher,
         seed=options.seed,
         scheduler="asha" if options.asha else "none",
@@ -76,7 +75,7 @@ def plan_search(suite: Suite, space: Space, options: TuneOptions, results: Path,
     )
     name = name or _default_name(config)
     count = len(settings) or options.samples or SAMPLES
-    root = (results / "runs" / "searches" / name).resolve()  # workers have other working directories
+    root = (results / "runs" / "searches" / name).resolve()  # for workers in other working directories
     search = Search(name, config, count, space, specs, settings, root)
     for setting in settings:
         search.specs_of(setting)
@@ -84,28 +83,31 @@ def plan_search(suite: Suite, space: Space, options: TuneOptions, results: Path,
 
 
 def rungs_of(specs: Sequence[TrialSpec], options: TuneOptions) -> tuple[int, ...]:
-    """Return the gradient steps at which candidates may be stopped, all of them evaluations; the budget is the last.
+    """Return the gradient steps of the evaluations at which candidates may be stopped; the last is train_steps.
 
-    The first is `grace`, by default the budget over the reduction factor's square; each is the factor times the one
+    The first is `grace`, by default train_steps over the reduction factor's square; each is the factor times the one
     before (Li et al. 2020, ASHA).
     """
-    budgets = {(spec.train_steps, spec.evaluation.every) for spec in specs}
-    if len(budgets) > 1:
-        raise InvalidValue(f"tasks with different budgets or evaluations ({sorted(budgets)}): tune them one by one.")
-    ((budget, every),) = budgets
-    if budget < 1:
-        raise InvalidValue("the contender learns nothing: its budget is 0. Tune another one.")
+    schedules = {(spec.train_steps, spec.evaluation.every) for spec in specs}
+    if len(schedules) > 1:
+        raise InvalidValue(f"tasks with different train_steps or evaluations ({sorted(schedules)}). Tune one by one.")
+    ((train_steps, every),) = schedules
+    if train_steps < 1:
+        raise InvalidValue("the contender is not trained: its train_steps is 0. Tune another one.")
     if not options.asha:
-        return (budget,)
+        return (train_steps,)
     factor = options.reduction_factor
-    grace = math.ceil((options.grace or budget / factor**2) / every) * every
-    if grace >= budget:
+    rung = math.ceil((options.grace or train_steps / factor**2) / every) * every
+    if rung >= train_steps:
         raise InvalidValue(
-            f"--asha has nothing to stop at: {budget} steps are evaluated every {every}, and --grace is "
-            f"{options.grace or 'not set'}. Evaluate more often: evaluation.every={max(1, budget // factor**2)}."
+            f"--asha has nothing to stop at: {train_steps} steps are evaluated every {every}, and --grace is "
+            f"{options.grace or 'not set'}. Evaluate more often: evaluation.every={max(1, train_steps // factor**2)}."
         )
-    powers = itertools.takewhile(lambda step: step < budget, (grace * factor**power for power in itertools.count()))
-    return (*powers, budget)
+    rungs = []
+    while rung < train_steps:
+        rungs.append(rung)
+        rung *= factor
+    return (*rungs, train_steps)
 
 
 def _check_contender(suite: Suite, space: Space) -> tuple[str, str]:
@@ -124,7 +126,7 @@ def _check_contender(suite: Suite, space: Space) -> tuple[str, str]:
 def _settings(space: Space, options: TuneOptions) -> tuple[Setting, ...]:
     if options.searcher == "grid":
         if options.samples is not None:
-            raise InvalidValue("--searcher grid tries all settings: leave --samples out.")
+            raise InvalidValue("--searcher grid tries all settings. Leave --samples out.")
         return tuple(grid(space, options.seed))
     if options.searcher == "optuna":
         if importlib.util.find_spec("optuna") is None:
@@ -134,16 +136,16 @@ def _settings(space: Space, options: TuneOptions) -> tuple[Setting, ...]:
 
 
 def _tuning_specs(suite: Suite, seeds: int) -> tuple[TrialSpec, ...]:
-    """Return the contender's own trials, with training seeds and evaluation episodes that no report uses."""
-    chosen = suite.model_copy(update={"seeds": list(range(FIRST_SEED, FIRST_SEED + seeds))})
+    """Return the contender's trials, with training seeds and evaluation episodes that no report uses."""
+    seeded = suite.model_copy(update={"seeds": list(range(FIRST_SEED, FIRST_SEED + seeds))})
     return tuple(
         dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, purpose="tuning", sweep=()))
-        for spec in trial_specs(chosen)
+        for spec in trial_specs(seeded)
     )
 
 
 def _check_learners(specs: Sequence[TrialSpec], *, stopped: bool) -> bool:
-    """Return whether the contender takes target returns; raise where it cannot begin, or be stopped midway."""
+    """Return whether the contender is return-conditioned; raise an error where it cannot start or be stopped."""
     takes_targets = False
     for spec in {spec.task: spec for spec in specs}.values():
         try:
@@ -151,7 +153,7 @@ def _check_learners(specs: Sequence[TrialSpec], *, stopped: bool) -> bool:
         except DtbenchError as error:
             raise type(error)(f"{spec.contender} on {spec.task}: {error}") from None
         if stopped and not trial.resumable:
-            raise IncompatibleTask(f"{spec.contender} cannot be stopped and continued: tune it without --asha.")
+            raise IncompatibleTask(f"{spec.contender} cannot continue after a stop: tune it without --asha.")
         takes_targets = takes_targets or trial.learner.return_conditioned
     return takes_targets
 

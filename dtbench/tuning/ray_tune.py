@@ -1,4 +1,4 @@
-"""Searches with Ray Tune: candidates side by side, stopped early by ASHA, and continued after a kill."""
+"""Run searches with Ray Tune: parallel candidates, early stopping by ASHA, exact resume after a kill."""
 
 import itertools
 import math
@@ -24,16 +24,16 @@ from dtbench.tuning.planning import Search
 from dtbench.tuning.search import ENDED, Candidate, Score, SearchConfig, SearchRecord, read_record, write_record
 from dtbench.tuning.space import Setting, rounded
 
-WORKER_FAILURES = 2  # of one candidate: it is continued so often, then it counts as failed
+WORKER_FAILURES = 2  # of one candidate, after which it fails
 
-Report = Callable[[int, Candidate], None]  # (gradient steps, what is known of the candidate then)
+Report = Callable[[int, Candidate], None]  # (gradient steps, candidate with its scores so far)
 
 
 class SearchState:
-    """The record of a running search, on disk after every change, so that a killed search can be continued."""
+    """The record of a running search, written after every change, so that a killed search can be continued."""
 
     def __init__(self, search: Search) -> None:
-        """Begin, or continue the search of this name; raise LedgerError where that one was configured otherwise."""
+        """Start or continue the search of this name; raise LedgerError where its configuration differs."""
         self.path = search.root / "search.json"
         self.record = SearchRecord(name=search.name, config=search.config, num_samples=search.num_samples)
         if self.path.exists():
@@ -42,12 +42,12 @@ class SearchState:
             self.record = self.record.model_copy(update={"candidates": earlier.candidates})
 
     def candidate(self, setting: Setting) -> Candidate:
-        """Return the candidate with this setting, a new one where there is none."""
+        """Return the candidate with this setting, perhaps a new one."""
         known = (one for one in self.record.candidates if one.hyperparameters == setting)
         return next(known, Candidate(number=len(self.record.candidates), hyperparameters=dict(setting)))
 
     def update(self, candidate: Candidate, **changes: Any) -> Candidate:
-        """Write what is now known of the candidate with this setting."""
+        """Write a candidate with these changes."""
         number = self.candidate(candidate.hyperparameters).number
         candidate = candidate.model_copy(update={**changes, "number": number})
         self.record = self.record.with_candidate(candidate)
@@ -56,23 +56,23 @@ class SearchState:
 
     @property
     def ended(self) -> list[Candidate]:
-        """Return the candidates that are not tried again."""
+        """Return the candidates that are not trained again."""
         return [candidate for candidate in self.record.candidates if candidate.state in ENDED]
 
 
 @contextmanager
 def search_state(search: Search) -> Iterator[SearchState]:
-    """Hold the search's ledger against a second run of it."""
+    """Yield the state of a search and hold its ledger."""
     with lock.acquire(search.root):
         yield SearchState(search)
 
 
 def run_search(search: Search, state: SearchState, say: Callable[[str], None], *, address: str | None = None) -> None:
-    """Run the candidates that are left, each on the resources that its suite names.
+    """Run the remaining candidates, each on the resources of its suite.
 
-    Starts a Ray of its own on this machine, or joins the cluster at `address`, whose nodes must all reach the results.
-    Candidates of an earlier run come first: those that ended only report their scores, for ASHA and optuna to know.
-    Raises DtbenchError where Ray cannot start or a node cannot run the trials.
+    Starts Ray on this machine, or joins the cluster at `address`, whose nodes must all reach the results. Candidates
+    of an earlier run come first; those that ended only report their scores to ASHA and optuna. Raises DtbenchError
+    where Ray cannot start or a node cannot run the trials.
     """
     if len(state.ended) >= search.num_samples:
         return
@@ -107,7 +107,7 @@ def run_search(search: Search, state: SearchState, say: Callable[[str], None], *
 
 
 def train_candidate(search: Search, setting: Setting, report: Report, ended: Sequence[Candidate] = ()) -> None:
-    """Train a candidate's trials from rung to rung, and report at each; one that ended before only reports."""
+    """Train a candidate's trials from rung to rung and report at each; a candidate in `ended` only reports."""
     candidate = Candidate(number=0, hyperparameters=dict(setting))  # numbered by the driver
     for known in ended:
         if known.hyperparameters == setting:
@@ -117,7 +117,7 @@ def train_candidate(search: Search, setting: Setting, report: Report, ended: Seq
             return
     specs = search.specs_of(setting)
     search.root.mkdir(parents=True, exist_ok=True)
-    with FileLock(search.root / f"{specs[0].key}.lock"):  # optuna may propose a setting that is being trained
+    with FileLock(search.root / f"{specs[0].key}.lock"):  # optuna may propose a setting twice
         for step in search.config.rungs:
             candidate = _advance(candidate, specs, search.root, step)
             report(step, candidate)
@@ -126,7 +126,7 @@ def train_candidate(search: Search, setting: Setting, report: Report, ended: Seq
 
 
 def describe(candidate: Candidate, record: SearchRecord) -> str:
-    """Return a line on a candidate that has ended, or passed a rung."""
+    """Return a line about a candidate at a rung or its end."""
     score, step = candidate.objective(record.config), candidate.last_step(record.config)
     setting = ", ".join(f"{name}={value}" for name, value in candidate.hyperparameters.items())
     targets = {target for target in candidate.targets(record.config).values() if target is not None}
@@ -150,7 +150,7 @@ def _trainable(
 def _param_space(search: Search) -> Any:
     if search.settings:
         return tune.grid_search(list(search.settings))
-    return {name: found.domain() for name, found in search.space.items()}
+    return {name: values.domain() for name, values in search.space.items()}
 
 
 def _search_alg(search: Search, state: SearchState) -> Any:
@@ -161,7 +161,7 @@ def _search_alg(search: Search, state: SearchState) -> Any:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     earlier = [{f"setting/{name}": v for name, v in one.hyperparameters.items()} for one in state.record.candidates]
-    # Another seed than the earlier run's, which would propose the same candidates again.
+    # The seed of the earlier run would propose the same candidates again.
     return OptunaSearch(seed=search.config.seed + len(earlier), points_to_evaluate=earlier)
 
 
@@ -177,7 +177,7 @@ def _scheduler(config: SearchConfig) -> Any:
 
 
 class _Recorder(tune.Callback):  # type: ignore[misc]  # ray is not followed by the type checker
-    """Keeps what is known of candidates on disk."""
+    """Writes the candidates to disk."""
 
     def __init__(self, state: SearchState, say: Callable[[str], None]) -> None:
         self.state, self.say = state, say
@@ -204,12 +204,12 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray is not followed by 
 
     def _end(self, trial: Any, outcome: TrialState) -> None:
         candidate = self._candidate(trial)
-        if candidate.state == TrialState.RUNNING:  # it did not end by itself
+        if candidate.state == TrialState.RUNNING:  # Tune stopped it
             self.say(describe(self.state.update(candidate, state=outcome), self.state.record))
 
 
 def _check_same(earlier: SearchRecord, now: SearchRecord, path: Path) -> None:
-    """Raise LedgerError where a search of this name was configured otherwise."""
+    """Raise LedgerError where the search of this name has another configuration."""
     fields = SearchConfig.model_fields
     if other := sorted(name for name in fields if getattr(earlier.config, name) != getattr(now.config, name)):
         raise LedgerError(
@@ -217,16 +217,18 @@ def _check_same(earlier: SearchRecord, now: SearchRecord, path: Path) -> None:
             "Repeat the command that began it, or choose another --name."
         )
     if len(earlier.candidates) > now.num_samples:
-        raise LedgerError(f"the search {now.name} has {len(earlier.candidates)} samples: ask for so many or more.")
+        raise LedgerError(
+            f"the search {now.name} has {len(earlier.candidates)} samples. Use --samples of at least that."
+        )
 
 
 def _advance(candidate: Candidate, specs: Sequence[TrialSpec], root: Path, step: int) -> Candidate:
-    """Train a candidate's trials to a step, from their checkpoints on, and return what is known of it then."""
+    """Train a candidate's trials from their checkpoints to a step, and return it with their scores."""
     ledger, state = Ledger(root), TrialState.RUNNING
     for spec in specs:
-        begun = _progress(ledger, spec)[0]
-        if begun < step or step == spec.train_steps:
-            state = run_trial(spec, ledger, should_stop=_stop_after(step - begun))
+        start = _progress(ledger, spec)[0]
+        if start < step or step == spec.train_steps:
+            state = run_trial(spec, ledger, should_stop=_stop_after(step - start))
         if state in (TrialState.FAILED, TrialState.DIVERGED):
             break
     else:
@@ -244,13 +246,13 @@ def _advance(candidate: Candidate, specs: Sequence[TrialSpec], root: Path, step:
 
 
 def _stop_after(steps: int) -> ShouldStop:
-    """Return what stops a trial after so many steps: a trial asks it after each."""
-    taken = itertools.count(1)
-    return lambda: next(taken) >= steps
+    """Return a function that is True from its `steps`-th call on, one call a step."""
+    calls = itertools.count(1)
+    return lambda: next(calls) >= steps
 
 
 def _progress(ledger: Ledger, spec: TrialSpec) -> tuple[int, float, tuple[Score, ...]]:
-    """Return a trial's steps, seconds and scores: its checkpoint knows them, whatever its state."""
+    """Return a trial's steps, seconds and scores from its checkpoint."""
     path = ledger.folder(spec) / "checkpoint.pt"
     if not path.exists():
         return ledger.failure(spec).step or 0, 0.0, ()
@@ -259,11 +261,11 @@ def _progress(ledger: Ledger, spec: TrialSpec) -> tuple[int, float, tuple[Score,
         scores = tuple(score for columns in state["episodes"] for score in _scores(spec, columns))
         return int(state["step"]), float(state["seconds"]), scores
     except Exception as error:
-        raise LedgerError(f"{path} cannot be read: {error}. Delete it to begin the trial again.") from error
+        raise LedgerError(f"cannot read {path}: {error}. Delete it to restart the trial.") from error
 
 
 def _scores(spec: TrialSpec, columns: Mapping[str, Sequence[Any]]) -> Iterator[Score]:
-    """Return the mean score of one evaluation for each target return."""
+    """Yield the mean score of one evaluation for each target return."""
     episodes = pd.DataFrame({name: columns[name] for name in ("step", "target", "score")})
     for (step, target), scores in episodes.groupby(["step", "target"], sort=False, dropna=False)["score"]:
         asked = None if math.isnan(target) else float(target)

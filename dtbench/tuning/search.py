@@ -1,4 +1,4 @@
-"""The record of a search: what it was configured with, every candidate, what it cost and which one is best."""
+"""The record of a hyperparameter search: configuration, candidates, cost and the best candidate."""
 
 import json
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from dtbench.ledger.names import current_hyperparameters
 from dtbench.ledger.store import write_bytes
 from dtbench.ledger.trial_spec import TrialState
 
-ENDED = (TrialState.DONE, TrialState.STOPPED, TrialState.DIVERGED)  # not tried again; a failure is
+ENDED = (TrialState.DONE, TrialState.STOPPED, TrialState.DIVERGED)  # failed candidates are retried
 SEARCHERS = ("random", "optuna", "grid")
 SAMPLES = 32
-REDUCTION_FACTOR = 3  # Li et al. (2018), Hyperband: 3 or 4; the gentler one loses fewer that learn slowly
+REDUCTION_FACTOR = 3  # Li et al. (2018), Hyperband: 3 or 4; the smaller one stops fewer slow learners
 
 
 @dataclass(frozen=True, slots=True)
 class TuneOptions:
-    """How to search, apart from the suite and the space."""
+    """The options of a search besides suite and space."""
 
     searcher: str = "random"
     samples: int | None = None  # None: SAMPLES, or the whole grid
     asha: bool = False
-    grace: int | None = None  # gradient steps before a candidate may be stopped; None: `rungs_of` says
+    grace: int | None = None  # gradient steps before a candidate may be stopped; None: the default of `rungs_of`
     reduction_factor: int = REDUCTION_FACTOR
     seeds: int = 1
     seed: int = 0
@@ -38,7 +38,7 @@ class _Frozen(BaseModel):
 
 
 class SearchConfig(_Frozen):
-    """What a search is configured with; a search that is continued must have the same."""
+    """The configuration of a search, which stays the same when it is continued."""
 
     suite: str
     preset: str
@@ -46,16 +46,16 @@ class SearchConfig(_Frozen):
     contender: str
     algorithm: str
     tasks: tuple[str, ...]
-    trials: tuple[str, ...]  # keys of the contender's own trials: of its data, budget, evaluation and hyperparameters
+    trials: tuple[str, ...]  # keys of the contender's trials with its default hyperparameters
     space: dict[str, dict[str, tuple[Any, ...]]]
     searcher: str  # one of SEARCHERS
     seed: int  # of the searcher
-    scheduler: Literal["none", "asha", "halving"]  # halving, synchronous, is in older records only
-    rungs: tuple[int, ...]  # gradient steps at which a candidate may be stopped; the last is the budget
-    reduction_factor: int  # at each rung one candidate in so many goes on; 1: all do
+    scheduler: Literal["none", "asha", "halving"]  # halving (synchronous) only in older records
+    rungs: tuple[int, ...]  # gradient steps at which a candidate may be stopped; the last is train_steps
+    reduction_factor: int  # of ASHA; 1: no candidate is stopped
     training_seeds: tuple[int, ...]
     evaluation_seeds: dict[str, tuple[int, int]]  # by task: the first and the last
-    targets: dict[str, tuple[float, ...]]  # by task: the target returns tried, the task's own first; () for none
+    targets: dict[str, tuple[float, ...]]  # by task: the target returns tried; () for none
     score_names: dict[str, str]  # by task
     data: dict[str, str]  # by task: the source of its data
 
@@ -76,13 +76,13 @@ class Score(NamedTuple):
     task: str
     seed: int
     step: int
-    target: float | None  # None: the contender takes none
+    target: float | None  # None: not return-conditioned
     mean: float
     episodes: int
 
 
 class Candidate(_Frozen):
-    """One setting of the hyperparameters, and how far its trials came."""
+    """A setting of the hyperparameters and the scores of its trials."""
 
     number: int
     hyperparameters: dict[str, Any]
@@ -93,35 +93,34 @@ class Candidate(_Frozen):
 
     @property
     def episodes(self) -> int:
-        """Return the evaluation episodes of all its trials together."""
+        """Return the number of evaluation episodes of all its trials."""
         return sum(score.episodes for score in self.scores)
 
     def objective(self, config: SearchConfig, step: int | None = None) -> float | None:
-        """Return the mean over tasks of each task's best target's score; None where an evaluation is missing.
+        """Return the mean over tasks of the best target's score (mean over seeds); None where a score is missing.
 
-        A score is the mean over the training seeds; `step` is by default the last one that all trials reached.
+        `step` is by default the last one that all trials reached.
         """
         step = self.last_step(config) if step is None else step
-        best = [max(self.by_target(config, task, step).values(), default=None) for task in config.tasks]
-        found = [score for score in best if score is not None]
-        return float(np.mean(found)) if len(found) == len(config.tasks) else None
+        best = [max(self.by_target(config, task, step).values(), default=np.nan) for task in config.tasks]
+        return None if np.isnan(best).any() else float(np.mean(best))
 
     def by_target(self, config: SearchConfig, task: str, step: int | None) -> dict[float | None, float]:
-        """Return by target the mean score over all training seeds at a step, without targets that a seed lacks."""
-        found: dict[float | None, dict[int, float]] = {}
+        """Return the mean scores over training seeds at a step by target; only targets that all seeds have."""
+        by_seed: dict[float | None, dict[int, float]] = {}
         for score in self.scores:
             if (score.task, score.step) == (task, step) and np.isfinite(score.mean):
-                found.setdefault(score.target, {})[score.seed] = score.mean
-        whole = set(config.training_seeds)
-        return {target: float(np.mean(list(by.values()))) for target, by in found.items() if set(by) == whole}
+                by_seed.setdefault(score.target, {})[score.seed] = score.mean
+        complete = {target: by for target, by in by_seed.items() if set(by) == set(config.training_seeds)}
+        return {target: float(np.mean(list(by.values()))) for target, by in complete.items()}
 
     def targets(self, config: SearchConfig) -> dict[str, float | None]:
-        """Return by task the target return with the best score at the last step, the earlier one of equals."""
-        found = {task: self.by_target(config, task, self.last_step(config)) for task in config.tasks}
-        return {task: max(scores, key=lambda target: scores[target]) for task, scores in found.items() if scores}
+        """Return by task the target return with the best score at the last step, the first of equals."""
+        by_task = {task: self.by_target(config, task, self.last_step(config)) for task in config.tasks}
+        return {task: max(scores, key=lambda target: scores[target]) for task, scores in by_task.items() if scores}
 
     def last_step(self, config: SearchConfig) -> int | None:
-        """Return the last step at which all of its trials were evaluated."""
+        """Return the last step at which all its trials were evaluated."""
         evaluated: dict[tuple[str, int], set[int]] = {}
         for score in self.scores:
             evaluated.setdefault((score.task, score.seed), set()).add(score.step)
@@ -130,9 +129,9 @@ class Candidate(_Frozen):
 
 
 class SearchRecord(BaseModel):
-    """A search, as far as it has come."""
+    """A search and its candidates so far."""
 
-    model_config = ConfigDict(frozen=True)  # cost and best, which are in the file for its readers, are computed
+    model_config = ConfigDict(frozen=True)  # cost and best, in the file for readers, are computed
 
     name: str
     config: SearchConfig = Field(validation_alias=AliasChoices("config", "question"))
@@ -141,12 +140,8 @@ class SearchRecord(BaseModel):
 
     @property
     def best(self) -> Candidate | None:
-        """Return the candidate with the best objective of those that were trained to the end; the first of equals."""
-        found = [
-            (one.objective(self.config), -one.number, one) for one in self.candidates if one.state == TrialState.DONE
-        ]
-        scored = [(score, place, one) for score, place, one in found if score is not None]
-        return max(scored)[2] if scored else None
+        """Return the candidate with the best objective after all training steps; the first of equals."""
+        return next((one for one in self.ranked() if one.state == TrialState.DONE), None)
 
     @property
     def steps(self) -> int:
@@ -155,17 +150,19 @@ class SearchRecord(BaseModel):
 
     @property
     def settings_tried(self) -> int:
-        """Return the number of pairs of a setting and a target return: choosing the target is tuning too."""
+        """Return the number of pairs (setting, target return), since choosing the target is tuning too."""
         return len(self.candidates) * max(1, *map(len, self.config.targets.values()))
 
     def ranked(self) -> list[Candidate]:
-        """Return all candidates with a score, those that came furthest first, and of these the best."""
-        found = [(one.last_step(self.config), one.objective(self.config), -one.number, one) for one in self.candidates]
-        scored = [(step or 0, score, place, one) for step, score, place, one in found if score is not None]
-        return [one for *_, one in sorted(scored, reverse=True)]
+        """Return all candidates with a score, sorted by their last step and their objective, the best first."""
+        scored = [one for one in self.candidates if one.objective(self.config) is not None]
+        return sorted(
+            scored,
+            key=lambda one: (-(one.last_step(self.config) or 0), -(one.objective(self.config) or 0), one.number),
+        )
 
     def with_candidate(self, candidate: Candidate) -> "SearchRecord":
-        """Return the record with this candidate in place of the one of its number, or added."""
+        """Return the record with this candidate, which replaces the one of its number."""
         others = [one for one in self.candidates if one.number != candidate.number]
         ordered = sorted((*others, candidate), key=lambda one: one.number)
         return self.model_copy(update={"candidates": tuple(ordered)})
@@ -177,14 +174,14 @@ def write_record(path: Path, record: SearchRecord) -> None:
 
 
 def record_text(record: SearchRecord) -> str:
-    """Return the record as JSON, a line a candidate; equal searches give equal text but for the seconds."""
+    """Return the record as JSON with one line a candidate."""
     head = {"format": 2, **record.model_dump(mode="json", exclude={"candidates"}), **_outcome(record)}
     lines = ",\n".join(json.dumps(one.model_dump(mode="json"), sort_keys=True) for one in record.candidates)
     return f'{json.dumps(head, indent=2, sort_keys=True)[:-2]},\n  "candidates": [\n{lines}\n  ]\n}}\n'
 
 
 def read_record(path: Path) -> SearchRecord:
-    """Return what `write_record` wrote, by its older names too; LedgerError for what is damaged."""
+    """Read a record, also with earlier names; raise LedgerError where it is damaged."""
     try:
         return _with_current_names(SearchRecord.model_validate_json(path.read_bytes()))
     except (OSError, ValueError) as error:
@@ -193,7 +190,7 @@ def read_record(path: Path) -> SearchRecord:
 
 
 def read_records(folder: Path) -> tuple[SearchRecord, ...]:
-    """Return the finished searches in a folder such as results/searches, by name."""
+    """Return the records in a directory such as results/searches, sorted by name."""
     return tuple(read_record(path) for path in sorted(folder.glob("*.json")))
 
 

@@ -1,4 +1,4 @@
-"""Search spaces: YAML files that say what each hyperparameter may be, and the Ray Tune domains made of them."""
+"""Search spaces: ranges of hyperparameters, read from YAML, as Ray Tune domains."""
 
 import itertools
 import math
@@ -22,10 +22,10 @@ _WRITE = "Write {choices: [...]}, {uniform: [a, b]}, {log: [a, b]} or {integers:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What one hyperparameter may be: one of the choices, or a number from the lowest to the highest."""
+    """The values of one hyperparameter: choices, or numbers between two ends."""
 
     kind: Kind
-    values: tuple[Any, ...]  # the choices, or lowest and highest
+    values: tuple[Any, ...]  # the choices, or both ends
 
     def domain(self) -> Any:
         """Return the `ray.tune` domain; both ends of integers are included."""
@@ -39,7 +39,7 @@ class Range:
         return (tune.loguniform if self.kind == "log" else tune.uniform)(low, high)
 
     def examples(self) -> tuple[Any, ...]:
-        """Return values that a hyperparameter of the right type takes: all choices, or both ends and one between."""
+        """Return values to check: all choices, or both ends and one between."""
         if self.kind in ("choices", "integers"):
             return self.values
         low, high = self.values
@@ -47,7 +47,7 @@ class Range:
 
     @property
     def size(self) -> float:
-        """Return how many different values there are."""
+        """Return the number of values."""
         if self.kind == "integers":
             return float(self.values[1] - self.values[0] + 1)
         return float(len(self.values)) if self.kind == "choices" else math.inf
@@ -57,74 +57,73 @@ Space = Mapping[str, Range]
 
 
 def space_names() -> list[str]:
-    """Return the spaces in ./sweeps/spaces and those that dtbench ships."""
+    """Return the names of the spaces in ./sweeps/spaces and in the package."""
     return sorted(Path(name).stem for name in package_data.names("sweeps/spaces") if name.endswith(".yaml"))
 
 
 def load_space(name: str) -> Space:
-    """Read the space of this name, or at this path.
-
-    Raises UnknownName where there is none or where something in it has an unknown name, InvalidValue for the rest.
-    """
+    """Read a space by name or path; raise UnknownName for unknown names in it too, InvalidValue for other errors."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if name not in space_names():
-            raise UnknownName("search space", name, space_names(), hint="Your own: --space path/to/space.yaml.")
+            raise UnknownName(
+                "search space", name, space_names(), hint="For your own, write --space path/to/space.yaml."
+            )
         path = package_data.find("sweeps/spaces", f"{name}.yaml")
     try:
         document = read_yaml(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UnknownName("search space file", name, space_names()) from None
     except (OSError, ValueError) as error:
-        raise InvalidValue(f"{path} cannot be read as YAML: {error}. {_WRITE}") from error
+        raise InvalidValue(f"cannot read {path} as YAML: {error}. {_WRITE}") from error
     return read_space(document, str(path))
 
 
 def read_space(document: Any, where: str) -> Space:
-    """Return the space that plain values {hyperparameter: {kind: [...]}} describe; errors begin with `where`."""
+    """Return the space of plain values {hyperparameter: {kind: [...]}}; errors start with `where`."""
     if not isinstance(document, Mapping) or not document:
         raise InvalidValue(f"{where} must be a mapping of hyperparameters to ranges; it is {document!r:.60}. {_WRITE}")
     return {str(name): _range(value, f"{where}: {name}") for name, value in document.items()}
 
 
 def check_space(space: Space, algorithm: str, hyperparameters: Setting) -> None:
-    """Raise UnknownName or InvalidValue for values that the algorithm does not take beside these hyperparameters.
+    """Raise UnknownName or InvalidValue for values that the algorithm refuses beside these hyperparameters.
 
-    The first values of all ranges are tried together, all others one at a time.
+    Each range is varied alone, with all others at their first values.
     """
-    first = {name: found.examples()[0] for name, found in space.items()}
-    for name, found in space.items():
-        for value in found.examples():
+    first = {name: values.examples()[0] for name, values in space.items()}
+    for name, values in space.items():
+        for value in values.examples():
             registry.make_algorithm(algorithm, {**hyperparameters, **first, name: value})
 
 
 def grid(space: Space, seed: int) -> list[Setting]:
-    """Return every combination of choices; InvalidValue where a hyperparameter has another kind of range.
+    """Return every combination of choices; raise InvalidValue for other ranges.
 
-    In random order: early stopping compares a setting with those before it, and neighbours in a grid are much alike.
+    The order is random, because early stopping compares a setting with earlier ones, and neighbours are similar.
     """
-    for name, found in space.items():
-        if found.kind != "choices":
-            raise InvalidValue(f"{name}: a grid takes choices, and this is {found.kind}. Take --searcher random.")
-    combinations = itertools.product(*(found.values for found in space.values()))
-    settings = [dict(zip(space, values, strict=True)) for values in combinations]
-    return [settings[place] for place in np.random.default_rng(seed).permutation(len(settings))]
+    for name, values in space.items():
+        if values.kind != "choices":
+            raise InvalidValue(f"{name}: a grid takes choices, and this is {values.kind}. Use --searcher random.")
+    combinations = itertools.product(*(values.values for values in space.values()))
+    settings = [dict(zip(space, combination, strict=True)) for combination in combinations]
+    return [settings[index] for index in np.random.default_rng(seed).permutation(len(settings))]
 
 
 def draw(space: Space, count: int, seed: int) -> list[Setting]:
-    """Return random settings, all different; more of them begin with the same ones. InvalidValue for too many."""
-    there = math.prod(found.size for found in space.values())
-    if count > there:
-        raise InvalidValue(f"{count} samples of a space of {there:.0f} settings: take --searcher grid.")
-    return list(itertools.islice(_different(space, seed), count))
+    """Return distinct random settings; a larger count starts with the same ones. Raises InvalidValue for too many."""
+    size = math.prod(values.size for values in space.values())
+    if count > size:
+        raise InvalidValue(f"{count} samples of a space of {size:.0f} settings. Use --searcher grid.")
+    return list(itertools.islice(_distinct(space, seed), count))
 
 
 def rounded(setting: Setting) -> Setting:
-    """Return the setting with numbers of six digits, which people can type."""
+    """Return the setting with numbers rounded to six digits, for people to type."""
     return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in setting.items()}
 
 
-def _different(space: Space, seed: int) -> Iterator[Setting]:
+def _distinct(space: Space, seed: int) -> Iterator[Setting]:
     domains = {name: space[name].domain() for name in sorted(space)}
     rng, seen = np.random.default_rng(seed), list[Setting]()
     while True:
@@ -145,7 +144,7 @@ def _range(value: Any, where: str) -> Range:
     if kind != "choices":
         _check_ends(kind, values, where)
     elif len({repr(one) for one in values}) < len(values):
-        raise InvalidValue(f"{where}: {values!r:.60} names a choice twice.")
+        raise InvalidValue(f"{where}: {values!r:.60} has a choice twice. Write each once.")
     return Range(kind, tuple(values))
 
 

@@ -208,8 +208,8 @@ def test_what_cannot_be_stopped_midway_is_not_given_to_asha() -> None:
         (FULL, {"space": {"hiden_size": {"choices": [4]}}}, "Did you mean 'hidden_size'"),
         (FULL, {"space": {"hidden_size": {"choices": ["wide"]}}}, "hidden_size = 'wide'"),
         (FULL, {"overrides": ["tasks=[graph-0]"]}, "none is left to tune on"),
-        (FULL, {"overrides": ["DT.train_steps=0"]}, "its budget is 0"),
-        (TuneOptions("grid", samples=3), {"space": {"hidden_size": {"choices": [4, 8]}}}, "leave --samples out"),
+        (FULL, {"overrides": ["DT.train_steps=0"]}, "its train_steps is 0"),
+        (TuneOptions("grid", samples=3), {"space": {"hidden_size": {"choices": [4, 8]}}}, "Leave --samples out"),
         (TuneOptions("grid"), {}, "a grid takes choices"),
     ],
 )

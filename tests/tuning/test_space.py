@@ -51,7 +51,7 @@ def test_no_setting_is_drawn_twice() -> None:
     space = read_space({"hidden_size": {"choices": [1, 2]}, "num_layers": {"integers": [1, 3]}}, "here")
     settings = draw(space, 6, seed=0)
     assert len({tuple(setting.items()) for setting in settings}) == 6
-    with pytest.raises(InvalidValue, match=r"7 samples of a space of 6 settings: take --searcher grid"):
+    with pytest.raises(InvalidValue, match=r"7 samples of a space of 6 settings. Use --searcher grid"):
         draw(space, 7, seed=0)
 
 
@@ -133,7 +133,7 @@ def test_whole_numbers_do_for_a_hyperparameter_with_decimals() -> None:
 @pytest.mark.parametrize("text", ["hidden_size: [", "hidden_size: !!python/name:os.system", "a: 1\na: 2", "\x00"])
 def test_a_file_that_is_not_yaml_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "space.yaml").write_text(text)
-    with pytest.raises(InvalidValue, match=r"space\.yaml cannot be read as YAML"):
+    with pytest.raises(InvalidValue, match=r"cannot read space\.yaml as YAML"):
         load_space("space.yaml")
 
 
