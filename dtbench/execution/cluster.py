@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -76,16 +77,15 @@ def ray_started(address: str | None = None) -> Iterator[None]:
     """
     import ray
 
-    home = os.environ.get("HOME")
+    changed = {name: os.environ.get(name) for name in ("HOME", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     os.environ.update(QUIET)
     if address is None:
-        # Ray's default for a local Ray; without it a second start in one process would look for a token.
-        if os.environ.setdefault("RAY_AUTH_MODE", "disabled") == "token" and "RAY_AUTH_TOKEN" not in os.environ:
-            os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(Path("~/.ray/auth_token").expanduser()))
-        os.environ["HOME"] = str(_ray_home())
+        # Ray listens on every network interface: without the token of this run nobody else can have it run code.
+        os.environ.update(HOME=str(_ray_home()), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     else:
         use_token()
         check_connection(address)
+    _reload_authentication()
     try:
         ray.init(
             address=address or "local",  # not RAY_ADDRESS
@@ -99,12 +99,28 @@ def ray_started(address: str | None = None) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise DtbenchError(f"Ray did not start: {one_line(str(error), LINE)}. Run without it: --local.") from error
     finally:
-        if home is not None:
-            os.environ["HOME"] = home
+        _restore_environment({"HOME": changed.pop("HOME")})
     try:
         yield
     finally:
         ray.shutdown()
+        _restore_environment(changed)
+
+
+def _reload_authentication() -> None:
+    """Have Ray read the mode and the token again: it does so once a process, when it is imported."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")  # first, as its threads would look for the token of the former mode
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _restore_environment(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def check_address(address: str) -> None:

@@ -121,6 +121,35 @@ def dashboards() -> list[dict[str, str]]:
     return [environment for environment in found if environment.get("DTBENCH_TEST") == str(os.getpid())]
 
 
+JOIN = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+print(ray.get(ray.remote(lambda: "ran").remote()))
+"""
+
+
+@pytest.mark.timeout(600)
+def test_a_stranger_without_the_token_cannot_run_code_in_our_ray() -> None:
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    with cluster.ray_started():
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
+        ours = dict(os.environ)
+        none = {name: value for name, value in ours.items() if not name.startswith("RAY_AUTH")}
+        for stranger in (none | {"RAY_AUTH_MODE": "disabled"}, ours | {"RAY_AUTH_TOKEN": "0" * 64}):
+            joined = _join(address, stranger)
+            assert joined.returncode != 0
+            assert "ran" not in joined.stdout
+        assert _join(address, ours).stdout == "ran\n"
+    assert {name: os.environ.get(name) for name in before} == before
+
+
+def _join(address: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", JOIN, address]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
+
+
 @pytest.mark.timeout(1200)
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
     long = {"DT": DT | {"train_steps": 10**6}}  # whatever else the machine does, it is still at work when Ctrl-C comes
