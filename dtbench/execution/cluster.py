@@ -109,7 +109,7 @@ def ray_started(address: str | None = None) -> Iterator[None]:
 
 def _reload_authentication() -> None:
     """Have Ray read the mode and the token again: it does so once a process, when it is imported."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # of compiled code
 
     Config.initialize("")  # first, as its threads would look for the token of the former mode
     AuthenticationTokenLoader.instance().reset_cache()
