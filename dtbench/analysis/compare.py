@@ -1,17 +1,18 @@
-"""Before and after: what changed from one set of results to another, with intervals and a verdict for each pair."""
+"""What changed from one set of results to another: a difference with an interval and a verdict for each cell."""
 
 import json
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dtbench.analysis.comparison_inputs import Side, SideScores, asked_alike
+from dtbench.analysis.archive import archived, load_results, read_archive
+from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.statistics import (
-    Array,
     Estimate,
     Interval,
     bootstrap_interval,
@@ -19,30 +20,65 @@ from dtbench.analysis.statistics import (
     mean,
     probability_of_improvement,
 )
+from dtbench.analysis.suite_analysis import final_rows
+from dtbench.analysis.table_inputs import diverged_of
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
-from dtbench.errors import NothingToReport, UnknownName
+from dtbench.errors import InvalidValue, NothingToReport, UnknownName
 from dtbench.ledger.trial_spec import TrialSpec
 
 BETTER, WORSE, SAME, UNCLEAR = "better", "worse", "identical", "no difference seen"
 FEW, LOST, ONLY_A, ONLY_B = "too few seeds", "no number in B", "only in A", "only in B"
 REGRESSION = "regression"
 
-_NAMED = 3  # cells that a remark lists before it counts the rest
-_COLUMNS = {  # of a score file -> what a reader calls it
-    "algorithm": "algorithm",
-    "dataset_source": "source of the data",
-    "dataset_digest": "data",
-    "step": "steps of training",
-    "action_mode": "action mode",
-    "episodes": "evaluation episodes",
-    "target": "target return",
-}
-_LABELS = ("suite", "contender", "task", "seed", "resources", "open_from", "key")  # what decides no outcome
+_LISTED = 3  # cells that a remark lists before it counts the rest
+_NAMES = {"dataset_source": "source of the data", "dataset_digest": "data"}  # fields of a spec in words
+_LABELS = ("suite", "contender", "task", "seed", "resources", "open_from", "key")  # fields that decide no outcome
+
+
+@dataclass(frozen=True, slots=True)
+class SideScores:
+    """One suite of one side."""
+
+    finals: pd.DataFrame  # a row a trial: its last checkpoint at its headline target
+    specs: Mapping[str, TrialSpec]  # by key
+    diverged: Mapping[tuple[str, str], int]  # trials by task and contender
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """All suites of one side of a comparison, and its name."""
+
+    name: str
+    suites: Mapping[str, SideScores]
+
+
+def open_side(name: str) -> Side:
+    """Read a results directory or a directory of scores.
+
+    Raises InvalidValue where it is not a directory, NothingToReport where it holds no results, LedgerError for
+    damaged ones.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        raise InvalidValue(f"{name}: no such directory. Name a results directory or a directory of scores.")
+    if (folder / "runs").is_dir() or (folder / "scores").is_dir():
+        found = load_results(folder)
+    else:
+        found = [read_archive(folder, suite) for suite in archived(folder)]
+    if not found:
+        raise NothingToReport(f"{folder} holds no results, neither runs/ nor scores. Name a results directory.")
+    return Side(name, {one.name: scores_of(one) for one in found})
+
+
+def scores_of(results: SuiteResults) -> SideScores:
+    """Return what a comparison reads of a suite."""
+    specs = {record.spec.key: record.spec for record in results.records}
+    return SideScores(final_rows(results), specs, diverged_of(results.unfinished))
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When a comparison fails."""
+    """The rule by which a comparison fails."""
 
     max_drop: float = 0.0
     fail_below: float | None = None
@@ -58,7 +94,7 @@ class Rule:
         )
 
     def broken_by(self, pair: "Pair") -> bool:
-        """Whether the pair is a regression."""
+        """Return whether the pair is a regression."""
         if pair.verdict == SAME or pair.change is None:
             return pair.verdict == LOST
         dropped = pair.interval is not None and pair.interval.high < -self.max_drop
@@ -68,7 +104,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One contender on one task, in A and in B; None where a side or its spread is missing."""
+    """A contender on a task, in A and in B; None where a side or its interval is missing."""
 
     suite: str
     task: str
@@ -123,10 +159,10 @@ def table_of(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Ta
 
 
 def notes(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Iterator[str]:
-    """Yield what a reader must know besides the numbers: remarks first, then the rule, then the outcome."""
+    """Yield the notes below the numbers: remarks, the rule, the outcome."""
     for remark, cells in _by_remark(pairs).items():
-        more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
-        yield f"{remark} ({'; '.join(cells[:_NAMED])}{more})."
+        more = f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else ""
+        yield f"{remark} ({'; '.join(cells[:_LISTED])}{more})."
     yield f"Rule: {rule}. Intervals over two or three seeds reach about from the lowest to the highest: too narrow."
     counts = pd.Series([pair.verdict for pair in pairs]).value_counts(sort=False)
     yield "Of " + f"{len(pairs)}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
@@ -164,8 +200,6 @@ def _nothing_in_common(before: Side, after: Side, chosen: Sequence[str]) -> str:
 
 
 def _pairs(suite: str, before: SideScores | None, after: SideScores | None) -> Iterator[Pair]:
-    if before and after:
-        before, after = asked_alike(before, after), asked_alike(after, before)
     groups = [_groups(side) for side in (before, after)]
     for task, contender in dict.fromkeys([*groups[0], *groups[1]]):
         ours, theirs = (group.get((task, contender)) for group in groups)
@@ -195,7 +229,7 @@ def _pair(names: tuple[str, str, str], a: pd.DataFrame, b: pd.DataFrame, remarks
     old, new = (np.asarray(one.values, np.float64)[:, None] for one in (before, after))
     alike = _outcomes(a) == _outcomes(b)
     resampled = min(len(old), len(new)) > 1 and not alike
-    interval = bootstrap_interval(_change, new, old) if resampled else None
+    interval = bootstrap_interval(lambda new, old: mean(new) - mean(old), new, old) if resampled else None
     return Pair(
         *names,
         before,
@@ -207,10 +241,6 @@ def _pair(names: tuple[str, str, str], a: pd.DataFrame, b: pd.DataFrame, remarks
         improvement_interval=bootstrap_interval(probability_of_improvement, new, old) if resampled else None,
         remarks=tuple(remarks),
     )
-
-
-def _change(after: Array, before: Array) -> Array:
-    return np.asarray(mean(after) - mean(before))
 
 
 def _verdict(interval: Interval | None) -> str:
@@ -225,7 +255,7 @@ def _estimate(finals: pd.DataFrame) -> Estimate | None:
 
 
 def _outcomes(finals: pd.DataFrame) -> set[tuple[str, str]]:
-    """Keys and scores, to the ten digits that score files have."""
+    """Return keys and scores, to the ten digits that score files have."""
     return {(key, f"{score:.10g}") for key, score in zip(finals["trial"], finals["score"], strict=True)}
 
 
@@ -244,25 +274,11 @@ def _diverged(task: str, contender: str, before: SideScores | None, after: SideS
 def _differences(
     a: pd.DataFrame, b: pd.DataFrame, before: Mapping[str, TrialSpec], after: Mapping[str, TrialSpec]
 ) -> Iterator[str]:
-    """Yield what differs besides the seeds: in the specs where both are known, else in the tables' columns."""
-    specs = [[known[key] for key in own["trial"] if key in known] for own, known in ((a, before), (b, after))]
-    if not all(specs):
-        found = list(_changes(_column_values(a), _column_values(b)))
-        yield from found or _keys_differ(a, b)
-    elif {spec.cell for spec in specs[0]} != {spec.cell for spec in specs[1]}:
-        found = list(_changes(_spec_values(specs[0]), _spec_values(specs[1])))
+    """Yield what the specs differ in besides the seeds."""
+    ours, theirs = [before[key] for key in a["trial"]], [after[key] for key in b["trial"]]
+    if {spec.cell for spec in ours} != {spec.cell for spec in theirs}:
+        found = list(_changes(_spec_values(ours), _spec_values(theirs)))
         yield from found or ["the specs differ in the order or the rounding of their values"]
-
-
-def _keys_differ(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
-    both = set(a["seed"]) & set(b["seed"])
-    keys = [set(own.loc[own["seed"].isin(both), "trial"]) for own in (a, b)]
-    if keys[0] != keys[1]:
-        yield "the specs differ in something that a score file does not tell: hyperparameters, targets or versions"
-
-
-def _column_values(finals: pd.DataFrame) -> dict[str, list[str]]:
-    return {label: sorted({_text(label, value) for value in finals[name]}) for name, label in _COLUMNS.items()}
 
 
 def _spec_values(specs: Iterable[TrialSpec]) -> dict[str, list[str]]:
@@ -274,12 +290,12 @@ def _spec_values(specs: Iterable[TrialSpec]) -> dict[str, list[str]]:
 
 
 def _flat(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names and values of a spec, those of its parts included: `evaluation.episodes`, `hyperparameters.width`, ..."""
+    """Yield names and values of a spec: `evaluation.episodes`, `hyperparameters.hidden_size`, ..."""
     for name, value in document.items():
         if name in ("evaluation", "hyperparameters", "task_options"):
             yield from ((f"{name}.{inner}", one) for inner, one in value.items())
         elif name not in _LABELS:
-            yield _COLUMNS.get(name, name), value
+            yield _NAMES.get(name, name), value
 
 
 def _text(name: str, value: Any) -> str:
@@ -316,7 +332,8 @@ def _cell_name(pair: Pair) -> str:
 
 def _row(pair: Pair, rule: Rule) -> tuple[Cell, ...]:
     verdict = f"{pair.verdict}: {REGRESSION.upper()}" if rule.broken_by(pair) else pair.verdict
-    ends = [end for one in (pair.interval, pair.improvement_interval) for end in _ends(one)]
+    intervals = (pair.interval, pair.improvement_interval)
+    ends = [end for one in intervals for end in ((one.low, one.high) if one else (None, None))]
     return (
         *map(Cell, (pair.suite, pair.task, pair.contender)),
         *(cell for side in (pair.before, pair.after) for cell in _mean_cells(side)),
@@ -326,10 +343,6 @@ def _row(pair: Pair, rule: Rule) -> tuple[Cell, ...]:
         *(number_cell(end, 2) for end in ends),
         Cell("; ".join(pair.remarks)),
     )
-
-
-def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
-    return (interval.low, interval.high) if interval else (None, None)
 
 
 def _mean_cells(side: Estimate | None) -> tuple[Cell, Cell]:

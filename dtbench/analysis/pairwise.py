@@ -49,7 +49,7 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 where ours is above, -1 where it is below, 0 where the interval holds 0 or there is none."""
+        """Return 1 where ours is above, -1 where it is below, 0 where the interval holds 0 or there is none."""
         if self.interval is None:
             return 0
         return int(self.interval.low > 0) - int(self.interval.high < 0)
@@ -58,7 +58,7 @@ class Difference:
 def paired_difference(
     ours: Array, theirs: Array, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Difference:
-    """Mean difference of scores of [training seeds, episodes], whose columns are the same evaluation seeds.
+    """Return the mean difference of scores of [training seeds, episodes], whose columns are the same evaluation seeds.
 
     The interval redraws training seeds of each side on their own and episodes for both sides together. Training
     seeds that are all nan are left out, then the episodes that anybody else lacks; raise ValueError if none is left.
@@ -70,7 +70,7 @@ def paired_difference(
 
 
 def more_seeds(ours: Array, theirs: Array) -> int | None:
-    """How many more training seeds, for each side, would decide this pair with a chance of POWER.
+    """Return how many more training seeds, for each side, would decide this pair with a chance of POWER.
 
     0 where `paired_difference` is decided. None where there is no answer: no spread can be seen (one seed on a side),
     the difference is 0, not even MOST would do, or the noise of the episodes alone, which no training seed takes
@@ -179,7 +179,7 @@ def _present(ours: Array, theirs: Array) -> tuple[Array, Array]:
 
 
 def _resampled_differences(ours: Array, theirs: Array, seed: int, resamples: int) -> Array:
-    """[resamples]: the seeds' means redrawn, and what the luck of redrawn episodes adds.
+    """Return [resamples]: the seeds' means redrawn, and what the luck of redrawn episodes adds.
 
     To redraw rows and columns of the scores at once would count three times the noise that is neither the seed's nor
     the episode's (Owen 2007, "The pigeonhole bootstrap"). The seeds' means hold it once; so the episodes' differences
@@ -196,7 +196,7 @@ def _resampled_differences(ours: Array, theirs: Array, seed: int, resamples: int
 
 
 def _luck_variance(ours: Array, theirs: Array) -> float:
-    """Variance between episodes of what one adds to the difference of every two training seeds.
+    """Return the variance between episodes of what one adds to the difference of every two training seeds.
 
     That of the episodes' mean differences less what residuals (analysis of variance without repetition) leave in it.
     0 with a single episode, whose luck cannot be seen.
@@ -209,7 +209,7 @@ def _luck_variance(ours: Array, theirs: Array) -> float:
 
 @lru_cache(maxsize=8)
 def _redrawn(sizes: tuple[int, ...], seed: int, resamples: int) -> list[Array]:
-    """[resamples, size] each: the weight of every member of a sample that is drawn with replacement."""
+    """Return [resamples, size] each: the weight of every member of a sample that is drawn with replacement."""
     rng = np.random.default_rng(seed)
     rows = np.arange(resamples)[:, None]
     weights = []
@@ -220,13 +220,13 @@ def _redrawn(sizes: tuple[int, ...], seed: int, resamples: int) -> list[Array]:
 
 
 def _residual_variance(scores: Array) -> float:
-    """Of [training seeds, episodes]: what neither the training seed nor the episode explains."""
+    """Return the variance of [training seeds, episodes] that neither the training seed nor the episode explains."""
     residual = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
     return float((residual**2).sum() / ((scores.shape[0] - 1) * (scores.shape[1] - 1)))
 
 
 def _seeds_to_decide(spreads: Sequence[Spread]) -> int | None:
-    """Of the mean difference over tasks that is undecided so far; None where MOST are too few."""
+    """Return the seeds that decide the mean difference over tasks, undecided so far; None where MOST are too few."""
     more = np.arange(1, MOST + 1)
     variance = sum((spread.variance(more) for spread in spreads), np.zeros(len(more))) / len(spreads) ** 2
     difference = abs(float(np.mean([spread.difference for spread in spreads])))
@@ -235,7 +235,7 @@ def _seeds_to_decide(spreads: Sequence[Spread]) -> int | None:
 
 
 def _hidden_by_episodes(spreads: Sequence[Spread]) -> bool:
-    """Whether no number of training seeds would do."""
+    """Return whether no number of training seeds would do."""
     shared = math.sqrt(sum(spread.shared for spread in spreads)) / len(spreads)
     return abs(float(np.mean([spread.difference for spread in spreads]))) < _reach() * shared
 
@@ -261,7 +261,7 @@ def _played(records: Iterable[TrialRecord], finals: pd.DataFrame) -> dict[tuple[
 
 
 def _last_episodes(episodes: pd.DataFrame, step: int, target: float) -> _Played:
-    """Those of a step and target that have a score; an evaluation seed that was played twice counts by its mean."""
+    """Return scores at a step and target; an evaluation seed that was played twice counts by its mean."""
     targets, scores = episodes["target"].to_numpy(np.float64), episodes["score"].to_numpy(np.float64)
     asked = np.isnan(targets) if math.isnan(target) else targets == target
     kept = (episodes["step"].to_numpy() == step) & asked & ~np.isnan(scores)
@@ -270,7 +270,7 @@ def _last_episodes(episodes: pd.DataFrame, step: int, target: float) -> _Played:
 
 
 def _common(ours: Sequence[_Played], theirs: Sequence[_Played]) -> tuple[Array, Array] | None:
-    """Scores of [training seeds, common episodes]; None where there is no such episode."""
+    """Return scores of [training seeds, common episodes]; None where there is no such episode."""
     both = [*ours, *theirs]
     if not ours or not theirs:
         return None
@@ -300,7 +300,7 @@ def _pair(ours: Array, theirs: Array, *, seed: int) -> _Pair:
 
 
 def _row(first: str, name: str, rival: str, pairs: Sequence[_Pair], inputs: TableInputs) -> tuple[Cell, ...]:
-    """One task's, or the mean of several tasks', each of which was resampled on its own."""
+    """Return the row of a task, or of the mean of several, each of which was resampled on its own."""
     found = _over(pairs)
     low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
     return (
@@ -341,7 +341,7 @@ def _probability_cell(pairs: Sequence[_Pair]) -> Cell:
 
 
 def _seed_means(scores: Sequence[Array]) -> Array:
-    """Training seeds x tasks from each task's training seeds x episodes, nan where a task has fewer than another."""
+    """Return training seeds x tasks from each task's training seeds x episodes, nan where a task has fewer."""
     means = np.full((max(map(len, scores)), len(scores)), np.nan)
     for task, own in enumerate(scores):
         means[: len(own), task] = own.mean(axis=1)

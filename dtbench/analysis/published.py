@@ -64,12 +64,12 @@ class Published:
 
     @property
     def decimals(self) -> int:
-        """How many the paper prints."""
+        """Return how many decimals the paper prints."""
         return max(0, round(-math.log10(2 * self.rounding)))
 
     @property
     def printed(self) -> str:
-        """Mean and spread as the paper has them."""
+        """Return mean and spread as the paper has them."""
         spread = "" if self.std is None else f" ± {self.std:.{self.decimals}f}"
         return f"{self.mean:.{self.decimals}f}".replace("-", "\N{MINUS SIGN}") + spread
 
@@ -118,7 +118,7 @@ class PublishedTable:
     places: tuple[PublishedEntry, ...] = ()  # every number that the paper prints there, of methods that nobody ran too
 
     def why_not(self, task: str, contender: str, here: RunConditions, *, broken: int = 0, diverged: int = 0) -> str:
-        """Why the number of a task and contender cannot be held against ours; empty where it can.
+        """Return why a number cannot be compared with ours; "" where it can.
 
         `broken` counts seeds of ours that ended without a number, `diverged` those of them that diverged: a mean over
         the others is not what a paper prints.
@@ -138,7 +138,7 @@ class PublishedTable:
         return "; ".join(reason for reason in dict.fromkeys(reasons) if reason)
 
     def rerecorded_note(self, conditions: Mapping[str, RunConditions]) -> str:
-        """Which of our data, by task, are D4RL's sets recorded again; empty where none that may be compared are."""
+        """Return which tasks have D4RL's sets recorded again; "" where none that may be compared has."""
         again = _AS_GOOD_AS.get(self.data)
         sources = {task: conditions.get(task, RunConditions()).source.split(", ") for task in self.tasks}
         tasks = [task for task, names in sources.items() if again and again in names]
@@ -174,7 +174,7 @@ def published_tables(suite: Mapping[str, Any], *, value: str = "score") -> tuple
 
 
 def spread_note(numbers: Collection[Published]) -> str:
-    """Where numbers are from, and whether their source says how far they spread."""
+    """Return where numbers are from, and whether their source prints a spread."""
     bare = [number for number in numbers if number.std is None]
     sources = "; ".join(sorted({number.source for number in numbers if number.source}))
     source = f"Source: {sources}." if sources else ""
@@ -262,7 +262,7 @@ def _table(reference: Mapping[str, Any]) -> PublishedTable:
 def _places(
     rows: Sequence[Row], tasks: Mapping[str, tuple[str, tuple[str, str]]], contenders: Mapping[str, str]
 ) -> Iterator[PublishedEntry]:
-    """`tasks` are ours, with the paper's row, by line; `contenders` are ours by the paper's methods."""
+    """Yield every entry; `tasks` are ours by line, with the paper's row, `contenders` ours by the paper's methods."""
     for row in rows:
         task, label = tasks.get(row["line"], ("", (row["dataset"], row["env"])))
         method = row["algorithm"]
@@ -271,7 +271,7 @@ def _places(
 
 
 def _row_label(dataset: str | Mapping[str, Any], row: Row) -> tuple[str, str]:
-    """How a table names the row: without version where it has numbers of several."""
+    """Return how a table names the row: without version where it has numbers of several."""
     several = isinstance(dataset, Mapping) and not isinstance(dataset.get("dataset", ""), str)
     return (re.sub(r"-v\d+$", "", row["dataset"]) if several else row["dataset"], row["env"])
 
@@ -288,7 +288,7 @@ def _value(reference: Mapping[str, Any]) -> str:
 
 
 def _protocols(given: str | Mapping[str, str], contenders: Sequence[str]) -> dict[str, str]:
-    """By contender: one protocol for all, or those of a mapping; raise UnknownName for a contender it invents.
+    """Return a protocol by contender: one for all, or those of a mapping; raise UnknownName for an unknown contender.
 
     The paper's Table 1 quotes its CQL, QR-DQN and REM from papers that play with Dopamine's sticky actions.
     """
@@ -301,7 +301,7 @@ def _protocols(given: str | Mapping[str, str], contenders: Sequence[str]) -> dic
 
 
 def _place(average: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the file has a mean over tasks."""
+    """Return where the file has a mean over tasks."""
     return {column: average[column] for column in ("dataset", "env") if column in average}
 
 

@@ -61,7 +61,7 @@ class TrialTable:
         return trial in self._places
 
     def of(self, trial: str) -> pd.DataFrame:
-        """One trial's rows, without the columns that only other trials have; without rows where it has none."""
+        """Return one trial's rows, without the columns that only other trials have; empty where it has none."""
         if trial not in self._places:
             return pd.DataFrame()
         columns = sorted([*self._shared, *self._own[trial]])
@@ -80,12 +80,12 @@ class SuiteResults:
 
     @property
     def not_run(self) -> tuple[TrialSpec, ...]:
-        """What was planned and has no result."""
+        """Return the planned trials without a result."""
         return tuple(trial.spec for trial in self.unfinished)
 
     @property
     def name(self) -> str:
-        """The suite's name."""
+        """Return the suite's name."""
         return str(self.suite.get("name") or "")
 
 
@@ -111,7 +111,7 @@ def order_of(results: SuiteResults) -> Callable[..., tuple[Any, ...]]:
 
 
 def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
-    """Everything in the ledger that belongs to a suite's planned trials, further seeds included."""
+    """Return all of a suite's planned trials in the ledger, further seeds included."""
     planned = [TrialSpec.from_json(trial) for trial in suite["trials"]]
     cells: dict[str, dict[str, list[TrialRecord]]] = {}
     for task in dict.fromkeys(spec.task for spec in planned):
@@ -135,7 +135,7 @@ def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
 def _diverged_beyond(
     planned: Sequence[TrialSpec], ledger: Ledger, folders: Mapping[str, Path]
 ) -> Iterator[Unfinished]:
-    """Trials of further seeds that diverged: finished ones count, so a mean without these would look better."""
+    """Yield diverged trials of further seeds: finished ones count, so a mean without these would look better."""
     known, cells = {spec.key for spec in planned}, {(spec.contender, spec.cell): spec for spec in planned}
     for key, folder in folders.items():
         if key in known or not (folder / "failure.json").exists():
@@ -148,7 +148,7 @@ def _diverged_beyond(
 
 
 def score_table(records: Sequence[TrialRecord], episodes: TrialTable | None = None) -> pd.DataFrame:
-    """COLUMNS, sorted; `return_std` is over the evaluation episodes of one trial (population).
+    """Return COLUMNS, sorted; `return_std` is over the evaluation episodes of one trial (population).
 
     `episodes` are those of all records, where they are already at hand.
     """
@@ -167,7 +167,7 @@ def score_table(records: Sequence[TrialRecord], episodes: TrialTable | None = No
 
 
 def headline_rows(scores: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
-    """All checkpoints of the trials in `finals`, at the target of each trial's row there."""
+    """Return all checkpoints of the trials in `finals`, at the target of each trial's row there."""
     keys = ["contender", "trial"]
     wanted = finals[[*keys, "target"]].rename(columns={"target": "headline"})
     rows = scores.merge(wanted, on=keys, how="inner")

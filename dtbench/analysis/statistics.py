@@ -31,11 +31,11 @@ class Interval:
     high: float
 
     def holds(self, value: float, *, slack: float = 0.0) -> bool:
-        """Whether the value lies inside, or outside by no more than `slack`."""
+        """Return whether the value lies inside, or outside by no more than `slack`."""
         return self.low - slack <= value <= self.high + slack
 
     def overlaps(self, other: "Interval") -> bool:
-        """Whether the two share a value."""
+        """Return whether the two share a value."""
         return self.low <= other.high and other.low <= self.high
 
 
@@ -58,7 +58,7 @@ class Profile:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean over the training seeds that are not nan, with its interval; raise ValueError where there are none."""
+    """Return the mean over training seeds that are not nan, with its interval; raise ValueError for none."""
     scores = np.asarray(values, np.float64)
     scores = scores[~np.isnan(scores)]
     if not len(scores):
@@ -68,17 +68,17 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def mean(scores: Array) -> Array:
-    """Mean over tasks of each task's mean over seeds."""
+    """Return the mean over tasks of each task's mean over seeds."""
     return np.asarray(_task_means(scores).mean(axis=-1))
 
 
 def median(scores: Array) -> Array:
-    """Median over tasks of each task's mean over seeds."""
+    """Return the median over tasks of each task's mean over seeds."""
     return np.asarray(np.median(_task_means(scores), axis=-1))
 
 
 def iqm(scores: Array) -> Array:
-    """Mean of the middle half of all scores: a quarter of them, rounded down, is cut off at either end."""
+    """Return the mean of the middle half of all scores: a quarter of them, rounded down, is cut at either end."""
     ranked = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)  # nan comes last
     present = (~np.isnan(ranked)).sum(axis=-1, keepdims=True)
     cut = present // 4
@@ -90,7 +90,7 @@ def iqm(scores: Array) -> Array:
 
 
 def optimality_gap(scores: Array, *, gamma: float = GAMMA) -> Array:
-    """By how much runs fall short of `gamma`, which more does not make up for; averaged as in `mean`.
+    """Return by how much runs fall short of `gamma`, which more does not make up for; averaged as in `mean`.
 
     Agarwal et al. have scores around 1 and gamma = 1. Ours are around 100, and so is gamma: the gap is in points.
     """
@@ -101,7 +101,7 @@ AGGREGATES: dict[str, Statistic] = {"mean": mean, "median": median, "iqm": iqm, 
 
 
 def probability_of_improvement(ours: Array, theirs: Array) -> Array:
-    """Chance that a run of ours beats one of theirs, ties counting half, averaged over tasks (Agarwal et al.)."""
+    """Return the chance that our run beats theirs, ties counting half, averaged over tasks (Agarwal et al.)."""
     difference = ours[..., :, None, :] - theirs[..., None, :, :]
     won = (difference > 0) + 0.5 * (difference == 0)
     pairs = (~np.isnan(difference)).sum(axis=(-3, -2))
@@ -139,7 +139,7 @@ def aggregate_intervals(
 
 
 def repeated(scores: Array) -> bool:
-    """Whether there are tasks and each has two runs or more: with fewer, resampling shows no spread."""
+    """Return whether there are tasks and each has two runs or more: with fewer, resampling shows no spread."""
     return bool(scores.size) and bool(((~np.isnan(scores)).sum(axis=0) > 1).all())
 
 
@@ -151,7 +151,7 @@ def performance_profile(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> Profile:
-    """Share of each task's runs that score more than each threshold, averaged over tasks, with pointwise intervals.
+    """Return the share of each task's runs above each threshold, averaged over tasks, with pointwise intervals.
 
     Agarwal et al.'s run-score distribution (section 4.2). With one task, that task's own.
     """
@@ -173,7 +173,7 @@ def matrix_estimate(scores: Array) -> Estimate | None:
 
 
 def resampled_means(returns: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:
-    """[resamples, seeds, targets] from returns of [seeds, episodes, targets]: means over redrawn episodes.
+    """Return [resamples, seeds, targets] from returns of [seeds, episodes, targets]: means over redrawn episodes.
 
     Seeds are drawn with replacement and, within each drawn seed, episodes; one draw serves all targets, so that the
     points of a curve move together as they do in truth.
@@ -195,7 +195,7 @@ def percentile_interval(values: Array, *, level: float = LEVEL) -> Interval | No
 
 
 def coefficient(x: Array, y: Array) -> Array:
-    """Coefficient of the least-squares line of y over x, along the last axis; nan where x does not vary."""
+    """Return the coefficient of the least-squares line of y over x, along the last axis; nan where x does not vary."""
     centred = x - x.mean(axis=-1, keepdims=True)
     spread = (centred**2).sum(axis=-1)
     covariance = (centred * (y - y.mean(axis=-1, keepdims=True))).sum(axis=-1)
@@ -203,7 +203,7 @@ def coefficient(x: Array, y: Array) -> Array:
 
 
 def spearman(x: Array, y: Array) -> Array:
-    """Spearman's rank correlation along the last axis; nan where either does not vary."""
+    """Return Spearman's rank correlation along the last axis; nan where either does not vary."""
     ranks = [rankdata(values, axis=-1) for values in np.broadcast_arrays(x, y)]
     a, b = (rank - rank.mean(axis=-1, keepdims=True) for rank in ranks)
     scale = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
@@ -217,7 +217,7 @@ def success_interval(successes: int, episodes: int, *, level: float = LEVEL) -> 
 
 
 def _resampled(scores: Array, resamples: int, rng: np.random.Generator) -> Array:
-    """[resamples, seeds, tasks]: each task's runs drawn with replacement, nan below where it has fewer than others."""
+    """Return [resamples, seeds, tasks]: each task's runs drawn with replacement, nan below where it has fewer."""
     drawn = np.full((resamples, *scores.shape), np.nan)
     for task, column in enumerate(scores.T):
         runs = column[~np.isnan(column)]
@@ -227,7 +227,7 @@ def _resampled(scores: Array, resamples: int, rng: np.random.Generator) -> Array
 
 
 def _draws(runs: int, resamples: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """[resamples, runs]: places from 0 to runs, where one random number decides on several (see _TUPLES)."""
+    """Return [resamples, runs]: numbers from 0 to runs, several from one random number (_TUPLES)."""
     at_once = max(k for k in range(1, 13) if k == 1 or runs**k <= _TUPLES)
     places: list[NDArray[np.intp]] = []
     for first in range(0, runs, at_once):
@@ -238,7 +238,7 @@ def _draws(runs: int, resamples: int, rng: np.random.Generator) -> NDArray[np.in
 
 
 def _resampled_improvement(ours: Array, theirs: Array, rng: np.random.Generator, resamples: int) -> Array:
-    """[resamples]: how often each run was drawn, against who beats whom, which no resample changes."""
+    """Return [resamples]: how often each run was drawn, against who beats whom, which no resample changes."""
     total = np.zeros(resamples)
     for task in range(ours.shape[1]):
         sides = [scores[~np.isnan(scores[:, task]), task] for scores in (ours, theirs)]
@@ -251,19 +251,19 @@ def _resampled_improvement(ours: Array, theirs: Array, rng: np.random.Generator,
 
 
 def _shares_above(scores: Array, thresholds: Array) -> Array:
-    """[..., thresholds]: share of each task's runs that score more, averaged over tasks."""
+    """Return [..., thresholds]: share of each task's runs that score more, averaged over tasks."""
     missing = np.isnan(scores)
     return np.stack([mean(np.where(missing, np.nan, scores > threshold)) for threshold in thresholds], axis=-1)
 
 
 def _percentiles(values: Array, level: float) -> Array:
-    """Low and high end of the middle `level` of the values, along the first axis."""
+    """Return both ends of the middle `level` of the values, along the first axis."""
     tail = 50 * (1 - level)
     return np.asarray(np.percentile(values, [tail, 100 - tail], axis=0))
 
 
 def _task_means(scores: Array) -> Array:
-    """[..., tasks]: mean over the seeds that a task has, nan where it has none."""
+    """Return [..., tasks]: mean over the seeds that a task has, nan where it has none."""
     present = ~np.isnan(scores)
     return _ratio(np.where(present, scores, 0).sum(axis=-2), present.sum(axis=-2))
 
@@ -273,5 +273,5 @@ def _shortfall(scores: Array, gamma: float) -> Array:
 
 
 def _ratio(above: Array, below: Array) -> Array:
-    """Above / below, nan where below is not positive."""
+    """Return above / below, nan where below is not positive."""
     return np.asarray(np.divide(above, np.where(below > 0, below, np.nan)))

@@ -44,7 +44,7 @@ def scales_of(tasks: Sequence[str], score_names: Mapping[str, str]) -> tuple[tup
 def averages_of(
     scales: Sequence[tuple[str, ...]], score_names: Mapping[str, str], ran: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """By name, the averages over the tasks of each scale: over all and over those that `ran`, if two or more."""
+    """Return the averages over each scale's tasks, by name: over all and over those that `ran`, if two or more."""
     found = {}
     for scale in (scale for scale in scales if len(scale) > 1):
         scope = "" if len(scales) == 1 else f", {score_names[scale[0]]}"
@@ -73,22 +73,22 @@ class SuiteAnalysis:
 
     @property
     def scores(self) -> pd.DataFrame:
-        """All checkpoints and targets, COLUMNS of results.py."""
+        """Return all checkpoints and targets, COLUMNS of results.py."""
         return self.results.scores
 
     @property
     def smoke(self) -> bool:
-        """Whether the numbers mean nothing."""
+        """Return whether the numbers mean nothing."""
         return self.results.suite.get("preset") == "smoke"
 
     @property
     def mixed_score_names(self) -> Mapping[str, str]:
-        """The names of scores that must stand beside their tasks: those of all where there are several scales."""
+        """Return the names of scores that must stand beside their tasks: all where there are several scales."""
         return self.score_names if len(self.scales) > 1 else {}
 
     @property
     def diverged_text(self) -> tuple[str, ...]:
-        """A sentence that names the cells where trials diverged; none where none did."""
+        """Return a sentence that names the cells where trials diverged; () where none did."""
         finished = Counter(zip(self.finals["task"], self.finals["contender"], strict=True))
         cells = [
             f"{contender} on {task} ({one.diverged} of {one.missing + finished[task, contender]} seeds)"
@@ -99,18 +99,18 @@ class SuiteAnalysis:
 
     @property
     def ran(self) -> list[str]:
-        """The tasks with at least one number."""
+        """Return the tasks with at least one number."""
         finished = set(self.finals["task"])
         return [task for task in self.tasks if task in finished]
 
     @property
     def shown_averages(self) -> list[str]:
-        """One name for each set of tasks, a paper's before our own, and only where all its tasks are the suite's."""
+        """Return a name for each set of the suite's tasks, a paper's before our own."""
         names = {over: name for name, over in self.averages.items() if set(over) <= set(self.tasks)}
         return list(names.values())
 
     def matrices(self, over: Sequence[str]) -> dict[str, statistics.Array]:
-        """Each contender's scores as seeds x tasks, nan where a trial is missing."""
+        """Return each contender's scores as seeds x tasks, nan where a trial is missing."""
         return matrices_of(self.finals, self.contenders, over)
 
     def title(self, task: str) -> str:
@@ -119,7 +119,7 @@ class SuiteAnalysis:
         return f"{task} (data: {source})" if source else task
 
     def source(self, task: str) -> str:
-        """Where the task's data came from; empty where no trial says."""
+        """Return where the task's data came from; "" where no trial says."""
         return self.inputs.conditions_of(task).source
 
     def shared_score(self, tasks: Sequence[str]) -> str:
@@ -173,7 +173,7 @@ def _statuses(
     names: Sequence[str],
     averages: Mapping[str, Sequence[str]],
 ) -> dict[tuple[str, str], CellStatus]:
-    """By task and contender; of an average the sums over its tasks of what has no number."""
+    """Return statuses by task and contender; of an average the sums over its tasks."""
     diverged, nans = diverged_of(results.unfinished), _count(record.spec for record in broken)
     missing = _count(results.not_run) + nans
     # A cell may be several where hyperparameters were changed: the last one that finished.
@@ -243,7 +243,7 @@ def final_episodes(record: TrialRecord, step: int, target: float) -> pd.DataFram
 
 
 def matrices_of(finals: pd.DataFrame, names: Sequence[str], over: Sequence[str]) -> dict[str, statistics.Array]:
-    """Scores as seeds x tasks, by contender."""
+    """Return scores as seeds x tasks, by contender."""
     matrices = {}
     for name in names:
         own = finals[finals["contender"] == name]
@@ -253,7 +253,7 @@ def matrices_of(finals: pd.DataFrame, names: Sequence[str], over: Sequence[str])
 
 
 def run_conditions(results: SuiteResults, averages: Mapping[str, Sequence[str]]) -> dict[str, RunConditions]:
-    """Of each task that ran, and of each average over such tasks."""
+    """Return the conditions of each task that ran, and of each average over such tasks."""
     smoke = results.suite.get("preset") == "smoke"
     groups = {record.spec.task: [record.spec.task] for record in results.records}
     found = {}
@@ -269,7 +269,7 @@ def run_conditions(results: SuiteResults, averages: Mapping[str, Sequence[str]])
 
 
 def same(targets: pd.Series, target: float) -> Any:
-    """Which rows are of this target; nan means no target."""
+    """Return which rows are of this target; nan means no target."""
     return targets.isna() if np.isnan(target) else targets == target
 
 
@@ -293,6 +293,6 @@ def _successes(episodes: pd.DataFrame) -> pd.Series:
 
 
 def _equal(targets: pd.Series, wanted: Any) -> Any:
-    """Row by row; nan means no target."""
+    """Compare row by row; nan means no target."""
     found = targets.to_numpy(float)
     return (found == wanted) | (np.isnan(found) & np.isnan(wanted))

@@ -1,4 +1,4 @@
-"""The commands that read results: report, plot, compare, export; and how `run` keeps its scores."""
+"""The commands that read results: report, plot, compare, export; and `keep_scores`, which `run` calls too."""
 
 import dataclasses
 import os
@@ -12,17 +12,17 @@ import typer
 from dtbench.errors import DtbenchError, LedgerError, UnknownName
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
-    from dtbench.analysis.compare import Pair, Rule
-    from dtbench.analysis.comparison_inputs import Side
+    from dtbench.analysis.compare import Pair, Rule, Side
     from dtbench.analysis.results import SuiteResults
     from dtbench.ledger.store import Ledger
     from dtbench.tuning.search import SearchRecord
 
+_PRINTED = ("text", "markdown", "csv", "json")  # formats of `compare`
 _WORKERS = os.cpu_count() or 1  # processes that draw suites at the same time
 
 
 def results_folder(text: str | Path) -> Path:
-    """A folder as it is said; of an address such as s3://bucket/path the local mirror, brought up to date."""
+    """Return the directory; for an address such as s3://bucket/path its local mirror, brought up to date."""
     if "://" not in str(text):
         return Path(text)
     from dtbench.ledger.remote import results_folder
@@ -34,20 +34,20 @@ ResultsOption = Annotated[
     Path,
     typer.Option(
         parser=results_folder,
-        metavar="FOLDER",
-        help="Folder or address (s3://bucket/path) of the ledger (runs/) and the score tables (scores/).",
+        metavar="DIRECTORY",
+        help="Directory or address (s3://bucket/path) with runs/ and scores/.",
     ),
 ]
-SuitesOption = Annotated[
-    list[str] | None, typer.Option("--suite", "-s", help="Default: every suite there. May be said several times.")
-]
+SuitesOption = Annotated[list[str] | None, typer.Option("--suite", "-s", help="Default: every suite. Repeatable.")]
 
 
 def report(
     suite: SuitesOption = None,
-    preset: Annotated[str | None, typer.Option(help="Of the one --suite. Default: as it last ran.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Preset of the one --suite. Default: that of its last run.")
+    ] = None,
     results: ResultsOption = Path("results"),
-    out: Annotated[Path, typer.Option(help="Folder for index.html and <suite>/ with tables and figures.")] = Path(
+    out: Annotated[Path, typer.Option(help="Directory of index.html and <suite>/ with tables and figures.")] = Path(
         "report"
     ),
     check: Annotated[
@@ -76,7 +76,7 @@ def report(
 
 
 def plot(
-    suite: Annotated[str, typer.Option("--suite", "-s", help="A suite that ran here, or whose scores are here.")],
+    suite: Annotated[str, typer.Option("--suite", "-s", help="Name of a suite with results.")],
     task: Annotated[
         str | None,
         typer.Option("--task", "-t", help="Name, its beginning, or a pattern. Default: all tasks together."),
@@ -99,21 +99,21 @@ def plot(
 
 
 def compare(
-    before: Annotated[str, typer.Argument(metavar="A", help="Before: a folder or a score file.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="After: likewise.")],
+    before: Annotated[str, typer.Argument(metavar="A", help="Directory of the results before.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Directory of the results after.")],
     suite: SuitesOption = None,
     max_drop: Annotated[
         float, typer.Option(min=0, help="Fail where the 95 % interval of B - A lies wholly below minus this.")
     ] = 0.0,
     fail_below: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Fail, too, where P(B improves on A) is below this.")
+        float | None, typer.Option(min=0, max=1, help="Also fail where P(B improves on A) is below this.")
     ] = None,
     format_: Annotated[str, typer.Option("--format", help="text, markdown, csv or json")] = "text",
 ) -> None:
-    """Say what changed from results A to results B, for each suite, task and contender. Exit code 1: a regression.
+    """Compare results A and B by suite, task and contender. Exit code 1: a regression.
 
-    A and B are each a results folder (with scores/ or runs/), a folder of
-    scores, or a <suite>.csv.
+    A and B are each a results directory (with scores/ or runs/) or a directory
+    of scores.
 
     A regression is where the 95 % interval of the difference B - A of mean
     final scores lies wholly below -MAX_DROP, where P(B improves on A) is below
@@ -127,43 +127,39 @@ def compare(
         raise UnknownName("format", format_, _PRINTED)
     sides = _side(before), _side(after)
     pairs, rule = compare(*sides, suite or ()), Rule(max_drop, fail_below)
-    _PRINTED[format_](pairs, *sides, rule)
+    _print_pairs(format_, pairs, *sides, rule)
     raise typer.Exit(1 if any(map(rule.broken_by, pairs)) else 0)
 
 
 def export(
-    format_: Annotated[str, typer.Argument(metavar="FORMAT", help="csv, parquet, latex, rliable or npz")],
-    suite: Annotated[str | None, typer.Option("--suite", "-s", help="Default: the only one that is there.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="A file, for latex a folder. Default: named after the suite.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    format_: Annotated[str, typer.Argument(metavar="FORMAT", help="rliable")],
+    suite: Annotated[str | None, typer.Option("--suite", "-s", help="Default: the only suite.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A .npz file. Default: <suite>-rliable.npz.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Write a suite's results for other programs.
+    """Write a suite's final scores for rliable.
 
-    csv: a row a trial, checkpoint and target.
-
-    parquet: a row an evaluation episode, labelled.
-
-    latex: a folder with every table of the report, and a main.tex for them.
-
-    npz: arrays CONTENDER/TASK/returns (seeds x episodes), and likewise seeds,
-    steps, curve, scores, lengths, targets, achieved.
-
-    rliable: an .npz with final scores of each contender (seeds x tasks),
-    without holes; what had to be left out is said. To read it:
+    rliable: an .npz with an array of each contender (seeds x tasks), without
+    holes; what is left out is named. To read it:
     scores = dict(np.load(path)); tasks = scores.pop("tasks")
+
+    Other programs read results/scores/<suite>.csv (a row a trial, checkpoint
+    and target) and results/scores/<suite>/episodes.parquet.
     """
     from dtbench.analysis.archive import load_results
-    from dtbench.cli.export import check_place, export, format_of
+    from dtbench.cli.export import check_path, write_rliable
 
-    format_of(format_)
+    if format_ != "rliable":
+        raise UnknownName("format", format_, ["rliable"])
     if out is not None:
-        check_place(format_, out, force=force)
-    found = _only_one(load_results(results, [suite] if suite else []))
-    path, exported = export(found, format_, out, force=force)
-    for line in exported.left_out:
+        check_path(out, force=force)
+    found = load_results(results, [suite] if suite else [])
+    if len(found) > 1:
+        raise DtbenchError(f"there are {len(found)} suites: {', '.join(one.name for one in found)}. Name a --suite.")
+    path = out or Path(f"{found[0].name}-rliable.npz")
+    check_path(path, force=force)
+    for line in write_rliable(found[0], path):
         typer.secho(f"left out: {line}", err=True, fg="yellow", bold=True)
     typer.echo(str(path.resolve()))
 
@@ -172,9 +168,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (report, plot, compare, export)
 
 
 def keep_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path, *, fresh: bool = True) -> "SuiteResults":
-    """Bring results/scores up to date with the ledger's trials of a suite; say it loudly where its name is taken.
+    """Bring results/scores up to date with the ledger's trials of a suite; warn where its name is taken.
 
-    `fresh`: of a ledger at an address, what trials have written there since is fetched first.
+    `fresh`: fetch first what trials have written to a ledger at an address since.
     """
     from dtbench.analysis import archive
 
@@ -189,7 +185,7 @@ def keep_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path, *,
 
 
 def published(results: Path, *, fresh: bool = True) -> AbstractContextManager[None]:
-    """Within, a results folder's suites and scores may be written; they reach the address that it is a mirror of."""
+    """Return a context in which a results directory may be written; on exit its address, if any, is updated."""
     if not (results / ".mirror-of").exists():
         return nullcontext()
     from dtbench.ledger import remote
@@ -198,7 +194,7 @@ def published(results: Path, *, fresh: bool = True) -> AbstractContextManager[No
 
 
 def _refresh(names: Sequence[str], preset: str | None, results: Path) -> None:
-    """Bring the scores of the suites asked for, or of all that ran here, up to date with the ledger."""
+    """Bring the scores of these suites, or of all in the ledger, up to date."""
     from dtbench.analysis.archive import placed_suites
     from dtbench.ledger.store import Ledger
 
@@ -237,7 +233,6 @@ def _build(names: Sequence[str], results: Path, out: Path) -> Path:
 
 
 def _searches(names: Sequence[str], results: Path) -> "tuple[SearchRecord, ...]":
-    """The finished searches beside the scores: all, or those of the suites that are reported."""
     from dtbench.tuning.search import read_records
 
     found = read_records(results / "searches")
@@ -245,7 +240,7 @@ def _searches(names: Sequence[str], results: Path) -> "tuple[SearchRecord, ...]"
 
 
 def _is_current(names: Sequence[str], results: Path, out: Path) -> bool:
-    """Whether every score file is that of its episodes, and the report is what they give; say what is not."""
+    """Check that score files follow from their episodes and the report from them; print what does not."""
     from dtbench.analysis.archive import archived, check_known, read_archive
     from dtbench.analysis.page.build import check_report
 
@@ -267,45 +262,21 @@ def _is_current(names: Sequence[str], results: Path, out: Path) -> bool:
 
 
 def _side(text: str) -> "Side":
-    from dtbench.analysis.comparison_inputs import open_side
+    from dtbench.analysis.compare import open_side
 
     if "://" not in text:
         return open_side(text)
     return dataclasses.replace(open_side(str(results_folder(text))), name=text.partition("?")[0])
 
 
-def _only_one(found: "Sequence[SuiteResults]") -> "SuiteResults":
-    if len(found) > 1:
-        raise DtbenchError(f"there are {len(found)} suites: {', '.join(one.name for one in found)}. Name a --suite.")
-    return found[0]
-
-
-def _print_text(pairs: "list[Pair]", before: "Side", after: "Side", rule: "Rule") -> None:
-    from dtbench.analysis.compare import table_of, text
-
-    typer.echo(text(table_of(pairs, before, after, rule)), nl=False)
-
-
-def _print_markdown(pairs: "list[Pair]", before: "Side", after: "Side", rule: "Rule") -> None:
-    from dtbench.analysis.compare import table_of
-
-    typer.echo(table_of(pairs, before, after, rule).markdown(), nl=False)
-
-
-def _print_csv(pairs: "list[Pair]", before: "Side", after: "Side", rule: "Rule") -> None:
-    """The rows alone; what is no row goes to stderr."""
-    from dtbench.analysis.compare import table_of
+def _print_pairs(kind: str, pairs: "list[Pair]", before: "Side", after: "Side", rule: "Rule") -> None:
+    from dtbench.analysis.compare import document, table_of, text
 
     table = table_of(pairs, before, after, rule)
-    typer.echo(table.csv(), nl=False)
-    for note in table.notes:
-        typer.echo(note, err=True)
-
-
-def _print_json(pairs: "list[Pair]", before: "Side", after: "Side", rule: "Rule") -> None:
-    from dtbench.analysis.compare import document
-
-    typer.echo(document(pairs, before, after, rule), nl=False)
-
-
-_PRINTED = {"text": _print_text, "markdown": _print_markdown, "csv": _print_csv, "json": _print_json}
+    if kind == "json":
+        typer.echo(document(pairs, before, after, rule), nl=False)
+    elif kind == "csv":  # the rows alone; notes go to stderr
+        typer.echo(table.csv(), nl=False)
+        typer.echo("\n".join(table.notes), err=True)
+    else:
+        typer.echo(table.markdown() if kind == "markdown" else text(table), nl=False)

@@ -105,15 +105,9 @@ def test_the_points_of_every_figure_are_in_its_suite(read: Read) -> None:
     for _, found in read.elements:
         if "data-marks" in found:
             view = int(found["data-prefix"][1:].split("-")[0])
-            marks = read.packed(f"texts-{('overview', 'toy', 'toy-two')[view]}")["marks"][found["data-marks"]]  # type: ignore[index]
+            marks = read.packed(f"points-{('overview', 'toy', 'toy-two')[view]}")[found["data-marks"]]
             assert len(marks) == 2
             assert all(found["data-prefix"] + gid in read.all("id") for gid, _ in marks)
-
-
-def test_the_texts_to_copy_are_those_of_the_files(read: Read) -> None:
-    copies = read.packed("texts-toy")["copies"]["scores"]  # type: ignore[index]
-    table = page_document.scores()
-    assert copies == [table.latex("toy"), table.csv(), table.markdown()]
 
 
 def test_headings_are_in_order_below_one_title(read: Read) -> None:

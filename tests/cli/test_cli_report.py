@@ -148,11 +148,11 @@ def test_a_damaged_archive_is_named(here: Path, dtbench: DTBENCH) -> None:
         (["report", "--results", "nowhere"], "Run a suite first"),
         (["plot", "--suite", "tinny"], "Did you mean 'tiny'"),
         (["plot", "--suite", "tiny", "--out", "x.txt"], "suffix is one of"),
-        (["export", "csv"], "Name a --suite"),
-        (["export", "cvs"], "Did you mean 'csv'"),
-        (["export", "csv", "--suite", "tinny"], "Did you mean 'tiny'"),
-        (["export", "csv", "--suite", "tiny", "--out", "x.txt"], "ends in .csv"),
-        (["export", "csv", "--results", "nowhere"], "Run a suite first"),
+        (["export", "rliable"], "Name a --suite"),
+        (["export", "rlable"], "Did you mean 'rliable'"),
+        (["export", "rliable", "--suite", "tinny"], "Did you mean 'tiny'"),
+        (["export", "rliable", "--suite", "tiny", "--out", "x.txt"], "ends in .npz"),
+        (["export", "rliable", "--results", "nowhere"], "Run a suite first"),
         (["compare", "results", "results", "--format", "jsn"], "Did you mean 'json'"),
         (["compare", "results", "results", "--suite", "tinny"], "Did you mean 'tiny'"),
         (["compare", "results", "no-such-thing"], "no-such-thing"),
@@ -184,11 +184,11 @@ def test_export_prints_the_path_and_what_it_left_out(here: Path, dtbench: DTBENC
 
 
 def test_export_refuses_to_overwrite_before_it_reads_anything(here: Path, dtbench: DTBENCH) -> None:
-    Path("mine.csv").write_text("mine")
-    _, err = dtbench("export", "csv", "--suite", "tiny", "--out", "mine.csv", code=2)
+    Path("mine.npz").write_text("mine")
+    _, err = dtbench("export", "rliable", "--suite", "tiny", "--out", "mine.npz", code=2)
     assert "--force" in err
-    assert Path("mine.csv").read_text() == "mine"
-    dtbench("export", "csv", "--suite", "tiny", "--out", "mine.csv", "--force")
+    assert Path("mine.npz").read_text() == "mine"
+    dtbench("export", "rliable", "--suite", "tiny", "--out", "mine.npz", "--force")
 
 
 def test_compare_exits_with_0_where_nothing_became_worse(here: Path, dtbench: DTBENCH) -> None:

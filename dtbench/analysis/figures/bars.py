@@ -215,7 +215,7 @@ def _draw_bar(axes: Axes, place: int, ours: Estimate, colour: str, label: str) -
 
 
 def _draw_columns(axes: Axes, bars: Sequence[_Bar], width: float, *, colour: str, label: str) -> None:
-    """One contender's bars, one for each task."""
+    """Draw one contender's bars, one for each task."""
     ran = [(bar.at, bar.ours, bar.label) for bar in bars if bar.ours]
     means = [ours.mean for _, ours, _ in ran]
     drawn = axes.bar([at for at, *_ in ran], means, width, color=colour, alpha=0.65, label=label or None)

@@ -34,7 +34,7 @@ _CAPTION = (
 
 
 def draw_progress(analysis: SuiteAnalysis, task: str) -> Drawing | None:
-    """Score over training steps; None where no trial of the task has finished."""
+    """Draw score over training steps; None where no trial of the task has finished."""
     rows = headline_rows(analysis.scores[analysis.scores["task"] == task], analysis.finals)
     if rows.empty:
         return None
@@ -49,7 +49,7 @@ def draw_progress(analysis: SuiteAnalysis, task: str) -> Drawing | None:
 
 
 def draw_progress_grid(analysis: SuiteAnalysis, tasks: Sequence[str]) -> Drawing | None:
-    """Score over training steps, a panel for each task; None where no trial has finished."""
+    """Draw score over training steps, a panel for each task; None where no trial has finished."""
     rows = headline_rows(analysis.scores, analysis.finals)
     ran = [task for task in tasks if task in set(rows["task"])]
     if not ran:
@@ -83,7 +83,7 @@ class _Curve:
         return np.asarray(np.where(counts, np.nansum(self.seeds, axis=0) / np.maximum(counts, 1), np.nan))
 
     def intervals(self) -> list[Interval | None]:
-        """At each step, None with fewer than two seeds there."""
+        """Return the interval at each step, None with fewer than two seeds there."""
         columns = [column[~np.isnan(column)] for column in self.seeds.T]
         return [statistics.estimate(column.tolist()).interval if len(column) else None for column in columns]
 

@@ -32,7 +32,7 @@ _MEAN, _BEST = "#D55E00", "#009E73"
 def draw_data_cards(
     analysis: SuiteAnalysis, cards: Mapping[str, Card], *, targets: Mapping[str, Sequence[float]] | None = None
 ) -> Drawing | None:
-    """How the returns of each task's data are spread; None where no card has a histogram.
+    """Draw the returns of each task's data as histograms; None where no card has one.
 
     `targets` are those set beforehand, by task.
     """
@@ -120,7 +120,7 @@ def _drawn(dataset: TrajectoryDataset, name: str) -> Figure:
 
 
 def _draw_strip(dataset: TrajectoryDataset, figure: SubFigure) -> None:
-    """Frames of the best episode, evenly spread between its begin and its end."""
+    """Draw frames of the best episode, evenly spread over its steps."""
     best = int(dataset.returns.argmax())
     begin, end = dataset.offsets[best : best + 2]
     steps = np.linspace(begin, end, STRIP + 2)[1:-1].astype(int)

@@ -30,7 +30,7 @@ _THRESHOLDS, _MARKED = 121, 12  # of a profile's curve: where it is drawn, and e
 
 
 def draw_profiles(analysis: SuiteAnalysis, matrices: Matrices, *, tasks: Sequence[str] = ()) -> Drawing | None:
-    """Share of runs above each score, by contender; None where no contender ran on every task."""
+    """Draw the share of runs above each score, by contender; None where no contender ran on every task."""
     ran = _complete(matrices)
     if not ran:
         return None
@@ -58,7 +58,7 @@ def draw_profiles(analysis: SuiteAnalysis, matrices: Matrices, *, tasks: Sequenc
 def draw_improvement(
     analysis: SuiteAnalysis, matrices: Matrices, first: str, *, tasks: Sequence[str] = ()
 ) -> Drawing | None:
-    """Return the chance that a run of `first` beats one of each rival; None where no pair ran on every task."""
+    """Draw the chance that a run of `first` beats one of each rival; None where no pair ran on every task."""
     ran = _complete(matrices)
     rivals = [name for name in ran if name != first]
     if first not in ran or not rivals:
@@ -117,7 +117,6 @@ def _chance_interval(ours: Array, theirs: Array) -> Interval | None:
 
 
 def _complete(matrices: Matrices) -> dict[str, Array]:
-    """Those with a run on every task."""
     return {
         name: scores for name, scores in matrices.items() if scores.size and not np.isnan(scores).all(axis=0).any()
     }

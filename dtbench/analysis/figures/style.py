@@ -184,7 +184,7 @@ def drawing(sheet: Figure, name: str, caption: str, alt: str, *, wide: bool = Fa
 
 
 def legend_below(sheet: Figure, *, columns: int = 8, first: Sequence[str] = ()) -> None:
-    """One legend below all axes, each label once; those of `first` lead, in their order; fewer columns if few fit."""
+    """Add one legend below all axes, each label once, those of `first` leading; fewer columns if few fit."""
     found: dict[str, Artist] = {}
     for axes in sheet.axes:
         handles, labels = axes.get_legend_handles_labels()
@@ -238,7 +238,7 @@ class _ThousandsOf:
 
 
 def _saved(sheet: Figure) -> tuple[bytes, bytes]:
-    """SVG and PNG. Figure.savefig would draw each twice, to lay out what is laid out."""
+    """Return SVG and PNG; Figure.savefig would lay out the figure again for each."""
     svg, png = io.BytesIO(), io.BytesIO()
     dpi = sheet.dpi  # the vector format leaves 72 behind
     # Dates and versions would change the bytes.

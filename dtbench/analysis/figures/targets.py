@@ -35,7 +35,7 @@ _OUTSIDE = " Open triangles at the edge: means that lie beyond it; bands are cut
 
 
 def draw_targets(analysis: SuiteAnalysis, found: TaskTargets) -> Drawing:
-    """Achieved against target return on one task."""
+    """Draw achieved against target return on one task."""
     with figure(analysis.smoke, 6.4, 4.4) as sheet:
         axes = sheet.subplots()
         outside = _draw_achieved(axes, analysis, found)

@@ -84,7 +84,7 @@ def _explained(sheet: Figure) -> Iterator[Artist]:
 
 
 def _visible(points: Line2D) -> list[bool]:
-    """Which markers are drawn; the others are taken from the line, because backends differ in what they leave out."""
+    """Return which markers are drawn, and remove the others, because backends differ in what they leave out."""
     data = np.asarray(points.get_xydata(), np.float64)
     seen = np.asarray(np.isfinite(data).all(axis=1))
     if points.get_clip_on() and points.axes is not None:

@@ -45,7 +45,7 @@ def write_report(
 def build_report(
     found: Sequence[SuiteResults], *, workers: int = 1, searches: Sequence[SearchRecord] = ()
 ) -> dict[str, bytes]:
-    """Every file of the report by its place in the folder.
+    """Return every file of the report by its path.
 
     Raises NothingToReport where no trial has finished. With several `workers` suites are drawn in processes of their
     own, which import the calling script again: it must have its `if __name__ == "__main__":`.
@@ -66,7 +66,7 @@ def build_report(
 def check_report(
     found: Sequence[SuiteResults], folder: Path, *, workers: int = 1, searches: Sequence[SearchRecord] = ()
 ) -> list[str]:
-    """How a report on disk differs from what the results give: a sentence a file, none where all is equal."""
+    """Return how a report on disk differs from what the results give: a sentence a file, none where all is equal."""
     files = build_report(found, workers=workers, searches=searches)
     return [
         *(difference for name, content in files.items() for difference in _difference(Path(folder) / name, content)),
@@ -92,7 +92,7 @@ def _files(suite: SuitePage) -> dict[str, bytes]:
 
 
 def _left_over(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Pages, tables and figures of an earlier report that this one no longer has."""
+    """Return pages, tables and figures of an earlier report that this one no longer has."""
     found = [path for report in folder.glob("*/report.md") for path in _of_report(report)]
     return sorted(path for path in found if path.relative_to(folder).as_posix() not in files)
 
@@ -116,7 +116,7 @@ def _plain(path: Path, content: bytes) -> bytes | str:
 
 
 def _first_line(there: bytes, content: bytes) -> str:
-    """Where two texts part, shortened; nothing for pictures."""
+    """Return where two texts part, shortened; "" for pictures."""
     try:
         pair = there.decode().splitlines(), content.decode().splitlines()
     except UnicodeDecodeError:

@@ -48,7 +48,7 @@ class Document:
 
 
 def render(document: Document) -> str:
-    """One file that needs no other and asks for no address: styles, script, figures and data are inside it."""
+    """Return one HTML file with its styles, script, figures and data; it requests no other."""
     script, theme = "\n".join(map(_file, SCRIPTS)), _file("theme.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(table=partial(_table, suites=_suite_links(document.suites)), box=_box)
@@ -70,7 +70,7 @@ def unpacked(page: str) -> str:
 
 
 def pack(content: Any) -> str:
-    """JSON, compressed and as text that may stand inside a script element; what is not finite becomes null."""
+    """Return JSON, compressed, as text for a script element; nan and infinity become null."""
     text = json.dumps(_finite(content), separators=(",", ":"), allow_nan=False)
     return base64.b64encode(gzip.compress(text.encode(), compresslevel=9, mtime=0)).decode()
 
@@ -125,17 +125,16 @@ class _View:
     label: str  # in the list of suites
     suite: SuitePage | None
     blocks: tuple[_Block, ...]
-    texts: str  # what can be copied and what points say, packed
+    points: str  # the sentences of its figures' points, packed
 
 
 def _views(document: Document) -> list[_View]:
     views = []
     for number, (key, suite) in enumerate(zip(_keys(document.suites), (None, *document.suites), strict=True)):
         sections = [one for one in (suite.sections if suite else document.overview) if one.in_page]
-        anchor, name = (f"suite-{key}", suite.name) if suite else (key, "overview")
-        label = suite.name if suite else "Overview"
+        anchor, label = (f"suite-{key}", suite.name) if suite else (key, "Overview")
         blocks = tuple(_blocks(key, f"f{number}", sections))
-        views.append(_View(key, anchor, label, suite, blocks, _texts(sections, name)))
+        views.append(_View(key, anchor, label, suite, blocks, _points(sections)))
     return views
 
 
@@ -170,17 +169,13 @@ class _Names:
         return chosen
 
 
-def _texts(sections: Iterable[Section], prefix: str) -> str:
-    sections = tuple(sections)
-    tables = [table for section in sections for table in section.tables]
+def _points(sections: Iterable[Section]) -> str:
     drawings = [drawing for section in sections for drawing in section.drawings]
-    copies = {table.name: [table.latex(prefix), table.csv(), table.markdown()] for table in tables}
-    marks = {drawing.name: [[one.gid, list(one.labels)] for one in drawing.marks] for drawing in drawings}
-    return pack({"copies": copies, "marks": marks})
+    return pack({drawing.name: [[one.gid, list(one.labels)] for one in drawing.marks] for drawing in drawings})
 
 
 def _suite_links(suites: Sequence[SuitePage]) -> dict[str, str]:
-    """From a link to a suite, as a table writes it, to the suite's place in the page."""
+    """Map a link to a suite, as a table writes it, to the suite's anchor in the page."""
     names = _keys(suites)[1:]
     return {
         str(Markup('href="#suite-{}"').format(suite.name)): f'href="#suite-{key}"'
@@ -208,7 +203,7 @@ def _badge(found: re.Match[str]) -> str:
 
 
 def _rounded(found: re.Match[str]) -> str:
-    """Two decimals of a point of 1/72 inch are more than a screen shows."""
+    """Round coordinates to two decimals of a point of 1/72 inch."""
     text = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", found[0])
     return re.sub(r"\s+", " ", text)
 

@@ -47,7 +47,7 @@ def suite_table(analyses: Sequence[SuiteAnalysis]) -> Table:
 
 
 def verdict_table(analyses: Sequence[SuiteAnalysis]) -> Table:
-    """On how many tasks each suite's first contender is above, below or undecided against each other one."""
+    """Return on how many tasks each suite's first contender is above, below or undecided against each other one."""
     rows = [row for analysis in analyses for row in _verdict_rows(analysis)]
     names = ("Suite", "First", "Against", "Tasks", "Above", "Undecided", "Below", "Not both ran")
     columns = tuple(Column(name, number=name in names[3:]) for name in names)

@@ -54,7 +54,7 @@ def paper_tables(analysis: SuiteAnalysis) -> list[Table]:
 
 
 def _suite_tables(suite: Mapping[str, Any], analysis: SuiteAnalysis | None) -> Iterator[tuple[Any, Table]]:
-    """Each table with its place among the papers' tables."""
+    """Yield each table with its sorting key among the papers' tables."""
     for value in VALUES:
         inputs = TableInputs()
         if analysis:
@@ -65,7 +65,7 @@ def _suite_tables(suite: Mapping[str, Any], analysis: SuiteAnalysis | None) -> I
 
 
 def paper_table(references: Sequence[PublishedTable], inputs: TableInputs) -> Table:
-    """One table of a paper in its own shape, from all references of a suite to it.
+    """Return a table of a paper in its own shape, from all references of a suite to it.
 
     A paper's table may be several references: its Table 7 has a column for each contender and kind of reward.
     """
@@ -104,7 +104,7 @@ class _Grid:
 
     @property
     def title(self) -> str:
-        """What the references' titles have in common, and the label that all rows share."""
+        """Return what the references' titles have in common, and the label that all rows share."""
         parts = zip(*(table.title.split(", ") for table in self.references), strict=False)
         common = ", ".join(names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, parts))
         shared = [label for label, varies in zip(self.rows[0], self._varies, strict=True) if not varies]
@@ -112,7 +112,7 @@ class _Grid:
 
     @property
     def name(self) -> str:
-        """Of the table's files."""
+        """Return the name of the table's files."""
         table = self.references[0].table
         return f"paper-table-{table}" if table.isdigit() else f"paper-{re.sub(r'[^a-z0-9]+', '-', table.lower())}"
 
@@ -144,7 +144,7 @@ class _Letters:
         self._given: dict[str, str] = {}
 
     def of(self, reasons: Sequence[str]) -> str:
-        """Like "(a, b)"."""
+        """Return the letters of the reasons, like "(a, b)"."""
         for reason in reasons:
             place = len(self._given)
             self._given.setdefault(reason, chr(ord("a") + place) if place < 26 else str(place + 1))
@@ -163,7 +163,7 @@ def _order(table: PublishedTable) -> tuple[bool, str, bool, int, str]:
 
 
 def _printed(references: Sequence[PublishedTable]) -> Iterator[Printed]:
-    """Each printed number once, with the reference that names our task and contender where one does."""
+    """Yield each printed number once, with the reference that names our task and contender where one does."""
     found: dict[int, Printed] = {}
     for table in references:
         for place in table.places:
@@ -177,7 +177,7 @@ def _method(place: PublishedEntry) -> Method:
 
 
 def _best(printed: Sequence[Printed], inputs: TableInputs) -> set[tuple[str, str]]:
-    """Which of our cells in a row are bold: the best of each task where several of the paper's methods ran."""
+    """Return our bold cells of a row: the best of each task where several of the paper's methods ran."""
     best = set()
     for task in {place.task for _, place in printed if place.contender}:
         names = sorted({place.contender for _, place in printed if place.task == task and place.contender})
@@ -218,7 +218,7 @@ def _cell(printed: Printed | None, inputs: TableInputs, best: set[tuple[str, str
 
 
 def _mean(ours: Estimate | None, decimals: int, missing: int) -> str:
-    """Ours, with the number of its seeds where they are fewer than they should be or leave no interval."""
+    """Return our mean, with the number of seeds where some are missing or there is one."""
     if ours is None:
         return "no number"
     seeds = len(ours.values)
@@ -242,7 +242,7 @@ def _seed_notes(grid: _Grid, inputs: TableInputs) -> Iterator[str]:
 
 
 def _notes(grid: _Grid, inputs: TableInputs) -> Iterator[str]:
-    """Whose numbers the table prints, who stands for whom, and what the file says of single numbers."""
+    """Yield whose numbers the table prints, which contender stands for which method, and remarks on numbers."""
     headings = dict(zip(grid.columns, grid.headings, strict=True))
     renamed = [f"{name} for {headings[metric, name, '']}" for metric, name, _ in grid.columns if name]
     renamed = [text for text in renamed if not _same(*text.split(" for ", 1))]
@@ -259,7 +259,7 @@ def _notes(grid: _Grid, inputs: TableInputs) -> Iterator[str]:
 
 
 def _same(ours: str, theirs: str) -> bool:
-    """Whether the two names say the same, but for what a metric adds in brackets."""
+    """Return whether the two names are equal but for what a metric adds in brackets."""
     return ours.replace(" ", "") == re.sub(r" \([^()]*\)$", "", theirs).replace(" ", "")
 
 
@@ -275,7 +275,7 @@ def _number_notes(grid: _Grid) -> Iterator[str]:
 
 
 def _rows(grid: _Grid, column: Method, note: str) -> str | None:
-    """In which rows of a column the note holds: empty for all, None for none."""
+    """Return in which rows of a column the note holds: "" for all, None for none."""
     places = grid.of_column(column)
     rows = [" ".join(grid.labels(place.row)) for place in places if place.number.note == note]
     others = [" ".join(grid.labels(place.row)) for place in places if place.number.note != note]

@@ -20,5 +20,5 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The heading as an HTML id."""
+        """Return the heading as an HTML id."""
         return re.sub(r"[^a-z0-9]+", "-", self.heading.lower()).strip("-")

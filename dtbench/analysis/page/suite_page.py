@@ -24,7 +24,7 @@ LONG_TABLE = 30  # rows; longer ones are folded
 
 
 def suite_page(analysis: SuiteAnalysis) -> SuitePage:
-    """Everything that the page says of one suite."""
+    """Return the page of one suite."""
     results, suite = analysis.results, analysis.results.suite
     makers = (_results, _beside_papers, _over_tasks, _pairs, _rules, _targets, _progress, _of_domains)
     sections = [section for make in makers for section in make(analysis)]
@@ -108,7 +108,7 @@ def _over_tasks(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 
 def _spread(analysis: SuiteAnalysis) -> Iterator[Drawing | None]:
-    """Profiles and chances of improvement over the tasks of the first scale that has several."""
+    """Yield profiles and chances of improvement over the tasks of the first scale that has several."""
     sets = [[task for task in scale if task in analysis.ran] for scale in analysis.scales]
     over = next((tasks for tasks in sets if len(tasks) > 1), [])
     if over:

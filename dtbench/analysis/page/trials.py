@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def trial_data(analysis: SuiteAnalysis) -> Json:
-    """Cells, trials and provenances, each once, by the keys below; nan becomes None."""
+    """Return cells, trials and provenances, each once; nan becomes None."""
     results = analysis.results
     finals = {(row["contender"], row["trial"]): row for row in analysis.finals.to_dict("records")}
     curves = _curves(analysis.scores, analysis.finals)
@@ -81,7 +81,6 @@ def _outcome(row: Mapping[str, Any], record: TrialRecord) -> Json:
 
 
 def _curves(scores: pd.DataFrame, finals: pd.DataFrame) -> dict[tuple[str, str], list[list[float | None]]]:
-    """Score over training at each trial's headline target."""
     rows = headline_rows(scores, finals).sort_values("step", kind="stable")
     found: dict[tuple[str, str], list[list[float | None]]] = {}
     for contender, trial, step, score in zip(
@@ -92,7 +91,7 @@ def _curves(scores: pd.DataFrame, finals: pd.DataFrame) -> dict[tuple[str, str],
 
 
 def _metrics(record: TrialRecord) -> dict[str, list[list[float | None]]]:
-    """Every metric over training, thinned to CURVE_POINTS."""
+    """Return every metric over training, thinned to CURVE_POINTS."""
     logged = record.metrics()
     if "step" not in logged:
         return {}
@@ -115,7 +114,7 @@ def _end(missing: Unfinished) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """Four significant digits more than anybody reads; None for nan and for nothing."""
+    """Return seven significant digits; None for nan and None."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return float(f"{float(value):.7g}")

@@ -59,7 +59,7 @@ def rule_table(
     note: str = RULES_NOTE,
     diverged: Collection[str] = (),
 ) -> Table | None:
-    """Each contender's average over tasks of one scale and rank under each rule; None with fewer than two to rank.
+    """Return each contender's average over tasks of one scale and rank under each rule; None with fewer than two.
 
     `diverged` are contenders that may miss a task for that reason.
     """
@@ -90,7 +90,7 @@ def _at_highest_target(scores: pd.DataFrame, rows: pd.DataFrame, fixed: Mapping[
 
 
 def _averages(rows: pd.DataFrame, rule: str, tasks: Sequence[str], contenders: Sequence[str]) -> dict[str, Estimate]:
-    """Of the contenders that ran on every task."""
+    """Return the averages of the contenders that ran on every task."""
     found = {}
     for name in contenders:
         own = rows[rows["contender"] == name]
@@ -102,7 +102,7 @@ def _averages(rows: pd.DataFrame, rule: str, tasks: Sequence[str], contenders: S
 
 
 def _ranks(averages: Mapping[str, Estimate]) -> dict[str, int]:
-    """From 1 for the highest; equal means share the better rank."""
+    """Return ranks from 1 for the highest; equal means share the better rank."""
     means = [ours.mean for ours in averages.values()]
     return {name: 1 + sum(other > ours.mean for other in means) for name, ours in averages.items()}
 
@@ -117,7 +117,7 @@ def _cells(
 
 
 def _sentences(averages: Mapping[str, Mapping[str, Estimate]]) -> Iterator[str]:
-    """Whether the order of the contenders depends on the rule."""
+    """Yield whether the order of the contenders depends on the rule."""
     ranks = {rule: _ranks(found) for rule, found in averages.items()}
     others = [rule for rule in RULES if rule != "last" and ranks[rule] != ranks["last"]]
     if not others:

@@ -26,12 +26,12 @@ def with_diverged(table: Table, count_of: CountOf) -> Table:
 
 
 def of_contender(inputs: TableInputs, tasks: Sequence[str]) -> CountOf:
-    """For rows that begin with a contender."""
+    """Return the count of rows that begin with a contender."""
     return lambda row: inputs.diverged(tasks)[row[0]]
 
 
 def of_cell(inputs: TableInputs, *, over: Sequence[str] = (), beside: Mapping[str, str] | None = None) -> CountOf:
-    """For rows that begin with a task and a contender.
+    """Return the count of rows that begin with a task and a contender.
 
     The task may be "all" of those of `over`; `beside` names the tasks that others of a row are held against.
     """
@@ -45,7 +45,7 @@ def of_cell(inputs: TableInputs, *, over: Sequence[str] = (), beside: Mapping[st
 
 
 def of_pair(inputs: TableInputs, first: str) -> CountOf:
-    """For rows that begin with a task and a rival of the first contender: like "CQL 1"."""
+    """Return the count of rows that begin with a task and a rival of the first contender: like "CQL 1"."""
 
     def count_of(row: Sequence[str]) -> str:
         task, rival, *_ = row

@@ -28,7 +28,7 @@ _DRAWN = ("walk_steps_to_goal", "shortest_steps", "edges", "policy_returns")
 
 
 def protocol(results: SuiteResults, finals: pd.DataFrame) -> tuple[str, ...]:
-    """How the numbers came about and which of them count."""
+    """Return paragraphs on how the numbers came about and which of them count."""
     specs = [record.spec for record in results.records]
     every = _listed({spec.evaluation.every for spec in specs})
     episodes = _listed({spec.evaluation.episodes for spec in specs})
@@ -48,7 +48,7 @@ def protocol(results: SuiteResults, finals: pd.DataFrame) -> tuple[str, ...]:
 
 
 def data_table(results: SuiteResults) -> Table:
-    """Where each task's data came from, and what is in it."""
+    """Return where each task's data came from, and what is in it."""
     order = order_of(results)
     records = sorted(results.records, key=lambda record: (order(record.spec.task), record.spec.dataset_digest))
     rows = {(record.spec.task, record.spec.dataset_digest): _data_row(record) for record in records}
@@ -71,7 +71,7 @@ def task_table(results: SuiteResults) -> Table:
 def headings(
     results: SuiteResults, averages: Mapping[str, Sequence[str]], score_names: Mapping[str, str]
 ) -> dict[str, str]:
-    """Each task, and each average over tasks, with the source of its data and the options it was made with.
+    """Return each task and average with the source of its data and the options it was made with.
 
     `score_names` are those that must be shown: of tasks that stand beside tasks of another scale.
     """
@@ -87,7 +87,7 @@ def headings(
 
 
 def contender_table(results: SuiteResults) -> Table:
-    """Who took part, and with which budget."""
+    """Return who took part, and with which budget."""
     rows = []
     for name, asked in contenders(results).items():
         own = [record for record in results.records if record.spec.contender == name]
@@ -107,7 +107,7 @@ def contender_table(results: SuiteResults) -> Table:
 
 
 def hyperparameter_table(results: SuiteResults) -> Table:
-    """Every hyperparameter of every contender as it ran, defaults included."""
+    """Return every hyperparameter of every contender as it ran, defaults included."""
     found: dict[tuple[str, str], dict[str, set[str]]] = {}
     for record in results.records:
         for name, value in _flat(record.spec.hyperparameters):
@@ -153,7 +153,7 @@ def seed_table(finals: pd.DataFrame, score_names: Mapping[str, str]) -> Table:
 
 
 def not_run_table(results: SuiteResults, broken: Sequence[TrialRecord] = ()) -> Table:
-    """Trials that the suite asks for and that have no number, with why; `broken` are those that scored NaN."""
+    """Return planned trials without a number, with the reason; `broken` are those that scored NaN."""
     order = order_of(results)
     found = [(trial.spec, _why_not_run(trial)) for trial in results.unfinished]
     found += [(record.spec, "its score is NaN") for record in broken]
@@ -177,7 +177,7 @@ def _why_not_run(trial: Unfinished) -> str:
 
 
 def software_table(records: Sequence[TrialRecord]) -> Table:
-    """Commit, device and versions, with the number of trials that ran with each."""
+    """Return commit, device and versions, with the number of trials that ran with each."""
     counts = Counter(fact for record in records for fact in _software(record.provenance))
     rows = [(Cell(what), Cell(which), Cell(str(n), n)) for (what, which), n in sorted(counts.items())]
     columns = (Column("What"), Column("Which"), Column("Trials", number=True))

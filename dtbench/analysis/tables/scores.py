@@ -31,7 +31,7 @@ MANY_TASKS = 5  # with more than these, tasks become rows and figures share a gr
 def score_table(
     inputs: TableInputs, *, tasks: Sequence[str], contenders: Sequence[str], headings: Mapping[str, str]
 ) -> Table:
-    """Mean and interval of contenders x tasks, turned round for more than MANY_TASKS; the best in bold by BOLD_RULE.
+    """Return mean and interval of contenders x tasks, transposed for more than MANY_TASKS; the best in bold.
 
     `headings` name the tasks, means over tasks among them.
     """
@@ -58,13 +58,13 @@ def score_table(
 
 
 def best_on(task: str, contenders: Sequence[str], inputs: TableInputs) -> set[str]:
-    """Who is shown in bold on a task."""
+    """Return the contenders in bold on a task."""
     ours = {name: inputs.estimates[task, name] for name in contenders if (task, name) in inputs.estimates}
     return best_contenders(ours, barred=[name for name in contenders if inputs.status(task, name).broken])
 
 
 def best_contenders(estimates: Mapping[str, Estimate], *, barred: Collection[str] = ()) -> set[str]:
-    """Who is shown in bold by BOLD_RULE; `barred` are those with a trial that returned no number."""
+    """Return the contenders in bold by BOLD_RULE; `barred` have a trial that returned no number."""
     able = {name: ours for name, ours in estimates.items() if name not in barred and math.isfinite(ours.mean)}
     if not able:
         return set()
@@ -76,7 +76,7 @@ def best_contenders(estimates: Mapping[str, Estimate], *, barred: Collection[str
 
 
 def side_by_side_table(references: Sequence[PublishedTable], inputs: TableInputs) -> Table:
-    """Ours beside all that was published: a row for each task and contender, a column for each source."""
+    """Return ours beside all that was published: a row for each task and contender, a column for each source."""
     cells = dict.fromkeys(cell for table in references for cell in table.numbers if all(cell))
     rows = []
     for cell in cells:
@@ -102,7 +102,7 @@ def aggregate_table(
     over: str = "",
     diverged: Collection[str] = (),
 ) -> Table:
-    """Contenders over all tasks, or those that `over` names, from seeds x tasks; those that miss a task are holes.
+    """Return contenders over all tasks, or those that `over` names, from seeds x tasks; holes where one misses a task.
 
     The last column is the probability that `first` improves on the row's contender. `diverged` are contenders that
     may miss a task for that reason.
@@ -121,7 +121,7 @@ _AGGREGATES = ("Mean", "Median", "IQM", "Optimality gap")  # as statistics.AGGRE
 
 
 def score_text(ours: Estimate | None, status: CellStatus) -> str:
-    """Like "61.2 [50.1, 70.3] (n = 3)"; says where seeds are missing, diverged, are no number or are but one."""
+    """Return a text like "61.2 [50.1, 70.3] (n = 3)", which names seeds that are missing, diverged or no number."""
     if ours is None:
         return no_number(status) if status.broken else NOT_RUN
     diverged, nans = status.diverged, status.broken - status.diverged
@@ -145,20 +145,19 @@ def no_number(status: CellStatus) -> str:
 
 
 def _seeds(ours: Estimate, missing: int) -> str:
-    """How many seeds stand behind a number, and how many should."""
+    """Return how many seeds a number has, and how many it should have."""
     done = len(ours.values)
     return f"{done} of {done + missing}" if missing else str(done)
 
 
 def _holes_note(scores: Mapping[str, Array]) -> list[str]:
-    """Which contenders' numbers are made from fewer runs than seeds x tasks."""
+    """Return which contenders' numbers are made from fewer runs than seeds x tasks."""
     holes = {name: int(np.isnan(matrix).sum()) for name, matrix in scores.items() if _complete(matrix)}
     parts = [f"{name} {count} of {scores[name].size}" for name, count in holes.items() if count]
     return [f"Runs without a score, which no number here counts: {', '.join(parts)}."] if parts else []
 
 
 def _complete(matrix: Array) -> bool:
-    """Whether every task has a score."""
     return matrix.size > 0 and bool((~np.isnan(matrix)).any(axis=0).all())
 
 

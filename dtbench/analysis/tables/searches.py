@@ -21,12 +21,12 @@ class ExpectedBest:
 
     @property
     def curve(self) -> NDArray[np.float64]:
-        """At n = 1, 2, ... as many as there are."""
+        """Return the best to be expected of 1, 2, ... settings."""
         return expected_best(self.values, np.arange(1, len(self.values) + 1))
 
 
 def expected_best(values: Sequence[float], n: ArrayLike) -> NDArray[np.float64]:
-    """E[max of n] for n values drawn with replacement: sum over v_(i) of v_(i) ((i/B)^n - ((i-1)/B)^n).
+    """Return E[max of n] for n values drawn with replacement: sum over v_(i) of v_(i) ((i/B)^n - ((i-1)/B)^n).
 
     v_(1) <= ... <= v_(B) are the values in order: the exact mean of the largest order statistic under their empirical
     distribution (Dodge et al. 2019, "Show Your Work", eq. 7 and 8).
@@ -38,7 +38,7 @@ def expected_best(values: Sequence[float], n: ArrayLike) -> NDArray[np.float64]:
 
 
 def expected_curves(record: SearchRecord) -> Iterator[ExpectedBest]:
-    """For each task: settings at the task's own target, and, where several were tried, pairs of setting and target."""
+    """Yield settings at the task's own target and, where several were tried, pairs of setting and target."""
     for task in record.config.tasks:
         scores = [one.by_target(record.config, task, one.last_step(record.config)) for one in record.candidates]
         targets: Sequence[float | None] = record.config.targets[task] or (None,)
@@ -51,7 +51,7 @@ def expected_curves(record: SearchRecord) -> Iterator[ExpectedBest]:
 
 
 def _counted(scores: Sequence[float | None]) -> tuple[float, ...]:
-    """Every score, the lowest one for those that are missing; nothing where all are."""
+    """Return every score, the lowest one for those that are missing; () where all are."""
     found = [score for score in scores if score is not None]
     return tuple(min(found) if score is None else score for score in scores) if found else ()
 

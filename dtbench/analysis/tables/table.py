@@ -93,7 +93,7 @@ class Table:
         return latex_table(self.caption, label, numbers=numbers, lines=[head, *rows], notes=self.notes)
 
     def csv(self) -> str:
-        """Every column, numbers with ten digits; dashes are left empty."""
+        """Return every column as CSV, numbers with ten digits; dashes are left empty."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([printable(column.name) for column in self.columns])
@@ -116,7 +116,7 @@ class Table:
 
 
 def hole() -> Cell:
-    """Where something might be expected and nothing is."""
+    """Return a cell where something might be expected and nothing is."""
     return Cell(DASH, kind="hole")
 
 
@@ -134,7 +134,7 @@ def number(value: float | None, decimals: int = 1) -> str:
 
 
 def with_interval(value: float, interval: Interval | None, decimals: int = 1) -> str:
-    """Like "61.2 [50.1, 70.3]"."""
+    """Return a text like "61.2 [50.1, 70.3]"."""
     ends = f" [{number(interval.low, decimals)}, {number(interval.high, decimals)}]" if interval else ""
     return number(value, decimals) + ends
 
@@ -145,7 +145,7 @@ def printable(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown prints as it is, inside pipe tables and at the beginning of a line too."""
+    """Return text that Markdown prints as it is, inside pipe tables and at the beginning of a line too."""
     text = re.sub(r"([\\`*_|<$~])", r"\\\1", printable(text))
     text = re.sub(r"&(?=#?\w+;)|\](?=[(\[:])", r"\\\g<0>", text)
     text = re.sub(r"^(?:[#>]|[+=-](?=[\s+=-]|$))", r"\\\g<0>", text)

@@ -40,11 +40,11 @@ class Achieved:
 
     @property
     def curve(self) -> Array:
-        """[targets]: mean over seeds and episodes."""
+        """Return [targets]: mean over seeds and episodes."""
         return np.asarray(self.returns.mean(axis=(0, 1)))
 
     def band(self) -> tuple[Array, Array]:
-        """Low and high ends of the curve's 95 % interval at each target."""
+        """Return both ends of the curve's 95 % interval at each target."""
         low, high = np.percentile(statistics.resampled_means(self.returns).mean(axis=1), [2.5, 97.5], axis=0)
         return low, high
 
@@ -78,7 +78,7 @@ class TargetTracking:
 
 
 def task_targets(records: Iterable[TrialRecord], task: str, contenders: Sequence[str]) -> TaskTargets | None:
-    """Everything asked and achieved on a task at the last checkpoints; None where nobody was asked for two targets."""
+    """Return targets and returns of a task at the last checkpoints; None where nobody was asked for two targets."""
     own = [record for record in records if record.spec.task == task]
     achieved: list[Achieved] = []
     levels: dict[str, Estimate] = {}
@@ -105,7 +105,7 @@ def all_targets(analysis: SuiteAnalysis) -> list[TaskTargets]:
 
 
 def target_tracking(achieved: Achieved, data: Interval | None) -> TargetTracking | None:
-    """Coefficient, error and rank correlation inside the data's range; None with fewer than FEWEST_TARGETS there."""
+    """Return how the data's range is tracked; None with fewer than FEWEST_TARGETS inside it."""
     inside = targets_inside(achieved.targets, data)
     if inside.sum() < FEWEST_TARGETS:
         return None
@@ -127,7 +127,7 @@ def target_tracking(achieved: Achieved, data: Interval | None) -> TargetTracking
 
 
 def targets_inside(targets: Array, data: Interval | None) -> NDArray[np.bool_]:
-    """Which targets lie inside the data's range, its ends included."""
+    """Return which targets lie inside the data's range, its ends included."""
     if data is None:
         return np.zeros(len(targets), bool)
     sliver = 1e-4 * max(1.0, abs(data.high))  # the sweep names the best return rounded to a tenth
@@ -157,7 +157,7 @@ def target_table(found: Sequence[TaskTargets]) -> Table | None:
 
 
 def _unit_notes(found: Iterable[TaskTargets]) -> Iterator[str]:
-    """In what targets and returns are counted where the environment pays something else."""
+    """Yield the units of targets and returns where they are not the environment's rewards."""
     tasks: dict[str, list[str]] = {}
     for one in found:
         if one.units:
@@ -172,7 +172,7 @@ def _last(record: TrialRecord) -> pd.DataFrame:
 
 
 def _achieved(name: str, last: Mapping[int, pd.DataFrame]) -> Achieved | None:
-    """None where fewer than two targets were asked of every seed."""
+    """Return returns by target; None where fewer than two targets were asked of every seed."""
     tables = {seed: _by_target(episodes) for seed, episodes in sorted(last.items())}
     asked = {seed: returns for seed, returns in tables.items() if returns and len(next(iter(returns.values())))}
     if not asked:

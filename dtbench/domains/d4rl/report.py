@@ -39,13 +39,13 @@ def sections(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 
 def delayed_pairs(tasks: Sequence[str]) -> dict[str, str]:
-    """Delayed task -> the same with dense rewards, for those of which both are there."""
+    """Map each delayed task to the same with dense rewards, where both are there."""
     pairs = {task: task.replace("-delayed", "", 1) for task in tasks if "-delayed" in task}
     return {late: dense for late, dense in pairs.items() if dense in tasks}
 
 
 def loss(scores: Array) -> Array:
-    """Per cent of the dense score that is lost; `scores` are [..., seeds, (dense, delayed)]."""
+    """Return the per cent of the dense score that is lost; `scores` are [..., seeds, (dense, delayed)]."""
     means = np.nanmean(scores, axis=-2)
     dense = np.where(means[..., 0] > 0, means[..., 0], np.nan)
     return np.asarray(100 * (dense - means[..., 1]) / dense)
@@ -91,7 +91,7 @@ def _both(inputs: TableInputs, dense: str, late: str) -> RunConditions:
 
 
 def _joined(lists: Iterable[str]) -> str:
-    """One list of names, separated as in RunConditions."""
+    """Return one list of names, separated as in RunConditions."""
     return ", ".join(sorted({name for text in lists for name in text.split(", ") if name}))
 
 

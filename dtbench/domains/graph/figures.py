@@ -32,7 +32,7 @@ _SHRINK = 6.0  # points between an arrow and the middle of its nodes
 def draw_graph_paths(
     analysis: SuiteAnalysis, task: str, edges: Sequence[Sequence[int]], episodes: Mapping[str, pd.DataFrame]
 ) -> Drawing | None:
-    """Every contender's paths from every start at its last checkpoint; None where there is nothing to draw.
+    """Draw every contender's paths from every start at its last checkpoint; None where there is nothing to draw.
 
     `edges` are [from, to] each, as the record of a trial has them; `episodes` are a contender's episodes of all seeds
     with the columns step, start, shortest, length, reached and path ("3-7-12").
@@ -115,7 +115,7 @@ def layout(edges: Sequence[Edge]) -> dict[int, tuple[float, float]]:
 
 
 def steps_to_goal(edges: Sequence[Edge]) -> dict[int, int | None]:
-    """Length of the shortest path from every node of an edge to GOAL; None where there is none."""
+    """Return the length of the shortest path from every node of an edge to GOAL; None where there is none."""
     steps: dict[int, int | None] = dict.fromkeys(sorted({node for edge in edges for node in edge} | {GOAL}))
     steps[GOAL], reached, count = 0, {GOAL}, 0
     while reached:
@@ -126,7 +126,7 @@ def steps_to_goal(edges: Sequence[Edge]) -> dict[int, int | None]:
 
 
 def kind_of(row: Mapping[Any, Any]) -> str:
-    """Whether an episode walked a shortest path, a longer one, or failed."""
+    """Return whether an episode walked a shortest path, a longer one, or failed."""
     if not row["reached"]:
         return "failed"
     return "shortest" if row["length"] == row["shortest"] else "longer"
@@ -142,7 +142,7 @@ def _mean_height(node: int, edges: Sequence[Edge], heights: Mapping[int, float])
 
 
 def _draw_graph(axes: Axes, edges: Sequence[Edge], places: Places) -> None:
-    """All edges in grey, all nodes with their numbers, the goal as a star."""
+    """Draw all edges in grey, all nodes with their numbers, the goal as a star."""
     for edge in edges:
         _draw_arrow(axes, edge, places, color=WALKS, linewidth=0.7, bend=0.12, zorder=1)
     goal = places[GOAL]
@@ -156,7 +156,7 @@ def _draw_graph(axes: Axes, edges: Sequence[Edge], places: Places) -> None:
 
 
 def _draw_paths(axes: Axes, name: str, rows: pd.DataFrame, colour: str, places: Places) -> None:
-    """Arrows as wide as they are walked often, and a ring around every start, full where all paths are shortest."""
+    """Draw arrows, the wider the more often walked, and a ring around every start, full where all are shortest."""
     kinds = [kind_of(row) for row in rows.to_dict("records")]
     walked = [_arcs(path) for path in rows["path"]]
     for kind in _KINDS:

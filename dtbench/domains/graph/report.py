@@ -95,7 +95,7 @@ def _absent(inputs: TableInputs, task: str, contender: str) -> Cell:
 
 
 def _over_all(own: pd.DataFrame, measure: str, tasks: Sequence[str]) -> Cell:
-    """Mean over tasks; a hole where a task is missing."""
+    """Return the mean over tasks; a hole where a task is missing."""
     matrix = own.pivot_table(index="seed", columns="task", values=measure).reindex(columns=list(tasks)).to_numpy(float)
     missing = matrix.size == 0 or bool(np.isnan(matrix).all(axis=0).any())
     return hole() if missing else aggregate_cell(statistics.mean, matrix, decimals=1)

@@ -32,7 +32,7 @@ class Critic(Protocol):
     values: NDArray[np.float64]  # the returns it tells apart
 
     def probabilities(self, history: History) -> Tensor:
-        """P(return = value) at every step, [B, T, values]."""
+        """Return P(return = value) at every step, [B, T, values]."""
         ...
 
     def attention(self, history: History) -> Tensor:
@@ -45,7 +45,7 @@ class CriticLearner(Protocol):
     """A learner that may have a critic."""
 
     def critic(self) -> Critic | None:
-        """Its present critic, independent of the learner; None where it predicts no returns."""
+        """Return the present critic, independent of the learner; None where it predicts no returns."""
         ...
 
 
@@ -61,12 +61,12 @@ class Walks:
 
     @property
     def outcomes(self) -> NDArray[np.int64]:
-        """Place in OUTCOMES, [E]."""
+        """Return each episode's index in OUTCOMES, [E]."""
         return np.where(self.opened, 2, np.where(self.key_steps >= 0, 1, 0))
 
     @property
     def played(self) -> NDArray[np.bool_]:
-        """Whether the episode was still going on, [E, HORIZON]."""
+        """Return whether the episode was still going on, [E, HORIZON]."""
         mask: NDArray[np.bool_] = np.arange(HORIZON) < self.lengths[:, None]
         return mask
 
@@ -130,7 +130,7 @@ def key_steps(observations: NDArray[np.uint8], actions: NDArray[np.int64]) -> ND
 
 
 def predict_success(critic: Critic, walks: Walks) -> Curve:
-    """P(return = 1) at every step of every episode, [E, HORIZON]."""
+    """Return P(return = 1) at every step of every episode, [E, HORIZON]."""
     place = int(np.flatnonzero(critic.values == 1.0)[0])
     parts = np.array_split(np.arange(len(walks.lengths)), -(-len(walks.lengths) // BATCH))
     found = [critic.probabilities(walks.history(part))[..., place].double().cpu().numpy() for part in parts]
@@ -145,7 +145,7 @@ def attend(critic: Critic, walks: Walks, episodes: NDArray[np.int64]) -> Curve:
 
 
 def predictions(walks: Walks, predicted: Curve, exact: Curve, *, outcome: int) -> dict[str, Any]:
-    """Mean predictions of the episodes with this outcome, at each step that ENOUGH of them reached."""
+    """Return mean predictions of the episodes with this outcome, at each step that ENOUGH of them reached."""
     chosen = walks.outcomes == outcome
     played = walks.played[chosen]
     counts = played.sum(axis=0)
@@ -164,7 +164,7 @@ def predictions(walks: Walks, predicted: Curve, exact: Curve, *, outcome: int) -
 
 
 def calibration(walks: Walks, predicted: Curve, exact: Curve, *, base_rate: float) -> dict[str, Any]:
-    """Brier scores at four moments, and the last prediction by outcome.
+    """Return Brier scores at four moments, and the last prediction by outcome.
 
     `base_rate` is the success rate of the data that the critic learned from: what a critic that looks at nothing
     would say. `exact` is the best that anyone who knew the true state could reach.
@@ -195,7 +195,7 @@ def calibration(walks: Walks, predicted: Curve, exact: Curve, *, base_rate: floa
 
 
 def one_episode(walks: Walks, predicted: Curve, attention: Curve, *, episode: int) -> dict[str, Any]:
-    """One walk: what was predicted at every step, and what the predictions attended to.
+    """Return what was predicted at every step of one walk, and what the predictions attended to.
 
     `superimposed` holds a row for each step: its attention to itself and to the steps before it.
     """
@@ -215,7 +215,7 @@ def one_episode(walks: Walks, predicted: Curve, attention: Curve, *, episode: in
 
 
 def by_event(walks: Walks, attention: Curve, episodes: NDArray[np.int64]) -> dict[str, Any]:
-    """Attention by what happened at the step that is looked at, means over episodes, layers and heads.
+    """Return attention by what happened at the attended step, means over episodes, layers and heads.
 
     `last`: of the prediction of the last step, which reaches the door; `layers`: the same, layer by layer;
     `empty_room`: of the predictions in the empty room. `other` is a mean over the steps that are no event's,

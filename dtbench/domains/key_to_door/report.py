@@ -73,7 +73,7 @@ def draw_return_predictions(analysis: SuiteAnalysis, task: str, inspections: Seq
 
 
 def draw_attention(analysis: SuiteAnalysis, task: str, inspections: Sequence[Inspection]) -> Drawing | None:
-    """Attention over one successful episode, and over all of them by event; None where no trial recorded it.
+    """Draw attention over one successful episode, and over all of them by event; None where no trial recorded it.
 
     The episode is the first successful one that the first trial was shown.
     """
@@ -94,7 +94,7 @@ def _inspected(inspections: Sequence[Inspection]) -> list[Inspection]:
 
 
 def _draw_outcome(axes: Axes, name: str, seeds: Sequence[Mapping[str, Any]]) -> None:
-    """One outcome: a line of means over seeds, a band around all seeds' intervals, the exact probability dotted."""
+    """Draw means over seeds as a line, a band around all seeds' intervals, the exact probability dotted."""
     colour, marker = _LOOKS[name]
     mean, low, high = (_rows(seeds, key) for key in ("mean", "low", "high"))
     steps = np.arange(mean.shape[1])
@@ -112,7 +112,7 @@ def _draw_outcome(axes: Axes, name: str, seeds: Sequence[Mapping[str, Any]]) -> 
 
 
 def _rows(seeds: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
-    """One row a seed, up to the step that all of them have."""
+    """Return one row a seed, up to the step that all of them have."""
     length = min(len(seed[key]) for seed in seeds)
     return np.array([seed[key][:length] for seed in seeds])
 
@@ -150,7 +150,7 @@ def _draw_episode(axes: Axes, episode: Mapping[str, Any], phases: Sequence[int])
 
 
 def _draw_events(axes: Axes, seeds: Sequence[Mapping[str, Any]]) -> None:
-    """Mean attention at the key, at the door and elsewhere: bars over seeds, dots for each."""
+    """Draw mean attention at the key, at the door and elsewhere: bars over seeds, dots for each."""
     for place, (moment, event) in _BARS.items():
         values = [seed[moment][event] for seed in seeds]
         mean, even = (float(np.mean([seed[moment][name] for seed in seeds])) for name in (event, "uniform"))

@@ -1,6 +1,6 @@
 "use strict";
 
-// The page works without this script. With it: one suite at a time, tables that sort, filter and copy, figures whose
+// The page works without this script. With it: one suite at a time, tables that sort and filter, figures whose
 // points speak, and the trials behind every number. Text from the data reaches the page as text alone.
 
 const DASH = "\u2013";
@@ -54,7 +54,7 @@ async function unpack(id) {
   if (!holder) return {};
   if (!("DecompressionStream" in window)) {
     throw new Error("This browser cannot unpack the page's data (it lacks DecompressionStream). "
-      + "The same trials and tables are in the folder of each suite.");
+      + "The same trials and tables are in the directory of each suite.");
   }
   const bytes = Uint8Array.from(atob(holder.textContent), (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));

@@ -11,8 +11,8 @@ function livePlot(plot) {
   let series = null;
   const load = async () => {
     if (series === null) {
-      const texts = await unpacked(`texts-${plot.closest(".view").dataset.key}`);
-      series = texts.marks[plot.dataset.marks].map(([gid, labels]) => marked(plot.dataset.prefix + gid, labels));
+      const marks = await unpacked(`points-${plot.closest(".view").dataset.key}`);
+      series = marks[plot.dataset.marks].map(([gid, labels]) => marked(plot.dataset.prefix + gid, labels));
       series = series.filter((marks) => marks.length);
     }
     return series;

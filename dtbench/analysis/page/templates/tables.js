@@ -1,4 +1,4 @@
-// Tables: sorting, filtering, copying.
+// Tables: sorting and filtering.
 
 // Headings become buttons; `sort` is called with the column and 1, -1 or 0, the order that the table came in.
 function sortable(table, sort) {
@@ -44,14 +44,7 @@ function liveTable(box) {
     const order = direction ? rows.toSorted((a, b) => compare(keys.get(a), keys.get(b), direction)) : rows;
     table.tBodies[0].append(...order);
   });
-  const tools = element("div", { class: "tools" });
-  if (rows.length > 6) tools.append(...filterOf(table.caption.textContent, rows));
-  const buttons = ["LaTeX", "CSV", "Markdown"].map((format, place) => copyButton(format, async () => {
-    const texts = await unpacked(`texts-${box.closest(".view").dataset.key}`);
-    return texts.copies[box.dataset.table][place];
-  }));
-  tools.append(element("span", { class: "copies" }, ...buttons));
-  box.prepend(tools);
+  if (rows.length > 6) box.prepend(element("div", { class: "tools" }, ...filterOf(table.caption.textContent, rows)));
 }
 
 function filterOf(caption, rows) {
@@ -65,45 +58,4 @@ function filterOf(caption, rows) {
     count.textContent = words.length ? `${shown} of ${rows.length} rows` : "";
   });
   return [input, count];
-}
-
-function copyButton(format, text) {
-  const button = element("button", { type: "button" }, `Copy ${format}`);
-  button.addEventListener("click", async () => {
-    try {
-      const content = await text();
-      if (!(await written(content))) return offer(format, content);
-      announce(`${format} copied.`);
-      button.textContent = "Copied";
-      setTimeout(() => { button.textContent = `Copy ${format}`; }, 1500);
-    } catch (error) { complain(error); }
-  });
-  return button;
-}
-
-async function written(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch { return writtenBySelection(text); }
-}
-
-function writtenBySelection(text) {
-  const before = document.activeElement;
-  const area = element("textarea", { class: "unseen", readonly: true, "aria-hidden": "true" });
-  area.value = text;
-  (one("dialog[open]") ?? document.body).append(area);
-  area.select();
-  let done = false;
-  try { done = document.execCommand("copy"); } catch { /* then the text is shown */ }
-  area.remove();
-  before?.focus({ preventScroll: true });
-  return done;
-}
-
-function offer(format, text) {
-  const area = element("textarea", { readonly: true, rows: "18", "aria-label": format });
-  area.value = text;
-  openDialog(`${format}: press Ctrl+C or \u2318C to copy`, area);
-  area.select();
 }

@@ -1,6 +1,6 @@
 // Every trial, and the trials behind a number.
 
-const PAGE_ROWS = 100;
+const SHOWN_ROWS = 100;
 const TRIAL_COLUMNS = [   // heading, what it sorts by, digits (null: text)
   ["Task", (trial, cell) => cell.task, null], ["Contender", (trial, cell) => cell.contender, null],
   ["Seed", (trial) => trial.seed, 0], ["State", (trial) => trial.state, null], ["Score", (trial) => trial.score, 1],
@@ -21,34 +21,28 @@ function trialTable(box, data) {
     const values = TRIAL_COLUMNS.map(([, value]) => value(trial, data.cells[trial.cell] ?? {}) ?? null);
     return { values, text: values.join(" ").toLowerCase() };
   });
-  let ordered = rows, kept = rows, first = 0;
+  let ordered = rows;
   const count = element("output", { "aria-live": "polite" });
   const input = element("input", { type: "search", placeholder: "Filter trials", "aria-label": "Filter trials" });
-  const turn = (label, by) => element("button", { type: "button", click: () => { first += by; refresh(); } }, label);
-  const earlier = turn("Previous", -PAGE_ROWS), later = turn("Next", PAGE_ROWS);
   const body = element("tbody");
   const heads = TRIAL_COLUMNS.map(([name, , digits]) => element("th", { scope: "col", class: digits !== null && "number" }, name));
   const table = element("table", {}, element("caption", {}, "Every trial of the suite"),
     element("thead", {}, element("tr", {}, ...heads)), body);
   const refresh = () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    kept = words.length ? ordered.filter((row) => words.every((word) => row.text.includes(word))) : ordered;
-    first = Math.max(0, Math.min(first, kept.length - 1));
-    body.replaceChildren(...kept.slice(first, first + PAGE_ROWS).map(({ values }) => trialRow(values)));
-    const last = Math.min(first + PAGE_ROWS, kept.length);
-    const from = kept.length < rows.length ? `${kept.length} of ${rows.length}` : `${rows.length}`;
-    count.textContent = kept.length ? `${first + 1}\u2013${last} of ${from} trials` : `0 of ${rows.length} trials`;
-    earlier.disabled = first === 0;
-    later.disabled = last >= kept.length;
+    const kept = ordered.filter((row) => words.every((word) => row.text.includes(word)));
+    body.replaceChildren(...kept.slice(0, SHOWN_ROWS).map(({ values }) => trialRow(values)));
+    const first = kept.length > SHOWN_ROWS ? `first ${SHOWN_ROWS} of ` : "";
+    const among = kept.length < rows.length ? ` of ${rows.length}` : "";
+    count.textContent = `${first}${kept.length}${among} trials`;
   };
   sortable(table, (column, direction) => {
     const sorted = (a, b) => compare(a.values[column], b.values[column], direction);
     ordered = direction ? rows.toSorted(sorted) : rows;
-    first = 0;
     refresh();
   });
-  input.addEventListener("input", () => { first = 0; refresh(); });
-  box.replaceChildren(element("div", { class: "tools" }, input, count, element("span", { class: "copies" }, earlier, later)),
+  input.addEventListener("input", refresh);
+  box.replaceChildren(element("div", { class: "tools" }, input, count),
     element("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Every trial of the suite" }, table));
   refresh();
 }
