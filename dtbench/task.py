@@ -101,8 +101,9 @@ class Task:
                 raise UnknownName(f"source of {self.name}", source, [AUTO, *named])
             return named[name].load()
         dataset = self.load_dataset()
-        if source not in (AUTO, own := str(dataset.info.get("source", "unknown"))):
-            raise UnknownName(f"source of {self.name}", source, [AUTO, own])
+        known = (AUTO, str(dataset.info.get("source", "unknown")))
+        if source not in known:
+            raise UnknownName(f"source of {self.name}", source, known)
         return dataset
 
     def resolve(self, source: str = AUTO, *, fetch: bool = True) -> str:

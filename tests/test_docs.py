@@ -134,8 +134,8 @@ def test_the_reference_names_every_file_of_a_trial(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, small).exit_code == 0
     (folder,) = (path.parent for path in tmp_path.glob("results/runs/*/*/result.json"))
     page = (DOCS / "reference" / "ledger.md").read_text()
-    said = set(re.findall(r"^\| `(\w+\.\w+)` \|", page, re.MULTILINE))
-    assert {path.name for path in folder.iterdir()} <= set(FILES) == said
+    documented = set(re.findall(r"^\| `(\w+\.\w+)` \|", page, re.MULTILINE))
+    assert {path.name for path in folder.iterdir()} <= set(FILES) == documented
 
 
 def test_sphinx_builds_the_pages_without_a_warning(tmp_path: Path) -> None:

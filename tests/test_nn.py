@@ -25,7 +25,7 @@ def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 
 
 def grads(function: Map, *inputs: Tensor) -> list[Tensor]:
-    """The value and the slopes of all inputs under a loss that weighs every number differently."""
+    """The value and the gradients of all inputs under a loss that weighs every number differently."""
     own = [x.detach().clone().requires_grad_(True) for x in inputs]
     value = function(*own)
     weights = torch.linspace(-1, 2, value.numel()).view(value.shape)

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dtbench.errors import LedgerError
-from dtbench.ledger.store import DIVERGED, EPISODES, Ledger, TrialRecord, Unfinished, write_bytes
-from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.ledger.store import EPISODES, Ledger, TrialRecord, Unfinished, write_bytes
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 COLUMNS = (
     "suite",
@@ -141,7 +141,7 @@ def _diverged_beyond(
         if key in known or not (folder / "failure.json").exists():
             continue
         spec = ledger.spec(folder)
-        if ledger.state(spec, folder) == DIVERGED:
+        if ledger.state(spec, folder) is TrialState.DIVERGED:
             own = [found for found in cells.values() if found.cell == spec.cell]
             labelled = [spec.labelled(suite=found.suite, contender=found.contender) for found in own]
             yield from (ledger.unfinished(one, folder) for one in labelled)

@@ -1,4 +1,4 @@
-"""`dtbench doctor`: check the installation and say how to repair it."""
+"""`dtbench doctor`: check the installation and print how to repair it."""
 
 import importlib.metadata
 import os

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.suite_analysis import final_rows
 from dtbench.errors import InvalidValue, NothingToReport
-from dtbench.ledger.store import DIVERGED, write_bytes
+from dtbench.ledger.store import write_bytes
+from dtbench.ledger.trial_spec import TrialState
 
 TASKS = "tasks"  # the array of names in the file: no contender may be called so
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal arrays give equal bytes
@@ -46,7 +47,7 @@ def write_rliable(results: SuiteResults, path: Path) -> list[str]:
         write_bytes(path, npz_bytes({**arrays, TASKS: np.array(names)}))
     except OSError as error:
         raise InvalidValue(f"cannot write {path}: {error.strerror or error}.") from error
-    lost = [trial.spec for trial in results.unfinished if trial.state == DIVERGED]
+    lost = [trial.spec for trial in results.unfinished if trial.state is TrialState.DIVERGED]
     return [*left_out, *(f"contender {one.contender}, seed {one.seed}: diverged on {one.task}" for one in lost)]
 
 

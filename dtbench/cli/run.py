@@ -253,10 +253,11 @@ def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec],
     if stopped:
         typer.echo("interrupted: finished trials are kept; the same command continues the others.", err=True)
     with published(ledger.root.parent):
-        found = None if stopped else keep_scores(document, ledger, ledger.root.parent)
-    if found and found.records:
-        diverged = Counter((u.spec.contender, u.spec.task) for u in found.unfinished if u.state is TrialState.DIVERGED)
-        plans.print_scores(final_rows(found), list(document["contenders"]), document["tasks"], diverged)
+        scores = None if stopped else keep_scores(document, ledger, ledger.root.parent)
+    if scores and scores.records:
+        lost = (one.spec for one in scores.unfinished if one.state is TrialState.DIVERGED)
+        diverged = Counter((spec.contender, spec.task) for spec in lost)
+        plans.print_scores(final_rows(scores), list(document["contenders"]), document["tasks"], diverged)
     if not stopped:
         plans.print_failures(ran, ledger)
 

@@ -106,7 +106,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (tune,)
 def tuned_suite(search: "Search", record: "SearchRecord", base: str) -> dict[str, Any]:
     """Return a suite whose one contender has the best setting, with the best target return first.
 
-    Of the tasks only those of `base` remain; where there are none, the suite has all tasks of `base`.
+    Its tasks are those of the search that `base` has, or all tasks of `base` where it has none of them.
     """
     from dtbench.suite.planning import load_suite
 

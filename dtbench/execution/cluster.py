@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -24,7 +23,7 @@ from dtbench import registry
 from dtbench.data import cache
 from dtbench.data.dataset import digest_of
 from dtbench.errors import DtbenchError, MissingDataset, one_line
-from dtbench.ledger import lock
+from dtbench.ledger import lock, provenance
 from dtbench.ledger.store import write_bytes
 from dtbench.ledger.trial_spec import TrialSpec
 
@@ -169,22 +168,17 @@ def check_connection(address: str) -> None:
 @functools.cache
 def versions() -> Mapping[str, str]:
     """Return the versions that influence results: Python, packages, dtbench's code."""
-    installed = {"python": ".".join(platform.python_version_tuple()[:2]), "code": _code_digest()}
-    for package in PACKAGES:
-        try:
-            installed[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            installed[package] = "none"
-    return installed
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {"python": python, "code": _code_digest(), **provenance.versions(PACKAGES)}
 
 
 def differences(wanted: Mapping[str, str]) -> str:
     """Return how this process's installation differs from the driver's; "" where it does not."""
     here = versions()
     return ", ".join(
-        f"{name} {here.get(name)} (the driver has {version})"
-        for name, version in wanted.items()
-        if here.get(name) != version
+        f"{name} {here.get(name)} (the driver has {wanted.get(name)})"
+        for name in sorted(here.keys() | wanted.keys())
+        if here.get(name) != wanted.get(name)
     )
 
 

@@ -97,10 +97,10 @@ def acquire_at(store: ObjectStore) -> Iterator[None]:
 
 def holder_at(store: ObjectStore) -> dict[str, Any] | None:
     """Return the live run that holds the ledger in an object store, or None."""
-    found = read_owner(store)
-    if not found or (here := alive(found)) is False:
+    record = read_owner(store)
+    if not record or (here := alive(record)) is False:
         return None
-    return found if here or _has_heartbeat(store, found) else None
+    return record if here or _has_heartbeat(store, record) else None
 
 
 def read_owner(store: ObjectStore) -> dict[str, Any] | None:
@@ -141,29 +141,29 @@ def owner(root: Path) -> dict[str, Any] | None:
 
 def holder(root: Path) -> dict[str, Any] | None:
     """Return the live run that holds the ledger at `root`, or None; for another machine's run, try the lock."""
-    found = owner(root)
-    if not found or (here := alive(found)) is False:
+    record = owner(root)
+    if not record or (here := alive(record)) is False:
         return None
-    return found if here or _is_locked(root) else None
+    return record if here or _is_locked(root) else None
 
 
-def in_use(place: Path | str, holder: Mapping[str, Any] | None) -> str:
+def in_use(ledger: Path | str, holder: Mapping[str, Any] | None) -> str:
     """Return the error message for a second run."""
     run = "another run"
     if holder:
         run = (
             f"a run on {holder['host']} (process {holder['process']}, {holder['began']}): {holder.get('command', '')}"
         )
-    return f"the ledger {place} is in use by {run.rstrip(': ')}. Wait for it, or use --results DIRECTORY."
+    return f"the ledger {ledger} is in use by {run.rstrip(': ')}. Wait for it, or use --results DIRECTORY."
 
 
 def parse_owner(text: bytes) -> dict[str, Any] | None:
     """Return a holder's record; None for anything else."""
     try:
-        found = json.loads(text)
+        record = json.loads(text)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and {"host", "process", "began"} <= found.keys() else None
+    return record if isinstance(record, dict) and {"host", "process", "began"} <= record.keys() else None
 
 
 def description() -> dict[str, Any]:

@@ -387,6 +387,3 @@ FILES = (
     "inspection.json",
     "result.json",
 )
-
-
-DIVERGED = TrialState.DIVERGED

@@ -108,10 +108,10 @@ def validated(document: dict[str, Any]) -> Suite:
     try:
         return Suite.model_validate(document)
     except ValidationError as error:
-        for found in error.errors():
-            check_current(str(found["loc"][-1] if found["type"] == "extra_forbidden" else found["input"]))
+        for one in error.errors():
+            check_current(str(one["loc"][-1] if one["type"] == "extra_forbidden" else one["input"]))
         # A mistyped key is also missing under its right name: the unknown key is the better message.
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         where = one_line(".".join(map(str, first["loc"])), 120)
         if first["type"] == "extra_forbidden":
             raise UnknownName("key", where, _model_at(first["loc"][:-1]).model_fields) from None

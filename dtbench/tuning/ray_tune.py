@@ -268,5 +268,5 @@ def _scores(spec: TrialSpec, columns: Mapping[str, Sequence[Any]]) -> Iterator[S
     """Yield the mean score of one evaluation for each target return."""
     episodes = pd.DataFrame({name: columns[name] for name in ("step", "target", "score")})
     for (step, target), scores in episodes.groupby(["step", "target"], sort=False, dropna=False)["score"]:
-        asked = None if math.isnan(target) else float(target)
-        yield Score(spec.task, spec.seed, int(step), asked, round(float(scores.mean()), 6), len(scores))
+        target_return = None if math.isnan(target) else float(target)
+        yield Score(spec.task, spec.seed, int(step), target_return, round(float(scores.mean()), 6), len(scores))

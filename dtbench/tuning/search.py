@@ -212,5 +212,5 @@ def _outcome(record: SearchRecord) -> dict[str, Any]:
     }
     if best is None:
         return {"cost": cost, "best": None}
-    found = {"number": best.number, "score": best.objective(config), "targets": best.targets(config)}
-    return {"cost": cost, "best": found}
+    outcome = {"number": best.number, "score": best.objective(config), "targets": best.targets(config)}
+    return {"cost": cost, "best": outcome}
