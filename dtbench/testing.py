@@ -74,22 +74,8 @@ def check_algorithm(algorithm: Algorithm | type[Algorithm] | str, dataset: Traje
 
 def toy_history(dataset: TrajectoryDataset, *, batch: int, context: int, steps: int) -> History:
     """Return the history of `batch` running episodes after `steps` steps, padded to `context` like the evaluator's."""
-    rng = generator(batch, context, steps)
-    filled = min(steps, context)
-    mask = torch.zeros(batch, context, dtype=torch.bool)
-    mask[:, context - filled :] = True
-    rows = rng.integers(dataset.num_steps, size=(batch, context))
-    observations = torch.from_numpy(dataset.observations_at(rows))
-    actions = torch.from_numpy(np.asarray(dataset.actions)[rows]).float()
-    actions[:, -1] = 0
-    timesteps = (torch.arange(context) - (context - steps)).clamp(min=0).expand(batch, context).contiguous()
-    return History(
-        observations=_masked(observations, mask),
-        actions=_masked(actions, mask),
-        returns_to_go=_masked(torch.ones(batch, context), mask),
-        timesteps=_masked(timesteps, mask),
-        mask=mask,
-    )
+    *_, history = toy_episodes(dataset, batch=batch, context=context, steps=steps)
+    return history
 
 
 def toy_episodes(dataset: TrajectoryDataset, *, batch: int, context: int, steps: int) -> Iterator[History]:
@@ -209,10 +195,6 @@ def _equal(a: Any, b: Any) -> bool:
 
 def _padded(values: Tensor, missing: int) -> Tensor:
     return torch.cat([values.new_zeros(len(values), missing, *values.shape[2:]), values], dim=1)
-
-
-def _masked(tensor: Tensor, mask: Tensor) -> Tensor:
-    return tensor * mask.view(*mask.shape, *[1] * (tensor.dim() - 2)).to(tensor.dtype)
 
 
 def _require(condition: bool, failure: str) -> None:
