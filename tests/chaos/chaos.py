@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget", type=int, default=600, help="gradient steps of a trial")
+    parser.add_argument("--train-steps", type=int, default=600, help="gradient steps of a trial")
     parser.add_argument("--seeds", type=int, default=4, help="trials of each of three contenders")
     parser.add_argument(
         "--longest", type=float, default=20.0, help="seconds between two kills; on a busy machine more"
@@ -66,7 +66,9 @@ class Campaign:
         self.killed: collections.Counter[str] = collections.Counter()
         self.commands = self.trials = 0
         self.deadline = time.monotonic() + 60 * options.minutes
-        self.file = sweep.write_suite(folder, sweep.suite("chaos", budget=options.budget, seeds=options.seeds))
+        self.file = sweep.write_suite(
+            folder, sweep.suite("chaos", train_steps=options.train_steps, seeds=options.seeds)
+        )
 
     def run(self) -> dict[str, Any]:
         """Sweep after sweep, until enough were killed."""

@@ -66,5 +66,5 @@ def test_trials_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trial_that_no_processor_here_could_run_is_refused() -> None:
     spec = spec_of("hill", "DT", 0)
     check_room([spec])
-    with pytest.raises(InvalidValue, match=r"asks for .*100000.*resources\.gpu=0"):
+    with pytest.raises(InvalidValue, match=r"needs .*100000.*resources\.gpu=0"):
         check_room([dataclasses.replace(spec, resources={"cpu": 100_000.0, "gpu": 0.0})])
