@@ -48,49 +48,53 @@ _ADVICE = "Restore it, or write it again with `dtbench report` where its ledger 
 _TIMES = ("started", "finished")  # what differs between the provenances of trials that ran alike
 
 
-def archived(folder: Path) -> list[str]:
-    """Return the names of the suites that are kept in a folder such as results/scores."""
-    return sorted(path.parent.name for path in folder.glob("*/suite.json"))
+def archived(directory: Path) -> list[str]:
+    """Return the names of the suites that are kept in a directory such as results/scores."""
+    return sorted(path.parent.name for path in directory.glob("*/suite.json"))
 
 
-def write_archive(results: SuiteResults, folder: Path) -> None:
+def write_archive(results: SuiteResults, directory: Path) -> None:
     """Write the tidy table and the archive of a suite, under the suite's name."""
     schema.check_file_name(results.name)
-    place = folder / results.name
-    place.mkdir(parents=True, exist_ok=True)
-    provenances: dict[str, int] = {}  # as JSON -> its place
+    archive = directory / results.name
+    archive.mkdir(parents=True, exist_ok=True)
+    provenances: dict[str, int] = {}  # as JSON -> its index
     done = [_line_of(record, provenances) for record in results.records]
-    waiting = [_line_of_unfinished(trial) for trial in results.unfinished]
+    waiting = [
+        {"spec": one.spec.to_json(), "state": one.state, "error": one.error}
+        | ({"cause": one.cause} if one.cause else {})
+        for one in results.unfinished
+    ]
     about = {key: value for key, value in results.suite.items() if key not in ("trials", REMARKS)}
     lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in (*done, *waiting))
     metrics = joined({record.spec.key: record.metrics() for record in results.records})
-    write_frame(place / "episodes.parquet", results.episodes.rows)
-    write_frame(place / "metrics.parquet", metrics.rows)
-    write_bytes(place / "trials.jsonl", lines.encode())
+    write_frame(archive / "episodes.parquet", results.episodes.rows)
+    write_frame(archive / "metrics.parquet", metrics.rows)
+    write_bytes(archive / "trials.jsonl", lines.encode())
     write_json(
-        place / "suite.json",
+        archive / "suite.json",
         {"suite": about, "provenances": [json.loads(text) for text in provenances]},
         sort_keys=False,
     )
-    write_scores(results.scores, folder / f"{results.name}.csv")
+    write_scores(results.scores, directory / f"{results.name}.csv")
 
 
-def read_archive(folder: Path, name: str) -> SuiteResults:
+def read_archive(directory: Path, name: str) -> SuiteResults:
     """Return what `write_archive` wrote.
 
     Raises UnknownName for a suite that is not there, and LedgerError, naming the file, where one is damaged or where
     the digits of `<suite>.csv` are not those of the episodes.
     """
-    if name not in archived(folder):
-        raise UnknownName(f"suite in {folder}", name, archived(folder))
-    place = folder / name
-    about = schema.read_mapping(place / "suite.json", schema.ArchivedSuite, _ADVICE)
-    lines = _checked(place / "trials.jsonl", _read_lines)
-    episodes = _checked(place / "episodes.parquet", _read_episodes)
-    metrics = _checked(place / "metrics.parquet", _read_table)
-    remarks = place / f"{REMARKS}.md"
+    if name not in archived(directory):
+        raise UnknownName(f"suite in {directory}", name, archived(directory))
+    archive = directory / name
+    about = schema.read_mapping(archive / "suite.json", schema.ArchivedSuite, _ADVICE)
+    lines = _checked(archive / "trials.jsonl", _read_lines)
+    episodes = _checked(archive / "episodes.parquet", _read_episodes)
+    metrics = _checked(archive / "metrics.parquet", _read_table)
+    remarks = archive / f"{REMARKS}.md"
     records = _checked(
-        place / "trials.jsonl",
+        archive / "trials.jsonl",
         lambda _: tuple(_record(line, about["provenances"], episodes, metrics) for line in _done(lines)),
     )
     unfinished = tuple(
@@ -101,9 +105,9 @@ def read_archive(folder: Path, name: str) -> SuiteResults:
     suite = {**about["suite"], "name": name, "trials": [line["spec"] for line in lines]}
     if remarks.exists():
         suite[REMARKS] = _checked(remarks, lambda path: path.read_text(encoding="utf-8"))
-    scores = _checked(place / "episodes.parquet", lambda _: score_table(records, episodes))
+    scores = _checked(archive / "episodes.parquet", lambda _: score_table(records, episodes))
     results = SuiteResults(suite, records, unfinished, scores, episodes)
-    _check_digits(results, folder / f"{name}.csv")
+    _check_digits(results, directory / f"{name}.csv")
     return results
 
 
@@ -132,19 +136,14 @@ def _read_episodes(path: Path) -> TrialTable:
     return table
 
 
-def _line_of_unfinished(trial: Unfinished) -> dict[str, Any]:
-    line = {"spec": trial.spec.to_json(), "state": trial.state, "error": trial.error}
-    return {**line, "cause": trial.cause} if trial.cause else line
-
-
 def _line_of(record: TrialRecord, provenances: dict[str, int]) -> dict[str, Any]:
     shared = {key: value for key, value in record.provenance.items() if key not in _TIMES}
-    place = provenances.setdefault(json.dumps(shared, sort_keys=True), len(provenances))
+    index = provenances.setdefault(json.dumps(shared, sort_keys=True), len(provenances))
     line = {
         "spec": record.spec.to_json(),
         "state": TrialState.DONE,
         "result": dict(record.result),
-        "provenance": place,
+        "provenance": index,
     }
     line |= {key: record.provenance[key] for key in _TIMES if key in record.provenance}
     inspection = record.inspection()
@@ -156,10 +155,7 @@ def _done(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _record(
-    line: Mapping[str, Any],
-    provenances: list[Mapping[str, Any]],
-    episodes: TrialTable,
-    metrics: TrialTable,
+    line: Mapping[str, Any], provenances: list[Mapping[str, Any]], episodes: TrialTable, metrics: TrialTable
 ) -> TrialRecord:
     spec = schema.parse_spec(line["spec"])
     if spec.key not in episodes:
@@ -199,13 +195,13 @@ def _checked(path: Path, read: Any) -> Any:
 
 
 def load_results(results: Path, suites: Sequence[str] = ()) -> list[SuiteResults]:
-    """Return the suites asked for, or all of a results folder: from its ledger where it has them, else archived.
+    """Return the suites asked for, or all of a results directory: from its ledger where it has them, else archived.
 
     Raises UnknownName for a suite that is not there, NothingToReport where no trial has finished, and LedgerError,
     naming the file, for what cannot be read.
     """
     ledger, scores = Ledger(results / "runs"), results / "scores"
-    ran = placed_suites(ledger, scores)
+    ran = suites_by_name(ledger, scores)
     known = list(dict.fromkeys([*ran, *archived(scores)]))
     check_known(suites, known, results)
     found = [
@@ -234,21 +230,11 @@ def check_known(suites: Sequence[str], known: Sequence[str], results: Path) -> N
             raise UnknownName(f"suite in {results}", name, known, hint=f"Run it first: dtbench run -s {name}")
 
 
-def placed_suites(ledger: Ledger, scores: Path) -> dict[str, Mapping[str, Any]]:
+def suites_by_name(ledger: Ledger, scores: Path) -> dict[str, Mapping[str, Any]]:
     """Return the suites that a ledger remembers, by the names that their scores are kept under."""
     remembered = ledger.saved_suites().values()
     own = _finished(ledger) if remembered else set()
-    return {_place(document, own, ledger, scores): document for document in remembered}
-
-
-def place_for(results: SuiteResults, ledger: Ledger, scores: Path) -> str:
-    """Return the name to keep results under in a folder of scores.
-
-    It is the suite's own, unless trials are archived there that this ledger does not have and that differ from these,
-    as those of another preset do; then `<suite>-<preset>`, and `-2`, `-3`, ... while that belongs to others too.
-    """
-    own = _finished(ledger) | {record.spec.key for record in results.records}
-    return _place(results.suite, own, ledger, scores)
+    return {_free_name(document, own, ledger, scores): document for document in remembered}
 
 
 def keep_scores(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> SuiteResults:
@@ -262,18 +248,20 @@ def keep_scores(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> Su
 
 
 def results_of(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> SuiteResults:
-    """Return what the ledger has of a suite, with the archived trials that it extends, under `place_for`'s name.
+    """Return what the ledger has of a suite, with the archived trials that it extends.
 
-    Where the archive differs, its trials count that are planned here too.
+    The name is the suite's own, unless trials are archived there that this ledger does not have and that differ from
+    these, as those of another preset do; then `<suite>-<preset>`, and `-2`, `-3`, ... while that is taken too. Where
+    the archive differs, its trials count that are planned here too.
     """
     found = collect(document, ledger)
     name, own = str(document["name"]), _finished(ledger) | {record.spec.key for record in found.records}
-    place = _place(document, own, ledger, scores)
+    free = _free_name(document, own, ledger, scores)
     if not archived_keys(scores, name) <= own and name in archived(scores):
         archive = read_archive(scores, name)
-        archive = archive if place == name else _narrowed(archive, document)
+        archive = archive if free == name else _narrowed(archive, document)
         found = extended(archive, found) if archive.records else found
-    return renamed(found, place)
+    return renamed(found, free)
 
 
 def differences(document: Mapping[str, Any], scores: Path) -> str:
@@ -310,11 +298,11 @@ def renamed(results: SuiteResults, name: str) -> SuiteResults:
 
 
 def _finished(ledger: Ledger) -> set[str]:
-    """Return the keys of all finished trials, from the names of their folders: nothing is opened."""
+    """Return the keys of all finished trials, from the names of their directories: nothing is opened."""
     return {path.parent.name.rpartition("-")[2] for path in ledger.root.glob("*/*/result.json")}
 
 
-def _place(suite: Mapping[str, Any], own: set[str], ledger: Ledger, scores: Path) -> str:
+def _free_name(suite: Mapping[str, Any], own: set[str], ledger: Ledger, scores: Path) -> str:
     others = set(ledger.saved_suites()) - {str(suite["name"])}
     first = str(suite["name"])
     if first not in others and (archived_keys(scores, first) <= own or not differences(suite, scores)):

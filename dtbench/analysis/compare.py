@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dtbench.analysis.archive import archived, load_results, read_archive
-from dtbench.analysis.results import SuiteResults
+from dtbench.analysis.results import SuiteResults, spec_values
 from dtbench.analysis.statistics import (
     Estimate,
     Interval,
@@ -20,8 +20,7 @@ from dtbench.analysis.statistics import (
     mean,
     probability_of_improvement,
 )
-from dtbench.analysis.suite_analysis import final_rows
-from dtbench.analysis.table_inputs import diverged_of
+from dtbench.analysis.suite_analysis import diverged_of, final_rows
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
 from dtbench.errors import InvalidValue, NothingToReport, UnknownName
 from dtbench.ledger.trial_spec import TrialSpec
@@ -58,15 +57,15 @@ def open_side(name: str) -> Side:
     Raises InvalidValue where it is not a directory, NothingToReport where it holds no results, LedgerError for
     damaged ones.
     """
-    folder = Path(name)
-    if not folder.is_dir():
+    directory = Path(name)
+    if not directory.is_dir():
         raise InvalidValue(f"{name}: no such directory. Name a results directory or a directory of scores.")
-    if (folder / "runs").is_dir() or (folder / "scores").is_dir():
-        found = load_results(folder)
+    if (directory / "runs").is_dir() or (directory / "scores").is_dir():
+        found = load_results(directory)
     else:
-        found = [read_archive(folder, suite) for suite in archived(folder)]
+        found = [read_archive(directory, suite) for suite in archived(directory)]
     if not found:
-        raise NothingToReport(f"{folder} holds no results, neither runs/ nor scores. Name a results directory.")
+        raise NothingToReport(f"{directory} holds no results, neither runs/ nor scores. Name a results directory.")
     return Side(name, {one.name: scores_of(one) for one in found})
 
 
@@ -172,11 +171,11 @@ def notes(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Itera
 
 def text(table: Table) -> str:
     """Return the table for a terminal: columns aligned, notes below."""
-    shown = [place for place, column in enumerate(table.columns) if column.shown]
-    rows = [[table.columns[place].name for place in shown]]
-    rows += [[row[place].text for place in shown] for row in table.rows]
+    shown = [index for index, column in enumerate(table.columns) if column.shown]
+    rows = [[table.columns[index].name for index in shown]]
+    rows += [[row[index].text for index in shown] for row in table.rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    numeric = [table.columns[place].number for place in shown]
+    numeric = [table.columns[index].number for index in shown]
     lines = []
     for row in rows:
         cells = zip(row, widths, numeric, strict=True)
@@ -284,18 +283,11 @@ def _differences(
 def _spec_values(specs: Iterable[TrialSpec]) -> dict[str, list[str]]:
     values: dict[str, set[str]] = {}
     for spec in specs:
-        for name, value in _flat(spec.to_json()):
-            values.setdefault(name, set()).add(_text(name, value))
+        for field, value in spec_values(spec).items():
+            if field not in _LABELS:
+                name = _NAMES.get(field, field)
+                values.setdefault(name, set()).add(_text(name, value))
     return {name: sorted(found) for name, found in values.items()}
-
-
-def _flat(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield names and values of a spec: `evaluation.episodes`, `hyperparameters.hidden_size`, ..."""
-    for name, value in document.items():
-        if name in ("evaluation", "hyperparameters", "task_options"):
-            yield from ((f"{name}.{inner}", one) for inner, one in value.items())
-        elif name not in _LABELS:
-            yield _NAMES.get(name, name), value
 
 
 def _text(name: str, value: Any) -> str:

@@ -1,9 +1,9 @@
 """Extending archived results: what two plans of a suite differ in, and the trials of both as one suite."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from dtbench.analysis.results import SuiteResults, joined, score_table
+from dtbench.analysis.results import SuiteResults, joined, score_table, spec_values
 from dtbench.ledger.trial_spec import TrialSpec
 
 _LABELS = ("suite", "contender", "resources", "seed", "dataset_source", "open_from", "key")
@@ -34,10 +34,11 @@ def difference(theirs: Iterable[TrialSpec], ours: Iterable[TrialSpec]) -> str:
 
 def extended(archive: SuiteResults, found: SuiteResults) -> SuiteResults:
     """Return the trials of both as results of the suite of `found`; what the archive has finished stays as it is."""
-    trials = {(trial["contender"], trial["key"]): trial for trial in _trials(archive, found)}
+    planned = (*archive.suite.get("trials", ()), *found.suite.get("trials", ()))
+    trials = {(trial["contender"], trial["key"]): trial for trial in planned}
     records = {(record.spec.contender, record.spec.key): record for record in (*found.records, *archive.records)}
-    finished = [records[place] for place in trials if place in records]
-    finished += [record for place, record in records.items() if place not in trials]
+    finished = [records[key] for key in trials if key in records]
+    finished += [record for key, record in records.items() if key not in trials]
     waiting = {(one.spec.contender, one.spec.key): one for one in (*archive.unfinished, *found.unfinished)}
     suite = {
         **archive.suite,
@@ -48,19 +49,11 @@ def extended(archive: SuiteResults, found: SuiteResults) -> SuiteResults:
         "trials": list(trials.values()),
     }
     episodes = joined({record.spec.key: record.episodes() for record in finished})
-    unfinished = tuple(one for place, one in waiting.items() if place not in records)
+    unfinished = tuple(one for key, one in waiting.items() if key not in records)
     return SuiteResults(suite, tuple(finished), unfinished, score_table(finished, episodes), episodes)
 
 
-def _trials(archive: SuiteResults, found: SuiteResults) -> Iterable[Mapping[str, Any]]:
-    return (*archive.suite.get("trials", ()), *found.suite.get("trials", ()))
-
-
 def _settings(spec: TrialSpec) -> dict[str, Any]:
-    """Return what decides a trial's outcome but for its seed, as `hyperparameters.width`, `evaluation.every`, ..."""
-    flat: dict[str, Any] = {}
-    for name, value in spec.to_json().items():
-        if name not in _LABELS:
-            parts = value.items() if isinstance(value, Mapping) else ()
-            flat |= {f"{name}.{part}": own for part, own in parts} if isinstance(value, Mapping) else {name: value}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
+    """Return what decides a trial's outcome but for its seed."""
+    values = {name: value for name, value in spec_values(spec).items() if name not in _LABELS}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from dtbench.analysis import statistics
 from dtbench.analysis.published import NOT_RUN
+from dtbench.analysis.results import same
 from dtbench.analysis.statistics import LEVEL, RESAMPLES, Array, Interval
-from dtbench.analysis.table_inputs import TableInputs
+from dtbench.analysis.suite_analysis import TableInputs
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialState
@@ -55,31 +56,35 @@ class Difference:
         return int(self.interval.low > 0) - int(self.interval.high < 0)
 
 
-def paired_difference(
-    ours: Array, theirs: Array, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Difference:
-    """Return the mean difference of scores of [training seeds, episodes], whose columns are the same evaluation seeds.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Complete scores of [training seeds, episodes] of both sides, and resampled differences."""
 
-    The interval redraws training seeds of each side on their own and episodes for both sides together. Training
-    seeds that are all nan are left out, then the episodes that anybody else lacks; raise ValueError if none is left.
+    ours: Array
+    theirs: Array
+    drawn: Array | None  # None with one training seed on a side
+
+
+def pair_of(ours: Array, theirs: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Pair:
+    """Return a pair from complete scores, whose columns are the same evaluation seeds."""
+    repeated = min(len(ours), len(theirs)) > 1
+    return Pair(ours, theirs, _resampled_differences(ours, theirs, seed, resamples) if repeated else None)
+
+
+def mean_difference(pairs: Sequence[Pair]) -> Difference:
+    """Return the difference averaged over tasks; of seeds and episodes, the fewest that a task has.
+
+    The interval redraws training seeds of each side on their own and episodes for both sides together.
     """
-    ours, theirs = _present(ours, theirs)
-    values = _resampled_differences(ours, theirs, seed, resamples) if min(len(ours), len(theirs)) > 1 else None
-    interval = None if values is None else statistics.percentile_interval(values, level=level)
-    return Difference(float(ours.mean() - theirs.mean()), interval, len(ours), len(theirs), ours.shape[1])
-
-
-def more_seeds(ours: Array, theirs: Array) -> int | None:
-    """Return how many more training seeds, for each side, would decide this pair with a chance of POWER.
-
-    0 where `paired_difference` is decided. None where there is no answer: no spread can be seen (one seed on a side),
-    the difference is 0, not even MOST would do, or the noise of the episodes alone, which no training seed takes
-    away, hides the difference.
-    """
-    found = paired_difference(ours, theirs)
-    if found.interval is None or found.sign:
-        return None if found.interval is None else 0
-    return _seeds_to_decide([spread_of(*_present(ours, theirs))])
+    drawn = [pair.drawn for pair in pairs if pair.drawn is not None]
+    whole = len(drawn) == len(pairs)
+    return Difference(
+        mean=float(np.mean([pair.ours.mean() - pair.theirs.mean() for pair in pairs])),
+        interval=statistics.percentile_interval(np.mean(drawn, axis=0)) if whole else None,
+        ours_seeds=min(len(pair.ours) for pair in pairs),
+        theirs_seeds=min(len(pair.theirs) for pair in pairs),
+        episodes=min(pair.ours.shape[1] for pair in pairs),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ def differences(
 ) -> dict[tuple[str, str], Difference]:
     """Return what `pair_table` says, by (task, rival); pairs that did not both run are not there."""
     found = _pairs(_played(records, finals), tasks, contenders)
-    return {place: _over([pair]) for place, pair in found.items()}
+    return {index: mean_difference([pair]) for index, pair in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,25 +162,6 @@ class _Played:
 
     seeds: NDArray[np.int64]
     scores: Array
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """What a row is made from: complete scores of both sides, and the resampled differences."""
-
-    ours: Array
-    theirs: Array
-    drawn: Array | None  # None with one training seed on a side
-
-
-def _present(ours: Array, theirs: Array) -> tuple[Array, Array]:
-    if ours.shape[1:] != theirs.shape[1:]:
-        raise ValueError(f"{ours.shape[1:]} and {theirs.shape[1:]} evaluation episodes are not common")
-    ours, theirs = (scores[~np.isnan(scores).all(axis=1)] for scores in (ours, theirs))
-    common = ~np.isnan(np.concatenate([ours, theirs])).any(axis=0)
-    if not len(ours) or not len(theirs) or not common.any():
-        raise ValueError("a difference needs a training seed on each side and an episode that all of them have")
-    return ours[:, common], theirs[:, common]
 
 
 def _resampled_differences(ours: Array, theirs: Array, seed: int, resamples: int) -> Array:
@@ -214,8 +200,8 @@ def _redrawn(sizes: tuple[int, ...], seed: int, resamples: int) -> list[Array]:
     rows = np.arange(resamples)[:, None]
     weights = []
     for size in sizes:
-        places = rng.integers(size, size=(resamples, size)) + rows * size
-        weights.append(np.bincount(places.ravel(), minlength=resamples * size).reshape(resamples, size) / size)
+        drawn = rng.integers(size, size=(resamples, size)) + rows * size
+        weights.append(np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size) / size)
     return weights
 
 
@@ -262,11 +248,10 @@ def _played(records: Iterable[TrialRecord], finals: pd.DataFrame) -> dict[tuple[
 
 def _last_episodes(episodes: pd.DataFrame, step: int, target: float) -> _Played:
     """Return scores at a step and target; an evaluation seed that was played twice counts by its mean."""
-    targets, scores = episodes["target"].to_numpy(np.float64), episodes["score"].to_numpy(np.float64)
-    asked = np.isnan(targets) if math.isnan(target) else targets == target
-    kept = (episodes["step"].to_numpy() == step) & asked & ~np.isnan(scores)
-    seeds, place, times = np.unique(episodes["seed"].to_numpy()[kept], return_inverse=True, return_counts=True)
-    return _Played(seeds, np.bincount(place, weights=scores[kept], minlength=len(seeds)) / times)
+    scores = episodes["score"].to_numpy(np.float64)
+    kept = (episodes["step"].to_numpy() == step) & same(episodes["target"], target) & ~np.isnan(scores)
+    seeds, index, times = np.unique(episodes["seed"].to_numpy()[kept], return_inverse=True, return_counts=True)
+    return _Played(seeds, np.bincount(index, weights=scores[kept], minlength=len(seeds)) / times)
 
 
 def _common(ours: Sequence[_Played], theirs: Sequence[_Played]) -> tuple[Array, Array] | None:
@@ -284,24 +269,19 @@ def _common(ours: Sequence[_Played], theirs: Sequence[_Played]) -> tuple[Array, 
 
 def _pairs(
     played: Mapping[tuple[str, str], Sequence[_Played]], tasks: Sequence[str], contenders: Sequence[str]
-) -> dict[tuple[str, str], _Pair]:
+) -> dict[tuple[str, str], Pair]:
     first, *rivals = contenders
     pairs = {}
-    for place, (task, rival) in enumerate(itertools.product(tasks, rivals)):
+    for index, (task, rival) in enumerate(itertools.product(tasks, rivals)):
         sides = _common(played.get((task, first), []), played.get((task, rival), []))
         if sides is not None:
-            pairs[task, rival] = _pair(*sides, seed=place // len(rivals))
+            pairs[task, rival] = pair_of(*sides, seed=index // len(rivals))
     return pairs
 
 
-def _pair(ours: Array, theirs: Array, *, seed: int) -> _Pair:
-    repeated = min(len(ours), len(theirs)) > 1
-    return _Pair(ours, theirs, _resampled_differences(ours, theirs, seed, RESAMPLES) if repeated else None)
-
-
-def _row(first: str, name: str, rival: str, pairs: Sequence[_Pair], inputs: TableInputs) -> tuple[Cell, ...]:
+def _row(first: str, name: str, rival: str, pairs: Sequence[Pair], inputs: TableInputs) -> tuple[Cell, ...]:
     """Return the row of a task, or of the mean of several, each of which was resampled on its own."""
-    found = _over(pairs)
+    found = mean_difference(pairs)
     low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
     return (
         Cell(name),
@@ -318,26 +298,11 @@ def _row(first: str, name: str, rival: str, pairs: Sequence[_Pair], inputs: Tabl
     )
 
 
-def _over(pairs: Sequence[_Pair]) -> Difference:
-    """Return the mean difference; of seeds and episodes, the fewest that a task has."""
-    drawn = [pair.drawn for pair in pairs if pair.drawn is not None]
-    whole = len(drawn) == len(pairs)
-    return Difference(
-        mean=float(np.mean([pair.ours.mean() - pair.theirs.mean() for pair in pairs])),
-        interval=statistics.percentile_interval(np.mean(drawn, axis=0)) if whole else None,
-        ours_seeds=min(len(pair.ours) for pair in pairs),
-        theirs_seeds=min(len(pair.theirs) for pair in pairs),
-        episodes=min(pair.ours.shape[1] for pair in pairs),
-    )
-
-
-def _probability_cell(pairs: Sequence[_Pair]) -> Cell:
+def _probability_cell(pairs: Sequence[Pair]) -> Cell:
     sides = [_seed_means([pair.ours for pair in pairs]), _seed_means([pair.theirs for pair in pairs])]
-    value = float(statistics.probability_of_improvement(*sides))
-    repeated = all(statistics.repeated(side) for side in sides)
     chance = statistics.probability_of_improvement
-    interval = statistics.bootstrap_interval(chance, *sides) if repeated else None
-    return Cell(with_interval(value, interval, 2), value)
+    value = float(chance(*sides))
+    return Cell(with_interval(value, statistics.bootstrap_interval(chance, *sides), 2), value)
 
 
 def _seed_means(scores: Sequence[Array]) -> Array:
@@ -355,7 +320,7 @@ def _verdict_cell(first: str, found: Difference) -> Cell:
     return Cell(f"{first} is {kind}" if found.sign else kind, kind=kind)
 
 
-def _plan_cell(found: Difference, pairs: Sequence[_Pair]) -> Cell:
+def _plan_cell(found: Difference, pairs: Sequence[Pair]) -> Cell:
     if found.interval is None or found.mean == 0:
         return hole()
     if found.sign:

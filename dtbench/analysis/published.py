@@ -33,18 +33,7 @@ _SOURCES = {
 # Data that the same policies recorded in the same physics: other episodes of the same distribution.
 _AS_GOOD_AS = {"d4rl": "re-recorded"}
 
-_COLUMNS = (
-    "table",
-    "dataset",
-    "env",
-    "algorithm",
-    "metric",
-    "mean",
-    "std",
-    "n_seeds",
-    "source",
-    "note",
-)
+_COLUMNS = ("table", "dataset", "env", "algorithm", "metric", "mean", "std", "n_seeds", "source", "note")
 
 VALUES = ("score", "return")  # of ours; the return is undiscounted and in the task's own points
 
@@ -115,7 +104,7 @@ class PublishedTable:
     file: str = ""
     table: str = ""  # its number, or how the file calls it
     value: str = "score"  # what of ours is held against it: one of VALUES
-    places: tuple[PublishedEntry, ...] = ()  # every number that the paper prints there, of methods that nobody ran too
+    entries: tuple[PublishedEntry, ...] = ()  # all numbers of the table, of methods that nobody ran too
 
     def why_not(self, task: str, contender: str, here: RunConditions, *, broken: int = 0, diverged: int = 0) -> str:
         """Return why a number cannot be compared with ours; "" where it can.
@@ -168,8 +157,19 @@ def read_rows(file: str) -> list[Row]:
 
 
 def published_tables(suite: Mapping[str, Any], *, value: str = "score") -> tuple[PublishedTable, ...]:
-    """Return the tables that a suite compares this value with; raise UnknownName for a name that a file lacks."""
-    tables = tuple(_readable_table(reference) for reference in suite.get("published") or ())
+    """Return the tables that a suite compares this value with.
+
+    Raises UnknownName for a name that a file lacks, InvalidSuite for a reference of another form.
+    """
+    tables = []
+    for reference in suite.get("published") or ():
+        try:
+            tables.append(_table(reference))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            why = f"{type(error).__name__} {error}"
+            raise InvalidSuite(
+                f"published: {reference!r:.200} cannot be read ({why}). See the shipped suites."
+            ) from error
     return tuple(table for table in tables if table.value == value)
 
 
@@ -213,19 +213,12 @@ def _other(kind: str, ours: str, theirs: str) -> str:
     return f"{kind} {ours}" if ours and theirs and ours != theirs else ""
 
 
-def _readable_table(reference: Mapping[str, Any]) -> PublishedTable:
-    """Return the table; raise InvalidSuite for a reference that is put together otherwise than references are."""
-    try:
-        return _table(reference)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = f"{type(error).__name__} {error}"
-        raise InvalidSuite(f"published: {reference!r:.200} cannot be read ({why}). See the shipped suites.") from error
-
-
 def _table(reference: Mapping[str, Any]) -> PublishedTable:
     rows = _rows_of_table(reference)
     averages = {average["name"]: average for average in reference.get("averages") or ()}
-    datasets = {**(reference.get("datasets") or {}), **{name: _place(average) for name, average in averages.items()}}
+    datasets = dict(reference.get("datasets") or {})
+    for name, average in averages.items():
+        datasets[name] = {column: average[column] for column in ("dataset", "env") if column in average}
     contenders = reference.get("contenders") or {}
     for algorithm in contenders.values():
         _check_known("algorithm", algorithm, rows, reference)
@@ -255,11 +248,11 @@ def _table(reference: Mapping[str, Any]) -> PublishedTable:
         file=str(reference["file"]),
         table=str(reference["table"]),
         value=_value(reference),
-        places=tuple(_places(rows, tasks, {algorithm: name for name, algorithm in contenders.items()})),
+        entries=tuple(_entries(rows, tasks, {algorithm: name for name, algorithm in contenders.items()})),
     )
 
 
-def _places(
+def _entries(
     rows: Sequence[Row], tasks: Mapping[str, tuple[str, tuple[str, str]]], contenders: Mapping[str, str]
 ) -> Iterator[PublishedEntry]:
     """Yield every entry; `tasks` are ours by line, with the paper's row, `contenders` ours by the paper's methods."""
@@ -298,11 +291,6 @@ def _protocols(given: str | Mapping[str, str], contenders: Sequence[str]) -> dic
         if name not in contenders:
             raise UnknownName("contender of protocol", name, contenders)
     return {name: str(protocol) for name, protocol in given.items()}
-
-
-def _place(average: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where the file has a mean over tasks."""
-    return {column: average[column] for column in ("dataset", "env") if column in average}
 
 
 def _averaged(average: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[str, ...]:

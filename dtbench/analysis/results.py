@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dtbench.errors import LedgerError
 from dtbench.ledger.store import EPISODES, Ledger, TrialRecord, Unfinished, write_bytes
@@ -40,32 +41,25 @@ ACHIEVED = "achieved_mean"  # in the task's target units; left out of files wher
 
 
 class TrialTable:
-    """A table whose rows belong to trials, each trial's rows together."""
+    """A table whose rows belong to trials."""
 
     def __init__(self, rows: pd.DataFrame) -> None:
         """Take rows that have a column `trial`."""
         self.rows = rows.assign(trial=rows[TRIAL].astype("category"))
-        codes = self.rows[TRIAL].cat.codes.to_numpy()
-        ends = np.append(np.flatnonzero(codes[1:] != codes[:-1]) + 1, len(codes)) if len(codes) else np.array([], int)
-        names = self.rows[TRIAL].cat.categories[codes[ends - 1]] if len(ends) else []
-        starts = np.append(0, ends[:-1]) if len(ends) else ends
-        self._places = {str(name): slice(a, b) for name, a, b in zip(names, starts, ends, strict=True)}
-        self._shared = [place for place, name in enumerate(self.rows) if name in ALWAYS]
-        others = [place for place, name in enumerate(self.rows) if name not in (*ALWAYS, TRIAL)]
-        filled = self.rows.iloc[:, others].notna().to_numpy()
-        counts = np.vstack([np.zeros((1, len(others)), int), filled.cumsum(axis=0)])
-        has = counts[ends] > counts[starts]  # [trials, other columns]
-        self._own = {str(name): [others[i] for i in np.flatnonzero(row)] for name, row in zip(names, has, strict=True)}
+        groups = self.rows.groupby(TRIAL, observed=True, sort=False)
+        self._rows = groups.indices
+        filled = groups.count().reindex(columns=self.rows.columns)  # NaN in the column of trials itself
+        shown = (filled > 0).to_numpy() | self.rows.columns.isin(ALWAYS)
+        self._columns = {name: np.flatnonzero(row) for name, row in zip(filled.index, shown, strict=True)}
 
     def __contains__(self, trial: object) -> bool:
-        return trial in self._places
+        return trial in self._rows
 
     def of(self, trial: str) -> pd.DataFrame:
         """Return one trial's rows, without the columns that only other trials have; empty where it has none."""
-        if trial not in self._places:
+        if trial not in self._rows:
             return pd.DataFrame()
-        columns = sorted([*self._shared, *self._own[trial]])
-        return self.rows.iloc[self._places[trial], columns].reset_index(drop=True)
+        return self.rows.iloc[self._rows[trial], self._columns[trial]].reset_index(drop=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +131,14 @@ def _diverged_beyond(
 ) -> Iterator[Unfinished]:
     """Yield diverged trials of further seeds: finished ones count, so a mean without these would look better."""
     known, cells = {spec.key for spec in planned}, {(spec.contender, spec.cell): spec for spec in planned}
-    for key, folder in folders.items():
-        if key in known or not (folder / "failure.json").exists():
+    for key, directory in folders.items():
+        if key in known or not (directory / "failure.json").exists():
             continue
-        spec = ledger.spec(folder)
-        if ledger.state(spec, folder) is TrialState.DIVERGED:
+        spec = ledger.spec(directory)
+        if ledger.state(spec, directory) is TrialState.DIVERGED:
             own = [found for found in cells.values() if found.cell == spec.cell]
             labelled = [spec.labelled(suite=found.suite, contender=found.contender) for found in own]
-            yield from (ledger.unfinished(one, folder) for one in labelled)
+            yield from (ledger.unfinished(one, directory) for one in labelled)
 
 
 def score_table(records: Sequence[TrialRecord], episodes: TrialTable | None = None) -> pd.DataFrame:
@@ -171,8 +165,21 @@ def headline_rows(scores: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
     keys = ["contender", "trial"]
     wanted = finals[[*keys, "target"]].rename(columns={"target": "headline"})
     rows = scores.merge(wanted, on=keys, how="inner")
-    same = (rows["target"] == rows["headline"]) | (rows["target"].isna() & rows["headline"].isna())
-    return rows[same].drop(columns="headline")
+    return rows[same(rows["target"], rows["headline"])].drop(columns="headline")
+
+
+def same(targets: pd.Series, wanted: Any) -> NDArray[np.bool_]:
+    """Return which targets are the wanted one, or that of their row; nan means no target."""
+    found, asked = targets.to_numpy(float), np.asarray(wanted, float)
+    return np.asarray((found == asked) | (np.isnan(found) & np.isnan(asked)))
+
+
+def spec_values(spec: TrialSpec) -> dict[str, Any]:
+    """Return the fields of a spec, those of its parts as `evaluation.episodes`, `hyperparameters.hidden_size`, ..."""
+    flat: dict[str, Any] = {}
+    for name, value in spec.to_json().items():
+        flat |= {f"{name}.{part}": own for part, own in value.items()} if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def scores_text(table: pd.DataFrame) -> str:

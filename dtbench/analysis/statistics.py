@@ -109,16 +109,18 @@ def probability_of_improvement(ours: Array, theirs: Array) -> Array:
 
 
 def bootstrap_interval(
-    statistic: Statistic, *samples: Array, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
-    """Return the percentile interval of a statistic; seeds are resampled within each task, each sample on its own."""
+    statistic: Statistic, *samples: Array, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval | None:
+    """Return the percentile interval of a statistic, seeds resampled within each task; None unless `repeated`."""
+    if not all(map(repeated, samples)):
+        return None
     rng = np.random.default_rng(seed)
     if statistic is probability_of_improvement:
         ours, theirs = samples
         values = _resampled_improvement(ours, theirs, rng, resamples)
     else:
         values = statistic(*(_resampled(scores, resamples, rng) for scores in samples))
-    return Interval(*_percentiles(values, level).tolist())
+    return Interval(*_percentiles(values).tolist())
 
 
 def aggregate_intervals(
@@ -128,14 +130,18 @@ def aggregate_intervals(
     gamma: float = GAMMA,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> dict[str, Interval | None]:
     """Return the interval of each of AGGREGATES in `which` from the same resamples; None unless `repeated(scores)`."""
     if not repeated(scores):
         return dict.fromkeys(which)
     drawn = _resampled(scores, resamples, np.random.default_rng(seed))
     functions: dict[str, Statistic] = {**AGGREGATES, "optimality_gap": partial(optimality_gap, gamma=gamma)}
-    return {name: Interval(*_percentiles(functions[name](drawn), level).tolist()) for name in which}
+    return {name: Interval(*_percentiles(functions[name](drawn)).tolist()) for name in which}
+
+
+def complete(scores: Array) -> bool:
+    """Return whether there are tasks and each has a run."""
+    return bool(scores.size) and not bool(np.isnan(scores).all(axis=0).any())
 
 
 def repeated(scores: Array) -> bool:
@@ -143,14 +149,7 @@ def repeated(scores: Array) -> bool:
     return bool(scores.size) and bool(((~np.isnan(scores)).sum(axis=0) > 1).all())
 
 
-def performance_profile(
-    scores: Array,
-    thresholds: Array,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-) -> Profile:
+def performance_profile(scores: Array, thresholds: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Profile:
     """Return the share of each task's runs above each threshold, averaged over tasks, with pointwise intervals.
 
     Agarwal et al.'s run-score distribution (section 4.2). With one task, that task's own.
@@ -159,17 +158,17 @@ def performance_profile(
     if not repeated(scores):
         return Profile(thresholds, share, None)
     drawn = _shares_above(_resampled(scores, resamples, np.random.default_rng(seed)), thresholds)
-    low, high = _percentiles(drawn, level)
+    low, high = _percentiles(drawn)
     return Profile(thresholds, share, (low, high))
 
 
 def matrix_estimate(scores: Array) -> Estimate | None:
     """Return the mean over tasks with its interval, seeds resampled within each task; None if a task has no seed."""
-    if not scores.size or np.isnan(scores).all(axis=0).any():
+    if not complete(scores):
         return None
-    complete = scores[~np.isnan(scores).any(axis=1)]
+    whole = scores[~np.isnan(scores).any(axis=1)]
     interval = aggregate_intervals(scores, which=["mean"])["mean"]
-    return Estimate(tuple(complete.mean(axis=1).tolist()), float(mean(scores)), interval)
+    return Estimate(tuple(whole.mean(axis=1).tolist()), float(mean(scores)), interval)
 
 
 def resampled_means(returns: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:
@@ -187,11 +186,11 @@ def resampled_means(returns: Array, *, seed: int = 0, resamples: int = RESAMPLES
     return means
 
 
-def percentile_interval(values: Array, *, level: float = LEVEL) -> Interval | None:
-    """Return the middle `level` of resampled values; None where one is nan, as the rest would be biased."""
+def percentile_interval(values: Array) -> Interval | None:
+    """Return the middle 95 % of resampled values; None where one is nan, as the rest would be biased."""
     if not values.size or np.isnan(values).any():
         return None
-    return Interval(*_percentiles(values.ravel(), level).tolist())
+    return Interval(*_percentiles(values.ravel()).tolist())
 
 
 def coefficient(x: Array, y: Array) -> Array:
@@ -210,9 +209,9 @@ def spearman(x: Array, y: Array) -> Array:
     return _ratio((a * b).sum(axis=-1), scale)
 
 
-def success_interval(successes: int, episodes: int, *, level: float = LEVEL) -> Interval:
+def success_interval(successes: int, episodes: int) -> Interval:
     """Return Wilson's interval of a success rate, in per cent: the noise of evaluating one trained policy."""
-    low, high = binomtest(successes, episodes).proportion_ci(level, method="wilson")
+    low, high = binomtest(successes, episodes).proportion_ci(LEVEL, method="wilson")
     return Interval(100 * float(low), 100 * float(high))
 
 
@@ -229,12 +228,12 @@ def _resampled(scores: Array, resamples: int, rng: np.random.Generator) -> Array
 def _draws(runs: int, resamples: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Return [resamples, runs]: numbers from 0 to runs, several from one random number (_TUPLES)."""
     at_once = max(k for k in range(1, 13) if k == 1 or runs**k <= _TUPLES)
-    places: list[NDArray[np.intp]] = []
+    indices: list[NDArray[np.intp]] = []
     for first in range(0, runs, at_once):
         picks = min(at_once, runs - first)
         codes = rng.integers(runs**picks, size=resamples, dtype=np.uint32)
-        places += np.unravel_index(codes, (runs,) * picks)
-    return np.stack(places, axis=1)
+        indices += np.unravel_index(codes, (runs,) * picks)
+    return np.stack(indices, axis=1)
 
 
 def _resampled_improvement(ours: Array, theirs: Array, rng: np.random.Generator, resamples: int) -> Array:
@@ -256,9 +255,9 @@ def _shares_above(scores: Array, thresholds: Array) -> Array:
     return np.stack([mean(np.where(missing, np.nan, scores > threshold)) for threshold in thresholds], axis=-1)
 
 
-def _percentiles(values: Array, level: float) -> Array:
-    """Return both ends of the middle `level` of the values, along the first axis."""
-    tail = 50 * (1 - level)
+def _percentiles(values: Array) -> Array:
+    """Return both ends of the middle LEVEL of the values, along the first axis."""
+    tail = 50 * (1 - LEVEL)
     return np.asarray(np.percentile(values, [tail, 100 - tail], axis=0))
 
 

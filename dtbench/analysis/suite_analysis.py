@@ -1,4 +1,4 @@
-"""What every table and figure of a suite is made from, analysis once."""
+"""All that the tables and figures of a suite are made from."""
 
 import re
 from collections import Counter
@@ -11,10 +11,9 @@ import pandas as pd
 
 from dtbench.analysis import statistics
 from dtbench.analysis.published import PublishedTable, RunConditions, published_tables
-from dtbench.analysis.results import SuiteResults, contenders, order_of
-from dtbench.analysis.statistics import Estimate
-from dtbench.analysis.table_inputs import CellStatus, TableInputs, diverged_of, estimates_of
-from dtbench.ledger.store import TrialRecord
+from dtbench.analysis.results import SuiteResults, contenders, order_of, same
+from dtbench.analysis.statistics import Estimate, estimate
+from dtbench.ledger.store import TrialRecord, Unfinished
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 RAW = "raw return"  # how the name of a score without references begins: no two tasks' returns have a scale in common
@@ -25,6 +24,44 @@ DIVERGED_RULE = (
 MIXED_RULE = (
     "The tasks are scored on {} scales, which their names say. Nothing is averaged over tasks of different ones."
 )
+
+
+Estimates = Mapping[tuple[str, str], Estimate]  # by (task, contender)
+
+
+@dataclass(frozen=True, slots=True)
+class CellStatus:
+    """How many trials of one contender on one task have no number, and why."""
+
+    missing: int = 0
+    broken: int = 0  # of them, those that ended: as NaN, or because they diverged
+    diverged: int = 0  # of those, the latter
+    link: str = ""  # the id on the page that the cell's numbers lead to
+
+
+@dataclass(frozen=True, slots=True)
+class TableInputs:
+    """The numbers of a suite by (task, contender), averages over tasks among the tasks; empty where nothing ran."""
+
+    estimates: Estimates = field(default_factory=dict)
+    conditions: Mapping[str, RunConditions] = field(default_factory=dict)  # by task
+    statuses: Mapping[tuple[str, str], CellStatus] = field(default_factory=dict)
+
+    def status(self, task: str, contender: str) -> CellStatus:
+        """Return the status of a cell, without counts where nothing is known of it."""
+        return self.statuses.get((task, contender), CellStatus())
+
+    def conditions_of(self, task: str) -> RunConditions:
+        """Return what a task ran under."""
+        return self.conditions.get(task, RunConditions())
+
+    def diverged(self, tasks: Sequence[str]) -> Counter[str]:
+        """Return how many trials of each contender diverged on these tasks, of those with any."""
+        found: Counter[str] = Counter()
+        for (task, contender), status in self.statuses.items():
+            if task in tasks and status.diverged:
+                found[contender] += status.diverged
+        return found
 
 
 def scales_of(tasks: Sequence[str], score_names: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
@@ -158,6 +195,18 @@ def return_inputs(analysis: SuiteAnalysis) -> TableInputs:
     return replace(analysis.inputs, estimates=estimates_of(analysis.finals, "return_mean"))
 
 
+def estimates_of(finals: pd.DataFrame, column: str = "score") -> dict[tuple[str, str], Estimate]:
+    """Return the estimate of each cell with a number, from rows of task, contender, seed and the column."""
+    groups = finals.dropna(subset=[column]).groupby(["task", "contender"], sort=True)[column]
+    return {(str(task), str(contender)): estimate(values.tolist()) for (task, contender), values in groups}
+
+
+def diverged_of(unfinished: Iterable[Unfinished]) -> Counter[tuple[str, str]]:
+    """Return how many trials of each task and contender diverged."""
+    lost = (trial.spec for trial in unfinished if trial.state == TrialState.DIVERGED)
+    return Counter((spec.task, spec.contender) for spec in lost)
+
+
 def _average_estimates(
     finals: pd.DataFrame, names: Sequence[str], averages: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[tuple[str, str], Estimate]]:
@@ -168,10 +217,7 @@ def _average_estimates(
 
 
 def _statuses(
-    results: SuiteResults,
-    broken: Sequence[TrialRecord],
-    names: Sequence[str],
-    averages: Mapping[str, Sequence[str]],
+    results: SuiteResults, broken: Sequence[TrialRecord], names: Sequence[str], averages: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str], CellStatus]:
     """Return statuses by task and contender; of an average the sums over its tasks."""
     diverged, nans = diverged_of(results.unfinished), _count(record.spec for record in broken)
@@ -205,17 +251,15 @@ def final_rows(results: SuiteResults) -> pd.DataFrame:
     last = scores[scores["step"] == scores.groupby(["contender", "trial"])["step"].transform("max")]
     asked = last.groupby(["contender", "trial"], sort=False)["target"].agg(list).to_dict()
     headline = {
-        place: headline_target(record, asked[place])
+        trial: headline_target(record, asked[trial])
         for record in results.records
-        if (place := (record.spec.contender, record.spec.key)) in asked
+        if (trial := (record.spec.contender, record.spec.key)) in asked
     }
-    wanted = [headline[place] for place in zip(last["contender"], last["trial"], strict=True)]
-    rows = last[_equal(last["target"], np.asarray(wanted, float))]
+    wanted = [headline[trial] for trial in zip(last["contender"], last["trial"], strict=True)]
+    rows = last[same(last["target"], wanted)]
     rows = rows.join(_successes(episodes_behind(results, rows)), on="trial")
-    places = sorted(
-        zip(rows["task"], rows["contender"], rows["seed"], rows.index, strict=True), key=lambda p: order(*p[:3])
-    )
-    return rows.loc[[place[3] for place in places]].reset_index(drop=True)
+    keys = [order(*cell) for cell in zip(rows["task"], rows["contender"], rows["seed"], strict=True)]
+    return rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)].reset_index(drop=True)
 
 
 def headline_target(record: TrialRecord, found: Sequence[float]) -> float:
@@ -233,7 +277,7 @@ def episodes_behind(results: SuiteResults, rows: pd.DataFrame) -> pd.DataFrame:
     known = trials.isin(first.index)
     episodes, trials = episodes[known], trials[known]
     steps, targets = first["step"].reindex(trials).to_numpy(), first["target"].reindex(trials).to_numpy(float)
-    return episodes[(episodes["step"].to_numpy() == steps) & _equal(episodes["target"], targets)]
+    return episodes[(episodes["step"].to_numpy() == steps) & same(episodes["target"], targets)]
 
 
 def final_episodes(record: TrialRecord, step: int, target: float) -> pd.DataFrame:
@@ -244,12 +288,13 @@ def final_episodes(record: TrialRecord, step: int, target: float) -> pd.DataFram
 
 def matrices_of(finals: pd.DataFrame, names: Sequence[str], over: Sequence[str]) -> dict[str, statistics.Array]:
     """Return scores as seeds x tasks, by contender."""
-    matrices = {}
-    for name in names:
-        own = finals[finals["contender"] == name]
-        pivot = own.pivot_table(index="seed", columns="task", values="score").reindex(columns=list(over))
-        matrices[name] = pivot.to_numpy(np.float64)
-    return matrices
+    return {name: matrix_of(finals[finals["contender"] == name], over) for name in names}
+
+
+def matrix_of(rows: pd.DataFrame, tasks: Sequence[str], column: str = "score") -> statistics.Array:
+    """Return a column as seeds x tasks, nan where a trial is missing."""
+    pivot = rows.pivot_table(index="seed", columns="task", values=column).reindex(columns=list(tasks))
+    return np.asarray(pivot, np.float64)
 
 
 def run_conditions(results: SuiteResults, averages: Mapping[str, Sequence[str]]) -> dict[str, RunConditions]:
@@ -266,11 +311,6 @@ def run_conditions(results: SuiteResults, averages: Mapping[str, Sequence[str]])
             smoke=smoke,
         )
     return found
-
-
-def same(targets: pd.Series, target: float) -> Any:
-    """Return which rows are of this target; nan means no target."""
-    return targets.isna() if np.isnan(target) else targets == target
 
 
 def _stamps(records: Sequence[TrialRecord], kind: str) -> str:
@@ -290,9 +330,3 @@ def _successes(episodes: pd.DataFrame) -> pd.Series:
     won = (episodes["score"] == 100).astype(float)
     binary = episodes["score"].isin([0.0, 100.0]).groupby(by_trial).all()
     return won.groupby(by_trial).sum().where(binary).rename("successes")
-
-
-def _equal(targets: pd.Series, wanted: Any) -> Any:
-    """Compare row by row; nan means no target."""
-    found = targets.to_numpy(float)
-    return (found == wanted) | (np.isnan(found) & np.isnan(wanted))

@@ -5,8 +5,13 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dtbench.analysis import figures, suite_analysis
-from dtbench.analysis.figures import Drawing
+from dtbench.analysis import suite_analysis
+from dtbench.analysis.figures.bars import draw_bars, draw_grouped_bars
+from dtbench.analysis.figures.curves import draw_progress, draw_progress_grid
+from dtbench.analysis.figures.data_card import draw_data_cards
+from dtbench.analysis.figures.profiles import draw_improvement, draw_profiles
+from dtbench.analysis.figures.style import Drawing
+from dtbench.analysis.figures.targets import draw_target_grid, draw_targets
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.tables.targets import all_targets
@@ -76,39 +81,39 @@ def write_drawing(drawing: Drawing, path: Path) -> None:
 def _targets(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
     targets = [one for one in all_targets(analysis) if task in (None, one.task)]
     if len(targets) == 1:
-        return figures.draw_targets(analysis, targets[0])
-    return figures.draw_target_grid(analysis, targets)
+        return draw_targets(analysis, targets[0])
+    return draw_target_grid(analysis, targets)
 
 
 def _progress(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
     if task is None:
-        return figures.draw_progress_grid(analysis, analysis.tasks)
-    return figures.draw_progress(analysis, task)
+        return draw_progress_grid(analysis, analysis.tasks)
+    return draw_progress(analysis, task)
 
 
 def _bars(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
     estimates, published = analysis.inputs.estimates, analysis.published
     if task is None:
         groups = [*analysis.tasks, *analysis.shown_averages]
-        return figures.draw_grouped_bars(analysis, groups, estimates=estimates, published=published)
-    return figures.draw_bars(analysis, task, estimates=estimates, published=published)
+        return draw_grouped_bars(analysis, groups, estimates=estimates, published=published)
+    return draw_bars(analysis, task, estimates=estimates, published=published)
 
 
 def _profiles(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
     tasks = _of_one_scale(analysis, task)
-    return figures.draw_profiles(analysis, analysis.matrices(tasks), tasks=tasks)
+    return draw_profiles(analysis, analysis.matrices(tasks), tasks=tasks)
 
 
 def _improvement(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
     tasks = _of_one_scale(analysis, task)
-    return figures.draw_improvement(analysis, analysis.matrices(tasks), analysis.contenders[0], tasks=tasks)
+    return draw_improvement(analysis, analysis.matrices(tasks), analysis.contenders[0], tasks=tasks)
 
 
 def _data(analysis: SuiteAnalysis, task: str | None) -> Drawing | None:
     known = {name: (data.get("dataset") or {}).get("card") or {} for name, data in analysis.provenance.items()}
     cards = {name: known[name] for name in analysis.tasks if name in known and task in (None, name)}
     targets = {record.spec.task: record.spec.evaluation.targets for record in analysis.results.records}
-    return figures.draw_data_cards(analysis, cards, targets=targets)
+    return draw_data_cards(analysis, cards, targets=targets)
 
 
 def _of_one_scale(analysis: SuiteAnalysis, task: str | None) -> tuple[str, ...]:

@@ -195,15 +195,18 @@ def published(results: Path, *, fresh: bool = True) -> AbstractContextManager[No
 
 def _refresh(names: Sequence[str], preset: str | None, results: Path) -> None:
     """Bring the scores of these suites, or of all in the ledger, up to date."""
-    from dtbench.analysis.archive import placed_suites
+    from dtbench.analysis.archive import suites_by_name
     from dtbench.ledger.store import Ledger
 
     ledger = Ledger(results / "runs")
     if preset:
         documents = [_with_preset(names, preset)]
     else:
-        placed = placed_suites(ledger, results / "scores")
-        documents = [own for place, own in placed.items() if not names or {place, str(own["name"])} & set(names)]
+        documents = [
+            document
+            for name, document in suites_by_name(ledger, results / "scores").items()
+            if not names or {name, str(document["name"])} & set(names)
+        ]
     for document in documents:
         if not keep_scores(document, ledger, results, fresh=False).records:
             typer.echo(f"{document['name']}: no finished trial to report.", err=True)

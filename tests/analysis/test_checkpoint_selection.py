@@ -54,7 +54,7 @@ def test_the_fixed_target_is_chosen_for_the_task_and_not_for_each_seed() -> None
     assert rows["target"].tolist() == [40, 20]  # means 20 and 30: target 1 for both
 
 
-def test_a_changed_order_is_said_in_words(scores: pd.DataFrame) -> None:
+def test_a_changed_order_is_put_in_words(scores: pd.DataFrame) -> None:
     rows = rule_rows(scores, finals_of(scores, 2.0), {"dt": (2.0, 1.0)})
     table = rule_table(rows, tasks=["task"], contenders=["DT", "CQL"])
     assert table is not None
@@ -64,7 +64,7 @@ def test_a_changed_order_is_said_in_words(scores: pd.DataFrame) -> None:
     assert (dt["Rank (last checkpoint)"].value, dt["Rank (best over training)"].value) == (2, 1)
 
 
-def test_an_unchanged_order_is_said_too(scores: pd.DataFrame) -> None:
+def test_an_unchanged_order_is_put_in_words_too(scores: pd.DataFrame) -> None:
     rows = rule_rows(scores, finals_of(scores, 2.0), {}).assign(last=[30, 20], best=30.0, mean=30.0, target=30.0)
     for rule in ("best", "mean", "target"):
         rows[rule] = rows["last"]

@@ -172,7 +172,7 @@ def test_every_format_has_the_same_rows(tmp_path: Path) -> None:
     assert shown["pairs"][0]["regression"] is False
 
 
-def test_a_folder_of_scores_and_a_results_folder_give_the_same(tmp_path: Path) -> None:
+def test_a_directory_of_scores_and_a_results_directory_give_the_same(tmp_path: Path) -> None:
     write_archive(tiny_ledger(tmp_path / "a"), tmp_path / "scores")
     pairs = compare(open_side(str(tmp_path / "a")), open_side(str(tmp_path / "scores")))
     assert {pair.verdict for pair in pairs} == {"identical"}
@@ -185,7 +185,7 @@ def test_what_is_not_a_directory_is_refused(name: str) -> None:
         open_side(name)
 
 
-def test_a_folder_without_results_says_so(tmp_path: Path) -> None:
+def test_a_directory_without_results_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NothingToReport, match="holds no results"):
         open_side("empty")

@@ -12,8 +12,7 @@ from dtbench.analysis.compare import LOST, Rule, Side, compare, scores_of, table
 from dtbench.analysis.page.build import build_report
 from dtbench.analysis.page.trials import trial_data
 from dtbench.analysis.results import SuiteResults, collect
-from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze
-from dtbench.analysis.table_inputs import CellStatus
+from dtbench.analysis.suite_analysis import CellStatus, SuiteAnalysis, analyze
 from dtbench.analysis.tables.scores import no_number, score_text
 from dtbench.cli.export import write_rliable
 from dtbench.ledger.store import Ledger

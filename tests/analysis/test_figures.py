@@ -1,6 +1,5 @@
 """Figures: points that explain themselves, names of any kind, equal bytes."""
 
-import pickle
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
@@ -11,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dtbench.analysis import figures, suite_analysis
-from dtbench.analysis.figures import Drawing, suite_average
+from dtbench.analysis import suite_analysis
 from dtbench.analysis.figures import targets as target_figures
-from dtbench.analysis.figures.style import drawing, figure, shortened, thousands, wrapped
+from dtbench.analysis.figures.bars import draw_bars, draw_grouped_bars, draw_suite_bars, suite_average
+from dtbench.analysis.figures.curves import draw_progress, draw_progress_grid
+from dtbench.analysis.figures.data_card import draw_data_cards
+from dtbench.analysis.figures.profiles import draw_improvement, draw_profiles
+from dtbench.analysis.figures.style import Drawing, drawing, figure, shortened, thousands, wrapped
+from dtbench.analysis.figures.targets import draw_target_grid, draw_targets
 from dtbench.analysis.figures.tooltips import compact, draw_points, explain, sentence
 from dtbench.analysis.statistics import Interval
-from dtbench.analysis.suite_analysis import SuiteAnalysis
-from dtbench.analysis.table_inputs import TableInputs
+from dtbench.analysis.suite_analysis import SuiteAnalysis, TableInputs
 from dtbench.analysis.tables.targets import Achieved, TaskTargets, all_targets
 from tests.support.gym_ledger import PAPER, SUITE, TASKS, results_of
 
@@ -46,16 +48,16 @@ def draw_all(found: SuiteAnalysis) -> dict[str, Drawing]:
     targets, matrices = all_targets(found), found.matrices(tasks)
     average = suite_average(analysis, found.shown_averages[0], title="Gym", tasks=len(tasks), **beside)
     drawn = [
-        figures.draw_targets(analysis, targets[0]),
-        figures.draw_target_grid(analysis, targets),
-        figures.draw_progress(analysis, tasks[0]),
-        figures.draw_progress_grid(analysis, tasks),
-        figures.draw_bars(analysis, tasks[0], **beside),
-        figures.draw_grouped_bars(analysis, tasks, **beside),
-        figures.draw_suite_bars([average]),
-        figures.draw_profiles(analysis, matrices),
-        figures.draw_improvement(analysis, matrices, analysis.contenders[0]),
-        figures.draw_data_cards(analysis, dict.fromkeys(tasks, CARD), targets={tasks[0]: [1800.0]}),
+        draw_targets(analysis, targets[0]),
+        draw_target_grid(analysis, targets),
+        draw_progress(analysis, tasks[0]),
+        draw_progress_grid(analysis, tasks),
+        draw_bars(analysis, tasks[0], **beside),
+        draw_grouped_bars(analysis, tasks, **beside),
+        draw_suite_bars([average]),
+        draw_profiles(analysis, matrices),
+        draw_improvement(analysis, matrices, analysis.contenders[0]),
+        draw_data_cards(analysis, dict.fromkeys(tasks, CARD), targets={tasks[0]: [1800.0]}),
     ]
     return {one.name: one for one in drawn if one is not None}
 
@@ -131,7 +133,7 @@ def test_no_published_number_stands_where_nothing_ran(analysis: SuiteAnalysis) -
     conditions = {TASKS[0]: analysis.inputs.conditions[TASKS[0]]}
     beside: Any = {"estimates": analysis.inputs.estimates, "published": analysis.published}
     only = replace(analysis, inputs=replace(analysis.inputs, conditions=conditions))
-    one = figures.draw_grouped_bars(only, TASKS[:2], **beside)
+    one = draw_grouped_bars(only, TASKS[:2], **beside)
     assert one is not None
     printed = [label for label in labels_of(one) if label.startswith("Published")]
     assert printed
@@ -190,13 +192,6 @@ def test_a_pdf_has_its_fonts_inside_and_no_date(drawn: Mapping[str, Drawing]) ->
         assert b"/CreationDate" not in one.pdf()
 
 
-def test_a_drawing_leaves_its_figure_behind_when_it_is_copied(drawn: Mapping[str, Drawing]) -> None:
-    for one in drawn.values():
-        again = pickle.loads(pickle.dumps(one))
-        assert again == one
-        assert again.sheet is None
-
-
 def renamed(
     found: SuiteAnalysis, names: Mapping[str, str], tasks: Mapping[str, str]
 ) -> tuple[SuiteAnalysis, Any, list[TaskTargets]]:
@@ -232,12 +227,12 @@ def test_a_name_of_any_kind_neither_stops_a_figure_nor_vanishes(analysis: SuiteA
     analysis, numbers, targets = renamed(analysis, names, tasks)
     beside: Any = {"estimates": numbers, "published": ()}
     for one in (
-        figures.draw_target_grid(analysis, targets),
-        figures.draw_progress(analysis, tasks[TASKS[0]]),
-        figures.draw_bars(analysis, tasks[TASKS[0]], **beside),
-        figures.draw_grouped_bars(analysis, list(tasks.values()), **beside),
-        figures.draw_profiles(analysis, matrices),
-        figures.draw_improvement(analysis, matrices, strange),
+        draw_target_grid(analysis, targets),
+        draw_progress(analysis, tasks[TASKS[0]]),
+        draw_bars(analysis, tasks[TASKS[0]], **beside),
+        draw_grouped_bars(analysis, list(tasks.values()), **beside),
+        draw_profiles(analysis, matrices),
+        draw_improvement(analysis, matrices, strange),
     ):
         assert one is not None
         shown = " ".join(" ".join(ET.fromstring(one.svg).itertext()).split())
@@ -262,7 +257,7 @@ def test_one_outlier_does_not_flatten_a_target_curve(analysis: SuiteAnalysis) ->
     found = outlying(1, 2, 3, 4, -1_000_000)
     room = target_figures.fences(found)
     assert room.low > -20
-    one = figures.draw_targets(analysis, found)
+    one = draw_targets(analysis, found)
     (label,) = [label for label in labels_of(one) if "asked 5:" in label]
     assert "−1000000" in label  # noqa: RUF001 - drawn at the edge, and says what it is
     assert "beyond it" in one.caption
@@ -271,10 +266,10 @@ def test_one_outlier_does_not_flatten_a_target_curve(analysis: SuiteAnalysis) ->
 def test_an_ordinary_curve_is_drawn_whole(analysis: SuiteAnalysis) -> None:
     found = outlying(1, 2, 3, 4, 4)
     assert all(map(target_figures.fences(found).holds, found.achieved[0].curve))
-    assert "edge" not in figures.draw_targets(analysis, found).caption
+    assert "edge" not in draw_targets(analysis, found).caption
 
 
-@pytest.mark.parametrize("draw", [figures.draw_profiles, lambda s, m: figures.draw_improvement(s, m, "DT")])
+@pytest.mark.parametrize("draw", [draw_profiles, lambda s, m: draw_improvement(s, m, "DT")])
 def test_contenders_that_miss_a_task_are_left_out_and_named(
     analysis: SuiteAnalysis, draw: Callable[[SuiteAnalysis, Any], Drawing | None]
 ) -> None:
@@ -288,10 +283,10 @@ def test_contenders_that_miss_a_task_are_left_out_and_named(
 
 def test_nothing_is_drawn_of_nothing(analysis: SuiteAnalysis) -> None:
     nothing = {"DT": np.full((2, 2), np.nan)}
-    assert figures.draw_profiles(analysis, nothing) is None
-    assert figures.draw_improvement(analysis, nothing, "DT") is None
-    assert figures.draw_data_cards(analysis, {"task": {}}) is None
-    assert figures.draw_suite_bars([]) is None
+    assert draw_profiles(analysis, nothing) is None
+    assert draw_improvement(analysis, nothing, "DT") is None
+    assert draw_data_cards(analysis, {"task": {}}) is None
+    assert draw_suite_bars([]) is None
 
 
 def test_a_data_card_says_how_many_episodes_return_what(drawn: Mapping[str, Drawing]) -> None:

@@ -190,7 +190,7 @@ def test_the_command_draws_into_the_file_it_names(results: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--suite", "d4r"], "Did you mean 'd4rl'"),
         (["--suite", "d4rl", "--task", "hoper-medium"], "Did you mean 'hopper-medium-v2'"),
@@ -198,8 +198,8 @@ def test_the_command_draws_into_the_file_it_names(results: Path, tmp_path: Path)
     ],
 )
 @pytest.mark.usefixtures("whole")
-def test_a_mistake_is_one_line(results: Path, arguments: list[str], said: str) -> None:
+def test_a_mistake_is_one_line(results: Path, arguments: list[str], message: str) -> None:
     done = dtbench_plot(results, *arguments)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1

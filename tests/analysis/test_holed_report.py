@@ -105,9 +105,9 @@ def test_a_report_equals_itself_and_differs_after_a_changed_letter(
     path.write_text(path.read_text().replace("DT", "DX", 1))
     (tmp_path / "holed" / "tables" / "stale.csv").write_text("old")
     (tmp_path / "holed" / "report.md").unlink()
-    said = check_report([results], tmp_path)
-    assert [sentence.split(str(tmp_path))[1].split()[0] for sentence in said if "stale" not in sentence] == [
+    differences = check_report([results], tmp_path)
+    assert [sentence.split(str(tmp_path))[1].split()[0] for sentence in differences if "stale" not in sentence] == [
         "/holed/report.md",
         "/holed/tables/scores.csv",
     ]
-    assert len(said) == 2 or "left over" in said[-1]
+    assert len(differences) == 2 or "left over" in differences[-1]

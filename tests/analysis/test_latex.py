@@ -60,15 +60,15 @@ def compile_tex(folder: Path, texts: Sequence[str]) -> str:
     (folder / "main.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "main.tex"]
     done = subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=400)
-    said = done.stdout.decode("latin-1")
-    assert done.returncode == 0, said[-2000:]
-    return said
+    log = done.stdout.decode("latin-1")
+    assert done.returncode == 0, log[-2000:]
+    return log
 
 
 @needs_tex
 def test_tex_compiles_whatever_a_ledger_says(tmp_path: Path) -> None:
-    said = compile_tex(tmp_path, [table_of(NASTY).latex(), table_of(NASTY[:3]).latex("é/_")])
-    assert "Missing character" not in said
+    log = compile_tex(tmp_path, [table_of(NASTY).latex(), table_of(NASTY[:3]).latex("é/_")])
+    assert "Missing character" not in log
 
 
 @needs_tex

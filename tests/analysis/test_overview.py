@@ -1,12 +1,11 @@
-"""What is said of all suites together is counted from their trials and names what nobody ran."""
+"""The overview is counted from the trials of all suites and names what nobody ran."""
 
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from dtbench.analysis.page.html import SuitePage
-from dtbench.analysis.page.markdown import markdown
+from dtbench.analysis.page.html import SuitePage, markdown
 from dtbench.analysis.page.overview import overview, suite_table, verdict_table
 from dtbench.analysis.page.section import Section
 from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze
@@ -71,12 +70,12 @@ def test_the_papers_tables_are_there_before_anybody_ran_them(sections: dict[str,
     assert len({table.name for table in tables}) == len(tables)
     for table in tables:
         assert "of which no trial has run." in table.notes[0]
-        said = [cell.text for row in table.rows for cell in row if " / " in cell.text]
-        assert said
-        assert all(text.endswith("/ not run") for text in said)
+        texts = [cell.text for row in table.rows for cell in row if " / " in cell.text]
+        assert texts
+        assert all(text.endswith("/ not run") for text in texts)
 
 
-def test_smoke_is_said_of_the_suite_and_stamped_on_the_figure(tmp_path: Path, analysis: SuiteAnalysis) -> None:
+def test_smoke_is_named_beside_the_suite_and_stamped_on_the_figure(tmp_path: Path, analysis: SuiteAnalysis) -> None:
     smoke = analyze(tiny_ledger(tmp_path, suite="quick", preset="smoke"))
     alone = {section.heading: section for section in overview([smoke])}
     assert alone["Suites"].paragraphs == (f"Of quick: {SMOKE}",)

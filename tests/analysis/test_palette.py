@@ -1,4 +1,4 @@
-"""One colour and one marker for each contender, told apart by everyone."""
+"""One colour and one marker for each contender, which everyone can distinguish."""
 
 from itertools import combinations
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from dtbench.analysis.figures import colours, markers
+from dtbench.analysis.figures.style import colours, markers
 
 SIX = ["DT", "BC", "BC 10%", "TD3+BC", "IQL", "CQL"]
 SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
@@ -49,7 +49,7 @@ def test_the_lightness_of_grey_is_worked_by_hand() -> None:
 
 @pytest.mark.parametrize("sight", SIGHT)
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.stem)
-def test_contenders_of_a_shipped_suite_are_told_apart_by_the_colour_blind(sweep: Path, sight: str) -> None:
+def test_contenders_of_a_shipped_suite_are_distinguished_by_the_colour_blind(sweep: Path, sight: str) -> None:
     found = colours(contenders_of(sweep))
     for one, other in combinations(found, 2):
         distance = float(np.linalg.norm(lab(found[one], sight) - lab(found[other], sight)))
@@ -75,7 +75,7 @@ def test_the_six_gym_contenders_look_the_same_everywhere() -> None:
         assert {name: looks([name])[name] for name in SIX} == found
 
 
-def test_names_that_share_a_colour_are_told_apart_where_they_meet() -> None:
+def test_names_that_share_a_colour_are_distinguished_where_they_meet() -> None:
     assert colours(["BC 100%"]) == {"BC 100%": colours(["BC"])["BC"]}
     assert len(set(colours(["BC", "BC 100%"]).values())) == 2
 

@@ -10,8 +10,7 @@ import pytest
 from dtbench.analysis.page.paper_tables import all_paper_tables, cell_verdict, paper_table
 from dtbench.analysis.published import RunConditions, published_tables
 from dtbench.analysis.statistics import Estimate, Interval
-from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze, return_inputs
-from dtbench.analysis.table_inputs import TableInputs
+from dtbench.analysis.suite_analysis import SuiteAnalysis, TableInputs, analyze, return_inputs
 from dtbench.analysis.tables.table import DASH, Cell, Table
 from dtbench.errors import InvalidSuite, UnknownName
 from dtbench.suite.loading import read_document
@@ -81,9 +80,9 @@ def test_what_the_paper_leaves_out_is_a_dash(untouched: list[Table]) -> None:
 
 
 def test_columns_with_v0_numbers_say_so(untouched: list[Table]) -> None:
-    said = next(note for note in named(untouched, "paper-table-2").notes if "D4RL v0 data" in note)
+    note_of_data = next(note for note in named(untouched, "paper-table-2").notes if "D4RL v0 data" in note)
     for name in ("CQL but for medium-expert reacher", "BEAR", "BRAC-v", "AWR"):
-        assert name in said
+        assert name in note_of_data
     assert any("v0" in note for note in named(untouched, "paper-corl-readme-last-scores-d4rl").notes)
     assert any(note.startswith("CQL (dense): D4RL v0 data") for note in named(untouched, "paper-table-7").notes)
 
@@ -117,7 +116,7 @@ def test_the_best_of_ours_is_bold_where_its_interval_allows() -> None:
     assert not any(cell.strong for cell in cells_of(table_of("d4rl", alone, "2"))["medium", "hopper"].values())
 
 
-def test_missing_single_and_broken_seeds_are_told() -> None:
+def test_missing_single_and_broken_seeds_are_named() -> None:
     task = "hopper-medium-v2"
     found = inputs(
         {(task, "DT"): ours(60, seeds=2), (task, "BC"): ours(59, None, 1)},

@@ -184,7 +184,7 @@ def test_the_report_has_all_its_files(folder: Path, report: Path) -> None:
         assert f"figures/{figure}.png" in names
 
 
-def test_one_page_holds_every_suite_and_each_has_a_folder_of_its_own(whole: SuiteResults, tmp_path: Path) -> None:
+def test_one_page_holds_every_suite_and_each_has_its_directory(whole: SuiteResults, tmp_path: Path) -> None:
     other = results_of(tmp_path / "ledger", {**SUITE, "name": "other", "title": "The other", "tasks": [GRAPH]})
     page = write_report([whole, other], tmp_path / "report").read_text()
     assert 'href="#suite-made-up"' in page
@@ -248,8 +248,8 @@ def test_the_page_says_which_checkpoint_and_target_count(page: str, report: Path
 
 
 def test_the_page_says_what_ran_on_what(page: str) -> None:
-    for said in ("abc1234", "2.9.0", "0123456789abcdef", "model.num_layers", "contenders.DT.train_steps=100"):
-        assert said in shown(page)
+    for text in ("abc1234", "2.9.0", "0123456789abcdef", "model.num_layers", "contenders.DT.train_steps=100"):
+        assert text in shown(page)
     assert "walks_at_random" in unpacked(page)
     assert "walks_at_random" not in page
 

@@ -8,7 +8,7 @@ import pytest
 
 from dtbench.analysis.compare import text
 from dtbench.analysis.page.html import unpacked
-from dtbench.analysis.page.searches import HEADING, searches_section
+from dtbench.analysis.page.overview import SEARCHES_HEADING, searches_section
 from dtbench.analysis.tables.searches import best_table, budget_table
 from dtbench.cli.run import main
 from dtbench.tuning.search import write_record
@@ -31,13 +31,13 @@ def test_a_search_shows_in_the_report_and_is_checked(
     tiny_ledger(tmp_path / "results")
     assert run(monkeypatch, "report") == 0
     before = {path: path.read_bytes() for path in Path("report").rglob("*") if path.is_file()}
-    assert HEADING not in Path("report/overview/report.md").read_text()
+    assert SEARCHES_HEADING not in Path("report/overview/report.md").read_text()
 
     write_record(RECORD, record())
     assert run(monkeypatch, "report", "--check") == 1
     assert "search" in capsys.readouterr().out
     assert run(monkeypatch, "report") == 0
-    assert HEADING in unpacked(Path("report/index.html").read_text())
+    assert SEARCHES_HEADING in unpacked(Path("report/index.html").read_text())
     for name in ("searches", "search-tiny-dt-grid-asha"):
         assert Path(f"report/overview/tables/{name}.csv").exists()
         assert Path(f"report/overview/tables/{name}.tex").exists()

@@ -255,11 +255,7 @@ def test_a_missing_seed_is_left_out_of_an_estimate() -> None:
         estimate([nan])
 
 
-matrices = arrays(
-    np.float64,
-    st.tuples(st.integers(1, 6), st.integers(1, 5)),
-    elements=st.floats(-1e3, 1e3, width=32),
-)
+matrices = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=st.floats(-1e3, 1e3, width=32))
 
 
 @settings(deadline=None)

@@ -121,6 +121,6 @@ def test_only_a_bare_dash_is_empty_in_the_csv() -> None:
     assert [row["n"] for row in read(table_of(Cell(dash), Cell(f"{dash} / 3.1")).csv())] == ["", f"{dash} / 3.1"]
 
 
-def test_labels_of_latex_can_be_told_apart_by_suite() -> None:
+def test_labels_of_latex_are_distinguished_by_suite() -> None:
     assert r"\label{tab:scores}" in table_of(Cell("1")).latex()
     assert r"\label{tab:my-suite-2-scores}" in table_of(Cell("1")).latex("my suite_2")

@@ -11,13 +11,8 @@ import pytest
 from dtbench.analysis import published
 from dtbench.analysis.published import Published, PublishedTable, RunConditions, published_tables, spread_note, verdict
 from dtbench.analysis.statistics import Estimate, Interval
-from dtbench.analysis.table_inputs import estimates_of
-from dtbench.analysis.tables.scores import (
-    aggregate_table,
-    best_contenders,
-    score_table,
-    side_by_side_table,
-)
+from dtbench.analysis.suite_analysis import estimates_of
+from dtbench.analysis.tables.scores import aggregate_table, best_contenders, score_table, side_by_side_table
 from dtbench.analysis.tables.table import Table
 from dtbench.domains.graph.report import path_table
 from dtbench.errors import InvalidSuite, UnknownName
@@ -98,7 +93,7 @@ def test_an_environment_picks_one_of_several_rows() -> None:
     assert table.numbers["halfcheetah-medium-v2", "BC"].seeds == 4
 
 
-def test_a_suite_that_fits_several_rows_is_told_to_say_more() -> None:
+def test_a_suite_that_fits_several_rows_must_be_more_specific() -> None:
     corl = {
         "file": "corl.csv",
         "table": "CORL README last scores",
@@ -178,8 +173,7 @@ def test_all_published_numbers_stand_beside_ours_each_with_its_protocol() -> Non
         {},
     )
     table = side_by_side_table(
-        [first, second],
-        inputs({cell: ours(60, 55, 65)}, {cell[0]: RunConditions("re-recorded")}),
+        [first, second], inputs({cell: ours(60, 55, 65)}, {cell[0]: RunConditions("re-recorded")})
     )
     dt, cql = read(table.csv())
     assert (dt["Data"], dt["CORL"], dt["d3rlpy"]) == ("re-recorded", "59.8", "60.4")
@@ -227,8 +221,8 @@ def test_paths_are_summed_up_over_tasks_only_where_none_is_missing() -> None:
         }
     )
     table = path_table(finals, inputs({}), tasks=["g0", "g1"], contenders=["DT", "BC"])
-    said = {(row["Task"], row["Contender"]): row["Goal reached (%)"] for row in read(table.csv())}
-    assert said == {
+    reached = {(row["Task"], row["Contender"]): row["Goal reached (%)"] for row in read(table.csv())}
+    assert reached == {
         ("g0", "DT"): "80",
         ("g0", "BC"): "50",
         ("g1", "DT"): "60",
@@ -243,7 +237,7 @@ def test_the_rule_behind_the_verdicts_is_written_down() -> None:
     assert "95 % interval over training seeds" in published.VERDICT_RULE
 
 
-def test_one_seed_is_said_to_leave_no_interval() -> None:
+def test_one_seed_is_shown_to_leave_no_interval() -> None:
     table = score_table(inputs({("task", "DT"): ours(70)}), tasks=["task"], contenders=["DT"], headings={})
     assert "| DT | 70.0 (1 seed: no interval) |" in table.markdown()
 
@@ -269,7 +263,7 @@ def broken_table() -> Table:
     )
 
 
-def test_nan_is_told_in_words_and_never_printed_as_a_number() -> None:
+def test_nan_is_put_in_words_and_never_printed_as_a_number() -> None:
     text = broken_table().markdown()
     assert "70.0 [65.0, 75.0] (n = 3 of 4: 1 without a number)" in text
     assert "| CQL | no number: 3 of 3 seeds returned NaN |" in text

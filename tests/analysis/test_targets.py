@@ -40,9 +40,9 @@ def test_coefficient_error_and_correlation_are_worked_by_hand() -> None:
     # Inside: 10, 20, 30 -> 8, 16, 24: coefficient 0.8, errors 2, 4, 6. The 90 beyond the data changes nothing.
     facts = target_tracking(achieved([8, 16, 24, 90], targets=[10, 20, 30, 40]), Interval(5, 30))
     assert facts is not None
-    assert (facts.coefficient, facts.error, facts.correlation) == pytest.approx((0.8, 4, 1))
-    assert facts.coefficient_interval is not None
-    assert facts.coefficient_interval.low == pytest.approx(facts.coefficient_interval.high) == pytest.approx(0.8)
+    assert (facts.coefficient.value, facts.error.value, facts.correlation.value) == pytest.approx((0.8, 4, 1))
+    assert facts.coefficient.interval is not None
+    assert facts.coefficient.interval.low == pytest.approx(facts.coefficient.interval.high) == pytest.approx(0.8)
 
 
 def test_seeds_are_correlated_alone_and_together() -> None:
@@ -50,18 +50,18 @@ def test_seeds_are_correlated_alone_and_together() -> None:
     facts = target_tracking(achieved([1, 2, 3], [3, 2, 1], targets=[1, 2, 3]), Interval(0, 5))
     assert facts is not None
     assert facts.by_seed == pytest.approx((1, -1))
-    assert facts.pooled == pytest.approx(0)
-    assert facts.pooled_interval is not None
-    assert facts.pooled_interval.low == pytest.approx(-1)  # both drawn seeds the second
-    assert facts.pooled_interval.high == pytest.approx(1)
+    assert facts.pooled.value == pytest.approx(0)
+    assert facts.pooled.interval is not None
+    assert facts.pooled.interval.low == pytest.approx(-1)  # both drawn seeds the second
+    assert facts.pooled.interval.high == pytest.approx(1)
 
 
 def test_seeds_of_different_levels_can_follow_all_the_same() -> None:
     # The mean 11, 12, 13 follows its targets; together the ranks are 1, 2, 3, 4, 5, 6 against 1.5, 3.5, 5.5 twice.
     facts = target_tracking(achieved([1, 2, 3], [21, 22, 23], targets=[1, 2, 3]), Interval(0, 5))
     assert facts is not None
-    assert facts.correlation == pytest.approx(1)
-    assert facts.pooled == pytest.approx(0.478, abs=1e-3)
+    assert facts.correlation.value == pytest.approx(1)
+    assert facts.pooled.value == pytest.approx(0.478, abs=1e-3)
 
 
 def test_two_targets_inside_the_data_say_nothing() -> None:

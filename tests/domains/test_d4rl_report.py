@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dtbench.analysis.published import RunConditions, published_tables
-from dtbench.analysis.table_inputs import TableInputs, estimates_of
+from dtbench.analysis.suite_analysis import TableInputs, estimates_of
 from dtbench.analysis.tables.table import Table
 from dtbench.domains.d4rl.report import delayed_pairs, delayed_table, loss
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from hypothesis import strategies as st
 
-from dtbench.analysis.archive import keep_scores, load_results, placed_suites, read_archive, write_archive
+from dtbench.analysis.archive import keep_scores, load_results, read_archive, suites_by_name, write_archive
 from dtbench.analysis.page.suite_page import suite_page
 from dtbench.analysis.suite_analysis import analyze
 from dtbench.cli.status import show_trial, status_of
@@ -82,7 +82,7 @@ def _acts(results: Path, ledger: Ledger) -> Iterator[Callable[[], object]]:
         yield lambda spec=spec: _is_right(ledger, spec)
         yield lambda spec=spec: show_trial(spec.key, results)
     yield lambda: status_of(results)
-    yield lambda: placed_suites(ledger, results / "scores")
+    yield lambda: suites_by_name(ledger, results / "scores")
     yield lambda: _pages(results)
     yield lambda: [keep_scores(suite, ledger, results / "again") for suite in ledger.saved_suites().values()]
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from dtbench.analysis.figures import Drawing
-from dtbench.analysis.figures.style import drawing, figure
+from dtbench.analysis.figures.style import Drawing, drawing, figure
 from dtbench.analysis.figures.tooltips import draw_points
 from dtbench.analysis.page.html import Document, SuitePage
 from dtbench.analysis.page.section import Section

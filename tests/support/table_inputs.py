@@ -6,8 +6,7 @@ import pandas as pd
 
 from dtbench.analysis.published import RunConditions
 from dtbench.analysis.results import SuiteResults, joined, score_table
-from dtbench.analysis.suite_analysis import SuiteAnalysis
-from dtbench.analysis.table_inputs import CellStatus, Estimates, TableInputs
+from dtbench.analysis.suite_analysis import CellStatus, Estimates, SuiteAnalysis, TableInputs
 
 Counts = Mapping[tuple[str, str], int]
 

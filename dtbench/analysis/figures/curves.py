@@ -9,18 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dtbench.analysis import statistics
-from dtbench.analysis.figures.style import (
-    Drawing,
-    colours,
-    drawing,
-    figure,
-    legend_below,
-    legend_name,
-    markers,
-    panels,
-    thousands,
-    wrapped,
-)
+from dtbench.analysis.figures import style
+from dtbench.analysis.figures.style import Drawing
 from dtbench.analysis.figures.tooltips import compact, draw_points, explain, sentence
 from dtbench.analysis.results import headline_rows
 from dtbench.analysis.statistics import Array, Interval
@@ -38,14 +28,18 @@ def draw_progress(analysis: SuiteAnalysis, task: str) -> Drawing | None:
     rows = headline_rows(analysis.scores[analysis.scores["task"] == task], analysis.finals)
     if rows.empty:
         return None
-    with figure(analysis.smoke, 6.4, 3.8) as sheet:
+    with style.figure(analysis.smoke, 6.4, 3.8) as sheet:
         axes = sheet.subplots()
         _draw_curves(axes, analysis, rows)
         score = analysis.score_names.get(task, "score")
-        axes.set(xlabel="gradient steps", ylabel=wrapped(score, 44), title=wrapped(analysis.title(task), 68))
-        legend_below(sheet, first=analysis.contenders)
+        axes.set(
+            xlabel="gradient steps", ylabel=style.wrapped(score, 44), title=style.wrapped(analysis.title(task), 68)
+        )
+        style.legend_below(sheet, first=analysis.contenders)
         caption = f"{analysis.title(task)}: score over training. {_CAPTION}"
-        return drawing(sheet, f"progress-{task}", caption, f"Score of every contender over gradient steps on {task}.")
+        return style.drawing(
+            sheet, f"progress-{task}", caption, f"Score of every contender over gradient steps on {task}."
+        )
 
 
 def draw_progress_grid(analysis: SuiteAnalysis, tasks: Sequence[str]) -> Drawing | None:
@@ -54,17 +48,17 @@ def draw_progress_grid(analysis: SuiteAnalysis, tasks: Sequence[str]) -> Drawing
     ran = [task for task in tasks if task in set(rows["task"])]
     if not ran:
         return None
-    with panels(analysis, ran, below="gradient steps") as (sheet, grid):
+    with style.panels(analysis, ran, below="gradient steps") as (sheet, grid):
         shared = analysis.shared_score(ran)
         for axes, task in zip(grid, ran, strict=True):
             _draw_curves(axes, analysis, rows[rows["task"] == task])
             if not shared:
-                axes.set_ylabel(wrapped(analysis.score_names.get(task, "score"), 34), fontsize=7)
+                axes.set_ylabel(style.wrapped(analysis.score_names.get(task, "score"), 34), fontsize=7)
         if shared:
             sheet.supylabel(shared, fontsize=9)
-        legend_below(sheet, first=analysis.contenders)
+        style.legend_below(sheet, first=analysis.contenders)
         alt = f"Score of every contender over gradient steps on {len(ran)} tasks."
-        return drawing(sheet, "progress", f"Score over training. {_CAPTION}", alt, wide=True)
+        return style.drawing(sheet, "progress", f"Score over training. {_CAPTION}", alt, wide=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,28 +99,20 @@ def _curves(analysis: SuiteAnalysis, rows: pd.DataFrame) -> Iterator[_Curve]:
 
 
 def _draw_curves(axes: Axes, analysis: SuiteAnalysis, rows: pd.DataFrame) -> None:
-    palette, shapes = colours(analysis.contenders), markers(analysis.contenders)
-    for place, curve in enumerate(_curves(analysis, rows)):
+    palette, shapes = style.colours(analysis.contenders), style.markers(analysis.contenders)
+    for index, curve in enumerate(_curves(analysis, rows)):
         # The first contender is drawn on top of the others.
-        look: dict[str, Any] = {"color": palette[curve.contender], "zorder": 3 - 0.01 * place}
+        look: dict[str, Any] = {"color": palette[curve.contender], "zorder": 3 - 0.01 * index}
         intervals = curve.intervals()
-        labels, label = list(curve.labels(intervals)), legend_name(curve.contender)
+        labels, label = list(curve.labels(intervals)), style.legend_name(curve.contender)
         if len(curve.steps) == 1:
             explain(axes.axhline(float(curve.mean[0]), linestyle="--", label=label, **look), labels)
             continue
         look["marker"] = shapes[curve.contender]
         axes.plot(curve.steps, curve.mean, label=label, markevery=[], **look)
-        low, high = ([np.nan if one is None else end(one) for one in intervals] for end in (_low, _high))
+        low, high = zip(*((one.low, one.high) if one else (np.nan, np.nan) for one in intervals), strict=True)
         axes.fill_between(curve.steps, low, high, color=look["color"], alpha=0.15, lw=0)
         every = slice((len(curve.steps) - 1) % (gap := -(-len(curve.steps) // _MOST_MARKERS)), None, gap)
         draw_points(axes, curve.steps[every], curve.mean[every], labels[every], **look)
     axes.margins(x=0.03)
-    thousands(axes.xaxis, axes.yaxis)
-
-
-def _low(interval: Interval) -> float:
-    return interval.low
-
-
-def _high(interval: Interval) -> float:
-    return interval.high
+    style.thousands(axes.xaxis, axes.yaxis)

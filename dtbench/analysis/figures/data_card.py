@@ -11,21 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from dtbench.analysis.figures.style import (
-    INK,
-    WALKS,
-    Drawing,
-    drawing,
-    legend_below,
-    panels,
-    style,
-    thousands,
-)
+from dtbench.analysis.figures import style
+from dtbench.analysis.figures.style import INK, WALKS, Drawing
 from dtbench.analysis.figures.tooltips import compact, explain
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.data.dataset import TrajectoryDataset
 
-Card = Mapping[str, Any]  # statistics_card of dtbench/data/trajectories.py
+Card = Mapping[str, Any]  # statistics_card of dtbench/data/dataset.py
 _MEAN, _BEST = "#D55E00", "#009E73"
 
 
@@ -36,19 +28,19 @@ def draw_data_cards(
 
     `targets` are those set beforehand, by task.
     """
-    told_of = {task: card for task, card in cards.items() if (card.get("return_histogram") or {}).get("counts")}
-    if not told_of:
+    shown = {task: card for task, card in cards.items() if (card.get("return_histogram") or {}).get("counts")}
+    if not shown:
         return None
-    with panels(analysis, list(told_of), below="return of an episode") as (sheet, grid):
-        for axes, (task, card) in zip(grid, told_of.items(), strict=True):
+    with style.panels(analysis, list(shown), below="return of an episode") as (sheet, grid):
+        for axes, (task, card) in zip(grid, shown.items(), strict=True):
             _draw_card(axes, task, card, (targets or {}).get(task, ()))
         sheet.supylabel("episodes", fontsize=9)
-        legend_below(sheet)
+        style.legend_below(sheet)
         caption = "Returns of the episodes in the data."
         if targets:
             caption += " Triangles: target returns set beforehand."
-        alt = f"Histograms of the data's episode returns on {len(told_of)} tasks."
-        return drawing(sheet, "data", caption, alt, wide=len(told_of) > 1)
+        alt = f"Histograms of the data's episode returns on {len(shown)} tasks."
+        return style.drawing(sheet, "data", caption, alt, wide=len(shown) > 1)
 
 
 def _draw_card(axes: Axes, task: str, card: Card, targets: Sequence[float]) -> None:
@@ -61,23 +53,22 @@ def _draw_card(axes: Axes, task: str, card: Card, targets: Sequence[float]) -> N
         if card.get(key) is not None and math.isfinite(card[key]):
             line = axes.axvline(card[key], color=colour, linestyle=dashes, linewidth=1.4, label=f"{name} return")
             explain(line, [f"{task}: {name} return {compact(card[key])}"])
-    mark: dict[str, Any] = {"color": INK, "clip_on": False, "markersize": 6, "zorder": 4, "label": "fixed targets"}
     if targets:
-        axes.plot(targets, [0.0] * len(targets), "^", transform=axes.get_xaxis_transform(), **mark)
+        style.mark_targets(axes, targets)
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.grid(axis="x", visible=False)
-    thousands(axes.xaxis, axes.yaxis)
+    style.thousands(axes.xaxis, axes.yaxis)
 
 
 BINS = 40
 STRIP = 8  # frames of the best episode
 
 
-def write_card(dataset: TrajectoryDataset, name: str, folder: Path) -> list[Path]:
-    """Write <name>.svg and <name>.png into the folder; equal data give equal bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_card(dataset: TrajectoryDataset, name: str, directory: Path) -> list[Path]:
+    """Write <name>.svg and <name>.png into the directory; equal data give equal bytes."""
+    directory.mkdir(parents=True, exist_ok=True)
     stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-    with style():
+    with style.style():
         figure = _drawn(dataset, name)
         paths = []
         for kind, nothing in (
@@ -86,7 +77,7 @@ def write_card(dataset: TrajectoryDataset, name: str, folder: Path) -> list[Path
         ):
             content = io.BytesIO()
             figure.savefig(content, format=kind, metadata=nothing, facecolor="white")
-            path = folder / f"{stem}.{kind}"
+            path = directory / f"{stem}.{kind}"
             path.write_bytes(content.getvalue())
             paths.append(path)
     return paths

@@ -82,25 +82,6 @@ def _chosen(names: Sequence[str], fixed: Mapping[str, str], pool: Sequence[str])
     return chosen
 
 
-__all__ = [
-    "INK",
-    "PALETTE",
-    "WALKS",
-    "Drawing",
-    "Marks",
-    "colours",
-    "drawing",
-    "figure",
-    "legend_below",
-    "legend_name",
-    "markers",
-    "panels",
-    "shortened",
-    "style",
-    "thousands",
-    "wrapped",
-]
-
 PANEL_TITLE = 40  # characters that fit in one line above one panel of a grid
 _LETTER, _HANDLE = 0.068, 0.5  # inches that a legend's letter and its handle take
 _LONGEST_NAME = 40  # characters of a name in a legend or beside an axis
@@ -115,13 +96,9 @@ class Drawing:
     alt: str  # what it shows, for those who cannot see it
     svg: bytes = field(repr=False)
     png: bytes = field(repr=False)
-    sheet: Figure | None = field(repr=False, compare=False)  # None in a copy from another process
+    sheet: Figure | None = field(repr=False, compare=False)  # None in a page: it is large, and only `pdf` needs it
     wide: bool = False  # takes the whole width of the page
     marks: tuple[Marks, ...] = field(default=(), repr=False)  # what a page can explain in the SVG
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Leave the matplotlib figure behind: it is large, and only `pdf` needs it."""
-        return Drawing, (self.name, self.caption, self.alt, self.svg, self.png, None, self.wide, self.marks)
 
     def pdf(self) -> bytes:
         """Return the figure as a vector file for LaTeX, its fonts embedded."""
@@ -217,6 +194,12 @@ def shortened(text: str, width: int) -> str:
 def wrapped(text: str, width: int, *, lines: int = 2) -> str:
     """Return the text in at most so many lines of `width` characters."""
     return "\n".join(textwrap.wrap(shortened(text, int(0.8 * width * lines)), width)[:lines])
+
+
+def mark_targets(axes: Axes, targets: Sequence[float]) -> None:
+    """Draw triangles below the axes at targets that were set beforehand."""
+    look: dict[str, Any] = {"color": INK, "clip_on": False, "markersize": 6, "zorder": 4, "label": "fixed targets"}
+    axes.plot(targets, [0.0] * len(targets), "^", transform=axes.get_xaxis_transform(), **look)
 
 
 def thousands(*axes: Axis) -> None:

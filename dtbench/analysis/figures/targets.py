@@ -7,20 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from dtbench.analysis.figures.style import (
-    INK,
-    WALKS,
-    Drawing,
-    colours,
-    drawing,
-    figure,
-    legend_below,
-    legend_name,
-    markers,
-    panels,
-    thousands,
-    wrapped,
-)
+from dtbench.analysis.figures import style
+from dtbench.analysis.figures.style import INK, WALKS, Drawing
 from dtbench.analysis.figures.tooltips import compact, draw_points, explain, sentence
 from dtbench.analysis.statistics import Array, Interval
 from dtbench.analysis.suite_analysis import SuiteAnalysis
@@ -36,32 +24,32 @@ _OUTSIDE = " Open triangles at the edge: means that lie beyond it; bands are cut
 
 def draw_targets(analysis: SuiteAnalysis, found: TaskTargets) -> Drawing:
     """Draw achieved against target return on one task."""
-    with figure(analysis.smoke, 6.4, 4.4) as sheet:
+    with style.figure(analysis.smoke, 6.4, 4.4) as sheet:
         axes = sheet.subplots()
         outside = _draw_achieved(axes, analysis, found)
-        title = wrapped(analysis.title(found.task), 68)
+        title = style.wrapped(analysis.title(found.task), 68)
         axes.set(xlabel="target return", ylabel=_achieved_label(found.units), title=title)
-        legend_below(sheet, first=analysis.contenders)
+        style.legend_below(sheet, first=analysis.contenders)
         about = f"{analysis.title(found.task)}: achieved against target return at the last checkpoint."
         alt = f"Achieved return over {len(found.achieved[0].targets)} targets, {found.task}."
-        return drawing(sheet, f"targets-{found.task}", f"{about} {_CAPTION}{_OUTSIDE if outside else ''}", alt)
+        return style.drawing(sheet, f"targets-{found.task}", f"{about} {_CAPTION}{_OUTSIDE if outside else ''}", alt)
 
 
 def draw_target_grid(analysis: SuiteAnalysis, found: Sequence[TaskTargets]) -> Drawing | None:
     """Draw the paper's Figure 4: a panel for each task; None for fewer than two tasks."""
     if len(found) < 2:
         return None
-    with panels(analysis, [one.task for one in found], below="target return") as (sheet, grid):
+    with style.panels(analysis, [one.task for one in found], below="target return") as (sheet, grid):
         units = {one.units for one in found}
         outside = [_draw_achieved(axes, analysis, one) for axes, one in zip(grid, found, strict=True)]
         if len(units) > 1:
             for axes, one in zip(grid, found, strict=True):
                 axes.set_ylabel(one.units, fontsize=8)
         sheet.supylabel(_achieved_label(units.pop() if len(units) == 1 else ""), fontsize=9)
-        legend_below(sheet, first=analysis.contenders)
+        style.legend_below(sheet, first=analysis.contenders)
         about = "Achieved against target return at the last checkpoint."
         alt = f"Achieved against target return on {len(found)} tasks."
-        return drawing(sheet, "targets", f"{about} {_CAPTION}{_OUTSIDE if any(outside) else ''}", alt, wide=True)
+        return style.drawing(sheet, "targets", f"{about} {_CAPTION}{_OUTSIDE if any(outside) else ''}", alt, wide=True)
 
 
 def fences(found: TaskTargets) -> Interval:
@@ -71,7 +59,8 @@ def fences(found: TaskTargets) -> Interval:
     """
     means = np.concatenate([achieved.curve for achieved in found.achieved])
     asked = np.concatenate([achieved.targets for achieved in found.achieved])
-    ends = [*asked, *(end for end in _ends(found.data) if np.isfinite(end))]
+    data = (found.data.low, found.data.high) if found.data else ()
+    ends = [*asked, *filter(np.isfinite, data)]
     low, high = np.percentile(means[np.isfinite(means)], [25, 75]) if np.isfinite(means).any() else (0.0, 0.0)
     reach = FENCE * max(high - low, max(ends) - min(ends))
     return Interval(min(low - reach, min(ends)), max(high + reach, max(ends)))
@@ -80,25 +69,25 @@ def fences(found: TaskTargets) -> Interval:
 def _draw_achieved(axes: Axes, analysis: SuiteAnalysis, found: TaskTargets) -> bool:
     """Draw a panel; give whether something lies beyond it."""
     asked = np.unique(np.concatenate([achieved.targets for achieved in found.achieved]))
-    palette, shapes, room = colours(analysis.contenders), markers(analysis.contenders), fences(found)
+    palette, shapes, room = style.colours(analysis.contenders), style.markers(analysis.contenders), fences(found)
     _draw_data_range(axes, found.data, float(asked[-1]))
     axes.plot(asked[[0, -1]], asked[[0, -1]], color=INK, linestyle=":", linewidth=1.2, label="achieved = target")
     for name, level in found.levels.items():
         if room.holds(level.mean):
             look: dict[str, Any] = {"color": palette[name], "linestyle": "-.", "linewidth": 1}
-            line = axes.axhline(level.mean, label=legend_name(name), **look)
+            line = axes.axhline(level.mean, label=style.legend_name(name), **look)
             subject = f"{name} on {found.task}, asked for no return"
             explain(line, [sentence(subject, level.mean, level.interval, seeds=level.values)])
     cut = False
-    for place, achieved in enumerate(found.achieved):
+    for index, achieved in enumerate(found.achieved):
         name = achieved.contender
-        look = {"color": palette[name], "marker": shapes[name], "zorder": 3 - 0.01 * place}
+        look = {"color": palette[name], "marker": shapes[name], "zorder": 3 - 0.01 * index}
         cut = _draw_curve(axes, found.task, achieved, room, look) or cut
-    _draw_fixed(axes, found.fixed)
+    style.mark_targets(axes, found.fixed)
     whole = bool((asked == asked.round()).all())
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=whole))
     axes.margins(x=0.03)
-    thousands(axes.xaxis, axes.yaxis)
+    style.thousands(axes.xaxis, axes.yaxis)
     return cut
 
 
@@ -109,7 +98,7 @@ def _draw_curve(axes: Axes, task: str, achieved: Achieved, room: Interval, look:
     axes.fill_between(achieved.targets, *ends, color=look["color"], alpha=0.2, lw=0)
     seen = np.where(inside, achieved.curve, np.nan)
     # The markers are drawn alone, so that each can be explained; the line keeps one for the legend.
-    axes.plot(achieved.targets, seen, label=legend_name(achieved.contender), markevery=[], **look)
+    axes.plot(achieved.targets, seen, label=style.legend_name(achieved.contender), markevery=[], **look)
     labels = np.array(_labels(task, achieved, low, high))
     draw_points(axes, achieved.targets[inside], achieved.curve[inside], labels[inside].tolist(), **look)
     for beyond, edge, marker in (
@@ -129,18 +118,13 @@ def _labels(task: str, achieved: Achieved, low: Array, high: Array) -> list[str]
     return [
         sentence(
             f"{achieved.contender} on {task}, asked {compact(target)}",
-            float(achieved.curve[place]),
-            Interval(float(low[place]), float(high[place])) if seeds * episodes > 1 else None,
-            seeds=achieved.returns[:, :, place].mean(axis=1).tolist(),
+            float(achieved.curve[index]),
+            Interval(float(low[index]), float(high[index])) if seeds * episodes > 1 else None,
+            seeds=achieved.returns[:, :, index].mean(axis=1).tolist(),
             episodes=episodes,
         )
-        for place, target in enumerate(achieved.targets)
+        for index, target in enumerate(achieved.targets)
     ]
-
-
-def _draw_fixed(axes: Axes, fixed: Sequence[float]) -> None:
-    mark: dict[str, Any] = {"color": INK, "clip_on": False, "markersize": 6, "zorder": 4}
-    axes.plot(fixed, [0.0] * len(fixed), "^", transform=axes.get_xaxis_transform(), label="fixed targets", **mark)
 
 
 def _draw_data_range(axes: Axes, data: Interval | None, highest: float) -> None:
@@ -155,7 +139,3 @@ def _draw_data_range(axes: Axes, data: Interval | None, highest: float) -> None:
 
 def _achieved_label(units: str) -> str:
     return f"achieved return ({units})" if units else "achieved return"
-
-
-def _ends(data: Interval | None) -> Array:
-    return np.array([data.low, data.high] if data else [])

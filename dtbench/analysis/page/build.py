@@ -1,4 +1,4 @@
-"""From results to a folder: one index.html for all suites, and for each suite report.md, tables/ and figures/."""
+"""From results to a directory: one index.html for all suites, and for each suite report.md, tables/ and figures/."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -7,9 +7,7 @@ from pathlib import Path
 
 from dtbench.analysis.page import html
 from dtbench.analysis.page.html import Document, SuitePage
-from dtbench.analysis.page.markdown import markdown
-from dtbench.analysis.page.overview import overview
-from dtbench.analysis.page.searches import searches_section
+from dtbench.analysis.page.overview import overview, searches_section
 from dtbench.analysis.page.suite_page import suite_page
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze
@@ -18,12 +16,12 @@ from dtbench.ledger.store import write_bytes
 from dtbench.tuning.search import SearchRecord
 
 TITLE = "Does return-conditioned sequence modelling match TD learning?"
-OVERVIEW = "overview"  # the folder of all suites together
-_OURS = {"tables": (".csv", ".tex"), "figures": (".png",)}  # what a report may leave behind
+OVERVIEW = "overview"  # the directory of all suites together
+_OURS = ("tables/*.csv", "tables/*.tex", "figures/*.png")  # of a suite
 
 
 def write_report(
-    found: Sequence[SuiteResults], folder: Path, *, workers: int = 1, searches: Sequence[SearchRecord] = ()
+    found: Sequence[SuiteResults], directory: Path, *, workers: int = 1, searches: Sequence[SearchRecord] = ()
 ) -> Path:
     """Write the whole report and give the path of its index.html; equal results give equal bytes.
 
@@ -31,15 +29,15 @@ def write_report(
     """
     files = build_report(found, workers=workers, searches=searches)
     for name, content in files.items():
-        path = Path(folder) / name
+        path = Path(directory) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content)
-    for path in _left_over(Path(folder), files):
+    for path in _left_over(Path(directory), files):
         path.unlink()
         for above in (path.parent, path.parent.parent):
-            if above != Path(folder) and not any(above.iterdir()):
+            if above != Path(directory) and not any(above.iterdir()):
                 above.rmdir()
-    return Path(folder) / "index.html"
+    return Path(directory) / "index.html"
 
 
 def build_report(
@@ -64,13 +62,17 @@ def build_report(
 
 
 def check_report(
-    found: Sequence[SuiteResults], folder: Path, *, workers: int = 1, searches: Sequence[SearchRecord] = ()
+    found: Sequence[SuiteResults], directory: Path, *, workers: int = 1, searches: Sequence[SearchRecord] = ()
 ) -> list[str]:
     """Return how a report on disk differs from what the results give: a sentence a file, none where all is equal."""
     files = build_report(found, workers=workers, searches=searches)
     return [
-        *(difference for name, content in files.items() for difference in _difference(Path(folder) / name, content)),
-        *(f"{path} is left over: these results do not make it." for path in _left_over(Path(folder), files)),
+        *(
+            difference
+            for name, content in files.items()
+            for difference in _difference(Path(directory) / name, content)
+        ),
+        *(f"{path} is left over: these results do not make it." for path in _left_over(Path(directory), files)),
     ]
 
 
@@ -82,25 +84,20 @@ def _suite_pages(analyses: Sequence[SuiteAnalysis], workers: int) -> tuple[Suite
 
 
 def _files(suite: SuitePage) -> dict[str, bytes]:
-    folder = suite.name
+    directory = suite.name
     shown = [table for section in suite.sections for table in section.tables]
     drawn = [drawing for section in suite.sections for drawing in section.drawings]
-    files = {f"{folder}/report.md": markdown(suite).encode()}
-    files |= {f"{folder}/tables/{table.name}.csv": table.csv().encode() for table in shown}
-    files |= {f"{folder}/tables/{table.name}.tex": table.latex(folder).encode() for table in shown}
-    return files | {f"{folder}/figures/{drawing.name}.png": drawing.png for drawing in drawn}
+    files = {f"{directory}/report.md": html.markdown(suite).encode()}
+    files |= {f"{directory}/tables/{table.name}.csv": table.csv().encode() for table in shown}
+    files |= {f"{directory}/tables/{table.name}.tex": table.latex(directory).encode() for table in shown}
+    return files | {f"{directory}/figures/{drawing.name}.png": drawing.png for drawing in drawn}
 
 
-def _left_over(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Return pages, tables and figures of an earlier report that this one no longer has."""
-    found = [path for report in folder.glob("*/report.md") for path in _of_report(report)]
-    return sorted(path for path in found if path.relative_to(folder).as_posix() not in files)
-
-
-def _of_report(report: Path) -> Iterator[Path]:
-    yield from (path for path in (report, report.with_name("index.html")) if path.exists())
-    for place, kinds in _OURS.items():
-        yield from (path for path in (report.parent / place).glob("*") if path.suffix in kinds)
+def _left_over(directory: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Return reports, tables and figures of an earlier report that this one no longer has."""
+    reports = list(directory.glob("*/report.md"))
+    found = [*reports, *(path for report in reports for pattern in _OURS for path in report.parent.glob(pattern))]
+    return sorted(path for path in found if path.relative_to(directory).as_posix() not in files)
 
 
 def _difference(path: Path, content: bytes) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file with every suite in it. Equal documents give equal bytes."""
+"""The page as one self-contained HTML file, and a suite as Markdown. Equal documents give equal bytes."""
 
 import base64
 import gzip
@@ -16,9 +16,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from dtbench.analysis.figures import INK, Drawing
+from dtbench.analysis.figures.style import INK, Drawing
 from dtbench.analysis.page.section import Section
-from dtbench.analysis.tables.table import Table
+from dtbench.analysis.tables.table import Table, escape_markdown
 
 LONG_HEADING = 32  # characters of a row's heading that stay on one line
 
@@ -62,6 +62,15 @@ def render(document: Document) -> str:
         "views": _views(document),
     }
     return environment.from_string(_file("page.html.j2")).render(**known)
+
+
+def markdown(suite: SuitePage) -> str:
+    """Return a suite's part of the report as Markdown, for a repository's web page or a pager."""
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["md"] = escape_markdown
+    return environment.from_string(_file("report.md.j2")).render(page=suite)
 
 
 def unpacked(page: str) -> str:

@@ -1,10 +1,10 @@
 """The methods paragraphs of a paper, written from the specs of the trials that ran."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from dtbench.analysis.results import SuiteResults
+from dtbench.analysis.results import SuiteResults, contenders
 from dtbench.analysis.statistics import RESAMPLES
 from dtbench.ledger.store import TrialRecord
 
@@ -49,11 +49,8 @@ def _size(record: TrialRecord) -> str:
 
 
 def _contenders(results: SuiteResults) -> Iterator[str]:
-    asked = results.suite.get("contenders") or {}
-    names = [*asked, *sorted({record.spec.contender for record in results.records} - set(asked))]
-    for name in names:
-        own = [record for record in results.records if record.spec.contender == name]
-        if own:
+    for name in contenders(results):
+        if own := [record for record in results.records if record.spec.contender == name]:
             yield _contender(name, own)
 
 
@@ -78,9 +75,9 @@ def _contender(name: str, own: Sequence[TrialRecord]) -> str:
 
 
 def _evaluation(records: Sequence[TrialRecord]) -> Iterator[str]:
-    seeds = Counter(len({r.spec.seed for r in own}) for own in _cells(records).values())
-    most = max(seeds)
-    listed = f"{most}" if len(seeds) == 1 else f"{min(seeds)} to {most}"
+    seeds = sorted(set(_seed_counts(records).values()))
+    most = seeds[-1]
+    listed = f"{most}" if len(seeds) == 1 else f"{seeds[0]} to {most}"
     episodes = sorted({record.spec.evaluation.episodes for record in records})
     yield f"Every contender was trained with {listed} training seed{'s' if most > 1 else ''} a task."
     yield (
@@ -99,7 +96,7 @@ def _evaluation(records: Sequence[TrialRecord]) -> Iterator[str]:
 
 
 def _statistics(records: Sequence[TrialRecord]) -> str:
-    if all(len(own) < 2 for own in _cells(records).values()):
+    if max(_seed_counts(records).values()) < 2:
         return "One training seed a cell: no intervals over seeds."
     return (
         "Numbers are means over training seeds with 95 % percentile bootstrap intervals, training seeds redrawn "
@@ -124,11 +121,9 @@ def _compute(records: Sequence[TrialRecord]) -> Iterator[str]:
     yield f"{trials} took {hours:.2g} hours of one worker in all, on {_listed(devices)}."
 
 
-def _cells(records: Iterable[TrialRecord]) -> Mapping[tuple[str, str], list[TrialRecord]]:
-    found: dict[tuple[str, str], list[TrialRecord]] = {}
-    for record in records:
-        found.setdefault((record.spec.task, record.spec.contender), []).append(record)
-    return found
+def _seed_counts(records: Iterable[TrialRecord]) -> Counter[tuple[str, str]]:
+    """Return the number of training seeds by task and contender."""
+    return Counter(cell[:2] for cell in {(one.spec.task, one.spec.contender, one.spec.seed) for one in records})
 
 
 def _plain(value: Any) -> str:

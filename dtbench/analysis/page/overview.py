@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from dtbench.analysis import figures, pairwise, statistics
-from dtbench.analysis.figures import SuiteAverage
+from dtbench.analysis import pairwise, statistics
+from dtbench.analysis.figures.bars import SuiteAverage, draw_suite_bars, suite_average
+from dtbench.analysis.figures.searches import draw_expected_best
 from dtbench.analysis.page.paper_tables import all_paper_tables
 from dtbench.analysis.page.section import Section
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.tables.protocol import SMOKE
+from dtbench.analysis.tables.searches import best_table, budget_table, expected_curves
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table
 from dtbench.suite.loading import suite_names
+from dtbench.tuning.search import SearchRecord
 
 QUESTION = (
     "Each suite's first contender is held against every other one, task by task, on the evaluation episodes that both "
@@ -24,6 +27,17 @@ PAPER = (
     "Every table of Chen et al. (2021) that holds results, in its own shape, and CORL's table of the same tasks on "
     "D4RL's v2 data. A cell reads: ours / published / difference / verdict. What nobody ran stays visible."
 )
+SEARCHES_HEADING = "Hyperparameter searches"
+SEARCHES = (
+    "Searches train with seeds from 1000 on and play other evaluation episodes than those that are reported on; the "
+    "best setting was then run as a contender of its own, or not at all. Choosing a target return is tuning too: each "
+    "pair of a setting and a target counts as a setting tried. Steps are gradient steps of all its trials."
+)
+EXPECTED = (
+    "The score to expect of the best of n settings, were n of those tried drawn at random (Dodge et al. 2019, with "
+    "replacement, exactly). A setting that was stopped early counts with its last score, one without a score as the "
+    "lowest."
+)
 
 
 def overview(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
@@ -31,12 +45,20 @@ def overview(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
     yield Section("Suites", tuple(_warning(analyses)), (suite_table(analyses),))
     yield Section("Who is ahead", (QUESTION,), (verdict_table(analyses),))
     averages = [average for analysis in analyses for average in _averages(analysis)]
-    drawn = figures.draw_suite_bars(averages, smoke=all(analysis.smoke for analysis in analyses))
+    drawn = draw_suite_bars(averages, smoke=all(analysis.smoke for analysis in analyses))
     if drawn:
         yield Section("Averages by suite", (AVERAGES,), drawings=(drawn,))
     ran = {analysis.results.name: analysis for analysis in analyses}
     yield Section("The paper's tables", (PAPER,), tuple(all_paper_tables(ran)))
     yield Section("What was not run", tuple(_not_run(analyses)))
+
+
+def searches_section(records: Sequence[SearchRecord]) -> Iterator[Section]:
+    """Yield the section of the report; nothing where there is no search."""
+    if records:
+        drawings = tuple(draw_expected_best(record, tuple(expected_curves(record))) for record in records)
+        tables = (budget_table(records), *(best_table(record, 5) for record in records))
+        yield Section(SEARCHES_HEADING, (SEARCHES, EXPECTED), tables, tuple(one for one in drawings if one))
 
 
 def suite_table(analyses: Sequence[SuiteAnalysis]) -> Table:
@@ -100,7 +122,7 @@ def _averages(analysis: SuiteAnalysis) -> Iterator[SuiteAverage]:
     if not whole:
         found = {who: statistics.matrix_estimate(scores) for who, scores in analysis.matrices(over).items()}
         estimates = {(name, who): average for who, average in found.items() if average}
-    yield figures.suite_average(
+    yield suite_average(
         analysis,
         name,
         title=", ".join(filter(None, (analysis.results.name, some, "SMOKE" if analysis.smoke else ""))),

@@ -16,8 +16,7 @@ from dtbench.analysis.published import (
     verdict,
 )
 from dtbench.analysis.statistics import Estimate
-from dtbench.analysis.suite_analysis import SuiteAnalysis, return_inputs
-from dtbench.analysis.table_inputs import TableInputs
+from dtbench.analysis.suite_analysis import SuiteAnalysis, TableInputs, return_inputs
 from dtbench.analysis.tables.scores import BOLD_RULE, best_on
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, number
 from dtbench.ledger.trial_spec import TrialState
@@ -74,7 +73,7 @@ def paper_table(references: Sequence[PublishedTable], inputs: TableInputs) -> Ta
     for row in grid.rows:
         best = _best(grid.of_row(row), inputs)
         labels = [Cell(text) for text in grid.labels(row)]
-        tasks = dict.fromkeys(place.task for _, place in grid.of_row(row) if place.task)
+        tasks = dict.fromkeys(entry.task for _, entry in grid.of_row(row) if entry.task)
         cells = [_cell(grid.cells.get((row, column)), inputs, best, reasons) for column in grid.columns]
         rows.append((*labels, *cells, Cell(", ".join(tasks))))
     columns = [*(Column(name) for name in grid.label_names), *(Column(name, number=True) for name in grid.headings)]
@@ -89,16 +88,16 @@ Printed = tuple[PublishedTable, PublishedEntry]
 
 
 class _Grid:
-    """The places of a paper's table by row and column, in the order of the file of published numbers."""
+    """The entries of a paper's table by row and column, in the order of the file of published numbers."""
 
     def __init__(self, references: Sequence[PublishedTable]) -> None:
         self.references = references
         self.printed: list[Printed] = sorted(_printed(references), key=lambda one: one[1].line)
-        self.cells = {(place.row, _method(place)): (table, place) for table, place in self.printed}
-        self.rows = list(dict.fromkeys(place.row for _, place in self.printed))
-        self.columns = list(dict.fromkeys(_method(place) for _, place in self.printed))
+        self.cells = {(entry.row, _method(entry)): (table, entry) for table, entry in self.printed}
+        self.rows = list(dict.fromkeys(entry.row for _, entry in self.printed))
+        self.columns = list(dict.fromkeys(_method(entry) for _, entry in self.printed))
         self.headings = [self._heading(column) for column in self.columns]
-        self._varies = [len({row[place] for row in self.rows}) > 1 for place in (0, 1)]
+        self._varies = [len({row[column] for row in self.rows}) > 1 for column in (0, 1)]
         if not any(self._varies):
             self._varies = [True, False]
 
@@ -125,13 +124,13 @@ class _Grid:
         return [label for label, varies in zip(row, self._varies, strict=True) if varies]
 
     def of_row(self, row: Row) -> list[Printed]:
-        return [(table, place) for table, place in self.printed if place.row == row]
+        return [(table, entry) for table, entry in self.printed if entry.row == row]
 
     def of_column(self, column: Method) -> list[PublishedEntry]:
-        return [place for _, place in self.printed if _method(place) == column]
+        return [entry for _, entry in self.printed if _method(entry) == column]
 
     def _heading(self, column: Method) -> str:
-        names = " / ".join(dict.fromkeys(place.method for place in self.of_column(column)))
+        names = " / ".join(dict.fromkeys(entry.method for entry in self.of_column(column)))
         several = len({metric for metric, _, _ in self.columns}) > 1
         under = re.search(r"\(([^()]+)\)$", column[0]) if several else None
         return f"{names} ({under[1]})" if under else names
@@ -146,8 +145,8 @@ class _Letters:
     def of(self, reasons: Sequence[str]) -> str:
         """Return the letters of the reasons, like "(a, b)"."""
         for reason in reasons:
-            place = len(self._given)
-            self._given.setdefault(reason, chr(ord("a") + place) if place < 26 else str(place + 1))
+            count = len(self._given)
+            self._given.setdefault(reason, chr(ord("a") + count) if count < 26 else str(count + 1))
         return f"({', '.join(self._given[reason] for reason in reasons)})"
 
     def notes(self) -> Iterator[str]:
@@ -166,21 +165,21 @@ def _printed(references: Sequence[PublishedTable]) -> Iterator[Printed]:
     """Yield each printed number once, with the reference that names our task and contender where one does."""
     found: dict[int, Printed] = {}
     for table in references:
-        for place in table.places:
-            if place.line not in found or (place.task and not found[place.line][1].task):
-                found[place.line] = (table, place)
+        for entry in table.entries:
+            if entry.line not in found or (entry.task and not found[entry.line][1].task):
+                found[entry.line] = (table, entry)
     yield from found.values()
 
 
-def _method(place: PublishedEntry) -> Method:
-    return (place.metric, place.contender, "" if place.contender else place.method)
+def _method(entry: PublishedEntry) -> Method:
+    return (entry.metric, entry.contender, "" if entry.contender else entry.method)
 
 
 def _best(printed: Sequence[Printed], inputs: TableInputs) -> set[tuple[str, str]]:
     """Return our bold cells of a row: the best of each task where several of the paper's methods ran."""
     best = set()
-    for task in {place.task for _, place in printed if place.contender}:
-        names = sorted({place.contender for _, place in printed if place.task == task and place.contender})
+    for task in {entry.task for _, entry in printed if entry.contender}:
+        names = sorted({entry.contender for _, entry in printed if entry.task == task and entry.contender})
         if sum((task, name) in inputs.estimates for name in names) > 1:
             best |= {(task, name) for name in best_on(task, names, inputs)}
     return best
@@ -198,8 +197,8 @@ def cell_verdict(table: PublishedTable, task: str, contender: str, inputs: Table
 def _cell(printed: Printed | None, inputs: TableInputs, best: set[tuple[str, str]], letters: _Letters) -> Cell:
     if printed is None:
         return hole()
-    table, place = printed
-    cell, theirs, status = (place.task, place.contender), place.number, inputs.status(place.task, place.contender)
+    table, entry = printed
+    cell, theirs, status = (entry.task, entry.contender), entry.number, inputs.status(entry.task, entry.contender)
     ours = inputs.estimates.get(cell) if all(cell) else None
     if ours is None and not status.broken:
         return Cell(f"{DASH} / {theirs.printed} / {DASH} / {NOT_RUN}", kind="hole")
@@ -234,7 +233,7 @@ def _difference(value: float, decimals: int) -> str:
 
 def _seed_notes(grid: _Grid, inputs: TableInputs) -> Iterator[str]:
     averages = {name for table in grid.references for name in table.averages}
-    cells = {(place.task, place.contender) for _, place in grid.printed if place.task not in averages}
+    cells = {(entry.task, entry.contender) for _, entry in grid.printed if entry.task not in averages}
     counts = sorted({len(inputs.estimates[cell].values) for cell in cells if cell in inputs.estimates})
     if counts:
         yield f"Seeds behind a number of ours: {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}."
@@ -253,7 +252,7 @@ def _notes(grid: _Grid, inputs: TableInputs) -> Iterator[str]:
         yield f"No contender of the suite stands for {', '.join(absent)}."
     yield from dict.fromkeys(filter(None, (table.rerecorded_note(inputs.conditions) for table in grid.references)))
     yield from dict.fromkeys(table.note for table in grid.references if table.note)
-    if spread := spread_note([place.number for _, place in grid.printed]):
+    if spread := spread_note([entry.number for _, entry in grid.printed]):
         yield spread
     yield from _number_notes(grid)
 
@@ -265,7 +264,7 @@ def _same(ours: str, theirs: str) -> bool:
 
 def _number_notes(grid: _Grid) -> Iterator[str]:
     """Yield what the file says of numbers: of whole columns at once, of others by their rows."""
-    for text in dict.fromkeys(place.number.note for _, place in grid.printed if place.number.note):
+    for text in dict.fromkeys(entry.number.note for _, entry in grid.printed if entry.number.note):
         where: dict[str, list[str]] = {}
         for column, heading in zip(grid.columns, grid.headings, strict=True):
             rows = _rows(grid, column, text)
@@ -276,9 +275,9 @@ def _number_notes(grid: _Grid) -> Iterator[str]:
 
 def _rows(grid: _Grid, column: Method, note: str) -> str | None:
     """Return in which rows of a column the note holds: "" for all, None for none."""
-    places = grid.of_column(column)
-    rows = [" ".join(grid.labels(place.row)) for place in places if place.number.note == note]
-    others = [" ".join(grid.labels(place.row)) for place in places if place.number.note != note]
+    entries = grid.of_column(column)
+    rows = [" ".join(grid.labels(entry.row)) for entry in entries if entry.number.note == note]
+    others = [" ".join(grid.labels(entry.row)) for entry in entries if entry.number.note != note]
     if not rows:
         return None
     fewer = f" but for {', '.join(others)}" if others else ""

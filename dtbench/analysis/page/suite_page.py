@@ -4,8 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from dtbench.analysis import figures, pairwise, suite_analysis
-from dtbench.analysis.figures import Drawing
+from dtbench.analysis import pairwise, suite_analysis
+from dtbench.analysis.figures.bars import draw_bars, draw_grouped_bars
+from dtbench.analysis.figures.curves import draw_progress, draw_progress_grid
+from dtbench.analysis.figures.data_card import draw_data_cards
+from dtbench.analysis.figures.profiles import draw_improvement, draw_profiles
+from dtbench.analysis.figures.style import Drawing
+from dtbench.analysis.figures.targets import draw_target_grid, draw_targets
 from dtbench.analysis.page.html import SuitePage
 from dtbench.analysis.page.methods import methods_text
 from dtbench.analysis.page.paper_tables import paper_tables
@@ -16,7 +21,7 @@ from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.tables import checkpoint_selection, protocol, targets
 from dtbench.analysis.tables import scores as tables
 from dtbench.analysis.tables.diverged import of_cell, of_contender, of_pair, with_diverged
-from dtbench.analysis.tables.table import DASH, Table
+from dtbench.analysis.tables.table import DASH
 from dtbench.ledger.trial_spec import TrialState
 from dtbench.registry import report_sections
 
@@ -71,8 +76,8 @@ def draw_finals(analysis: SuiteAnalysis) -> tuple[Drawing, ...]:
     numbers, published = analysis.inputs.estimates, analysis.published
     if len(analysis.tasks) > tables.MANY_TASKS and len(analysis.scales) == 1:
         shown = [*analysis.tasks, *analysis.shown_averages]
-        return _present([figures.draw_grouped_bars(analysis, shown, estimates=numbers, published=published)])
-    return _present([figures.draw_bars(analysis, t, estimates=numbers, published=published) for t in analysis.tasks])
+        return _present([draw_grouped_bars(analysis, shown, estimates=numbers, published=published)])
+    return _present([draw_bars(analysis, t, estimates=numbers, published=published) for t in analysis.tasks])
 
 
 def _beside_papers(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -113,8 +118,8 @@ def _spread(analysis: SuiteAnalysis) -> Iterator[Drawing | None]:
     over = next((tasks for tasks in sets if len(tasks) > 1), [])
     if over:
         matrices, first = analysis.matrices(over), analysis.contenders[0]
-        yield figures.draw_profiles(analysis, matrices, tasks=over)
-        yield figures.draw_improvement(analysis, matrices, first, tasks=over)
+        yield draw_profiles(analysis, matrices, tasks=over)
+        yield draw_improvement(analysis, matrices, first, tasks=over)
 
 
 def _pairs(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -154,8 +159,8 @@ def _rules(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 def _targets(analysis: SuiteAnalysis) -> Iterator[Section]:
     found = targets.all_targets(analysis)
-    drawings = [figures.draw_targets(analysis, one) for one in found]
-    grid = figures.draw_target_grid(analysis, found) if len(found) > 2 else None
+    drawings = [draw_targets(analysis, one) for one in found]
+    grid = draw_target_grid(analysis, found) if len(found) > 2 else None
     table = targets.target_table(found)
     without = [task for task in analysis.tasks if task not in {one.task for one in found}]
     text = f"No contender was asked for more than one target return on {', '.join(without)}: nothing to draw."
@@ -166,9 +171,9 @@ def _targets(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 def _progress(analysis: SuiteAnalysis) -> Iterator[Section]:
     if len(analysis.tasks) > tables.MANY_TASKS:
-        drawings = [figures.draw_progress_grid(analysis, analysis.tasks)]
+        drawings = [draw_progress_grid(analysis, analysis.tasks)]
     else:
-        drawings = [figures.draw_progress(analysis, task) for task in analysis.tasks]
+        drawings = [draw_progress(analysis, task) for task in analysis.tasks]
     yield Section("Score over training", analysis.diverged_text, drawings=_present(drawings))
 
 
@@ -185,7 +190,7 @@ def _record(analysis: SuiteAnalysis) -> Iterator[Section]:
     results, finals = analysis.results, analysis.finals
     cards = {task: (facts.get("dataset") or {}).get("card") or {} for task, facts in analysis.provenance.items()}
     asked = {record.spec.task: record.spec.evaluation.targets for record in results.records}
-    drawn = figures.draw_data_cards(analysis, {task: c for task, c in cards.items() if c}, targets=asked)
+    drawn = draw_data_cards(analysis, {task: c for task, c in cards.items() if c}, targets=asked)
     yield Section("Protocol", protocol.protocol(results, finals))
     yield Section("Methods", methods_text(results))
     yield Section("Data", tables=(protocol.data_table(results),), drawings=_present([drawn]))
@@ -193,7 +198,9 @@ def _record(analysis: SuiteAnalysis) -> Iterator[Section]:
     yield Section("Hyperparameters", tables=(protocol.hyperparameter_table(results),), folded=True)
     seeds = protocol.seed_table(finals, analysis.mixed_score_names)
     yield Section("Every trial", tables=(seeds,), folded=True, in_page=False)
-    yield Section("What was not run", tuple(_not_run_text(analysis)), tuple(_not_run_tables(analysis)))
+    lacking = bool(results.unfinished or analysis.broken)
+    shown = (protocol.not_run_table(results, analysis.broken),) if lacking else ()
+    yield Section("What was not run", tuple(_not_run_text(analysis)), shown)
     yield Section("Software", tables=(protocol.software_table(results.records),), folded=True)
 
 
@@ -212,11 +219,6 @@ def _not_run_text(analysis: SuiteAnalysis) -> Iterator[str]:
     absent = [task for task in analysis.tasks if task not in analysis.ran]
     if absent:
         yield f"The suite's other tasks have no finished trial: {', '.join(absent)}."
-
-
-def _not_run_tables(analysis: SuiteAnalysis) -> Iterator[Table]:
-    if analysis.results.unfinished or analysis.broken:
-        yield protocol.not_run_table(analysis.results, analysis.broken)
 
 
 def _remarks(analysis: SuiteAnalysis) -> tuple[str, ...]:

@@ -29,14 +29,14 @@ def trial_data(analysis: SuiteAnalysis) -> Json:
     detailed = len(results.records) <= MANY_TRIALS
     trials = []
     for record in results.records:
-        place = (record.spec.contender, record.spec.key)
+        key = (record.spec.contender, record.spec.key)
         cells.setdefault(record.spec.cell, _cell(record.spec, record.result))
         shared = json.dumps(_shared(record.provenance), sort_keys=True)
         trials.append(
             {
-                **_trial(record.spec, "done" if place in finals else "nan"),
-                **_outcome(finals.get(place, {}), record),
-                "curve": curves.get(place, []),
+                **_trial(record.spec, "done" if key in finals else "nan"),
+                **_outcome(finals.get(key, {}), record),
+                "curve": curves.get(key, []),
                 "metrics": _metrics(record) if detailed else {},
                 "from": provenances.setdefault(shared, len(provenances)),
             }

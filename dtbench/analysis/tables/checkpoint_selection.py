@@ -10,6 +10,7 @@ import pandas as pd
 from dtbench.analysis import statistics
 from dtbench.analysis.results import headline_rows
 from dtbench.analysis.statistics import Estimate
+from dtbench.analysis.suite_analysis import matrix_of
 from dtbench.analysis.tables.diverged import not_on_every_task
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, with_interval
 
@@ -93,9 +94,7 @@ def _averages(rows: pd.DataFrame, rule: str, tasks: Sequence[str], contenders: S
     """Return the averages of the contenders that ran on every task."""
     found = {}
     for name in contenders:
-        own = rows[rows["contender"] == name]
-        pivot = own.pivot_table(index="seed", columns="task", values=rule).reindex(columns=list(tasks))
-        average = statistics.matrix_estimate(pivot.to_numpy(np.float64))
+        average = statistics.matrix_estimate(matrix_of(rows[rows["contender"] == name], tasks, rule))
         if average:
             found[name] = average
     return found

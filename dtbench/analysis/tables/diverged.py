@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from dtbench.analysis.table_inputs import TableInputs
+from dtbench.analysis.suite_analysis import TableInputs
 from dtbench.analysis.tables.table import Cell, Column, Table
 from dtbench.ledger.trial_spec import TrialState
 

@@ -8,7 +8,7 @@ import numpy as np
 from dtbench.analysis import statistics
 from dtbench.analysis.published import NOT_RUN, PublishedTable
 from dtbench.analysis.statistics import Array, Estimate, Statistic
-from dtbench.analysis.table_inputs import CellStatus, TableInputs
+from dtbench.analysis.suite_analysis import CellStatus, TableInputs
 from dtbench.analysis.tables.diverged import not_on_every_task
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, with_interval
 from dtbench.ledger.trial_spec import TrialState
@@ -95,12 +95,7 @@ def side_by_side_table(references: Sequence[PublishedTable], inputs: TableInputs
 
 
 def aggregate_table(
-    scores: Mapping[str, Array],
-    *,
-    first: str,
-    name: str = "aggregate",
-    over: str = "",
-    diverged: Collection[str] = (),
+    scores: Mapping[str, Array], *, first: str, name: str = "aggregate", over: str = "", diverged: Collection[str] = ()
 ) -> Table:
     """Return contenders over all tasks, or those that `over` names, from seeds x tasks; holes where one misses a task.
 
@@ -152,22 +147,18 @@ def _seeds(ours: Estimate, missing: int) -> str:
 
 def _holes_note(scores: Mapping[str, Array]) -> list[str]:
     """Return which contenders' numbers are made from fewer runs than seeds x tasks."""
-    holes = {name: int(np.isnan(matrix).sum()) for name, matrix in scores.items() if _complete(matrix)}
+    holes = {name: int(np.isnan(matrix).sum()) for name, matrix in scores.items() if statistics.complete(matrix)}
     parts = [f"{name} {count} of {scores[name].size}" for name, count in holes.items() if count]
     return [f"Runs without a score, which no number here counts: {', '.join(parts)}."] if parts else []
 
 
-def _complete(matrix: Array) -> bool:
-    return matrix.size > 0 and bool((~np.isnan(matrix)).any(axis=0).all())
-
-
 def _aggregates(matrix: Array, first: Array | None, *, diverged: bool = False) -> list[Cell]:
-    if not _complete(matrix):
+    if not statistics.complete(matrix):
         return [Cell(not_on_every_task(diverged=diverged), kind="hole")] + [hole()] * len(_AGGREGATES)
     intervals = statistics.aggregate_intervals(matrix)
     values = {name: float(statistic(matrix)) for name, statistic in statistics.AGGREGATES.items()}
     cells = [Cell(with_interval(value, intervals[name], 1), value) for name, value in values.items()]
-    if first is matrix or first is None or np.isnan(first).all(axis=0).any():
+    if first is matrix or first is None or not statistics.complete(first):
         return [*cells, hole()]
     return [*cells, aggregate_cell(statistics.probability_of_improvement, first, matrix, decimals=2)]
 
@@ -175,6 +166,4 @@ def _aggregates(matrix: Array, first: Array | None, *, diverged: bool = False) -
 def aggregate_cell(statistic: Statistic, *samples: Array, decimals: int) -> Cell:
     """Return a statistic of seeds x tasks with its interval, where every task has two seeds."""
     value = float(statistic(*samples))
-    repeated = all(((~np.isnan(scores)).sum(axis=0) > 1).all() for scores in samples)
-    interval = statistics.bootstrap_interval(statistic, *samples) if repeated else None
-    return Cell(with_interval(value, interval, decimals), value)
+    return Cell(with_interval(value, statistics.bootstrap_interval(statistic, *samples), decimals), value)

@@ -63,17 +63,25 @@ class TaskTargets:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """A number with its interval."""
+
+    value: float
+    interval: Interval | None
+
+    def cell(self, decimals: int) -> Cell:
+        """Return both as a table shows them."""
+        return Cell(with_interval(self.value, self.interval, decimals), self.value)
+
+
+@dataclass(frozen=True, slots=True)
 class TargetTracking:
     """How far a contender does what it is asked, over the targets inside the data's range."""
 
-    coefficient: float
-    coefficient_interval: Interval | None
-    error: float
-    error_interval: Interval | None
-    correlation: float  # of the mean over seeds
-    correlation_interval: Interval | None
-    pooled: float  # of all seeds' means together: also falls where seeds differ in level
-    pooled_interval: Interval | None
+    coefficient: Measured
+    error: Measured
+    correlation: Measured  # of the mean over seeds
+    pooled: Measured  # of all seeds' means together: also falls where seeds differ in level
     by_seed: tuple[float, ...]  # the correlation within each seed
 
 
@@ -87,7 +95,7 @@ def task_targets(records: Iterable[TrialRecord], task: str, contenders: Sequence
         found = _achieved(name, last)
         if found:
             achieved.append(found)
-        elif means := [mean for mean in map(_mean_return, last.values()) if np.isfinite(mean)]:
+        elif means := [rows[_measure(rows)].mean() for rows in last.values() if rows[_measure(rows)].notna().any()]:
             levels[name] = statistics.estimate(means)
     if not achieved:
         return None
@@ -111,17 +119,19 @@ def target_tracking(achieved: Achieved, data: Interval | None) -> TargetTracking
         return None
     asked, returns = achieved.targets[inside], achieved.returns[:, :, inside]
     seeds, drawn = returns.mean(axis=1), statistics.resampled_means(returns)
-    flat = drawn.reshape(len(drawn), -1)
-    all_asked = np.tile(asked, len(seeds))
+    mean, means = seeds.mean(axis=0), drawn.mean(axis=1)
+    every = np.tile(asked, len(seeds))
+
+    def measured(value: Array, resampled: Array) -> Measured:
+        return Measured(float(value), statistics.percentile_interval(resampled))
+
     return TargetTracking(
-        coefficient=float(statistics.coefficient(asked, seeds.mean(axis=0))),
-        coefficient_interval=statistics.percentile_interval(statistics.coefficient(asked, drawn.mean(axis=1))),
-        error=float(np.abs(seeds.mean(axis=0) - asked).mean()),
-        error_interval=statistics.percentile_interval(np.abs(drawn.mean(axis=1) - asked).mean(axis=-1)),
-        correlation=float(statistics.spearman(asked, seeds.mean(axis=0))),
-        correlation_interval=statistics.percentile_interval(statistics.spearman(asked, drawn.mean(axis=1))),
-        pooled=float(statistics.spearman(all_asked, seeds.ravel())),
-        pooled_interval=statistics.percentile_interval(statistics.spearman(all_asked, flat)),
+        coefficient=measured(statistics.coefficient(asked, mean), statistics.coefficient(asked, means)),
+        error=measured(np.abs(mean - asked).mean(), np.abs(means - asked).mean(axis=-1)),
+        correlation=measured(statistics.spearman(asked, mean), statistics.spearman(asked, means)),
+        pooled=measured(
+            statistics.spearman(every, seeds.ravel()), statistics.spearman(every, drawn.reshape(len(drawn), -1))
+        ),
         by_seed=tuple(statistics.spearman(asked, seeds).tolist()),
     )
 
@@ -140,16 +150,8 @@ def target_table(found: Sequence[TaskTargets]) -> Table | None:
     if not any(facts for *_, facts in rows):
         return None
     names = (
-        *(
-            "Targets inside the data",
-            "Coefficient",
-            "Mean error",
-            "Rank correlation",
-            "Of seeds together",
-            "Of each seed",
-        ),
-        "In the bulk of the data",
-        *("Highest achieved", "At target", "Best of the data"),
+        *("Targets inside the data", "Coefficient", "Mean error", "Rank correlation", "Of seeds together"),
+        *("Of each seed", "In the bulk of the data", "Highest achieved", "At target", "Best of the data"),
     )
     columns = (Column("Task"), Column("Contender"), *(Column(name, number=True) for name in names))
     caption = "Achieved against target return at the last checkpoint"
@@ -196,10 +198,6 @@ def _by_target(episodes: pd.DataFrame) -> dict[float, Array]:
     return dict(zip(targets.tolist(), whole.T, strict=True))
 
 
-def _mean_return(episodes: pd.DataFrame) -> float:
-    return float(episodes[_measure(episodes)].mean())
-
-
 def _measure(episodes: pd.DataFrame) -> str:
     """Return the column of returns that can be held against targets."""
     return "achieved" if "achieved" in episodes else "return"
@@ -240,17 +238,12 @@ def _row(one: TaskTargets, achieved: Achieved, facts: TargetTracking | None) -> 
     ends = (number_cell(achieved.curve[best], decimals), number_cell(achieved.targets[best], decimals))
     limit = number_cell(one.data.high if one.data else None, decimals)
     if facts is None:
-        return (*labels, hole(), hole(), hole(), hole(), hole(), hole(), *ends, limit)
+        return (*labels, *[hole()] * 6, *ends, limit)
     within = target_tracking(achieved, one.bulk)
     middle = (
-        Cell(with_interval(facts.coefficient, facts.coefficient_interval, 2), facts.coefficient),
-        Cell(with_interval(facts.error, facts.error_interval, decimals), facts.error),
-        Cell(with_interval(facts.correlation, facts.correlation_interval, 2), facts.correlation),
-        Cell(with_interval(facts.pooled, facts.pooled_interval, 2), facts.pooled),
+        *(facts.coefficient.cell(2), facts.error.cell(decimals), facts.correlation.cell(2), facts.pooled.cell(2)),
         Cell(", ".join(number(value, 2) for value in facts.by_seed)),
-        Cell(with_interval(within.correlation, within.correlation_interval, 2), within.correlation)
-        if within
-        else hole(),
+        within.correlation.cell(2) if within else hole(),
     )
     return (*labels, *middle, *ends, limit)
 

@@ -10,9 +10,8 @@ from dtbench.analysis import statistics
 from dtbench.analysis.page.paper_tables import cell_verdict
 from dtbench.analysis.page.section import Section
 from dtbench.analysis.published import NOT_RUN, Published, PublishedTable, RunConditions
-from dtbench.analysis.statistics import Array, Interval
-from dtbench.analysis.suite_analysis import SuiteAnalysis
-from dtbench.analysis.table_inputs import TableInputs
+from dtbench.analysis.statistics import Array
+from dtbench.analysis.suite_analysis import SuiteAnalysis, TableInputs, matrix_of
 from dtbench.analysis.tables.diverged import of_cell, with_diverged
 from dtbench.analysis.tables.scores import no_number
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, number_cell, with_interval
@@ -105,13 +104,10 @@ def _ours(inputs: TableInputs, task: str, contender: str) -> Cell:
 
 def _loss_cell(finals: pd.DataFrame, dense: str, late: str, name: str) -> Cell:
     own = finals[finals["contender"] == name]
-    pivot = own.pivot_table(index="seed", columns="task", values="score").reindex(columns=[dense, late])
-    scores = pivot.to_numpy(np.float64)
-    present = (~np.isnan(scores)).sum(axis=0)
-    if not present.all() or np.isnan(loss(scores)):
+    scores = matrix_of(own, [dense, late])
+    if not statistics.complete(scores) or np.isnan(loss(scores)):
         return hole()
-    interval: Interval | None = statistics.bootstrap_interval(loss, scores) if present.min() > 1 else None
-    value = float(loss(scores))
+    value, interval = float(loss(scores)), statistics.bootstrap_interval(loss, scores)
     if (
         interval and not np.isfinite([interval.low, interval.high]).all()
     ):  # some resample's dense score was not above 0

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.transforms import offset_copy
 
-from dtbench.analysis.figures.style import INK, WALKS, Drawing, colours, drawing, figure, legend_below, wrapped
+from dtbench.analysis.figures import style
+from dtbench.analysis.figures.style import INK, WALKS, Drawing
 from dtbench.analysis.figures.tooltips import draw_points
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 
@@ -43,21 +44,21 @@ def draw_graph_paths(
     arcs = [(int(a), int(b)) for a, b in edges]
     places, columns = layout(arcs), min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    palette = colours(analysis.contenders)
-    with figure(analysis.smoke, 0.5 + 3.3 * columns, 1.1 + 2.5 * rows) as sheet:
+    palette = style.colours(analysis.contenders)
+    with style.figure(analysis.smoke, 0.5 + 3.3 * columns, 1.1 + 2.5 * rows) as sheet:
         grid = sheet.subplots(rows, columns, squeeze=False).flat
         for (name, walked), axes in zip(shown.items(), grid, strict=False):
             _draw_graph(axes, arcs, places)
             _draw_paths(axes, name, walked[walked["step"] == walked["step"].max()], palette[name], places)
-            axes.set_title(wrapped(name, 36))
+            axes.set_title(style.wrapped(name, 36))
         for axes in sheet.axes:
             axes.set_axis_off()
         for kind, text in _KINDS.items():
             sheet.axes[0].plot([], [], color=INK, linestyle=_DASHES[kind], label=text)
         sheet.axes[0].plot([], [], color=WALKS, linewidth=1, label="edge")
-        sheet.suptitle(wrapped(task, 28 * columns), fontweight="bold", fontsize=10)
-        legend_below(sheet)
-        return drawing(sheet, f"paths-{task}", _caption(task), _alt(task, shown), wide=columns > 1)
+        sheet.suptitle(style.wrapped(task, 28 * columns), fontweight="bold", fontsize=10)
+        style.legend_below(sheet)
+        return style.drawing(sheet, f"paths-{task}", _caption(task), _alt(task, shown), wide=columns > 1)
 
 
 def draw_steps_to_goal(
@@ -73,26 +74,28 @@ def draw_steps_to_goal(
         return None
     seen = {steps for counts in (walks, shortest, *generated.values()) for steps in counts if steps != "inf"}
     bins = [*map(str, range(min(map(int, seen), default=1), max(map(int, seen), default=1) + 1)), "inf"]
-    palette, columns = colours(analysis.contenders), min(3, len(generated))
+    palette, columns = style.colours(analysis.contenders), min(3, len(generated))
     rows = -(-len(generated) // columns)
-    with figure(analysis.smoke, 2.2 + 2.5 * columns, 0.9 + 2.0 * rows) as sheet:
+    with style.figure(analysis.smoke, 2.2 + 2.5 * columns, 0.9 + 2.0 * rows) as sheet:
         grid = sheet.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, (name, counts) in zip(grid.flat, generated.items(), strict=False):
             series = ((walks, WALKS, "random walks"), (counts, palette[name], None), (shortest, INK, "shortest paths"))
             _draw_histogram(axes, bins, series)
-            axes.set_title(wrapped(name, 26))
+            axes.set_title(style.wrapped(name, 26))
         for axes in grid.flat[len(generated) :]:
             axes.set_axis_off()
         for axes in grid[-1, : len(generated) - columns * (rows - 1)]:
             axes.set_xlabel("steps to goal (∞: never)")
         sheet.supylabel("paths (%)", fontsize=9)
-        sheet.suptitle(wrapped(task, 28 * columns), fontweight="bold", fontsize=10)
-        legend_below(sheet)
+        sheet.suptitle(style.wrapped(task, 28 * columns), fontweight="bold", fontsize=10)
+        style.legend_below(sheet)
         caption = (
             f"{task}: steps to the goal, in per cent of the random walks in the data (grey), of the paths generated "
             "by each contender (coloured, all seeds together) and of the shortest paths from the start nodes (dark)."
         )
-        return drawing(sheet, f"steps-{task}", caption, f"Histograms of steps to the goal on {task}, by contender.")
+        return style.drawing(
+            sheet, f"steps-{task}", caption, f"Histograms of steps to the goal on {task}, by contender."
+        )
 
 
 def layout(edges: Sequence[Edge]) -> dict[int, tuple[float, float]]:

@@ -5,15 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dtbench.analysis import statistics
-from dtbench.analysis.figures import Drawing
+from dtbench.analysis.figures.style import Drawing
 from dtbench.analysis.page.section import Section
 from dtbench.analysis.published import NOT_RUN, read_rows
-from dtbench.analysis.suite_analysis import SuiteAnalysis, episodes_behind, final_episodes
-from dtbench.analysis.table_inputs import TableInputs, estimates_of
+from dtbench.analysis.suite_analysis import (
+    SuiteAnalysis,
+    TableInputs,
+    episodes_behind,
+    estimates_of,
+    final_episodes,
+    matrix_of,
+)
 from dtbench.analysis.tables.diverged import of_cell, with_diverged
 from dtbench.analysis.tables.scores import aggregate_cell, no_number
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, with_interval
@@ -96,9 +101,8 @@ def _absent(inputs: TableInputs, task: str, contender: str) -> Cell:
 
 def _over_all(own: pd.DataFrame, measure: str, tasks: Sequence[str]) -> Cell:
     """Return the mean over tasks; a hole where a task is missing."""
-    matrix = own.pivot_table(index="seed", columns="task", values=measure).reindex(columns=list(tasks)).to_numpy(float)
-    missing = matrix.size == 0 or bool(np.isnan(matrix).all(axis=0).any())
-    return hole() if missing else aggregate_cell(statistics.mean, matrix, decimals=1)
+    matrix = matrix_of(own, tasks, measure)
+    return aggregate_cell(statistics.mean, matrix, decimals=1) if statistics.complete(matrix) else hole()
 
 
 def _steps_figure(analysis: SuiteAnalysis, task: str) -> Drawing | None:

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from dtbench.analysis.figures.style import INK, WALKS, Drawing, drawing, figure, legend_below, wrapped
+from dtbench.analysis.figures import style
+from dtbench.analysis.figures.style import INK, WALKS, Drawing
 from dtbench.analysis.figures.tooltips import compact, draw_points, explain
 from dtbench.analysis.page.section import Section
 from dtbench.analysis.suite_analysis import SuiteAnalysis
@@ -58,18 +59,20 @@ def draw_return_predictions(analysis: SuiteAnalysis, task: str, inspections: Seq
     found = _inspected(inspections)
     if not found:
         return None
-    with figure(analysis.smoke, 6.4, 4.6) as sheet:
+    with style.figure(analysis.smoke, 6.4, 4.6) as sheet:
         axes = sheet.subplots()
-        for place, name in enumerate(_LABELS):
-            own = [inspection["predictions"][place] for inspection in found]
+        for index, name in enumerate(_LABELS):
+            own = [inspection["predictions"][index] for inspection in found]
             if own[0]["mean"]:
                 _draw_outcome(axes, name, own)
         axes.plot([], [], color=INK, linestyle=":", linewidth=1.2, label="exact probability given the true state")
         _draw_rooms(axes, found[0]["phases"])
         axes.set(xlabel="step of the episode", ylabel="predicted probability of success", ylim=(0, None))
-        axes.set_title(wrapped(analysis.title(task), 60), pad=16)
-        legend_below(sheet, columns=2)
-        return drawing(sheet, f"returns-{task}", _predictions_caption(task, found), _predictions_alt(task, found))
+        axes.set_title(style.wrapped(analysis.title(task), 60), pad=16)
+        style.legend_below(sheet, columns=2)
+        return style.drawing(
+            sheet, f"returns-{task}", _predictions_caption(task, found), _predictions_alt(task, found)
+        )
 
 
 def draw_attention(analysis: SuiteAnalysis, task: str, inspections: Sequence[Inspection]) -> Drawing | None:
@@ -80,13 +83,13 @@ def draw_attention(analysis: SuiteAnalysis, task: str, inspections: Sequence[Ins
     found = [inspection for inspection in _inspected(inspections) if inspection.get("episode")]
     if not found:
         return None
-    with figure(analysis.smoke, 7.4, 3.9) as sheet:
+    with style.figure(analysis.smoke, 7.4, 3.9) as sheet:
         left, right = sheet.subplots(1, 2, width_ratios=(2.1, 1))
         _draw_episode(left, found[0]["episode"], found[0]["phases"])
         _draw_events(right, [inspection["attention"] for inspection in found])
-        sheet.suptitle(wrapped(analysis.title(task), 70), fontweight="bold", fontsize=10, x=0.01, ha="left")
-        legend_below(sheet, columns=3)
-        return drawing(sheet, f"attention-{task}", _attention_caption(task, found), _attention_alt(task, found))
+        sheet.suptitle(style.wrapped(analysis.title(task), 70), fontweight="bold", fontsize=10, x=0.01, ha="left")
+        style.legend_below(sheet, columns=3)
+        return style.drawing(sheet, f"attention-{task}", _attention_caption(task, found), _attention_alt(task, found))
 
 
 def _inspected(inspections: Sequence[Inspection]) -> list[Inspection]:
@@ -151,17 +154,17 @@ def _draw_episode(axes: Axes, episode: Mapping[str, Any], phases: Sequence[int])
 
 def _draw_events(axes: Axes, seeds: Sequence[Mapping[str, Any]]) -> None:
     """Draw mean attention at the key, at the door and elsewhere: bars over seeds, dots for each."""
-    for place, (moment, event) in _BARS.items():
+    for index, (moment, event) in _BARS.items():
         values = [seed[moment][event] for seed in seeds]
         mean, even = (float(np.mean([seed[moment][name] for seed in seeds])) for name in (event, "uniform"))
-        (bar,) = axes.bar([place], [mean], 0.7, color=WALKS if event == "other" else _LAST, alpha=0.75)
+        (bar,) = axes.bar([index], [mean], 0.7, color=WALKS if event == "other" else _LAST, alpha=0.75)
         each = ", ".join(map(compact, values))
         explain(bar, [f"{_MOMENTS[moment]}, attention to {_EVENTS[event]}: {compact(mean)}; seeds: {each}"])
-        axes.plot([place] * len(values), values, "o", color=INK, markersize=3)
-        axes.plot([place - 0.45, place + 0.45], [even, even], color=INK, linestyle="--", linewidth=0.9)
+        axes.plot([index] * len(values), values, "o", color=INK, markersize=3)
+        axes.plot([index - 0.45, index + 0.45], [even, even], color=INK, linestyle="--", linewidth=0.9)
     axes.set_xticks(list(_BARS), [event for _, event in _BARS.values()], fontsize=8)
     for moment, text in _MOMENTS.items():
-        middle = float(np.mean([place for place, (own, _) in _BARS.items() if own == moment]))
+        middle = float(np.mean([index for index, (own, _) in _BARS.items() if own == moment]))
         look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8, "linespacing": 1.1}
         axes.text(middle, -0.12, text.replace(" ", "\n", 1), transform=axes.get_xaxis_transform(), **look)
     axes.set_title("all successful episodes", fontsize=8, fontweight="normal", pad=4)
@@ -186,9 +189,9 @@ def _predictions_caption(task: str, found: Sequence[Inspection]) -> str:
 def _predictions_alt(task: str, found: Sequence[Inspection]) -> str:
     empty = int(found[0]["phases"][0])
     means = []
-    for place, own in enumerate(found[0]["predictions"]):
+    for index, own in enumerate(found[0]["predictions"]):
         if len(own["mean"]) > empty:
-            seeds = [inspection["predictions"][place]["mean"][empty] for inspection in found]
+            seeds = [inspection["predictions"][index]["mean"][empty] for inspection in found]
             means.append(f"{_LABELS[own['outcome']]}: {compact(float(np.mean(seeds)))}")
     begin = f"Predicted probability of success over an episode of {task}; in the empty room's first step "
     return begin + "; ".join(means) + "."
@@ -205,8 +208,8 @@ def _attention_caption(task: str, found: Sequence[Inspection]) -> str:
 
 
 def _attention_alt(task: str, found: Sequence[Inspection]) -> str:
-    told_of = []
+    texts = []
     for moment, event in _BARS.values():
         mean = float(np.mean([inspection["attention"][moment][event] for inspection in found]))
-        told_of.append(f"{_MOMENTS[moment]}, to {_EVENTS[event]}: {compact(mean)}")
-    return f"Attention over a successful episode of {task}; over all of them on average {'; '.join(told_of)}."
+        texts.append(f"{_MOMENTS[moment]}, to {_EVENTS[event]}: {compact(mean)}")
+    return f"Attention over a successful episode of {task}; over all of them on average {'; '.join(texts)}."
