@@ -49,7 +49,7 @@ _TIMES = ("started", "finished")  # what differs between the provenances of tria
 
 
 def archived(directory: Path) -> list[str]:
-    """Return the names of the suites that are kept in a directory such as results/scores."""
+    """Return the names of the suites in a directory such as results/scores."""
     return sorted(path.parent.name for path in directory.glob("*/suite.json"))
 
 
@@ -231,7 +231,7 @@ def check_known(suites: Sequence[str], known: Sequence[str], results: Path) -> N
 
 
 def suites_by_name(ledger: Ledger, scores: Path) -> dict[str, Mapping[str, Any]]:
-    """Return the suites that a ledger remembers, by the names that their scores are kept under."""
+    """Return the suites of a ledger, by the names of their archives."""
     remembered = ledger.saved_suites().values()
     own = _finished(ledger) if remembered else set()
     return {_free_name(document, own, ledger, scores): document for document in remembered}
@@ -241,8 +241,8 @@ def keep_scores(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> Su
     """Write what `results_of` returns, unless no trial has finished or all of them are archived already."""
     found = results_of(document, ledger, scores)
     finished = {record.spec.key for record in found.records}
-    kept = archived_keys(scores, found.name)
-    if finished and (kept <= _finished(ledger) or not finished <= kept):
+    known = archived_keys(scores, found.name)
+    if finished and (known <= _finished(ledger) or not finished <= known):
         write_archive(found, scores)
     return found
 

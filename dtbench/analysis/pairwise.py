@@ -249,9 +249,9 @@ def _played(records: Iterable[TrialRecord], finals: pd.DataFrame) -> dict[tuple[
 def _last_episodes(episodes: pd.DataFrame, step: int, target: float) -> _Played:
     """Return scores at a step and target; an evaluation seed that was played twice counts by its mean."""
     scores = episodes["score"].to_numpy(np.float64)
-    kept = (episodes["step"].to_numpy() == step) & same(episodes["target"], target) & ~np.isnan(scores)
-    seeds, index, times = np.unique(episodes["seed"].to_numpy()[kept], return_inverse=True, return_counts=True)
-    return _Played(seeds, np.bincount(index, weights=scores[kept], minlength=len(seeds)) / times)
+    chosen = (episodes["step"].to_numpy() == step) & same(episodes["target"], target) & ~np.isnan(scores)
+    seeds, index, times = np.unique(episodes["seed"].to_numpy()[chosen], return_inverse=True, return_counts=True)
+    return _Played(seeds, np.bincount(index, weights=scores[chosen], minlength=len(seeds)) / times)
 
 
 def _common(ours: Sequence[_Played], theirs: Sequence[_Played]) -> tuple[Array, Array] | None:

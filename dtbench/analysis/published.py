@@ -82,7 +82,7 @@ class RunConditions:
 
     source: str = ""  # of the data: d4rl, minari, generated; several where trials differ
     physics: str = ""  # empty where the task has none to choose
-    protocol: str = ""  # likewise: how a game is played when it is judged
+    protocol: str = ""  # likewise: how episodes are evaluated
     smoke: bool = False
 
 

@@ -83,10 +83,10 @@ def iqm(scores: Array) -> Array:
     present = (~np.isnan(ranked)).sum(axis=-1, keepdims=True)
     cut = present // 4
     rank = np.arange(ranked.shape[-1])
-    kept = (rank >= cut) & (rank < present - cut)
+    middle = (rank >= cut) & (rank < present - cut)
     # A task without a run makes it nan, as it does the other aggregates.
     ran = (~np.isnan(scores)).any(axis=-2).all(axis=-1)
-    return _ratio(np.where(kept, ranked, 0).sum(axis=-1), np.where(ran, kept.sum(axis=-1), 0))
+    return _ratio(np.where(middle, ranked, 0).sum(axis=-1), np.where(ran, middle.sum(axis=-1), 0))
 
 
 def optimality_gap(scores: Array, *, gamma: float = GAMMA) -> Array:

@@ -48,8 +48,8 @@ def collect_marks(sheet: Figure, name: str) -> tuple[Marks, ...]:
     found: list[Marks] = []
     for artist in _explained(sheet):
         labels = str(artist.get_gid())[len(_WAITING) :].split(_SEPARATOR)
-        kept = _visible(artist) if isinstance(artist, Line2D) and artist.get_linestyle() == "None" else None
-        shown = [label for label, seen in zip(labels, kept, strict=True) if seen] if kept is not None else labels
+        visible = _visible(artist) if isinstance(artist, Line2D) and artist.get_linestyle() == "None" else None
+        shown = [label for label, seen in zip(labels, visible, strict=True) if seen] if visible is not None else labels
         artist.set_gid(f"{name}-marks-{len(found) + 1}" if shown else None)
         if shown:
             found.append(Marks(f"{name}-marks-{len(found) + 1}", tuple(shown)))

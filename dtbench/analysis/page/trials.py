@@ -95,10 +95,10 @@ def _metrics(record: TrialRecord) -> dict[str, list[list[float | None]]]:
     logged = record.metrics()
     if "step" not in logged:
         return {}
-    kept = logged.iloc[:: max(1, math.ceil(len(logged) / CURVE_POINTS))]
-    names = [name for name in sorted(kept) if name != "step"]
+    thinned = logged.iloc[:: max(1, math.ceil(len(logged) / CURVE_POINTS))]
+    names = [name for name in sorted(thinned) if name != "step"]
     return {
-        name: [[int(step), _number(value)] for step, value in zip(kept["step"], kept[name], strict=True)]
+        name: [[int(step), _number(value)] for step, value in zip(thinned["step"], thinned[name], strict=True)]
         for name in names
     }
 

@@ -259,8 +259,8 @@ def _by_task(values: Mapping[str, set[str]]) -> str:
 
 
 def _listed(values: Iterable[Any], *, ordered: bool = False) -> str:
-    kept = list(values) if ordered else sorted(values)
-    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in kept)
+    items = list(values) if ordered else sorted(values)
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in items)
 
 
 def _text(text: Any) -> Cell:

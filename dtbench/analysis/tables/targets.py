@@ -183,8 +183,8 @@ def _achieved(name: str, last: Mapping[int, pd.DataFrame]) -> Achieved | None:
     if len(targets) < 2:
         return None
     fewest = min(len(returns[targets[0]]) for returns in asked.values())
-    kept = [[returns[target][:fewest] for target in targets] for returns in asked.values()]
-    return Achieved(name, tuple(asked), np.asarray(targets, np.float64), np.asarray(kept).transpose(0, 2, 1))
+    returns_at = [[returns[target][:fewest] for target in targets] for returns in asked.values()]
+    return Achieved(name, tuple(asked), np.asarray(targets, np.float64), np.asarray(returns_at).transpose(0, 2, 1))
 
 
 def _by_target(episodes: pd.DataFrame) -> dict[float, Array]:
