@@ -97,5 +97,9 @@ class LedgerUnwritable(LedgerError):
     """A ledger that can no longer be written to: all trials stop, and earlier results are kept."""
 
 
+class RayDied(DtbenchError):
+    """A Ray of this run's own that lost its raylet or GCS: finished trials and checkpoints are kept."""
+
+
 class NothingToReport(DtbenchError):
     """A report of suites without a finished trial."""

@@ -23,7 +23,7 @@ from dtbench.cli.options import (
 )
 from dtbench.cli.report import COMMANDS, ResultsOption, SuitesOption, keep_scores
 from dtbench.cli.tune import COMMANDS as TUNE_COMMANDS
-from dtbench.errors import DtbenchError, UnknownName
+from dtbench.errors import DtbenchError, RayDied, UnknownName
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
@@ -107,7 +107,11 @@ def run(
         document = _save_suite(whole, specs, ledger)
         states = None
         with _interruptible(missing, ledger) as (on_progress, should_stop):
-            states = run_trials(missing, ledger.root, on_progress, should_stop=should_stop)
+            try:
+                states = run_trials(missing, ledger.root, on_progress, should_stop=should_stop)
+            except RayDied as error:
+                states = {}
+                typer.echo(f"dtbench: {error}", err=True)
         stopped = states is None or TrialState.STOPPED in states.values()
         _finish(document, ledger, missing, stopped=stopped)
     done = all(spec.key in archived or ledger.state(spec) is TrialState.DONE for spec in specs)
