@@ -98,7 +98,7 @@ class LedgerUnwritable(LedgerError):
 
 
 class RayDied(DtbenchError):
-    """A Ray of this run's own that lost its raylet or GCS: finished trials and checkpoints are kept."""
+    """A Ray of this run's own whose raylet died: finished trials and checkpoints are kept."""
 
 
 class NothingToReport(DtbenchError):

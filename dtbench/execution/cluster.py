@@ -1,6 +1,5 @@
 """Start or join Ray without telemetry, and check that every node can run the trials."""
 
-import atexit
 import functools
 import hashlib
 import importlib.util
@@ -10,23 +9,21 @@ import os
 import platform
 import re
 import secrets
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dtbench import registry
 from dtbench.data import cache
 from dtbench.data.dataset import digest_of
-from dtbench.errors import DtbenchError, MissingDataset, RayDied, one_line
+from dtbench.errors import DtbenchError, MissingDataset, one_line
+from dtbench.execution.watch import watched
 from dtbench.ledger import lock, provenance
 from dtbench.ledger.store import write_bytes
 from dtbench.ledger.trial_spec import TrialSpec
@@ -36,8 +33,6 @@ if TYPE_CHECKING:  # pyarrow's filesystems are for results at an address
 
 PACKAGES = ("dtbench", "torch", "numpy", "gymnasium", "mujoco", "ale-py", "pandas", "pyarrow", "ray")
 CONNECT_SECONDS = 30.0
-WATCH_SECONDS = 2.0  # between looks at the processes of our own Ray
-VITAL = ("raylet", "gcs_server")
 ALIVE_SECONDS = 3.0  # a node may outlive a worker that died with it by this long
 LINE = 400  # maximum number of characters of an error
 
@@ -105,58 +100,12 @@ def ray_started(address: str | None = None) -> Iterator[None]:
         raise DtbenchError(f"Ray did not start: {one_line(str(error), LINE)}. Run without it: --local.") from error
     finally:
         _restore_environment({"HOME": changed.pop("HOME")})
-    dead: list[str] = []
     try:
-        with nullcontext() if address else _watched(dead):
+        with nullcontext() if address else watched(ray._private.worker.global_worker.node):
             yield
     finally:
-        if "gcs_server" not in dead:
-            ray.shutdown()
+        ray.shutdown()
         _restore_environment(changed)
-
-
-@contextmanager
-def _watched(dead: list[str]) -> Iterator[None]:
-    """Raise RayDied in the main thread where our own Ray loses its raylet or GCS, and note which in `dead`.
-
-    Ray's clients would wait for ever.
-    """
-    import ray
-
-    node, main = ray._private.worker.global_worker.node, threading.main_thread()
-    if threading.current_thread() is not main or node is None:
-        yield
-        return
-    finished = threading.Event()
-
-    def watch() -> None:
-        while not finished.wait(WATCH_SECONDS):
-            dead.extend(name for name, _ in node.dead_processes() if name in VITAL)
-            if dead:
-                signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
-                return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if "gcs_server" in dead:  # ray.shutdown would wait for it for a minute, and then end this process
-            node.kill_all_processes(check_alive=False, allow_graceful=False)
-            atexit.unregister(ray._private.worker.shutdown)
-        if dead:
-            raise RayDied(
-                f"Ray died (its {dead[0]}). Trials keep their checkpoints; the same command continues."
-            ) from None
-        raise
-    finally:
-        finished.set()
-        watcher.join()
-        signal.signal(signal.SIGUSR1, before)
 
 
 def _reload_authentication() -> None:

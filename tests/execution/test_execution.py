@@ -150,6 +150,36 @@ def _join(address: str, environment: dict[str, str]) -> subprocess.CompletedProc
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
+def test_a_ray_that_dies_is_one_line_within_half_a_minute(process: str, tmp_path: Path) -> None:
+    endless = {"DT": DT | {"train_steps": 1_000_000}}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"contenders": endless, "seeds": [0]}))
+    command = [sys.executable, "-c", MAIN, "run", "--suite", "toy.yaml"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
+        while not list(tmp_path.glob("results/runs/*/*/running.json")):
+            time.sleep(0.5)
+            assert run.poll() is None
+        os.kill(_child(run.pid, process), signal.SIGKILL)
+        killed = time.monotonic()
+        _, errors = run.communicate(timeout=300)
+        assert time.monotonic() - killed < 30
+    assert run.returncode == 1
+    assert f"dtbench: Ray died (its {process})." in errors
+    assert "Traceback" not in errors
+
+
+def _child(parent: int, name: str) -> int:
+    """The child of a process that runs the program `name`."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            program = (stat.parent / "cmdline").read_text().partition("\0")[0]
+            if int(fields[1]) == parent and Path(program).name == name:
+                return int(stat.parent.name)
+    raise AssertionError(f"no child {name}")
+
+
 @pytest.mark.timeout(1200)
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
     long = {"DT": DT | {"train_steps": 10**6}}  # whatever else the machine does, it is still at work when Ctrl-C comes
