@@ -365,7 +365,7 @@ def test_a_shard(
         pytest.param(["check", "nowhere:X"], "nor an installed module", id="an algorithm of no module"),
         pytest.param(["check", "broken:X"], "broken.py, line 1", id="an algorithm that cannot be imported"),
         pytest.param(["report", "--suite", "../x"], "Run a suite first", id="a path for a suite to report"),
-        pytest.param(["compare", "--", "-x", "y"], "no such file", id="an option for a folder"),
+        pytest.param(["compare", "--", "-x", "y"], "no such directory", id="an option for a folder"),
     ],
 )
 def test_a_name(refused: Callable[..., str], tmp_path: Path, arguments: list[str], remedy: str) -> None:
