@@ -74,7 +74,7 @@ def test_published_averages_stand_beside_ours_with_what_is_wrong_with_them(
     own = scores[(scores["Contender"] == "BC") & (scores["Task"] != REACHER)]
     assert ours.mean == pytest.approx(own.groupby("Task")["Score"].mean().mean())
     rows = table(report, "paper-table-2").set_index(["Dataset", "Environment"])
-    assert rows.loc["average without reacher", "BC"].iloc[0].startswith(f"{ours.mean:.1f} / 46.4 / ")
+    assert rows.loc["average w/o reacher", "BC"].iloc[0].startswith(f"{ours.mean:.1f} / 46.4 / ")
     assert "printed BC averages are swapped" in (report / "report.md").read_text()
 
 
