@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.checkpoint import Checkpointed
-from baselines.networks import flat_observations, flat_size, observation_scale
+from baselines.networks import descend, flat_observations, flat_size, observation_scale
 from dtbench import History, IncompatibleTask, Metrics, TrajectoryDataset, WindowSampler
 from dtbench.data import TorchStream, generator
 from dtbench.nn import MLP, greedy_actions
@@ -50,17 +50,17 @@ class BehaviorCloning:
     best_fraction: float = 1.0  # keep the best episodes, by timesteps
     minimum_return: float | None = None  # keep the episodes that reach it
     normalize_observations: bool = False
-    warmup_steps: int = 0  # the learning rate rises over so many, then stays
+    warmup_steps: int = 0  # the learning rate rises linearly over these, then stays
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "BehaviorCloningLearner":
-        """Build the network for the dataset's spaces; raise IncompatibleTask for indices that are to be normalised."""
+        """Build the network for the dataset's spaces; raise IncompatibleTask where indices would be normalised."""
         if self.normalize_observations and not isinstance(dataset.observation_space, gym.spaces.Box):
             raise IncompatibleTask(f"bc cannot normalize {dataset.observation_space}: drop normalize_observations.")
         return BehaviorCloningLearner(self, dataset, seed=seed, device=device)
 
 
 class BehaviorCloningLearner(Checkpointed):
-    """An MLP that imitates."""
+    """An MLP that predicts the actions of the data."""
 
     parts = ("network", "optimizer", "steps")
     return_conditioned = False
@@ -68,7 +68,6 @@ class BehaviorCloningLearner(Checkpointed):
     def __init__(
         self, algorithm: BehaviorCloning, dataset: TrajectoryDataset, *, seed: int, device: torch.device
     ) -> None:
-        """See `BehaviorCloning.learner`."""
         self.algorithm, self.context = algorithm, algorithm.context
         self.observation_space, self.action_space = dataset.observation_space, dataset.action_space
         self.scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
@@ -89,7 +88,7 @@ class BehaviorCloningLearner(Checkpointed):
         self.steps = 0
 
     def update(self) -> Metrics:
-        """One step of AdamW on cross-entropy (discrete) or squared error (continuous)."""
+        """Take one step of AdamW on cross-entropy (discrete) or squared error (continuous)."""
         windows = self.sampler.sample()
         self.network.train()
         self.steps += 1
@@ -102,18 +101,16 @@ class BehaviorCloningLearner(Checkpointed):
                 loss = F.cross_entropy(predicted, labels.long() - int(self.action_space.start))
             else:
                 loss = F.mse_loss(predicted, labels.flatten(1).float())
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+            descend(self.optimizer, loss)
         return {"action_loss": loss.detach()}
 
     def act(self, history: History) -> Tensor:
-        """The likeliest discrete action, or the predicted continuous one, [B, *action]."""
+        """Return the likeliest discrete action, or the predicted continuous one, [B, *action]."""
         return greedy_actions(self.action_logits(history), self.action_space)
 
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
-        """Logits of the present's discrete actions, [B, actions]."""
+        """Return the logits of the present discrete actions, [B, actions]."""
         self.network.eval()
         predicted: Tensor = self.network(self._input(history.observations, history.mask))
         return predicted

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 
 class Checkpointed:
-    """Gives a learner `state_dict` and `load_state_dict`: the attributes in `parts`, its sampler and its stream."""
+    """A learner with `state_dict` and `load_state_dict`: the attributes in `parts`, its sampler and its stream."""
 
     parts: ClassVar[tuple[str, ...]] = ("network", "target", "optimizer", "steps")
     sampler: Any

@@ -45,7 +45,7 @@ class DiscreteCQL:
         return DiscreteCQLLearner(self, dataset, seed=seed, device=device)
 
 
-class MarkovQ(nn.Module):
+class MLPQNetwork(nn.Module):
     """Q-values of every step from its observation alone, [B, T, actions]."""
 
     def __init__(self, inputs: int, actions: int, hidden_size: int, num_layers: int) -> None:
@@ -57,7 +57,7 @@ class MarkovQ(nn.Module):
         return values
 
 
-class HistoryQ(nn.Module):
+class TransformerQNetwork(nn.Module):
     """Q-values of every step from all observations up to it and all actions before it, [B, T, actions]."""
 
     def __init__(self, inputs: int, actions: int, *, algorithm: DiscreteCQL, max_timestep: int) -> None:
@@ -83,20 +83,19 @@ class HistoryQ(nn.Module):
         return values
 
     def tokens(self, observations: Tensor, before: Tensor, timesteps: Tensor) -> Tensor:
-        """What the stack reads of steps and the actions before them, [B, T, width]."""
+        """Return the tokens of steps and the actions before them, [B, T, hidden_size]."""
         time = self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
         tokens: Tensor = self.embed_observation(observations) + self.embed_action(before) + time
         return tokens
 
 
 class DiscreteCQLLearner(Checkpointed):
-    """Two Q-networks, one of them slow."""
+    """A Q-network and its target network."""
 
     parts = ("network", "target", "optimizer")
     return_conditioned = False
 
     def __init__(self, algorithm: DiscreteCQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
-        """See `DiscreteCQL.learner`."""
         self.algorithm, self.observation_space = algorithm, dataset.observation_space
         assert isinstance(dataset.action_space, gym.spaces.Discrete)
         self.actions, self.action_space = int(dataset.action_space.n), dataset.action_space
@@ -120,7 +119,7 @@ class DiscreteCQLLearner(Checkpointed):
         )
 
     def update(self) -> Metrics:
-        """One step on the double Q-learning error and the conservative penalty."""
+        """Take one step on the double Q-learning error and the conservative penalty."""
         windows = self.sampler.sample()
         self.network.train()
         with self.stream.active():
@@ -134,12 +133,12 @@ class DiscreteCQLLearner(Checkpointed):
         return {"td_loss": temporal.detach(), "penalty": penalty.detach()}
 
     def act(self, history: History) -> Tensor:
-        """The action of the highest value, [B]."""
+        """Return the action of the highest value, [B]."""
         return greedy_actions(self.action_logits(history), self.action_space)
 
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
-        """Q-values of the present's actions, [B, actions]."""
+        """Return the Q-values of the present actions, [B, actions]."""
         self.network.eval()
         begin = int(history.mask.any(dim=0).int().argmax())
         arguments = (history.actions, history.timesteps, history.mask)
@@ -149,7 +148,7 @@ class DiscreteCQLLearner(Checkpointed):
 
     def rollout(self) -> Rollout | None:
         """Return what keeps keys and values; None for an MLP, which reads one observation."""
-        return HistoryRollout(self) if isinstance(self.network, HistoryQ) else None
+        return HistoryRollout(self) if isinstance(self.network, TransformerQNetwork) else None
 
     def _losses(self, windows: Windows) -> tuple[Tensor, Tensor]:
         values = self._window_values(self.network, windows)
@@ -177,18 +176,18 @@ class DiscreteCQLLearner(Checkpointed):
         return values
 
     def labels(self, actions: Tensor) -> Tensor:
-        """Actions counted from 0."""
+        """Return the actions counted from 0."""
         return (actions.long() - int(self.action_space.start)).clamp(min=0)
 
     def _build(self, longest: int) -> nn.Module:
         inputs = flat_size(self.observation_space)
         if self.context == 1:
-            return MarkovQ(inputs, self.actions, self.algorithm.hidden_size, self.algorithm.num_layers)
-        return HistoryQ(inputs, self.actions, algorithm=self.algorithm, max_timestep=longest)
+            return MLPQNetwork(inputs, self.actions, self.algorithm.hidden_size, self.algorithm.num_layers)
+        return TransformerQNetwork(inputs, self.actions, algorithm=self.algorithm, max_timestep=longest)
 
 
 class HistoryRollout:
-    """Acts with HistoryQ, keeping keys and values while the window begins where the episodes do.
+    """Acts with TransformerQNetwork, keeping keys and values while the window begins where the episodes do.
 
     After that the whole window is read at every step, as its first step then knows no action before it.
     """
@@ -196,8 +195,8 @@ class HistoryRollout:
     def __init__(self, learner: DiscreteCQLLearner) -> None:
         """Act with the learner's weights of this moment."""
         self.learner, self.step = learner, 0
-        assert isinstance(learner.network, HistoryQ)
-        self.network: HistoryQ = deepcopy(learner.network).eval()
+        assert isinstance(learner.network, TransformerQNetwork)
+        self.network: TransformerQNetwork = deepcopy(learner.network).eval()
         self.cache, self.active = KeyValueCache(self.network.transformer, learner.context), ActiveEpisodes()
 
     def act(self, history: History, rows: Tensor) -> Tensor:
@@ -226,7 +225,7 @@ class HistoryRollout:
 
 
 def usable_steps(windows: Windows) -> Tensor:
-    """[B, T] bool: steps that are no padding and whose successor is in the window, or needs none."""
+    """Return which steps are not padding and have their successor in the window, or need none, [B, T] bool."""
     successor = F.pad(windows.mask[:, 1:], (0, 1), value=False)
     return windows.mask & (windows.terminals | successor)
 

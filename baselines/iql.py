@@ -15,6 +15,7 @@ from baselines.networks import (
     action_scale,
     bellman_error,
     bellman_target,
+    descend,
     observation_scale,
     require_flat_boxes,
     soft_update,
@@ -81,12 +82,12 @@ def negative_log_likelihood(mean: Tensor, log_std: Tensor, actions: Tensor) -> T
 
 
 def squared_error(mean: Tensor, actions: Tensor) -> Tensor:
-    """(a - μ)², summed over the numbers of an action, [B]."""
+    """Return (a - μ)², summed over the numbers of an action, [B]."""
     return (actions - mean).square().sum(dim=-1)
 
 
 def cosine(step: int, steps: int | None) -> float:
-    """What is left of the learning rate after `step` of `steps` steps: 1 at first, 0 from the end on."""
+    """Return the share of the learning rate after `step` of `steps` steps: 1 at first, 0 from the end on."""
     return 1.0 if steps is None else (1 + math.cos(math.pi * min(step / steps, 1))) / 2
 
 
@@ -102,13 +103,13 @@ class IQLNetwork(nn.Module):
         self.critics = TwinCritics(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
 
     def act(self, observations: Tensor) -> Tensor:
-        """The actor's mean in [-1, 1]; its Gaussian is not squashed."""
+        """Return the actor's mean in [-1, 1]; its Gaussian is not squashed."""
         predicted: Tensor = self.actor(observations)
         return predicted.tanh()
 
 
 class IQLLearner(Checkpointed):
-    """Actor, value and critics, and slow critics.
+    """Actor, value and critics, and target critics.
 
     The three losses share no weight that either could move, and CORL takes all of them before any step; so one
     backward pass and one step of Adam do what three would.
@@ -118,7 +119,6 @@ class IQLLearner(Checkpointed):
     context = 1
 
     def __init__(self, algorithm: IQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
-        """See `IQL.learner`."""
         self.algorithm = algorithm
         self.sampler = TransitionSampler(
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
@@ -138,7 +138,7 @@ class IQLLearner(Checkpointed):
         self.steps = 0
 
     def update(self) -> Metrics:
-        """One step of value, critics and actor."""
+        """Take one step of value, critics and actor."""
         batch = self.sampler.sample()
         observations = self.observation_scale(batch.observations)
         actions = self.action_scale.to_unit(batch.actions)
@@ -169,16 +169,14 @@ class IQLLearner(Checkpointed):
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
-        """The mean of the policy, [B, action]."""
+        """Return the mean of the policy, [B, action]."""
         chosen = self.network.act(self.observation_scale(history.observations[:, -1]))
         return self.action_scale.from_unit(chosen)
 
     def _step(self, loss: Tensor) -> None:
         left = cosine(self.steps, self.algorithm.decay_steps)
         self.optimizer.param_groups[0]["lr"] = self.algorithm.learning_rate * left
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        descend(self.optimizer, loss)
         soft_update(self.target, self.network.critics, self.algorithm.tau)
         self.steps += 1
 

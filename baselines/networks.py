@@ -1,4 +1,4 @@
-"""What the learners of continuous actions share: scales, stacked twin critics, MLPs, Bellman targets."""
+"""Scales, stacked twin critics and Bellman targets of the learners for continuous actions."""
 
 import math
 from dataclasses import dataclass
@@ -34,20 +34,20 @@ class ObservationScale:
 
 @dataclass(frozen=True, slots=True)
 class ActionScale:
-    """The affine map between a bounded Box of actions and [-1, 1], in which the networks think."""
+    """The affine map between a bounded Box of actions and [-1, 1], the range of the networks."""
 
     low: Tensor  # [action]
     high: Tensor  # [action]
     plain: bool  # the Box is [-1, 1] already
 
     def to_unit(self, actions: Tensor) -> Tensor:
-        """From the Box to [-1, 1]."""
+        """Map actions of the Box to [-1, 1]."""
         if self.plain:
             return actions.float()
         return 2 * (actions.float() - self.low) / (self.high - self.low) - 1
 
     def from_unit(self, actions: Tensor) -> Tensor:
-        """From [-1, 1] to the Box, never outside of it."""
+        """Map [-1, 1] to the Box and clip to its bounds."""
         scaled = actions if self.plain else self.low + (actions + 1) / 2 * (self.high - self.low)
         return scaled.clamp(self.low, self.high)
 
@@ -63,7 +63,7 @@ class TwinCritics(MLPEnsemble):
         super().__init__([critic_layers(sizes, orthogonal=orthogonal) for _ in range(2)])
 
     def forward(self, observations: Tensor, actions: Tensor, *, frozen: bool = False, critics: int = 2) -> Tensor:
-        """Values [critics, B] of actions [B, A], or [critics, B, M] of actions [B, M, A], of both or the first alone.
+        """Return values [critics, B] of actions [B, A], or [critics, B, M] of actions [B, M, A].
 
         `frozen`: no gradient for weights.
         """
@@ -84,26 +84,33 @@ def critic_layers(sizes: list[int], *, orthogonal: bool) -> list[nn.Linear]:
 
 
 def bellman_target(rewards: Tensor, terminals: Tensor, following: Tensor, discount: float) -> Tensor:
-    """The reward and γ V(s'), [B]; the reward alone where the environment ended."""
+    """Return r + γ V(s'), [B], and the reward alone where the environment ended."""
     return rewards + discount * torch.where(terminals, 0.0, following)
 
 
 def bellman_error(values: Tensor, target: Tensor) -> Tensor:
-    """Mean of (Q(s, a) - target)² over the batch, summed over both critics: [2, B] and [B] to a scalar.
+    """Return the mean of (Q(s, a) - target)² over the batch, summed over both critics: [2, B] and [B] to a scalar.
 
-    So do the authors of all three methods and d3rlpy; CORL's IQL has the mean of both, to which Adam is blind.
+    The authors of all three methods and d3rlpy do so; CORL's IQL has the mean of both, which is the same to Adam.
     """
     return (values - target).square().mean(dim=-1).sum()
 
 
 @torch.no_grad()
-def soft_update(target: nn.Module, network: nn.Module, rate: float) -> None:
-    """Polyak averaging: the target's weights go `rate` of the way to the network's."""
-    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), rate)
+def soft_update(target: nn.Module, network: nn.Module, tau: float) -> None:
+    """Move the target's weights by the share `tau` to the network's: Polyak averaging."""
+    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), tau)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Take one step of `optimizer` along the gradient of `loss`."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
 
 
 def require_flat_boxes(algorithm: str, dataset: TrajectoryDataset) -> tuple[int, int]:
-    """Numbers in an observation and in an action; raise IncompatibleTask unless both are flat, actions bounded."""
+    """Return the sizes of observation and action; raise IncompatibleTask unless both are flat, actions bounded."""
     observations, actions = dataset.observation_space, dataset.action_space
     if not isinstance(actions, gym.spaces.Box) or len(actions.shape) != 1 or not actions.is_bounded():
         raise IncompatibleTask(f"{algorithm} needs a flat, bounded Box of actions, not {actions}. Try discrete_cql.")
@@ -113,7 +120,7 @@ def require_flat_boxes(algorithm: str, dataset: TrajectoryDataset) -> tuple[int,
 
 
 def observation_scale(dataset: TrajectoryDataset, *, normalize: bool, device: torch.device) -> ObservationScale:
-    """The scale of all the dataset's observations, or the one that leaves them as they are."""
+    """Return the scale of the dataset's observations; without `normalize` it leaves them as they are."""
     if not normalize:
         return ObservationScale()
     mean, std = mean_and_std(np.asarray(dataset.observations).reshape(dataset.num_steps, -1))
@@ -122,7 +129,7 @@ def observation_scale(dataset: TrajectoryDataset, *, normalize: bool, device: to
 
 
 def action_scale(space: gym.Space[Any], device: torch.device) -> ActionScale:
-    """The scale of a bounded Box."""
+    """Return the scale of a bounded Box."""
     assert isinstance(space, gym.spaces.Box)
     low, high = (torch.as_tensor(bound).float().to(device) for bound in (space.low, space.high))
     return ActionScale(low, high, plain=bool((space.low == -1).all() and (space.high == 1).all()))

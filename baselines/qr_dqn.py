@@ -43,15 +43,15 @@ def quantile_huber_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 class QRDQNLearner(ValueLearner):
-    """Descends the quantile Huber loss of the data's actions."""
+    """A learner that descends the quantile Huber loss of the data's actions."""
 
     def loss(self, batch: Transitions) -> tuple[Tensor, Metrics]:
-        """The quantile Huber loss."""
+        """Return the quantile Huber loss."""
         temporal = self.temporal_loss(self.network(batch.observations), batch)
         return temporal, {"td_loss": temporal.detach()}
 
     def temporal_loss(self, quantiles: Tensor, batch: Transitions) -> Tensor:
-        """The loss of the predicted [B, actions, quantiles] against what the target network says of what followed."""
+        """Return the loss of predicted [B, actions, quantiles] against the target network's of the next step."""
         return quantile_huber_loss(gather_actions(quantiles, self.labels(batch)), self.target_quantiles(batch))
 
     @torch.no_grad()

@@ -25,12 +25,12 @@ class QuantileCQL(QRDQN):
 
 
 class QuantileCQLLearner(QRDQNLearner):
-    """Descends the quantile Huber loss and the weighed penalty."""
+    """A learner that descends the quantile Huber loss and the weighted penalty."""
 
     algorithm: QuantileCQL
 
     def loss(self, batch: Transitions) -> tuple[Tensor, Metrics]:
-        """Both terms are logged, the penalty unweighed."""
+        """Return the sum of both terms, and each of them, the penalty without its weight."""
         quantiles = self.network(batch.observations)
         temporal = self.temporal_loss(quantiles, batch)
         values = quantiles.mean(dim=-1)

@@ -31,10 +31,10 @@ def random_mixture(num_heads: int, device: torch.device) -> Tensor:
 
 
 class REMLearner(ValueLearner):
-    """Descends the Huber loss of one mixture of heads a minibatch, drawn from the learner's own stream."""
+    """A learner that descends the Huber loss of one mixture of heads a minibatch, drawn from the learner's stream."""
 
     def loss(self, batch: Transitions) -> tuple[Tensor, Metrics]:
-        """The loss of a mixture drawn for this minibatch."""
+        """Return the loss of a mixture drawn for this minibatch."""
         with self.stream.active():
             mixture = random_mixture(self.network.shape[1], batch.rewards.device)
         temporal = self.mixture_loss(batch, mixture)

@@ -19,6 +19,7 @@ from baselines.networks import (
     action_scale,
     bellman_error,
     bellman_target,
+    descend,
     observation_scale,
     require_flat_boxes,
     soft_update,
@@ -105,18 +106,18 @@ class TanhNormal:
     log_std: Tensor  # [B, action]
 
     def sample(self, count: int) -> tuple[Tensor, Tensor]:
-        """Actions [B, count, action] that gradients pass through, and their log densities [B, count]."""
+        """Draw actions [B, count, action] that gradients pass through, and their log densities [B, count]."""
         mean, log_std = self.mean[:, None], self.log_std[:, None]
         noise = torch.randn(len(mean), count, mean.shape[-1], device=mean.device)
         raw = mean + log_std.exp() * noise
         return raw.tanh(), log_density(raw, mean, log_std)
 
     def log_density_of(self, actions: Tensor) -> Tensor:
-        """Log densities [B] of actions [B, action]; the Box's very border has none, so it is drawn in a little."""
+        """Return log densities [B] of actions [B, action], which are moved off the border, where there is none."""
         return log_density(actions.clamp(-1 + 1e-6, 1 - 1e-6).atanh(), self.mean, self.log_std)
 
     def detached(self) -> "TanhNormal":
-        """The same, with no gradient."""
+        """Return the same distribution without gradients."""
         return TanhNormal(self.mean.detach(), self.log_std.detach())
 
 
@@ -135,7 +136,7 @@ class SoftActorCritic(nn.Module):
         initial_log_std: float = 0.0,
         minimum_log_std: float = -20.0,
     ) -> None:
-        """`initial_log_std` is added to what the actor gives, `minimum_log_std` is the least; the most is 2."""
+        """Clamp log standard deviations, `initial_log_std` added, to [`minimum_log_std`, 2]."""
         super().__init__()
         self.initial_log_std, self.minimum_log_std = initial_log_std, minimum_log_std
         self.actor = MLP(observations, *[actor_hidden_size or hidden_size] * num_layers, 2 * actions)
@@ -149,13 +150,13 @@ class SoftActorCritic(nn.Module):
         self.log_entropy_weight = nn.Parameter(torch.zeros(()))
 
     def policy(self, observations: Tensor) -> TanhNormal:
-        """The policy at each observation."""
+        """Return the policy at each observation."""
         mean, log_std = self.actor(observations).chunk(2, dim=-1)
         return TanhNormal(mean, (log_std + self.initial_log_std).clamp(self.minimum_log_std, 2.0))
 
 
 class SoftActorCriticLearner(Checkpointed):
-    """What SAC and CQL have in common: acting, the step of all networks, and their state.
+    """The base of SAC and CQL: acting, the step of all networks, and their state.
 
     The losses of policy, entropy and critics share no weight that either could move, so one backward pass and one
     step of Adam do what three would.
@@ -185,22 +186,20 @@ class SoftActorCriticLearner(Checkpointed):
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
-        """The squashed mean of the policy, [B, action]."""
+        """Return the squashed mean of the policy, [B, action]."""
         policy = self.network.policy(self.observation_scale(history.observations[:, -1]))
         return self.action_scale.from_unit(policy.mean.tanh())
 
     def step(self, losses: Mapping[str, Tensor]) -> Metrics:
         """Move all networks by the gradients of the losses' sum, then the target critics."""
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        descend(self.optimizer, torch.stack(list(losses.values())).sum())
         soft_update(self.target, self.network.critics, self.tau)
         self.steps += 1
         return {name: loss.detach() for name, loss in losses.items()}
 
 
 class SACLearner(SoftActorCriticLearner):
-    """SAC at work on batches that its sampler draws."""
+    """A learner that takes SAC's steps on the batches of a sampler."""
 
     def __init__(
         self,
@@ -254,7 +253,7 @@ class SACLearner(SoftActorCriticLearner):
         return bellman_target(batch.rewards, batch.terminals, soft, self.algorithm.discount)
 
     def policy_losses(self, observations: Tensor) -> dict[str, Tensor]:
-        """The losses of policy and entropy weight; the target entropy is minus the numbers of an action."""
+        """Return the losses of policy and entropy weight; the target entropy is minus the size of an action."""
         chosen, density = (drawn[:, 0] for drawn in self.network.policy(observations).sample(1))
         values = self.network.critics(observations, chosen, frozen=True).amin(dim=0)
         log_weight = self.network.log_entropy_weight

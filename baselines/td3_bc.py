@@ -15,6 +15,7 @@ from baselines.networks import (
     action_scale,
     bellman_error,
     bellman_target,
+    descend,
     observation_scale,
     require_flat_boxes,
     soft_update,
@@ -72,20 +73,19 @@ class TD3BCNetwork(nn.Module):
         self.critics = TwinCritics(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
 
     def act(self, observations: Tensor) -> Tensor:
-        """The policy's actions in [-1, 1]."""
+        """Return the policy's actions in [-1, 1]."""
         predicted: Tensor = self.actor(observations)
         return predicted.tanh()
 
 
 class TD3BCLearner(Checkpointed):
-    """Actor and critics, their slow targets, and one optimizer for either."""
+    """An actor and critics with target networks and an optimizer each."""
 
     parts = ("network", "target", "actor_optimizer", "critic_optimizer", "steps")
     return_conditioned = False
     context = 1
 
     def __init__(self, algorithm: TD3BC, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
-        """See `TD3BC.learner`."""
         self.algorithm = algorithm
         self.sampler = TransitionSampler(
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
@@ -103,23 +103,23 @@ class TD3BCLearner(Checkpointed):
         self.steps = 0
 
     def update(self) -> Metrics:
-        """One step of the critics, and every `policy_every` steps one of the actor and the targets."""
+        """Take one step of the critics, and every `policy_every` steps one of the actor and the targets."""
         batch = self.sampler.sample()
         observations = self.observation_scale(batch.observations)
         actions = self.action_scale.to_unit(batch.actions)
         self.steps += 1
         with self.stream.active():
             critic_loss = self.critic_loss(batch, observations, actions)
-        _step(self.critic_optimizer, critic_loss)
+        descend(self.critic_optimizer, critic_loss)
         if self.steps % self.algorithm.policy_every:
             return {"critic_loss": critic_loss.detach()}
         policy_loss = self.actor_loss(observations, actions)
-        _step(self.actor_optimizer, policy_loss)
+        descend(self.actor_optimizer, policy_loss)
         soft_update(self.target, self.network, self.algorithm.tau)
         return {"critic_loss": critic_loss.detach(), "actor_loss": policy_loss.detach()}
 
     def critic_loss(self, batch: Transitions, observations: Tensor, actions: Tensor) -> Tensor:
-        """Both critics' error against the smaller target value of a smoothed action: clipped double Q-learning."""
+        """Return both critics' error against the smaller target value of a smoothed action (clipped double Q)."""
         a = self.algorithm
         with torch.no_grad():
             following = self.observation_scale(batch.next_observations)
@@ -130,19 +130,13 @@ class TD3BCLearner(Checkpointed):
         return bellman_error(self.network.critics(observations, actions), target)
 
     def actor_loss(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """The actor's loss under the first critic, as in TD3."""
+        """Return the actor's loss under the first critic, as in TD3."""
         predicted = self.network.act(observations)
         values = self.network.critics(observations, predicted, frozen=True, critics=1)[0]
         return actor_loss(values, predicted, actions, alpha=self.algorithm.alpha)
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
-        """The policy's actions, [B, action]."""
+        """Return the policy's actions, [B, action]."""
         chosen = self.network.act(self.observation_scale(history.observations[:, -1]))
         return self.action_scale.from_unit(chosen)
-
-
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()

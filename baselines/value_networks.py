@@ -1,4 +1,4 @@
-"""What QR-DQN, its conservative form and REM share: hyperparameters, the Nature network, targets that stand still."""
+"""The base of QR-DQN, its conservative form and REM: hyperparameters, network and learner."""
 
 from abc import ABC, abstractmethod
 from copy import deepcopy
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.checkpoint import Checkpointed
-from baselines.networks import flat_observations, flat_size
+from baselines.networks import descend, flat_observations, flat_size
 from dtbench import History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset, TransitionSampler
 from dtbench.data import TorchStream, Transitions, generator
 from dtbench.nn import MLP, Linear, NatureEncoder, greedy_actions, image_scale, is_image
@@ -24,7 +24,7 @@ class ValueLearning:
     """
 
     channels: tuple[int, int, int] = (32, 64, 64)  # of the convolutions: images alone
-    standardize_images: bool = False  # see `dtbench.ImageScale`; not the papers'
+    standardize_images: bool = False  # see `dtbench.nn.ImageScale`; not the papers'
     hidden: int = 512  # of the layer that follows them
     hidden_size: int = 256  # of the MLP: vectors and indices alone
     num_layers: int = 2  # hidden ones of the MLP
@@ -36,7 +36,7 @@ class ValueLearning:
 
 
 class ValueNetwork(nn.Module):
-    """Estimates of every action's value, [B, *observation] to [B, actions, estimates]; their mean is the value.
+    """Estimates of the values of actions, [B, *observation] to [B, actions, estimates]; their mean is the value.
 
     Images go through the Nature network, vectors and one-hot indices through an MLP.
     """
@@ -66,7 +66,7 @@ class ValueNetwork(nn.Module):
 
 
 def gather_actions(values: Tensor, labels: Tensor) -> Tensor:
-    """What belongs to one action of each row: [B, actions, ...] and [B] to [B, ...]."""
+    """Select the values of one action of each row, [B, ...] from [B, actions, ...] and [B]."""
     return values[torch.arange(len(labels), device=labels.device), labels]
 
 
@@ -77,10 +77,7 @@ def require_discrete_actions(algorithm: str, dataset: TrajectoryDataset) -> None
 
 
 class ValueLearner(Checkpointed, ABC):
-    """A network, and a target network that becomes it every `target_every` steps; what is descended is a method.
-
-    Rewards are those of the data: Atari's are clipped there.
-    """
+    """A network and a target network, its copy every `target_every` steps; subclasses define the loss."""
 
     algorithm: ValueLearning
     return_conditioned = False
@@ -115,29 +112,27 @@ class ValueLearner(Checkpointed, ABC):
 
     @abstractmethod
     def loss(self, batch: Transitions) -> tuple[Tensor, Metrics]:
-        """What a step of the optimizer descends, and what is logged of it."""
+        """Return the loss that a step of the optimizer descends, and what is logged."""
 
     def update(self) -> Metrics:
-        """One step of Adam; after every `target_every` of them the target network is copied."""
+        """Take one step of Adam; after every `target_every` of them the target network is copied."""
         loss, metrics = self.loss(self.sampler.sample())
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        descend(self.optimizer, loss)
         self.steps += 1
         if self.steps % self.algorithm.target_every == 0:
             self.target.load_state_dict(self.network.state_dict())
         return metrics
 
     def act(self, history: History) -> Tensor:
-        """The action of the highest value, [B]."""
+        """Return the action of the highest value, [B]."""
         return greedy_actions(self.action_logits(history), self.action_space)
 
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
-        """Values of the present's actions, [B, actions]."""
+        """Return the values of the present actions, [B, actions]."""
         estimates: Tensor = self.network(history.observations[:, -1])
         return estimates.mean(dim=-1)
 
     def labels(self, batch: Transitions) -> Tensor:
-        """The data's actions, counted from 0, [B]."""
+        """Return the data's actions, counted from 0, [B]."""
         return batch.actions.long() - int(self.action_space.start)

@@ -1,7 +1,5 @@
-"""A dataset as what RLlib's offline API reads: Parquet files of one row a transition, in the store, written once."""
+"""Export of a dataset for RLlib's offline API: Parquet files of one row a transition, cached beside the datasets."""
 
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,42 +15,44 @@ from baselines.networks import action_scale, flat_observations
 from dtbench import TrajectoryDataset
 from dtbench.data import data_root
 
-RECIPE = 1  # of the layout: another one gets another folder
-FOLLOWED, CUT_OFF = "followed", "cut-off"  # folders of steps whose successor is known, or the episode's end, or not
+RECIPE = 1  # of the layout; part of the directory's name
+FOLLOWED, CUT_OFF = (
+    "followed",
+    "cut-off",
+)  # directories of steps whose successor is known or not needed, and of others
 FILES = 64  # at most; each seed reads them in an order of its own
 LEAST_ROWS = 500  # of a file, but the last
 
 
 def export(dataset: TrajectoryDataset) -> Path:
-    """Write the dataset for RLlib, or find it written; give the folder of both folders.
+    """Write the dataset for RLlib unless it is written; return the directory that holds `FOLLOWED` and `CUT_OFF`.
 
-    Observations are flat numbers (indices become one-hot), discrete actions count from 0, others lie in [-1, 1]: so
-    RLlib's modules expect them. `terminateds` is the environment's end, `truncateds` a cut-off, whose `new_obs`
-    repeats `obs` because nobody knows it. Rows are shuffled once, since RLlib makes its batches of neighbours.
+    Observations are flat numbers (indices become one-hot), discrete actions count from 0, others lie in [-1, 1], as
+    RLlib's modules expect. `terminateds` is the environment's end, `truncateds` a cut-off, whose unknown `new_obs`
+    repeats `obs`. Rows are shuffled once, since RLlib makes its batches of neighbours.
     """
     folder: Path = data_root() / f"rllib-{dataset.digest[:16]}-recipe{RECIPE}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            _write(dataset, temporary)
-            _move_into_place(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            # Written one level down, as the temporary directory itself is for this user alone.
+            written = Path(temporary) / "export"
+            _write(dataset, written)
+            _move_into_place(written, folder)
     return folder
 
 
 def features(observations: NDArray[Any], space: gym.Space[Any]) -> NDArray[np.float32]:
-    """Observations of single steps as flat numbers, [N, features]."""
+    """Flatten observations of single steps, [N, features]."""
     flat = flat_observations(torch.from_numpy(np.array(observations)), space)
     return np.ascontiguousarray(flat.numpy(), np.float32)
 
 
 def transitions(dataset: TrajectoryDataset) -> dict[str, NDArray[Any]]:
-    """The columns that RLlib reads, a row for each step, in the order of the data."""
+    """Return the columns that RLlib reads, one row a step, in the order of the data."""
     steps = np.arange(dataset.num_steps)
     last = dataset.offsets[1:] - 1
-    following = np.minimum(steps + 1, dataset.num_steps - 1)
+    following = steps + 1
     following[last] = last
     terminals = np.array(dataset.terminals, bool)
     cut_off = np.zeros(dataset.num_steps, bool)
@@ -82,7 +82,7 @@ def _write(dataset: TrajectoryDataset, folder: Path) -> None:
     order = np.random.default_rng(0).permutation(dataset.num_steps)
     cut_off = columns["truncateds"][order]
     for name, rows in ((FOLLOWED, order[~cut_off]), (CUT_OFF, order[cut_off])):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
         files = max(1, min(FILES, len(rows) // LEAST_ROWS)) if len(rows) else 0
         for number, part in enumerate(np.array_split(rows, files) if files else ()):
             table = pa.table({column: _column(values[part]) for column, values in columns.items()})
@@ -96,16 +96,8 @@ def _column(values: NDArray[Any]) -> Any:
 
 
 def _move_into_place(temporary: Path, folder: Path) -> None:
-    # mkdtemp's folders are for the user alone; a store may be shared.
-    temporary.chmod(0o777 & ~_umask())
     try:
         temporary.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else another trial was faster, and its files are the same
+        if not folder.is_dir():  # else another trial was faster; its files are the same
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

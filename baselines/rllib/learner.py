@@ -16,16 +16,16 @@ from baselines.rllib.process import RLlibProcess
 from dtbench import DtbenchError, History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset
 from dtbench.nn import is_image
 
-REQUIRED = ("ray", "tree", "lz4", "ormsgpack", "scipy")  # what ray.rllib imports of its extra
+REQUIRED = ("ray", "tree", "lz4", "ormsgpack", "scipy")  # of RLlib's extra, imported by ray.rllib
 
 
 @dataclass(frozen=True)
 class _RLlibAlgorithm:
-    """What all four share. Names and defaults are RLlib's own (2.60), but for `steps_per_iteration`."""
+    """The hyperparameters of all four, with RLlib's names and defaults (2.60), but for `steps_per_iteration`."""
 
     version: ClassVar[int] = 1
     name: ClassVar[str]
-    discrete: ClassVar[bool]  # whether RLlib has it for discrete actions too
+    discrete: ClassVar[bool]  # RLlib has it for discrete actions too
 
     train_batch_size_per_learner: int = 2000  # of MARWIL and what derives from it
     gamma: float = 0.99
@@ -35,7 +35,7 @@ class _RLlibAlgorithm:
     steps_per_iteration: int = 1  # RLlib's dataset_num_iters_per_learner: gradient steps of one `train()`
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "RLlibLearner":
-        """Check that it fits; RLlib starts with the first iteration, on the processor whatever the device.
+        """Check that it fits; RLlib starts with the first iteration, always on the CPU.
 
         Raises DtbenchError without the extra, IncompatibleTask for spaces that RLlib does not take, InvalidValue for
         `steps_per_iteration` below 1, or 2 for CQL.
@@ -123,10 +123,10 @@ class RLlibIQL(_RLlibAlgorithm):
 
 
 class RLlibLearner:
-    """RLlib's learner behind the harness's contract: `update` counts steps, every k-th call trains k of them.
+    """RLlib's learner under dtbench's contract: `update` counts steps, every k-th call trains k of them.
 
-    Between iterations it has learned less than was counted, so it refuses to act there. It does not resume: where Ray
-    Data stands in its stream is no state that could be kept.
+    Between iterations it has learned less than was counted, so it refuses to act there. It does not resume, since
+    Ray Data cannot save its position in the stream.
     """
 
     context = 1
@@ -134,34 +134,33 @@ class RLlibLearner:
     resumable = False
 
     def __init__(self, algorithm: _RLlibAlgorithm, dataset: TrajectoryDataset, *, seed: int) -> None:
-        """See `_RLlibAlgorithm.learner`."""
         self.algorithm, self.dataset, self.seed = algorithm, dataset, seed
         self.steps = self._began_at = 0
         self._metrics: Mapping[str, float] = {}
         self._process: RLlibProcess | None = None
 
     def update(self) -> Metrics:
-        """Count a step, or train all that were counted; the losses of the last step that was trained."""
+        """Count a step, or train all counted ones; return the losses of the last trained step."""
         self.steps += 1
         if self.steps % self.algorithm.steps_per_iteration == 0:
-            answer = self._running().ask("train")
+            answer = self._running().request("train")
             self._metrics, trained = answer["metrics"], answer["steps"]
             if trained != self.steps - self._began_at:
-                raise RuntimeError(f"RLlib took {trained} gradient steps, {self.steps - self._began_at} were counted.")
+                raise RuntimeError(f"RLlib took {trained} gradient steps, not {self.steps - self._began_at}.")
         return self._metrics
 
     def act(self, history: History) -> Tensor:
-        """The likeliest discrete action, or the mean of the continuous ones, [B, *action].
+        """Return the likeliest discrete action, or the mean of the continuous ones, [B, *action].
 
         Raises InvalidValue between iterations.
         """
         if self.steps % self.algorithm.steps_per_iteration:
             raise InvalidValue(
-                f"step {self.steps} is no multiple of steps_per_iteration {self.algorithm.steps_per_iteration}: "
-                "choose train_steps and eval_interval that are."
+                f"step {self.steps} is not a multiple of steps_per_iteration {self.algorithm.steps_per_iteration}. "
+                "Set train_steps and eval_interval to multiples of it."
             )
         flat = flat_observations(history.observations[:, -1], self.dataset.observation_space)
-        chosen: Tensor = self._running().ask("act", features=flat.cpu())["actions"]
+        chosen: Tensor = self._running().request("act", features=flat.cpu())["actions"]
         space = self.dataset.action_space
         if isinstance(space, gym.spaces.Discrete):
             return chosen + int(space.start)
@@ -169,18 +168,18 @@ class RLlibLearner:
 
     @property
     def network(self) -> nn.Module:
-        """What the module learns, target networks left out: to be counted."""
-        answer = self._running().ask("weights")
+        """The trained weights of the module, without target networks."""
+        answer = self._running().request("weights")
         return nn.ParameterList([answer["weights"][name] for name in answer["learnt"]])
 
     def state_dict(self) -> dict[str, Any]:
-        """The module's weights and the steps: what acting needs, not what an exact resume would."""
-        return {"steps": self.steps, "weights": self._running().ask("weights")["weights"]}
+        """Return the module's weights and the steps: enough to act, not to resume."""
+        return {"steps": self.steps, "weights": self._running().request("weights")["weights"]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Act as the learner did whose state it is; its optimisers and its place in the data are not in it."""
+        """Load the weights to act with; optimizers and the position in the data are not restored."""
         self.steps = self._began_at = int(state["steps"])
-        self._running().ask("set_weights", weights=dict(state["weights"]))
+        self._running().request("set_weights", weights=dict(state["weights"]))
 
     def _running(self) -> RLlibProcess:
         if self._process is None:
@@ -205,7 +204,7 @@ class RLlibLearner:
 
 
 def _folder(algorithm: _RLlibAlgorithm, dataset: TrajectoryDataset) -> Path:
-    """What it learns from: learners of values leave out steps whose successor nobody knows."""
+    """Return the exported data; learners of values leave out steps whose successor is unknown."""
     folder = export(dataset)
     return folder if algorithm.name == "bc" else folder / FOLLOWED
 

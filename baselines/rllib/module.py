@@ -1,8 +1,9 @@
-"""RLlib itself: configurations of its offline algorithms, and one of them at work. Imported only where Ray runs."""
+"""RLlib's offline algorithms, configured and trained. Imported only in the process that runs RLlib."""
 
 import logging
 import math
 import warnings
+from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
@@ -21,18 +22,18 @@ READER_CORES = 0.5  # that reading files waits for
 
 
 class Spaces(gym.Env[Any, Any]):
-    """No environment, only its spaces: RLlib's CQL will not begin without one, though it never steps it."""
+    """The spaces of an environment that is never stepped: RLlib's CQL does not start without one."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Take the spaces from RLlib's `env_config`."""
         self.observation_space, self.action_space = config["observation_space"], config["action_space"]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Nothing but zeros."""
+        """Return zeros."""
         return np.zeros(self.observation_space.shape or (), np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """The end."""
+        """End the episode."""
         return np.zeros(self.observation_space.shape or (), np.float32), 0.0, True, False, {}
 
 
@@ -52,7 +53,7 @@ class Trainer:
         seed: int,
         threads: int,
     ) -> None:
-        """Build it; `discrete` is the number of actions, or `continuous` the numbers of one, the other is 0."""
+        """Build the algorithm for `discrete` actions, or for actions of `continuous` numbers; the other is 0."""
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002  # RLlib's own code draws from it
@@ -75,7 +76,7 @@ class Trainer:
             .rl_module(model_config=DefaultModelConfig(**_plain(model), vf_share_layers=False))
             .offline_data(
                 input_=[folder],
-                # Each seed reads the files in an order of its own.
+                # Each seed reads the files in another order.
                 input_read_method_kwargs={
                     "shuffle": FileShuffleConfig(seed=seed),
                     "ray_remote_args": {"num_cpus": READER_CORES},
@@ -98,19 +99,19 @@ class Trainer:
         self.module = self.rllib_learner.module[DEFAULT_MODULE_ID].unwrapped()
 
     def train(self) -> dict[str, Any]:
-        """One iteration; the losses of its last step, and all gradient steps until now."""
+        """Train one iteration; return the losses of its last step and the number of gradient steps so far."""
         result = self.algorithm.train()["learners"][DEFAULT_MODULE_ID]
         losses = {name: float(result[name]) for name in sorted(result) if name.endswith("loss")}
         return {"metrics": losses, "steps": self.steps()}
 
     def steps(self) -> int:
-        """Gradient steps as the optimiser counts them."""
+        """Return the number of gradient steps, as the optimizer counts them."""
         (_, optimizer), *_ = self.rllib_learner.get_optimizers_for_module(DEFAULT_MODULE_ID)
         return max((int(state["step"]) for state in optimizer.state.values()), default=0)
 
     @torch.no_grad()
     def act(self, *, features: Tensor) -> dict[str, Any]:
-        """The likeliest discrete actions, [B], or the means of the continuous ones, [B, action]."""
+        """Return the likeliest discrete actions, [B], or the means of the continuous ones, [B, action]."""
         inputs = self.module.forward_inference({Columns.OBS: features})[Columns.ACTION_DIST_INPUTS]
         distribution = self.module.get_inference_action_dist_cls()
         chosen = distribution.from_logits(inputs).to_deterministic().sample()
@@ -118,42 +119,30 @@ class Trainer:
         return {"actions": chosen.tanh() if issubclass(distribution, TorchSquashedGaussian) else chosen}
 
     def weights(self) -> dict[str, Any]:
-        """All of the module's tensors by name, and the names of those that are learnt."""
+        """Return all tensors of the module by name, and the names of those that are trained."""
         learnt = [
             name for name, p in self.module.named_parameters() if p.requires_grad and not name.startswith("target_")
         ]
         return {"weights": {name: value.clone() for name, value in self.module.state_dict().items()}, "learnt": learnt}
 
     def set_weights(self, *, weights: dict[str, Tensor]) -> dict[str, Any]:
-        """Put weights into the module."""
+        """Load weights into the module."""
         self.module.load_state_dict(weights)
         return {}
 
     def stop(self) -> None:
-        """End RLlib; Ray is left to who started it."""
+        """Stop RLlib, but not Ray."""
         self.algorithm.stop()
 
 
 def _config(algorithm: str) -> Any:
-    if algorithm == "bc":
-        from ray.rllib.algorithms.bc import BCConfig
-
-        return BCConfig()
-    if algorithm == "marwil":
-        from ray.rllib.algorithms.marwil import MARWILConfig
-
-        return MARWILConfig()
-    if algorithm == "iql":
-        from ray.rllib.algorithms.iql import IQLConfig
-
-        return IQLConfig()
-    from ray.rllib.algorithms.cql import CQLConfig
-
-    return CQLConfig().training(lr=None)  # RLlib's new stack refuses it beside the rates of each part
+    config = getattr(import_module(f"ray.rllib.algorithms.{algorithm}"), f"{algorithm.upper()}Config")()
+    # RLlib's new stack refuses `lr` of CQL beside the learning rates of its parts.
+    return config.training(lr=None) if algorithm == "cql" else config
 
 
 def _keep_order() -> None:
-    """Batches in the order of the files, as far as Ray Data keeps it, and no bars on the terminal."""
+    """Read batches in the order of the files, as far as Ray Data can, without progress bars."""
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -164,7 +153,7 @@ def _plain(model: dict[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in model.items()}
 
 
-def _only(found: Any) -> Any:
-    """The one learner's answer: RLlib wraps it, or not, by version."""
-    results = list(found) if not isinstance(found, list) else found
-    return results[0].get() if hasattr(results[0], "get") else results[0]
+def _only(results: Any) -> Any:
+    """Return the result of the only learner, which some versions of RLlib wrap."""
+    first = next(iter(results))
+    return first.get() if hasattr(first, "get") else first

@@ -1,7 +1,7 @@
-"""The process that RLlib lives in: it starts a Ray of its own, trains, acts, and ends with the process that asked.
+"""RLlib in a process with its own Ray, which trains and acts on request and ends with its parent.
 
-Inside a trial of Ray Tune, Ray Data waits for cores that the trial's placement group holds; RLlib's own examples warn
-of the pair. A process of its own has neither that problem nor RLlib's global state, and leaves nothing behind.
+Inside a trial of Ray Tune, Ray Data waits for cores that the trial's placement group holds, as RLlib's examples warn.
+A separate process has neither that problem nor RLlib's global state, and leaves nothing behind.
 """
 
 import io
@@ -21,63 +21,63 @@ from typing import IO, Any
 
 import torch
 
-GRACE = 20.0  # seconds for a Ray to end before it is killed
-PARENT_SECONDS = 1.0  # between looks whether the parent lives
-SHOWN = 2000  # characters of what a dead process said
+GRACE = 20.0  # seconds for Ray to end before it is killed
+PARENT_SECONDS = 1.0  # between checks that the parent is alive
+SHOWN = 2000  # last characters of the output of a process that died
 
 Message = dict[str, Any]
 """Tensors and plain values, so that nothing is unpickled on either side."""
 
 
 class RLlibProcess:
-    """RLlib at work elsewhere; it ends when this object does."""
+    """A process that runs RLlib as long as this object lives."""
 
     def __init__(self, settings: Message) -> None:
-        """Start it; `settings` are those of `rllib.module.Trainer`."""
+        """Start it with the arguments of `rllib.module.Trainer`."""
         ours, theirs = Pipe()
-        self.said = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the process
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the process
         command = [sys.executable, "-m", "baselines.rllib.process", str(theirs.fileno())]
         self.process = subprocess.Popen(
             command,
             pass_fds=[theirs.fileno()],
             env=_environment(),
             stdin=subprocess.DEVNULL,
-            stdout=self.said,
-            stderr=self.said,
+            stdout=self.output,
+            stderr=self.output,
         )
         theirs.close()
         self.connection = ours
-        self.close = weakref.finalize(self, _end, self.process, ours, self.said)
-        self.ask("begin", **settings)
+        self.close = weakref.finalize(self, _end, self.process, ours, self.output)
+        self.request("begin", **settings)
 
-    def ask(self, what: str, **details: Any) -> Message:
-        """Send a request and wait for its answer; raise RuntimeError with what went wrong there."""
+    def request(self, method: str, **arguments: Any) -> Message:
+        """Call a method of the `Trainer` and return its result; raise RuntimeError with the error of that process."""
         try:
-            self.connection.send_bytes(_packed({"what": what, "details": details}))
+            self.connection.send_bytes(_packed({"method": method, "arguments": arguments}))
             answer = _unpacked(self.connection.recv_bytes())
         except (EOFError, OSError) as error:
-            raise RuntimeError(f"the process of RLlib died: {self._last_words()}") from error
+            raise RuntimeError(f"the process of RLlib died: {self._last_output()}") from error
         if "error" in answer:
             raise RuntimeError(f"RLlib failed:\n{answer['error']}")
         return answer
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         try:
             code: int | str = self.process.wait(GRACE)
         except subprocess.TimeoutExpired:
             code = "none"
-        self.said.seek(0)
-        return f"exit code {code}. {self.said.read().decode(errors='replace')[-SHOWN:]}"
+        self.output.seek(0)
+        return f"exit code {code}. {self.output.read().decode(errors='replace')[-SHOWN:]}"
 
 
 def serve(connection: Connection) -> None:
-    """Answer requests until the other side hangs up."""
+    """Answer requests until the parent closes the pipe."""
     from dtbench.execution.cluster import ray_started
 
     try:
         with ray_started():
             _answer_all(connection)
-    except Exception:  # Ray did not start: the one who waits must hear it
+    except Exception:  # Ray did not start: the waiting parent must see the error
         connection.send_bytes(_packed({"error": traceback.format_exc()}))
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     """Serve the pipe whose number is the only argument."""
     number = int(sys.argv[1])
     os.set_inheritable(number, False)  # Ray's processes must not hold it open
-    threading.Thread(target=_follow_parent, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=[os.getppid()], daemon=True).start()
     code = 1
     try:
         serve(Connection(number))
@@ -106,13 +106,13 @@ def _answer_all(connection: Connection) -> None:
         except (EOFError, OSError):
             break
         try:
-            if request["what"] == "begin":
+            if request["method"] == "begin":
                 if trainer is not None:
                     trainer.stop()
-                trainer = Trainer(**request["details"])
+                trainer = Trainer(**request["arguments"])
                 answer: Message = {}
             else:
-                answer = getattr(trainer, request["what"])(**request["details"])
+                answer = getattr(trainer, request["method"])(**request["arguments"])
         except Exception:
             answer = {"error": traceback.format_exc()}
         connection.send_bytes(_packed(answer))
@@ -120,30 +120,30 @@ def _answer_all(connection: Connection) -> None:
         trainer.stop()
 
 
-def _follow_parent(parent: int) -> None:
-    """End at once when the parent is killed; Ray's processes end when their driver does."""
+def _exit_with_parent(parent: int) -> None:
+    """Exit when the parent is killed; Ray's processes end with their driver."""
     while os.getppid() == parent:
         time.sleep(PARENT_SECONDS)
     os._exit(1)
 
 
 def _environment() -> dict[str, str]:
-    """The environment without what Ray tells its workers, which would make the new Ray join the old one."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    """Return the environment without the variables of Ray's workers, with which the new Ray would join the old one."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     here = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(part for part in (here, kept.get("PYTHONPATH", "")) if part)
+    path = os.pathsep.join(part for part in (here, variables.get("PYTHONPATH", "")) if part)
     # A Ray worker's threads are as many as its cores; RLlib's are set in `Trainer`.
-    return {**kept, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    return {**variables, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
 
 
-def _end(process: subprocess.Popen[bytes], connection: Connection, said: IO[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], connection: Connection, output: IO[bytes]) -> None:
     connection.close()
     try:
         process.wait(GRACE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    said.close()
+    output.close()
 
 
 def _packed(message: Mapping[str, Any]) -> bytes:

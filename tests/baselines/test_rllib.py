@@ -203,7 +203,7 @@ def begin(data_folder: Path) -> Iterator[Begin]:
         learner: RLlibLearner = algorithm.learner(dataset, seed=0, device=CPU)
         settings = learner._settings()
         if started:
-            started[0].ask("begin", **settings)
+            started[0].request("begin", **settings)
         else:
             started.append(RLlibProcess(settings))
         learner._process = started[0]
