@@ -20,8 +20,8 @@ Backup = Literal["sampled", "soft", "mean"]
 class CQL:
     """Soft actor-critic whose critics also push down the values of actions outside the data.
 
-    The defaults are those of CORL, the same on all of D4RL's Gym tasks. `backup` is the value of the next step: that of
-    a sampled action (`sampled`: the authors and CORL), that with its entropy (`soft`: SAC), or that of the
+    The defaults are those of CORL, the same on all of D4RL's Gym tasks. `backup` is the value of the next step: that
+    of a sampled action (`sampled`: the authors and CORL), that with its entropy (`soft`: SAC), or that of the
     policy's mean (`mean`: d3rlpy).
     """
 

@@ -23,10 +23,6 @@ from dtbench.decision_transformer.returns import RETURN_TOKENS, PredictedReturns
 from dtbench.errors import IncompatibleTask, InvalidValue
 from dtbench.nn import greedy_actions, is_image
 
-PREDICTED_SHARE = (
-    0.1  # of the loss of predicted returns beside that of actions, whose gradient is small on random walks
-)
-
 CPU = torch.device("cpu")
 
 
@@ -34,9 +30,9 @@ CPU = torch.device("cpu")
 class DecisionTransformer:
     """Predict actions from returns-to-go, observations and past actions (Chen et al. 2021, Algorithm 1).
 
-    Defaults are those of the paper's Gym experiments (Table 9 and its public code). `returns` says where the
-    return tokens come from: "given" as a target (the paper's DT), "none" (its behaviour cloning, the same
-    transformer without return tokens), "generated" by the model itself, weighed by a prior for high returns
+    Defaults are those of the paper's Gym experiments (Table 9 and its public code). `returns` is the source of
+    the return tokens: "given" as a target (the paper's DT), "none" (its behaviour cloning, the same
+    transformer without return tokens), "generated" by the model itself, weighted by a prior for high returns
     (its shortest paths on a graph, where a return follows the observation that it is predicted from), or
     "predicted": given as a target when it acts, and also predicted at every step (its critic on Key-to-Door).
     """
@@ -74,7 +70,7 @@ class DecisionTransformer:
     returns: Returns = "given"
     cut_off_return: float | None = None  # generated: the return of an episode that never ended
     return_prior_power: float = 10.0  # generated: P(R) P_prior(R)^10
-    return_floor: float = 0.0  # generated: a return less likely than this is taken for impossible
+    return_floor: float = 0.0  # generated: a less likely return counts as impossible
 
     def learner(
         self, dataset: TrajectoryDataset, *, seed: int, device: torch.device = CPU
@@ -94,12 +90,11 @@ class DecisionTransformer:
 
 
 class DecisionTransformerLearner:
-    """Decision Transformer at work: samples windows, learns to predict their actions, acts on request."""
+    """A learner that samples windows and learns to predict their actions."""
 
     def __init__(
         self, algorithm: DecisionTransformer, dataset: TrajectoryDataset, *, seed: int, device: torch.device
     ) -> None:
-        """See `DecisionTransformer.learner`."""
         for space in (dataset.observation_space, dataset.action_space):
             if not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
                 raise IncompatibleTask(f"DecisionTransformer reads Box and Discrete spaces, not {space}.")
@@ -108,19 +103,19 @@ class DecisionTransformerLearner:
         self.context = algorithm.context or longest
         self._set_normalization(dataset)
         # Chen et al. normalise with all data, also where X % BC keeps only the best of it.
-        kept = dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return)
-        self.returns = RETURN_TOKENS[algorithm.returns](algorithm, kept)
+        chosen = dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return)
+        self.returns = RETURN_TOKENS[algorithm.returns](algorithm, chosen)
         self.return_conditioned = self.returns.conditioned
-        weights = balanced_weights(kept) if algorithm.balance_returns else None
+        weights = balanced_weights(chosen) if algorithm.balance_returns else None
         self.return_weights = class_weights(self.returns.labels, self.returns.values, weights)
         self.sampler = WindowSampler(
-            kept,
+            chosen,
             context=self.context,
             batch_size=algorithm.batch_size,
             rng=generator(seed, 1),
             device=device,
             anchor=algorithm.anchor,
-            pad="right",  # what stands to the right is never seen: padding needs no mask
+            pad="right",  # a causal model never sees what stands to the right: no mask
             returns_to_go=self.returns.labels,
             weights=weights,
         )
@@ -133,34 +128,35 @@ class DecisionTransformerLearner:
         self.step = 0
 
     def update(self) -> Metrics:
-        """One step of AdamW on the loss of a batch of windows."""
+        """Take one step of AdamW on the loss of a batch of windows."""
         windows = self.sampler.sample()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.algorithm.learning_rate * self._schedule()
         self.network.train()
         with self.stream.active():
             losses = self.losses(windows)
-            loss = self.weighed(losses)
+            weight = {"return_loss": self.returns.loss_weight}
+            loss = torch.stack([value * weight.get(name, 1.0) for name, value in losses.items()]).sum(dim=0)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.grad_clip)
             self.optimizer.step()
         self.step += 1
-        if share := self.average_share():
+        if share := self._average_share():
             current = self._weights()
             torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], share)
         return {name: value.detach() for name, value in losses.items()} | {"gradient_norm": norm}
 
     def act(self, history: History) -> Tensor:
-        """The likeliest discrete action, or the predicted continuous one, [B, *action]."""
+        """Return the likeliest discrete action, or the predicted continuous one, [B, *action]."""
         return greedy_actions(self._predict(history), self.network.action_space)
 
     def action_logits(self, history: History) -> Tensor:
-        """Logits of the present's discrete actions, [B, actions]."""
+        """Return the logits of the present discrete actions, [B, actions]."""
         return self._predict(history)
 
     def rollout(self) -> Rollout | None:
-        """Return what acts with the averaged weights of this moment and keeps keys and values."""
+        """Return a rollout with a copy of the averaged weights, which caches keys and values."""
         return DecisionTransformerRollout(
             self._acting_network(),
             context=self.context,
@@ -170,7 +166,7 @@ class DecisionTransformerLearner:
         )
 
     def critic(self) -> Critic | None:
-        """Return what predicts returns as the learner now does; None where returns are not predicted."""
+        """Return a critic with a copy of the averaged weights; None unless returns are predicted."""
         if not isinstance(self.returns, PredictedReturns):
             return None
         return Critic(
@@ -182,7 +178,7 @@ class DecisionTransformerLearner:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, their average, optimizer, step and both random streams."""
+        """Return weights, their average, optimizer, step and both random streams."""
         return {
             "network": self.network.state_dict(),
             "average": self.average,
@@ -203,7 +199,6 @@ class DecisionTransformerLearner:
         self.stream.state = state["stream"]
 
     def _acting_network(self) -> Any:
-        """A copy with the averaged weights, in evaluation mode."""
         network = copy.deepcopy(self.network)
         network.load_state_dict(self.average)
         return network.eval()
@@ -215,29 +210,32 @@ class DecisionTransformerLearner:
         )
 
     def _weights(self) -> dict[str, Tensor]:
-        """Those that learn, by their names."""
         weights: dict[str, Tensor] = self.network.state_dict()
         return weights
 
     def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
         algorithm = self.algorithm
-        transformer = CausalTransformer(
+        return DecisionTransformerNetwork(
+            observation_space=dataset.observation_space,
+            action_space=dataset.action_space,
+            transformer=self._transformer(),
+            hidden_size=algorithm.hidden_size,
+            max_timestep=longest,
+            dropout=algorithm.dropout,
+            returns=self.returns,
+            timestep_std=algorithm.timestep_std,
+        )
+
+    def _transformer(self, *, scale_residuals: bool = True) -> CausalTransformer:
+        algorithm = self.algorithm
+        return CausalTransformer(
             hidden_size=algorithm.hidden_size,
             num_layers=algorithm.num_layers,
             num_heads=algorithm.num_heads,
             dropout=algorithm.dropout,
             activation=algorithm.activation,
             init_std=algorithm.init_std,
-        )
-        return DecisionTransformerNetwork(
-            observation_space=dataset.observation_space,
-            action_space=dataset.action_space,
-            transformer=transformer,
-            hidden_size=algorithm.hidden_size,
-            max_timestep=longest,
-            dropout=algorithm.dropout,
-            returns=self.returns,
-            timestep_std=algorithm.timestep_std,
+            scale_residuals=scale_residuals,
         )
 
     def _set_normalization(self, dataset: TrajectoryDataset) -> None:
@@ -256,8 +254,7 @@ class DecisionTransformerLearner:
         if not self.algorithm.relative_timesteps:
             return history.timesteps
         newest = history.mask.sum(dim=1, keepdim=True) - 1
-        places = newest - torch.arange(history.mask.shape[1] - 1, -1, -1, device=self.device)
-        return places.clamp(min=0)
+        return (newest - torch.arange(history.mask.shape[1] - 1, -1, -1, device=self.device)).clamp(min=0)
 
     def losses(self, windows: Windows) -> dict[str, Tensor]:
         """Return the named losses of windows that are padded on the right."""
@@ -270,17 +267,8 @@ class DecisionTransformerLearner:
         losses = {"action_loss": action_loss(predicted.float(), windows, self.network.action_space)}
         return losses | self.returns.losses(return_logits, returns, windows.mask)
 
-    def weighed(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the sum that is minimised."""
-        weight = {"return_loss": self.returns.loss_weight}
-        return torch.stack([value * weight.get(name, 1.0) for name, value in losses.items()]).sum(dim=0)
-
-    def learning_rate(self) -> float:
-        """That of the next step."""
-        return self.algorithm.learning_rate * self._schedule()
-
-    def average_share(self) -> float:
-        """How far the average moves to the weights of the step just taken; 0 where there is no average."""
+    def _average_share(self) -> float:
+        """Return the share by which the average moves to the present weights; 0 without an average."""
         if not self.algorithm.ema_decay:
             return 0.0
         # Early averages forget fast, or the initial weights would linger in them.
@@ -314,10 +302,10 @@ class DecisionTransformerLearner:
 
 
 def action_loss(predicted: Tensor, windows: Windows, space: gym.Space[Any]) -> Tensor:
-    """Cross-entropy of discrete actions, mean squared error of continuous ones, over what is no padding."""
+    """Return cross-entropy of discrete actions or mean squared error of continuous ones, without padding."""
     if isinstance(space, gym.spaces.Discrete):
         labels = windows.actions.long() - int(space.start)
-        labels = torch.where(windows.mask, labels, 0)  # padding may be no action
+        labels = torch.where(windows.mask, labels, 0)  # padding need not be an action
         errors = F.cross_entropy(predicted.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
     else:
         errors = (predicted - windows.actions.flatten(2).float()).square().mean(dim=-1)

@@ -22,7 +22,7 @@ from dtbench.nn import Dropout, ImageScale, greedy_actions, image_scale, is_imag
 
 WARMUP_TOKENS = 512 * 20  # of the public code; a token is a predicted action there
 FLOOR = 0.1  # of the learning rate, where the cosine ends
-WHOLE_ROWS = 4  # observations are encoded in multiples of so many
+WHOLE_ROWS = 4  # observations are encoded in multiples of this number
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class AtariDecisionTransformer(DecisionTransformer):
 
 
 class AtariLearner(DecisionTransformerLearner):
-    """Decision Transformer at work on Atari."""
+    """A learner for Atari: another network, optimizer and schedule."""
 
     algorithm: AtariDecisionTransformer
 
     def rollout(self) -> Rollout:
-        """Return what reads the window at every step, as all its tokens change, but encodes each image once."""
+        """Return a rollout that reads the whole window at every step and encodes each image once."""
         return AtariRollout(self._acting_network(), encoder_input=self._encoder_input)
 
     def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
@@ -80,15 +80,7 @@ class AtariLearner(DecisionTransformerLearner):
         return AtariNetwork(
             observation_space=dataset.observation_space,
             action_space=dataset.action_space,
-            transformer=CausalTransformer(
-                hidden_size=algorithm.hidden_size,
-                num_layers=algorithm.num_layers,
-                num_heads=algorithm.num_heads,
-                dropout=algorithm.dropout,
-                activation=algorithm.activation,
-                init_std=algorithm.init_std,
-                scale_residuals=False,
-            ),
+            transformer=self._transformer(scale_residuals=False),
             hidden_size=algorithm.hidden_size,
             context=self.context,
             max_timestep=longest,
@@ -117,7 +109,7 @@ class AtariLearner(DecisionTransformerLearner):
 
 
 class AtariRollout:
-    """Acts by reading the window at every step; encodings of images are kept."""
+    """A rollout that reads the whole window at every step, as all tokens change, and caches encoded images."""
 
     def __init__(self, network: "AtariNetwork", *, encoder_input: Callable[[Tensor], Tensor]) -> None:
         """`network` is in evaluation mode and does not change."""
@@ -140,7 +132,7 @@ class AtariRollout:
     def _encoded(self, observations: Tensor, rows: Tensor) -> Tensor:
         """Encode the present's images of these rows; return the windows of encodings, [B, T, hidden_size]."""
         images = observations if len(rows) == len(observations) else observations[rows]
-        # Few rows take other kernels, whose last bits differ: an episode must not depend on how many are played.
+        # Few rows take other kernels, whose last bits differ: an episode must not depend on those beside it.
         missing = -len(images) % WHOLE_ROWS
         images = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
         encoded: Tensor = self.network.embed_observation(images[:, None])[: len(rows), 0]
@@ -232,7 +224,7 @@ class AtariNetwork(nn.Module):
         return dropped
 
     def _places(self, timesteps: Tensor, mask: Tensor | None) -> Tensor:
-        """Position embeddings [B or 1, T x kinds, width], counted from a window's first step that is no padding."""
+        """Return position embeddings [B or 1, T x kinds, hidden_size], counted from a window's first real step."""
         if mask is None or bool(mask.all()):
             return self.embed_place[None, : timesteps.shape[1] * self.kinds]
         steps = mask.long().cumsum(dim=1).sub(1).clamp(min=0)
@@ -240,7 +232,7 @@ class AtariNetwork(nn.Module):
         return self.embed_place[places.flatten(1)]
 
     def _time(self, timesteps: Tensor, mask: Tensor | None) -> Tensor:
-        """One timestep embedding a window, [B, 1, width]."""
+        """Return one timestep embedding a window, [B, 1, hidden_size]."""
         if self.training and mask is not None:
             chosen = timesteps.gather(1, mask.int().argmax(dim=1, keepdim=True))
         else:
@@ -249,7 +241,7 @@ class AtariNetwork(nn.Module):
 
 
 def learning_rate_share(tokens: int, final_tokens: int) -> float:
-    """Linear warm-up over 512 x 20 tokens, then a cosine that ends, at a tenth, with `final_tokens`.
+    """Warm up linearly over 512 x 20 tokens, then follow a cosine that ends, at a tenth, with `final_tokens`.
 
     The public code sets the last to 2 x 3K x the number of windows, and counts K tokens a window, so that its five
     epochs end at the floor; the paper prints 2 x 500,000 x K. `tokens` counts those of the present step too: the
@@ -262,7 +254,7 @@ def learning_rate_share(tokens: int, final_tokens: int) -> float:
 
 
 def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Weights of linear maps and convolutions, which decay, and all the rest, which does not."""
+    """Return the weights of linear maps and convolutions, which decay, and all others, which do not."""
     matrices = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     parameters = list(network.parameters())
     return [p for p in parameters if id(p) in matrices], [p for p in parameters if id(p) not in matrices]

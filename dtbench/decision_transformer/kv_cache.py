@@ -1,4 +1,4 @@
-"""Playing fast with a causal transformer: what one step of a game leaves for the next."""
+"""Key-value caches and the rollout of Decision Transformer, which computes the newest step alone."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from dtbench.decision_transformer.model import Block, CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork
 from dtbench.nn import greedy_actions
 
-CHUNK_TOKENS = 8192  # of all games at a time: what a block makes of them then takes little memory
-COMPACT_SHARE = 7 / 8  # of the games held that must still be played, or the others are dropped from the caches
+CHUNK_TOKENS = 8192  # of all episodes at a time, which bounds the memory of a block
+COMPACT_SHARE = 7 / 8  # of the cached episodes; where fewer are active, the others are dropped from the caches
 
 
 class KeyValueCache:
-    """Keys and values of every game's tokens, up to `length`, so that each token passes through the stack once.
+    """Keys and values of every episode's tokens, up to `length`, so that each token passes through the stack once.
 
-    Exact as long as what is asked for is what the stack gives for all tokens since the first.
+    Exact while the window begins with the first token.
     """
 
     def __init__(self, transformer: CausalTransformer, length: int) -> None:
@@ -28,24 +28,24 @@ class KeyValueCache:
         self._kept: list[Tensor] = []  # of each block [B, length, 2 width]: keys and values
 
     def append(self, tokens: Tensor, *, private: bool = False) -> Tensor:
-        """What the stack gives for the last of n new tokens, [B, n, width] to [B, width]; it sees all before it.
+        """Append n new tokens, [B, n, hidden_size]; return the stack's output for the last one, [B, hidden_size].
 
-        A `private` last token is seen by nothing but itself: the next one takes its place.
+        A `private` last token is seen by itself alone: the next token overwrites it.
         """
         new, hidden_size = tokens.shape[1:]
         if not self._kept:
             self._kept = [tokens.new_empty(len(tokens), self.length, 2 * hidden_size) for _ in self.transformer.blocks]
         begin, self.end = self.end, self.end + new - private
-        games = max(1, CHUNK_TOKENS // new)
-        parts = zip(torch.split(tokens, games), *(torch.split(kept, games) for kept in self._kept), strict=True)
+        size = max(1, CHUNK_TOKENS // new)
+        parts = zip(torch.split(tokens, size), *(torch.split(kept, size) for kept in self._kept), strict=True)
         return torch.cat([self._pass(part, kept, begin) for part, *kept in parts])
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all games but these."""
+        """Drop all episodes but these."""
         self._kept = [kept[rows] for kept in self._kept]
 
     def _pass(self, tokens: Tensor, kept: list[Tensor], begin: int) -> Tensor:
-        """Pass some games' new tokens through the stack and write their keys and values from slot `begin` on."""
+        """Pass new tokens through the stack and write their keys and values from slot `begin` on."""
         new, hidden_size = tokens.shape[1:]
         stop, last = begin + new, len(kept) - 1
         visible = None if new == 1 else torch.ones(new, stop, dtype=torch.bool, device=tokens.device).tril(begin)
@@ -53,27 +53,27 @@ class KeyValueCache:
             query, key_value = block.attention.qkv(block.norm_1(tokens)).tensor_split([hidden_size], dim=-1)
             seen[:, begin:stop] = key_value
             if number == last:
-                tokens, query, visible = tokens[:, -1:], query[:, -1:], None  # nothing reads the others any more
+                tokens, query, visible = tokens[:, -1:], query[:, -1:], None  # nothing reads the other outputs
             tokens = _after_attention(block, tokens, _attend(block, query, seen[:, :stop], visible))
         normed: Tensor = self.transformer.norm(tokens[:, -1])
         return normed
 
 
 class WindowCache:
-    """The last `length` tokens of every game, with what of the first block no window changes: its projections.
+    """The last `length` tokens of every episode and their projections in the first block.
 
     Exact where KeyValueCache is not: every step passes the window through the stack, but for the first block's
-    projections and for all of the last block that does not concern the newest token.
+    projections, which do not change, and for the last block's outputs of older tokens, which nothing reads.
     """
 
     def __init__(self, transformer: CausalTransformer, length: int) -> None:
         self.transformer, self.length = transformer, length
-        self.slots = length + max(length // 4, 8)  # a window moves through them and is then put back to their start
+        self.slots = length + max(length // 4, 8)  # a window moves through them and is then moved back to their start
         self.end = 0
         self._tokens = self._projected = torch.zeros(0)
 
     def append(self, tokens: Tensor, *, private: bool = False) -> Tensor:
-        """As KeyValueCache; the first tokens to come are a whole window."""
+        """Append as `KeyValueCache` does; the first call brings a whole window."""
         batch, new, hidden_size = tokens.shape
         if not len(self._tokens):
             self._tokens = tokens.new_empty(batch, self.slots, hidden_size)
@@ -86,17 +86,17 @@ class WindowCache:
         stop = self.end + new
         window = slice(max(stop - self.length, 0), stop)
         self.end = stop - private
-        games = max(1, CHUNK_TOKENS // self.length)
-        kept = (self._tokens[:, window], self._projected[:, window])
-        parts = zip(*(torch.split(buffer, games) for buffer in kept), strict=True)
+        size = max(1, CHUNK_TOKENS // self.length)
+        buffers = (self._tokens[:, window], self._projected[:, window])
+        parts = zip(*(torch.split(buffer, size) for buffer in buffers), strict=True)
         return torch.cat([self._pass(*part) for part in parts])
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all games but these."""
+        """Drop all episodes but these."""
         self._tokens, self._projected = self._tokens[rows], self._projected[rows]
 
     def _pass(self, tokens: Tensor, projected: Tensor) -> Tensor:
-        """The newest token's outcome, [B, width], from windows [B, L, width] and their projections."""
+        """Return the newest token's output, [B, hidden_size], of windows [B, L, hidden_size] and their projections."""
         first, *rest = _blocks(self.transformer)
         query, key_value = projected.tensor_split([tokens.shape[2]], dim=-1)
         if not rest:
@@ -106,7 +106,7 @@ class WindowCache:
         return newest_hidden(self.transformer, tokens, begin=1)
 
     def _wind_back(self, new: int) -> None:
-        """Put the tokens that the next window still has at the buffers' start."""
+        """Move the tokens that the next window still has to the start of the buffers."""
         kept = min(self.length - new, self.end)
         for buffer in (self._tokens, self._projected):
             buffer[:, :kept] = buffer[:, self.end - kept : self.end].clone()
@@ -114,7 +114,7 @@ class WindowCache:
 
 
 def newest_hidden(transformer: CausalTransformer, tokens: Tensor, *, begin: int = 0) -> Tensor:
-    """What the stack from block `begin` on gives for the last token, [B, L, width] to [B, width].
+    """Return the output of the stack from block `begin` on for the last token, [B, L, width] to [B, width].
 
     The last block is computed for that token alone: with its query q and the others' inputs x, q.(W_k x) is
     (q W_k).x and the sum of a W_v x is W_v times the sum of a x. A bias of keys adds the same to all scores and
@@ -138,14 +138,14 @@ def newest_hidden(transformer: CausalTransformer, tokens: Tensor, *, begin: int 
 
 
 class ActiveEpisodes:
-    """Which games the caches still hold: those that ended are dropped when they are an eighth of them."""
+    """The episodes that the caches hold: ended ones are dropped once they are an eighth of them."""
 
     def __init__(self) -> None:
-        self.rows: Tensor | None = None  # of all games; None: every one
+        self.rows: Tensor | None = None  # among all episodes; None: all of them
 
-    def update(self, rows: Tensor, games: int) -> Tensor | None:
-        """From now on `rows` are played; what the caches are to keep of what they hold, None for everything."""
-        held = games if self.rows is None else len(self.rows)
+    def update(self, rows: Tensor, episodes: int) -> Tensor | None:
+        """Set the active `rows`; return the rows of the caches to keep, None for all."""
+        held = episodes if self.rows is None else len(self.rows)
         if len(rows) > COMPACT_SHARE * held or len(rows) == held:
             return None
         kept = rows if self.rows is None else torch.searchsorted(self.rows, rows)
@@ -153,18 +153,18 @@ class ActiveEpisodes:
         return kept
 
     def current(self, values: Tensor, slot: int = -1) -> Tensor:
-        """One slot of what the history has of the games held, [games, T, ...] to [active, ...]."""
+        """Return one slot of the active episodes' history, [episodes, T, ...] to [active, ...]."""
         return values[:, slot] if self.rows is None else values[self.rows, slot]
 
     def select(self, values: Tensor, rows: Tensor) -> Tensor:
-        """Of [active, ...] what belongs to `rows`."""
+        """Return the rows of [active, ...] that belong to `rows`."""
         if len(rows) == len(values):
             return values
         return values[rows if self.rows is None else torch.searchsorted(self.rows, rows)]
 
 
 class DecisionTransformerRollout:
-    """Plays games in lock step with a network in which a token does not depend on its place in the window.
+    """Acts in lock step with a network in which a token does not depend on its position in the window.
 
     While the window begins where the episodes do, keys and values are kept. Then the windows are passed through the
     stack (`WindowCache`), or read by `predict` where all tokens change as the window moves: with `anchored` timesteps,
@@ -184,7 +184,7 @@ class DecisionTransformerRollout:
         self.network, self.context, self.encode, self.predict = network, context, encode, predict
         returns = network.returns
         self.step, self.changes = 0, anchored or returns.window_dependent
-        # Private tokens leave nothing behind; the present's action is not known.
+        # Private tokens are not cached; the present action is not known.
         self.length = (returns.selection.kinds - returns.private) * context - (not returns.private)
         self.cache: KeyValueCache | WindowCache = KeyValueCache(network.transformer, self.length)
         self.active = ActiveEpisodes()
@@ -225,13 +225,13 @@ class DecisionTransformerRollout:
         return self.cache.append(self.network.embed_norm(torch.cat(list(tokens), dim=1)), private=private)
 
     def _time(self, timesteps: Tensor) -> Tensor:
-        """Embeddings of the timesteps [B], [B, 1, width]."""
+        """Embed timesteps [B] as [B, 1, hidden_size]."""
         embedding: Any = self.network.embed_timestep
         embedded: Tensor = embedding(timesteps[:, None].clamp(max=embedding.num_embeddings - 1))
         return embedded
 
     def _window(self, history: History) -> Tensor:
-        """The window's tokens that are seen by others, and the one to read, [active, L, hidden_size]."""
+        """Return the window's tokens that others see, and the one to read, [active, L, hidden_size]."""
         held = history.of(slice(None) if self.active.rows is None else self.active.rows)
         returns = self.network.returns.tokens(held.returns_to_go)
         observations, timesteps = self.encode(held.observations), held.timesteps
@@ -243,12 +243,11 @@ class DecisionTransformerRollout:
 
 
 def _blocks(transformer: CausalTransformer) -> Any:
-    """The stack's blocks in their order."""
     return iter(transformer.blocks)
 
 
 def _attend(block: Block, query: Tensor, key_value: Tensor, visible: Tensor | None, *, causal: bool = False) -> Tensor:
-    """Mixed values [B, n, width] of queries [B, n, width] over [B, L, 2 width]; `visible` is [n, L] or None: all."""
+    """Mix values for queries [B, n, width] over [B, L, 2 width]; `visible` is [n, L] or None: all."""
     batch, _, hidden_size = query.shape
     shape = (batch, -1, block.attention.num_heads, hidden_size // block.attention.num_heads)
     query, key, value = (part.view(shape).transpose(1, 2) for part in (query, *key_value.chunk(2, dim=-1)))
@@ -257,5 +256,4 @@ def _attend(block: Block, query: Tensor, key_value: Tensor, visible: Tensor | No
 
 
 def _after_attention(block: Block, tokens: Tensor, mixed: Tensor) -> Tensor:
-    """The rest of a block, from what attention mixed."""
     return block.after_attention(tokens + block.attention.out(mixed))

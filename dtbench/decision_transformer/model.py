@@ -1,7 +1,6 @@
 """The causal transformer of Decision Transformer, from embeddings to heads."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -53,10 +52,9 @@ class CausalTransformer(nn.Module):
         *,
         read: "TokenSelection | None" = None,
     ) -> Tensor:
-        """`mask` [B, L] is False where a token is padding and must not be seen.
+        """Hide padding, where `mask` [B, L] is False, and tokens of `private` [L] from all others.
 
-        `private` [L] is True for tokens that only they themselves see. With `read` only those tokens are given,
-        [B, read, width]: the last block computes nothing for the others but what is seen of them.
+        With `read` only those tokens are returned, [B, read, width], and the last block computes only them.
         """
         visible = visibility(tokens, mask, private)
         *blocks, last = self.blocks
@@ -66,7 +64,7 @@ class CausalTransformer(nn.Module):
         return normed
 
     def attention_weights(self, tokens: Tensor, mask: Tensor | None = None, private: Tensor | None = None) -> Tensor:
-        """What `forward` attends to, computed step by step, [layers, B, heads, L, L]: a row's weights sum to 1."""
+        """Return the attention weights of `forward`, [layers, B, heads, L, L]: a row's weights sum to 1."""
         visible = visibility(tokens, mask, private)
         weights = []
         for block in self.blocks:
@@ -94,7 +92,7 @@ class Block(nn.Module):
         return self.after_attention((tokens if read is None else read.of(tokens)) + mixed)
 
     def after_attention(self, tokens: Tensor) -> Tensor:
-        """What the two-layer network adds to tokens to which attention has added its part."""
+        """Add the two-layer network's output to tokens with attention added."""
         normed = self.norm_2(tokens)
         if isinstance(self.activation, nn.ReLU):
             hidden = linear(normed, self.mlp_in.weight, self.mlp_in.bias, relu=True)
@@ -124,30 +122,30 @@ class CausalAttention(nn.Module):
         return out
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
-        """Values mixed for each query, [B, heads, L of queries, width / heads]."""
+        """Mix values for each query, [B, heads, L of queries, width / heads]."""
         p = self.dropout.p if self.training else 0.0
         if query.device.type != "cpu" or not p:
             return F.scaled_dot_product_attention(
                 query, key, value, attn_mask=visible, is_causal=visible is None, dropout_p=p
             )
-        # With dropout PyTorch's own takes these steps too on a processor, with slower dropout.
+        # With dropout PyTorch takes these steps too on a CPU, with slower dropout.
         weights = dropout(self._scores(query, key, visible).softmax(dim=-1), p)
         return weights.to(value.dtype) @ value
 
     def _scores(self, query: Tensor, key: Tensor, visible: Tensor | None) -> Tensor:
-        """[B, heads, L of queries, L], -inf where a key is not to be seen."""
+        """Return scores [B, heads, L of queries, L], -inf where a key is hidden."""
         if visible is None:
             visible = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         hidden = torch.zeros(visible.shape, dtype=query.dtype, device=query.device).masked_fill_(~visible, -math.inf)
         return query @ (key / math.sqrt(query.shape[-1])).transpose(-1, -2) + hidden
 
     def weights(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
-        """The weights with which `forward` mixes values, [B, heads, L, L], which fused attention keeps to itself."""
+        """Return the weights of the values in `forward`, [B, heads, L, L], which fused attention does not give."""
         query, key, _ = self._projections(tokens)
         return self._scores(query, key, visible).softmax(dim=-1)
 
     def _projections(self, tokens: Tensor, read: "TokenSelection | None" = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Query (of the tokens to read), key and value, [B, heads, L, width / heads] each."""
+        """Return query (of the tokens to read), key and value, [B, heads, L, width / heads] each."""
         hidden_size = tokens.shape[-1]
         if read is None:
             query, key, value = self.qkv(tokens).chunk(3, dim=-1)
@@ -164,27 +162,27 @@ class CausalAttention(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class TokenSelection:
-    """Which tokens of a step are to be read: of so many `kinds`, those of `first` and up to `last`, exclusive."""
+    """The tokens of a step to read: of `kinds` tokens those from `first` up to `last`, exclusive."""
 
     kinds: int
     first: int
     last: int
 
     def of(self, tokens: Tensor) -> Tensor:
-        """[B, T x kinds, width] to [B, T x (last - first), width]."""
+        """Select [B, T x (last - first), width] from [B, T x kinds, width]."""
         batch, length, hidden_size = tokens.shape
         steps = tokens.view(batch, length // self.kinds, self.kinds, hidden_size)
         return steps[:, :, self.first : self.last].flatten(1, 2)
 
     def rows(self, visible: Tensor) -> Tensor:
-        """The rows of [B or 1, 1, T x kinds, T x kinds] that belong to them."""
+        """Select their rows of [B or 1, 1, T x kinds, T x kinds]."""
         batch, _, length, _ = visible.shape
         steps = visible.view(batch, 1, length // self.kinds, self.kinds, length)
         return steps[:, :, :, self.first : self.last].flatten(2, 3)
 
 
 def visibility(tokens: Tensor, mask: Tensor | None, private: Tensor | None) -> Tensor | None:
-    """What each token [B, L, width] sees in `CausalTransformer.forward`; None: itself and all that is left of it."""
+    """Return which tokens each token [B, L, width] sees; None: itself and all to its left."""
     if private is None:
         return None if mask is None else causal_visibility(mask)
     shared = ~private[None] if mask is None else mask & ~private
@@ -192,35 +190,8 @@ def visibility(tokens: Tensor, mask: Tensor | None, private: Tensor | None) -> T
 
 
 def causal_visibility(mask: Tensor) -> Tensor:
-    """[B, 1, L, L] bool: which token (row) sees which (column). Padding sees itself, so that no row is empty."""
+    """Return which token (row) sees which (column), [B, 1, L, L]; padding sees itself, so that no row is empty."""
     length = mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=mask.device)
     return ((causal & mask[:, None, :]) | itself)[:, None]
-
-
-def transformer_weights_from_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of the `encoder` of transformers' DecisionTransformerModel for `CausalTransformer`.
-
-    Its GPT-2 keeps linear maps transposed (`Conv1D`) and position embeddings that are constant; the constant
-    belongs to the layer norm before the stack, see `agent.load_transformers_weights`.
-    """
-    names = {
-        "ln_1": "norm_1",
-        "ln_2": "norm_2",
-        "attn.c_attn": "attention.qkv",
-        "attn.c_proj": "attention.out",
-        "mlp.c_fc": "mlp_in",
-        "mlp.c_proj": "mlp_out",
-    }
-    renamed = {}
-    for name, value in weights.items():
-        if name.startswith("ln_f."):
-            renamed[name.replace("ln_f", "norm")] = value
-        elif name.startswith("h."):
-            _, block, rest = name.split(".", 2)
-            module, kind = rest.rsplit(".", 1)
-            if module in names:
-                transposed = ".c_" in module and kind == "weight"
-                renamed[f"blocks.{block}.{names[module]}.{kind}"] = value.T.contiguous() if transposed else value
-    return renamed

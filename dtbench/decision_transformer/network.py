@@ -1,17 +1,13 @@
 """Tokens of Decision Transformer: returns, observations and actions in, predictions out."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from dtbench.decision_transformer.model import (
-    CausalTransformer,
-    transformer_weights_from_transformers,
-)
+from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.returns import ReturnTokens
 from dtbench.nn import Dropout, ImageScale, Linear, NatureEncoder, is_image, to_floats
 
@@ -74,9 +70,9 @@ class DecisionTransformerNetwork(nn.Module):
     def attention_weights(
         self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None
     ) -> Tensor:
-        """Of the first token of each step over all of them, [layers, B, heads, T, T, kinds of token], as in `forward`.
+        """Return the attention of each step's first token, [layers, B, heads, T, T, kinds], as in `forward`.
 
-        The last axis is the tokens of the step that is looked at, in their order; with it, a row sums to 1.
+        The last axis is the tokens of the step attended to; with it, a row sums to 1.
         """
         length = timesteps.shape[1]
         tokens = self.tokens(returns, observations, actions, timesteps)
@@ -86,7 +82,7 @@ class DecisionTransformerNetwork(nn.Module):
         return of_first.reshape(*of_first.shape[:-1], length, kinds)
 
     def tokens(self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
-        """What the stack reads, [B, T x kinds, width]."""
+        """Return the stack's input, [B, T x kinds, hidden_size]."""
         time = self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
         observation = self.embed_observation(observations) + time
         action = self.embed_actions(actions) + time
@@ -97,7 +93,7 @@ class DecisionTransformerNetwork(nn.Module):
         return normed
 
     def _token_masks(self, tokens: Tensor, mask: Tensor | None, length: int) -> tuple[Tensor | None, Tensor | None]:
-        """Which tokens are no padding, [B, T x kinds], and which are private, [T x kinds]."""
+        """Return which tokens are not padding, [B, T x kinds], and which are private, [T x kinds]."""
         kinds = tokens.shape[1] // length
         token_mask = None if mask is None else mask.repeat_interleave(kinds, dim=1)
         if not self.returns.private:
@@ -105,7 +101,7 @@ class DecisionTransformerNetwork(nn.Module):
         return token_mask, torch.arange(tokens.shape[1], device=tokens.device) % kinds == 1
 
     def embed_actions(self, actions: Tensor) -> Tensor:
-        """[B, T, *action] to [B, T, width]."""
+        """Embed [B, T, *action] as [B, T, hidden_size]."""
         if isinstance(self.action_space, gym.spaces.Discrete):
             embedded: Tensor = self.embed_action(actions.long() - int(self.action_space.start))
         else:
@@ -114,7 +110,7 @@ class DecisionTransformerNetwork(nn.Module):
 
 
 class ObservationEncoder(nn.Module):
-    """[B, T, *observation] to [B, T, width] by what the observation is: an index, an image, or a vector."""
+    """An encoder of indices, images or vectors, [B, T, *observation] to [B, T, hidden_size]."""
 
     def __init__(self, encoder: nn.Module, event_dims: int, *, scale: nn.Module | None = None) -> None:
         super().__init__()
@@ -140,7 +136,7 @@ def observation_encoder(
     channels: tuple[int, int, int] = (32, 64, 64),
     scale: ImageScale | None = None,
 ) -> ObservationEncoder:
-    """An embedding for indices, the convolutional encoder for 84 x 84 images, a linear layer for the rest."""
+    """Return an embedding for indices, the Nature encoder for 84 x 84 images, a linear layer for the rest."""
     if isinstance(space, gym.spaces.Discrete):
         return ObservationEncoder(nn.Embedding(int(space.n), hidden_size), 0)
     if is_image(space):
@@ -148,29 +144,3 @@ def observation_encoder(
             NatureEncoder((space.shape or ())[0], hidden_size, activation=nn.Tanh(), channels=channels), 3, scale=scale
         )
     return ObservationEncoder(Linear(math.prod(space.shape or ()), hidden_size), 1)
-
-
-def load_transformers_weights(network: DecisionTransformerNetwork, weights: Mapping[str, Tensor]) -> None:
-    """Load the weights of transformers' DecisionTransformerModel of the same sizes into `network`.
-
-    Its state and return heads, which no action depends on, are left out. Raises RuntimeError where sizes differ.
-    """
-    plain = {
-        "embed_timestep.weight": "embed_timestep.weight",
-        "embed_return.weight": "embed_return.weight",
-        "embed_return.bias": "embed_return.bias",
-        "embed_observation.encoder.weight": "embed_state.weight",
-        "embed_observation.encoder.bias": "embed_state.bias",
-        "embed_action.weight": "embed_action.weight",
-        "embed_action.bias": "embed_action.bias",
-        "embed_norm.weight": "embed_ln.weight",
-        "action_head.0.weight": "predict_action.0.weight",
-        "action_head.0.bias": "predict_action.0.bias",
-    }
-    loaded = {ours: weights[theirs] for ours, theirs in plain.items()}
-    # It calls GPT-2 with position 0 for every token, which adds one constant vector after the layer norm.
-    loaded["embed_norm.bias"] = weights["embed_ln.bias"] + weights["encoder.wpe.weight"][0]
-    encoder = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
-    for name, value in transformer_weights_from_transformers(encoder).items():
-        loaded[f"transformer.{name}"] = value
-    network.load_state_dict(loaded)

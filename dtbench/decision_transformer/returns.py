@@ -15,17 +15,14 @@ from dtbench.decision_transformer.model import TokenSelection
 from dtbench.errors import InvalidValue
 
 MAX_RETURN_BINS = 512
-PREDICTED_SHARE = (
-    0.1  # of the loss of predicted returns beside that of actions, whose gradient is small on random walks
-)
 
 Returns = Literal["given", "none", "generated", "predicted"]
 Append = Callable[[Sequence[Tensor], bool], Tensor]
-"""Embedded tokens [B, 1, hidden] in order, and whether the last is private, to what the stack gives for the last."""
+"""A function of embedded tokens [B, 1, hidden] and whether the last is private: the stack's output for the last."""
 
 
 class Settings(Protocol):
-    """The hyperparameters that return tokens read."""
+    """The hyperparameters of return tokens."""
 
     @property
     def return_scale(self) -> float: ...
@@ -45,7 +42,7 @@ class ReturnTokens:
     window_dependent: ClassVar[bool] = False  # tokens change when the window moves
     selection: ClassVar[TokenSelection] = TokenSelection(3, 1, 2)  # the tokens at which return and action are read
     loss_weight: ClassVar[float] = 1.0
-    values: NDArray[np.float64] = np.zeros(0)  # distinct returns that there are tokens of
+    values: NDArray[np.float64] = np.zeros(0)  # distinct returns, one token each
 
     def __init__(self, algorithm: Settings, dataset: TrajectoryDataset) -> None:
         """Use the returns of `dataset`."""
@@ -53,15 +50,15 @@ class ReturnTokens:
         self.labels = self._labels(dataset)
 
     def embedding(self, hidden_size: int) -> nn.Module | None:
-        """Return the module that embeds tokens, if there are any."""
+        """Return the module that embeds tokens; None without tokens."""
         return nn.Linear(1, hidden_size)
 
     def head(self, hidden_size: int) -> nn.Module | None:
-        """Return the module that predicts returns, if they are predicted."""
+        """Return the module that predicts returns; None where they are not predicted."""
         return None
 
     def tokens(self, returns_to_go: Tensor) -> Tensor:
-        """Return what is embedded of returns-to-go [B, T]."""
+        """Return the tokens of returns-to-go [B, T]."""
         return returns_to_go.float() / self.algorithm.return_scale
 
     def arrange(self, embed: Any, tokens: Tensor, observation: Tensor, time: Tensor) -> list[Tensor]:
@@ -75,13 +72,13 @@ class ReturnTokens:
     def append(
         self, network: Any, append: Append, before: list[Tensor], step: tuple[Tensor, Tensor, Tensor]
     ) -> Tensor:
-        """Append a step (returns-to-go, observation, time) to a cache; return what is read for its action."""
+        """Append a step (returns-to-go, observation, time) to a cache; return the hidden state of its action."""
         returns_to_go, observation, time = step
         tokens = self.arrange(network.embed_return, self.tokens(returns_to_go), observation, time)
         return append([*before, *tokens], self.private)
 
     def losses(self, logits: Tensor | None, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Return the loss of predicted returns, if there is one, under its name."""
+        """Return the loss of predicted returns by its name; empty where they are not predicted."""
         return {}
 
     def _labels(self, dataset: TrajectoryDataset) -> NDArray[np.float64]:
@@ -102,7 +99,7 @@ class NoReturns(ReturnTokens):
 
 
 class GeneratedReturns(ReturnTokens):
-    """Returns that the model predicts from the observation before them, weighed by a prior for high ones."""
+    """Returns that the model predicts from the observation before them, weighted by a prior for high ones."""
 
     conditioned = False
     window_dependent = True
@@ -121,8 +118,8 @@ class GeneratedReturns(ReturnTokens):
 
     def tokens(self, returns_to_go: Tensor) -> Tensor:
         # Padding may lie above all values.
-        found = torch.searchsorted(self._values(returns_to_go), returns_to_go.float().contiguous())
-        return found.clamp(max=len(self.values) - 1)
+        indices = torch.searchsorted(self._values(returns_to_go), returns_to_go.float().contiguous())
+        return indices.clamp(max=len(self.values) - 1)
 
     def arrange(self, embed: Any, tokens: Tensor, observation: Tensor, time: Tensor) -> list[Tensor]:
         return [observation, embed(tokens) + time]
@@ -168,7 +165,7 @@ class PredictedReturns(GeneratedReturns):
     conditioned = True
     private = True
     window_dependent = False
-    loss_weight = PREDICTED_SHARE
+    loss_weight = 0.1  # the gradient of the actions' loss is small on random walks
 
     acting_tokens = ReturnTokens.acting_tokens
     append = ReturnTokens.append
@@ -208,18 +205,18 @@ def distinct_returns(returns_to_go: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def likely_high_return(logits: Tensor, values: Tensor, *, power: float, floor: float) -> Tensor:
-    """Index of the return in `values` (rising, [R]) that maximises P(R) P_prior(R)^power, [B] from logits [B, R].
+    """Return the index in rising `values` [R] that maximises P(R) P_prior(R)^power, [B] from logits [B, R].
 
     P_prior(R = k steps) ~ T + 1 - k (Chen et al. 2021, appendix); with T + 1 steps for "never", that is R - min R.
-    Returns less likely than `floor` are taken for impossible: no softmax gives a true zero, and the prior's tenth
+    Returns less likely than `floor` count as impossible: no softmax gives a true zero, and the prior's tenth
     power lifts what little it gives by up to 1e10. The floor is not the paper's.
     """
     log_likelihood = logits.log_softmax(dim=-1)
     possible = log_likelihood.exp() >= floor
-    weighed = log_likelihood + (power * (values - values.min()).log() if power else 0.0)
-    return weighed.masked_fill(~possible, -math.inf).argmax(dim=-1)
+    weighted = log_likelihood + (power * (values - values.min()).log() if power else 0.0)
+    return weighted.masked_fill(~possible, -math.inf).argmax(dim=-1)
 
 
 def mean_of_steps(errors: Tensor, mask: Tensor) -> Tensor:
-    """Mean of errors [B, T] where `mask` [B, T]: a product, as picking them out would wait for a device."""
+    """Average errors [B, T] where `mask` [B, T]; a product, since indexing would wait for the device."""
     return (errors * mask).sum() / mask.sum()

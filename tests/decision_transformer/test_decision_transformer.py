@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.peer_networks import transformers_weights_for_ours
 from dtbench import History, InvalidValue, WindowSampler, make_dataset
 from dtbench.data import generator
 from dtbench.decision_transformer import DecisionTransformer
@@ -11,7 +12,7 @@ from dtbench.decision_transformer.model import (
     TokenSelection,
     causal_visibility,
 )
-from dtbench.decision_transformer.network import DecisionTransformerNetwork, load_transformers_weights
+from dtbench.decision_transformer.network import DecisionTransformerNetwork
 from dtbench.decision_transformer.returns import ReturnTokens, likely_high_return
 from dtbench.nn import NatureEncoder
 from dtbench.testing import check_algorithm, toy_dataset, toy_history
@@ -40,7 +41,7 @@ def test_it_gives_the_outputs_of_transformers_with_its_weights() -> None:
         max_timestep=50,
         returns=ReturnTokens(DecisionTransformer(), data),
     ).eval()
-    load_transformers_weights(ours, theirs.state_dict())
+    ours.load_state_dict(transformers_weights_for_ours(theirs))
     batch, steps = 5, 7
     returns, states = torch.randn(batch, steps), torch.randn(batch, steps, 4)
     actions, timesteps = torch.randn(batch, steps, 2), torch.randint(0, 50, (batch, steps))
