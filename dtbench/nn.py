@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dtbench.data.dataset import TrajectoryDataset, give_back
+from dtbench.data.dataset import TrajectoryDataset, release_pages
 
 __all__ = [
     "MLP",
@@ -368,7 +368,7 @@ def image_scale(dataset: TrajectoryDataset, *, standardize: bool) -> ImageScale:
         return ImageScale(torch.zeros(()), torch.tensor(1 / 255))
     steps = np.unique(np.linspace(0, dataset.num_steps - 1, SAMPLED).astype(np.int64))
     newest = dataset.observations_at(steps)[:, -1].astype(np.float64)
-    give_back(dataset.observations)
+    release_pages(dataset.observations)
     mean = newest.mean(axis=0)
     deviation = (newest - mean).std()
     return ImageScale(torch.tensor(mean, dtype=torch.float32), torch.tensor(1 / max(deviation, 1.0)).float())

@@ -139,6 +139,9 @@ def _fetched(source: DataSource) -> bool:
     return source.available()
 
 
-def normalize(returns: NDArray[np.float64], *, low: float, high: float) -> NDArray[np.float64]:
-    """Return 100 (return - low) / (high - low): 0 for the reference `low`, 100 for `high` (Fu et al. 2020, sec. 5)."""
-    return 100 * (returns - low) / (high - low)
+def normalized_score(episodes: Episodes, *, reference: tuple[float, float] | None) -> NDArray[np.float64]:
+    """Return 100 (return - low) / (high - low), Fu et al. (2020), section 5, or the return without a reference."""
+    if reference is None:
+        return episodes.returns
+    low, high = reference
+    return 100 * (episodes.returns - low) / (high - low)

@@ -1,4 +1,4 @@
-"""The store: datasets as plain .npy files and a meta.json, opened memory-mapped."""
+"""The store of datasets: plain .npy files and a meta.json, opened memory-mapped."""
 
 import json
 import os
@@ -48,30 +48,28 @@ _READING_ONLY: ContextVar[bool] = ContextVar("_READING_ONLY", default=False)
 
 
 def root() -> Path:
-    """Where datasets are kept: $DTBENCH_DATA, else the user's cache folder."""
+    """Return the directory of the datasets: $DTBENCH_DATA, else in the user's cache directory."""
     configured = os.environ.get("DTBENCH_DATA")
-    return folder_of(configured) if configured else user_cache_path("dtbench", appauthor=False) / "data"
+    return directory_of(configured) if configured else user_cache_path("dtbench", appauthor=False) / "data"
 
 
-def folder_of(text: str) -> Path:
-    """Return the folder that an environment variable names; InvalidValue where its ~user does not exist."""
+def directory_of(text: str) -> Path:
+    """Return the directory that an environment variable names; InvalidValue where its ~user does not exist."""
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
-        raise InvalidValue(f"{text!r} is no folder: {error}. Set the variable to one that exists.") from error
+        raise InvalidValue(f"{text!r} is not a directory: {error}. Set the variable to one that exists.") from error
 
 
-def data_root() -> Path:
-    """Where datasets are kept, and what is made of them: `root` by its public name."""
-    return root()
+data_root = root  # its public name
 
 
 def open_or_make(name: str, make: Callable[[], TrajectoryDataset]) -> TrajectoryDataset:
-    """Open the dataset `name`, or make it and keep it first. Concurrent makers agree on one winner."""
+    """Open the dataset `name`; make and store it first where it is missing. One process makes it, others wait."""
     folder = root() / _safe(name)
     if not (folder / "meta.json").exists():
         if is_reading_only():
-            raise MissingDataset(f"no dataset in {folder}, and none is made while datasets are only listed.")
+            raise MissingDataset(f"no dataset in {folder}, and listing datasets makes none.")
         with _one_maker(folder):
             if not (folder / "meta.json").exists():
                 save(make(), folder)
@@ -80,7 +78,7 @@ def open_or_make(name: str, make: Callable[[], TrajectoryDataset]) -> Trajectory
 
 @contextmanager
 def _one_maker(folder: Path) -> Iterator[None]:
-    """Let the trials of a node wait for the one that makes a dataset; the lock goes with its process."""
+    """Hold the lock under which a dataset is made; it ends with its process."""
     path = folder.with_name(f".{folder.name}.lock")
     lock = FileLock(path)
     try:
@@ -91,13 +89,13 @@ def _one_maker(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # who waited for this very file finds the data made
+        path.unlink(missing_ok=True)  # who waited for this file finds the data made
         lock.release()
 
 
 @contextmanager
 def reading_only() -> Iterator[None]:
-    """Within, `open_or_make` makes nothing and raises MissingDataset instead: a listing must not take minutes."""
+    """Make `open_or_make` raise MissingDataset instead of making data: a listing must not take minutes."""
     token = _READING_ONLY.set(True)
     try:
         yield
@@ -106,12 +104,12 @@ def reading_only() -> Iterator[None]:
 
 
 def is_reading_only() -> bool:
-    """Whether nothing may be made now, see `reading_only`."""
+    """Return whether `reading_only` is active."""
     return _READING_ONLY.get()
 
 
 def save(dataset: TrajectoryDataset, folder: Path) -> None:
-    """Write a dataset; an existing one of that name stays as it is. InvalidValue where the store cannot be written."""
+    """Write a dataset unless it exists; raise InvalidValue where the store cannot be written."""
     try:
         _save(dataset, folder)
     except OSError as error:
@@ -119,13 +117,14 @@ def save(dataset: TrajectoryDataset, folder: Path) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> InvalidValue:
-    return InvalidValue(f"cannot keep datasets in {folder}: {error.strerror or error}. Set DTBENCH_DATA.")
+    return InvalidValue(f"cannot write datasets to {folder}: {error.strerror or error}. Set DTBENCH_DATA.")
 
 
 def _save(dataset: TrajectoryDataset, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        temporary = Path(scratch) / folder.name  # with the permissions of an ordinary directory
+        temporary.mkdir()
         for name in ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(dataset, name), allow_pickle=False)
         if dataset.final_observations is not None:
@@ -145,8 +144,6 @@ def _save(dataset: TrajectoryDataset, folder: Path) -> None:
         }
         (temporary / "meta.json").write_text(json.dumps(meta, indent=2, sort_keys=True, allow_nan=False) + "\n")
         _move_into_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
@@ -164,7 +161,7 @@ def load(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
     if verify:
         validate(dataset)
         if digest_of(dataset) != dataset.digest:
-            raise InvalidDataset(f"{folder} is not what was stored: its digest differs. {_REMEDY}")
+            raise InvalidDataset(f"{folder} was changed: its digest differs. {_REMEDY}")
     return dataset
 
 
@@ -174,9 +171,9 @@ def _opened(folder: Path) -> TrajectoryDataset:
         raise InvalidDataset(f"it has format {meta['format']!r:.40}, this dtbench reads {FORMAT}")
     digest, info, frame_stack = meta["digest"], meta["info"], meta.get("frame_stack", 1)
     if not isinstance(info, dict) or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise InvalidDataset("meta.json has no digest, or tells nothing of the data")
+        raise InvalidDataset("meta.json lacks digest or info")
     if type(frame_stack) is not int or not 1 <= frame_stack <= MOST_FRAMES:
-        raise InvalidDataset(f"stacks of {frame_stack!r:.40} frames cannot be")
+        raise InvalidDataset(f"frame_stack is {frame_stack!r:.40}, not a number from 1 to {MOST_FRAMES}")
     return TrajectoryDataset(
         **{name: _mapped(folder / f"{name}.npy") for name in ARRAYS},
         observation_space=space_from_json(meta["observation_space"]),
@@ -195,14 +192,14 @@ def _mapped(path: Path) -> Array:
     return array
 
 
-_REMEDY = "Delete that folder: generated data will be made again, files read again."
+_REMEDY = "Delete that directory: generated data is made again, files are read again."
 
 
 def _move_into_place(temporary: Path, folder: Path) -> None:
     try:
         temporary.rename(folder)
     except OSError:
-        # Another process was faster, and its data are as good; or a broken folder without meta.json is in the way.
+        # Another process was faster, with equal data; or a broken directory without meta.json is in the way.
         if not (folder / "meta.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)

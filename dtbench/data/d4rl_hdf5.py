@@ -21,10 +21,10 @@ HDF5_ERRORS = (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryErr
 KEYS = ("observations", "actions", "rewards", "terminals")
 FOLLOWING = "next_observations"
 WRITER = "dtbench"
-ACTION_ROUNDING = 1e-5  # how far an action may lie outside of its bounds, relative to them: float32 and tanh round
+ACTION_ROUNDING = 1e-5  # by which an action may exceed its bounds, relative to them: float32 and tanh round
 
-_MOST_PACKED = 1100  # to one: DEFLATE gets no further than 1032
-_UNWRITTEN = 2**26  # bytes that may be declared and left at their fill value, as of flags that are all False
+_MOST_PACKED = 1100  # to one: DEFLATE reaches at most 1032
+_UNWRITTEN = 2**26  # bytes that may be left at their fill value, as flags that are all False
 
 
 def read_d4rl(
@@ -35,15 +35,15 @@ def read_d4rl(
     horizon: int,
     info: Mapping[str, Any] | None = None,
 ) -> TrajectoryDataset:
-    """Read a file in D4RL's layout; numbers become float32, an unfinished episode at the end is dropped.
+    """Read a file in D4RL's layout; numbers become float32, an unfinished last episode is dropped.
 
     An episode ends at a terminal or a timeout; in an old file without `timeouts` after `horizon` steps at the latest,
-    so that there an episode that was cut off earlier is joined to the next. A terminal counts before a timeout of the
-    same step. Of `next_observations` what followed each episode is kept, unless they are not the observations of the
-    rows that follow, as in some files: `info["next_observations"]` says which. Other keys (infos/*, metadata/*) are
+    where an episode truncated earlier is joined to the next. A terminal has priority over a timeout of the same step.
+    `next_observations` give the final observations, unless they disagree with the following rows, as in some files:
+    `info["next_observations"]` says so. Other keys (infos/*, metadata/*) are
     ignored.
 
-    Raises MissingDataset where there is no file, and InvalidDataset, with file and key, for what is no such file.
+    Raises MissingDataset where there is no file, and InvalidDataset, with file and key, for any other layout.
     """
     if not path.is_file():
         raise MissingDataset(f"no file {path}.")
@@ -65,7 +65,7 @@ def read_d4rl(
     arrays["terminals"] = terminals
     _check_bounds(path, arrays["actions"], action_space)
     whole = int(ends[-1]) + 1
-    final, found = _final_observations(path, arrays["observations"], ends)
+    final, state = _final_observations(path, arrays["observations"], ends)
     try:
         return make_dataset(
             observations=arrays["observations"][:whole],
@@ -76,7 +76,7 @@ def read_d4rl(
             observation_space=observation_space,
             action_space=action_space,
             final_observations=final,
-            info={**(info or {}), "unfinished_steps": len(terminals) - whole, FOLLOWING: found},
+            info={**(info or {}), "unfinished_steps": len(terminals) - whole, FOLLOWING: state},
         )
     except InvalidDataset as error:
         raise InvalidDataset(f"{path}: {error}") from error
@@ -85,9 +85,9 @@ def read_d4rl(
 def write_d4rl(
     dataset: TrajectoryDataset, path: Path, *, timeouts: bool = True, compression: str | None = "gzip"
 ) -> None:
-    """Write a dataset in D4RL's layout, float32, whole or not at all; `read_d4rl` gives it back with its digest.
+    """Write a dataset in D4RL's layout, float32, atomically; `read_d4rl` returns it with the same digest.
 
-    `metadata/` says where the data come from. `next_observations` are written where what follows a cut-off is known.
+    `metadata/` has the source of the data. `next_observations` are written where final observations are known.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -104,7 +104,7 @@ def write_d4rl(
 
 
 def exported_source(path: Path) -> str | None:
-    """Where the data of a file that `write_d4rl` wrote came from; None for any other file."""
+    """Return the source of the data of a file that `write_d4rl` wrote; None for any other file."""
     try:
         with h5py.File(path, "r") as file:
             written = {key: own_value(path, file, f"metadata/{key}").asstr()[()] for key in ("written_by", "source")}
@@ -130,7 +130,7 @@ def _read(path: Path) -> dict[str, Array]:
 
 
 def _final_observations(path: Path, observations: Array, ends: NDArray[np.int64]) -> tuple[Array | None, str]:
-    """Return what followed each episode's last step, [E, *observation], or None; and the state of the file's key."""
+    """Return the final observations, [E, *observation] or None, and the state of the file's key."""
     try:
         with h5py.File(path, "r") as file:
             if file.get(FOLLOWING, getlink=True) is None:
@@ -157,14 +157,14 @@ def _final_observations(path: Path, observations: Array, ends: NDArray[np.int64]
 
 
 def _differ(left: Array, right: Array) -> NDArray[np.bool_]:
-    """Which rows differ by more than rounding."""
+    """Return which rows differ by more than rounding."""
     near: NDArray[np.bool_] = np.isclose(left, right, rtol=1e-4, atol=1e-4).reshape(len(left), -1)
     different: NDArray[np.bool_] = np.logical_not(near).max(axis=1)
     return different
 
 
 def numeric_column(path: Path, file: Any, key: str) -> Any:
-    """Return the array of numbers of this key, e.g. infos/qpos, unread; raise InvalidDataset where it is none."""
+    """Return the unread array of a key, e.g. infos/qpos; raise InvalidDataset unless it holds numbers."""
     if file.get(key, getlink=True) is None:
         raise InvalidDataset(
             f"{path}: no key {key!r}. It holds: {one_line(', '.join(sorted(file)), 200) or 'nothing'}."
@@ -185,28 +185,36 @@ def numeric_column(path: Path, file: Any, key: str) -> Any:
 
 
 def own_value(path: Path, file: Any, key: str) -> Any:
-    """Return what the file itself holds under a key; links are not followed, as they may lead to any file."""
-    place = file
+    """Return the item of a key; links are refused, as they may lead to any file."""
+    item = file
     for part in key.split("/"):
-        if not isinstance(place, h5py.Group) or place.get(part, getlink=True) is None:
+        if not isinstance(item, h5py.Group) or item.get(part, getlink=True) is None:
             raise InvalidDataset(f"{path}: no key {key!r}.")
-        if isinstance(place.get(part, getlink=True), h5py.ExternalLink | h5py.SoftLink):
+        if isinstance(item.get(part, getlink=True), h5py.ExternalLink | h5py.SoftLink):
             raise InvalidDataset(f"{path}: {key!r} is a link. Put the array itself into the file.")
-        place = place[part]
-    if isinstance(place, h5py.Dataset) and (place.is_virtual or place.external):
+        item = item[part]
+    if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
         raise InvalidDataset(f"{path}: {key!r} lies in other files. Put the array itself into the file.")
-    return place
+    return item
+
+
+def read_column(path: Path, file: Any, key: str) -> Array:
+    """Return the numbers of a key; raise InvalidDataset where there are none or memory does not suffice."""
+    column = numeric_column(path, file, key)
+    check_room(path, [column])
+    values: Array = column[()]
+    return values
 
 
 def check_room(path: Path, columns: Sequence[Any]) -> None:
-    """Raise InvalidDataset for more than this machine's memory, which would take the process down."""
-    needed, there = sum(column.nbytes for column in columns), _memory()
-    if needed > there:
-        raise InvalidDataset(f"{path} needs {needed} bytes of memory, and {there} are free. Use a larger machine.")
+    """Raise InvalidDataset for columns that do not fit into this machine's memory."""
+    needed, free = sum(column.nbytes for column in columns), _memory()
+    if needed > free:
+        raise InvalidDataset(f"{path} needs {needed} bytes of memory, and {free} are free. Use a larger machine.")
 
 
 def _memory() -> int:
-    """Bytes that are free, or could be; without limit where the system does not tell."""
+    """Return the available bytes of memory; without limit where the system does not state them."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -250,15 +258,15 @@ def _flags(path: Path, key: str, values: Array) -> NDArray[np.bool_]:
 
 
 def _ends_by_horizon(terminals: NDArray[np.bool_], horizon: int) -> NDArray[np.int64]:
-    """Return the last step of every episode where only terminals are known: a terminal, or its `horizon`-th step."""
+    """Return the last step of every episode without timeouts: a terminal, or the `horizon`-th step."""
     starts = np.concatenate([[0], np.flatnonzero(terminals) + 1])
     lengths = np.diff(starts, append=len(terminals))
-    place = np.arange(len(terminals)) - np.repeat(starts, lengths)
-    return np.flatnonzero(terminals | (place % horizon == horizon - 1))
+    step = np.arange(len(terminals)) - np.repeat(starts, lengths)
+    return np.flatnonzero(terminals | (step % horizon == horizon - 1))
 
 
 def _as_space(path: Path, key: str, values: Array, space: gym.Space[Any]) -> Array:
-    """Integers where the space has integers, else finite float32, of the space's shape."""
+    """Return integers where the space has integers, else finite float32, of the space's shape."""
     if values.shape[1:] != space.shape:
         raise InvalidDataset(f"{path}: {key!r} has rows of shape {values.shape[1:]}, the task's have {space.shape}.")
     if space.dtype is not None and not np.issubdtype(space.dtype, np.floating):
@@ -269,7 +277,7 @@ def _as_space(path: Path, key: str, values: Array, space: gym.Space[Any]) -> Arr
 
 
 def _finite(path: Path, key: str, values: Array) -> Array:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is found
+    with np.errstate(over="ignore"):  # too large for float32 becomes inf
         values = np.ascontiguousarray(values, np.float32)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])

@@ -16,22 +16,22 @@ from dtbench.errors import InvalidDataset, InvalidValue
 Array = NDArray[Any]
 ARRAYS = ("observations", "actions", "rewards", "terminals", "offsets")
 HASHED_BYTES = 2**26  # at a time
-MOMENT_ROWS = 65536  # whose moments are taken at once
-BOUND_SLACK = 1e-6  # of a Box's width: what is nearer to a bound lies on it
-LARGEST_SPREAD = 1e300  # of returns: what lies further apart has no histogram
+MOMENT_ROWS = 65536  # of which sums are taken at once
+BOUND_SLACK = 1e-6  # of a Box's width: a number nearer to a bound lies on it
+LARGEST_SPREAD = 1e300  # of returns: a larger one has no histogram
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrajectoryDataset:
     """Episodes stored back to back: N steps in E episodes.
 
-    `terminals[i]` says that the environment ended with step i; an episode whose last step is not terminal was
-    cut off. `final_observations[e]` is what followed the last step of episode e, where it was recorded: with it a TD
-    learner can bootstrap from a cut-off. `info` is free-form provenance: source, seed, recipe.
+    `terminals[i]` is True where the environment ended with step i; an episode whose last step is not terminal was
+    truncated. `final_observations[e]` is the observation after the last step of episode e, where it was recorded: with
+    it a TD learner can bootstrap at a truncation. `info` is free-form provenance: source, seed, recipe.
 
     With a `frame_stack` of F > 1 every frame is kept once: `observations[i]` is the newest of the F frames that make
-    the observation of step i, and `observations_at` puts them together. `extras` are further arrays of a row a step,
-    of which learners know nothing.
+    the observation of step i, and `observations_at` puts them together. `extras` are further arrays, one row a step,
+    which no learner reads.
     """
 
     observations: Array  # [N, *observation], or [N, *frame]
@@ -48,9 +48,9 @@ class TrajectoryDataset:
     final_observations: Array | None = None  # [E, *observation]; None where they are unknown
 
     def observations_at(self, steps: NDArray[np.int64]) -> Array:
-        """Return what an agent saw at these steps, [..., *observation] for steps [...].
+        """Return the observations of these steps, [..., *observation] for steps [...].
 
-        Of a stack of frames those from before the episode's first step are zeros, oldest frame first.
+        Stacks have the oldest frame first, with zeros before the episode's first step.
         """
         if self.frame_stack == 1:
             return np.asarray(self.observations[steps])
@@ -83,20 +83,20 @@ class TrajectoryDataset:
 
     @property
     def cut_off(self) -> NDArray[np.bool_]:
-        """Which episodes were cut off: their last step is not terminal, [E]."""
+        """Which episodes were truncated: their last step is not terminal, [E]."""
         cut: NDArray[np.bool_] = ~np.asarray(self.terminals)[self.offsets[1:] - 1]
         return cut
 
     @property
     def unknown_transitions(self) -> int:
-        """How many steps are no transition: the last of each cut-off episode where what followed is unknown."""
+        """Number of steps without a known successor: the last of each truncated episode without final observation."""
         return int(self.cut_off.sum()) if self.final_observations is None else 0
 
     @property
     def timesteps(self) -> NDArray[np.int64]:
-        """Each step's place in its episode, from 0, [N]."""
-        places: NDArray[np.int64] = np.arange(self.num_steps) - np.repeat(self.offsets[:-1], self.lengths)
-        return places
+        """Each step's index in its episode, from 0, [N]."""
+        index: NDArray[np.int64] = np.arange(self.num_steps) - np.repeat(self.offsets[:-1], self.lengths)
+        return index
 
     @property
     def returns_to_go(self) -> NDArray[np.float64]:
@@ -108,9 +108,9 @@ class TrajectoryDataset:
         return future
 
     def keep(self, *, best_fraction: float = 1.0, minimum_return: float | None = None) -> "TrajectoryDataset":
-        """Keep what an imitator of the best imitates: `best`, then `at_least`; all of it by default."""
-        kept = self.best(best_fraction) if best_fraction != 1 else self
-        return kept.at_least(minimum_return) if minimum_return is not None else kept
+        """Keep the episodes of X % BC: `best`, then `at_least`; all by default."""
+        chosen = self.best(best_fraction) if best_fraction != 1 else self
+        return chosen.at_least(minimum_return) if minimum_return is not None else chosen
 
     def best(self, fraction: float) -> "TrajectoryDataset":
         """Keep the best whole episodes that fit into `fraction` of all timesteps, at least one.
@@ -181,7 +181,7 @@ def make_dataset(
 ) -> TrajectoryDataset:
     """Check flat arrays of whole episodes and give them their digest.
 
-    Raises InvalidDataset where the arrays do not fit together: see `validate`.
+    Raises InvalidDataset where the arrays do not fit together.
     """
     dataset = TrajectoryDataset(
         observations=observations,
@@ -221,7 +221,7 @@ def validate(dataset: TrajectoryDataset) -> None:
 
 
 def check_shapes(dataset: TrajectoryDataset) -> None:
-    """Raise InvalidDataset unless the arrays have a row a step and fit the declared spaces; reads offsets alone."""
+    """Raise InvalidDataset unless the arrays have one row a step and fit the spaces; reads only offsets."""
     if dataset.rewards.ndim != 1 or dataset.terminals.ndim != 1 or dataset.offsets.ndim != 1:
         raise InvalidDataset("rewards, terminals and offsets must have one dimension each.")
     steps, offsets = dataset.num_steps, dataset.offsets
@@ -244,7 +244,7 @@ def check_shapes(dataset: TrajectoryDataset) -> None:
 
 
 def digest_of(dataset: TrajectoryDataset) -> str:
-    """Sha256 over dtype, shape and bytes of every array and over both spaces."""
+    """Return the sha256 over dtype, shape and bytes of every array and over both spaces."""
     sha = hashlib.sha256()
     arrays = [(name, getattr(dataset, name)) for name in ARRAYS] + sorted(dataset.extras.items())
     if dataset.final_observations is not None:
@@ -254,24 +254,21 @@ def digest_of(dataset: TrajectoryDataset) -> str:
         rows = max(1, HASHED_BYTES * len(array) // max(array.nbytes, 1))
         for first in range(0, len(array), rows):
             sha.update(np.ascontiguousarray(array[first : first + rows]).data)
-            give_back(array)
+            release_pages(array)
     spaces = [space_to_json(dataset.observation_space), space_to_json(dataset.action_space)]
     sha.update(json.dumps(spaces, sort_keys=True).encode())
     return sha.hexdigest()
 
 
-def give_back(array: Array) -> None:
-    """Tell the system that it may take back the pages of a mapped array that this process has touched.
-
-    It counts them as the process's own until then; they stay in the file cache, where trials share them.
-    """
+def release_pages(array: Array) -> None:
+    """Release the pages of a mapped array from this process; they stay in the file cache, which trials share."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def mean_and_std(array: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation over the first axis of [N, ...], in double precision, without a copy of it all."""
+    """Return mean and standard deviation over the first axis of [N, ...], in double precision, without a copy."""
     shape = array.shape[1:]
     parts = [array[first : first + MOMENT_ROWS] for first in range(0, len(array), MOMENT_ROWS)]
     mean = sum((part.sum(axis=0, dtype=np.float64) for part in parts), np.zeros(shape)) / len(array)
@@ -280,13 +277,10 @@ def mean_and_std(array: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
-    """Return what a reader wants to know of a dataset before training on it, as plain JSON values.
-
-    Raises InvalidDataset for returns that are not finite, as those of damaged files.
-    """
+    """Return the statistics of a data card as plain JSON values; raise InvalidDataset for infinite returns."""
     returns, lengths = dataset.returns, dataset.lengths
     if not np.isfinite(returns).all() or np.ptp(returns) > LARGEST_SPREAD:
-        raise InvalidDataset("its returns are not finite. Delete it from the store: it will be made or read again.")
+        raise InvalidDataset("its returns are not finite. Delete it from the store: it is made or read again.")
     counts, edges = np.histogram(returns, bins=20)
     return {
         "episodes": dataset.num_episodes,
@@ -308,7 +302,7 @@ def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
 
 
 def share_on_bounds(dataset: TrajectoryDataset) -> float | None:
-    """Return the share of all action numbers that lie on a bound of their Box; None where actions have no bounds."""
+    """Return the share of action numbers on a bound of their Box; None where actions are unbounded."""
     space = dataset.action_space
     if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
         return None
@@ -316,6 +310,18 @@ def share_on_bounds(dataset: TrajectoryDataset) -> float | None:
     low, high = space.low + slack, space.high - slack
     parts = (dataset.actions[first : first + MOMENT_ROWS] for first in range(0, dataset.num_steps, MOMENT_ROWS))
     return float(sum(((part <= low) | (part >= high)).sum() for part in parts) / dataset.actions.size)
+
+
+def is_flat(space: gym.Space[Any]) -> bool:
+    """Return whether a space is Discrete or a Box of vectors."""
+    return isinstance(space, gym.spaces.Discrete) or (isinstance(space, gym.spaces.Box) and len(space.shape) == 1)
+
+
+def single_precision(space: gym.Space[Any]) -> gym.Space[Any]:
+    """Return the space with floats in float32, the precision of learners and of D4RL."""
+    if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), space.shape, np.float32)
+    return space
 
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
@@ -341,13 +347,13 @@ def space_from_json(text: Mapping[str, Any]) -> gym.Space[Any]:
 
 
 def _bound_to_json(bound: Array) -> Any:
-    # repr(inf) is no JSON, but the words "inf" and "-inf" survive a round trip through numpy.
+    # JSON has no infinity, but the words "inf" and "-inf" survive a round trip through numpy.
     plain = [str(v) if np.isinf(v) else v for v in bound.ravel().tolist()]
     return plain[0] if len(set(plain)) == 1 else np.array(plain, object).reshape(bound.shape).tolist()
 
 
 def _check_frames(dataset: TrajectoryDataset) -> None:
-    """Check that the space is that of the stacks, whose first axis is the frames."""
+    """Check that the space is that of stacks, with frames on the first axis."""
     shape, space = dataset.observations.shape[1:], dataset.observation_space
     if space.shape != (dataset.frame_stack, *shape) or space.dtype != dataset.observations.dtype:
         raise InvalidDataset(

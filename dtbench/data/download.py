@@ -1,4 +1,4 @@
-"""Downloads that continue where they broke off, and never leave half a file under the final name."""
+"""Downloads that resume, and put only complete files under their final name."""
 
 import hashlib
 import http.client
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,29 +21,20 @@ from filelock import FileLock
 from dtbench.data.files import atomic_path
 from dtbench.errors import DtbenchError, InvalidDataset, MissingDataset
 
-OnBytes = Callable[[int, int | None], None]  # bytes so far, and in all where the server says
+OnBytes = Callable[[int, int | None], None]  # bytes so far, and in total where the server states it
 T = TypeVar("T")
 
-PATIENCE = 3.0  # seconds to find out that there is no network
+PATIENCE = 3.0  # seconds until a host counts as unreachable
 STALLED = 30.0  # seconds without a byte
 BLOCK = 1 << 20
 
-_SILENT: set[tuple[str, int]] = set()  # hosts and ports that did not answer this process
+_SILENT: set[tuple[str, int]] = set()  # hosts and ports that did not answer
 _LISTENER: ContextVar[OnBytes | None] = ContextVar("_LISTENER", default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What was downloaded: kept as JSON beside the file, in `<name>.sha256`."""
-
-    url: str
-    size: int
-    sha256: str
 
 
 @contextmanager
 def reporting(on_bytes: OnBytes) -> Iterator[None]:
-    """Within, downloads call `on_bytes`: whoever shows progress is far from whoever downloads."""
+    """Let downloads within the block call `on_bytes`."""
     token = _LISTENER.set(on_bytes)
     try:
         yield
@@ -52,47 +42,36 @@ def reporting(on_bytes: OnBytes) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
-def download(url: str, path: Path) -> Receipt:
-    """Fetch `url` to `path`, unless it is there; what arrived before a break stays in `<name>.part` and is continued.
+def download(url: str, path: Path) -> None:
+    """Fetch `url` to `path` unless it exists; a part of it stays in `<name>.part` and is continued.
 
-    A second process that wants the same file waits for the first. Raises MissingDataset where the server cannot be
-    reached or the connection breaks.
+    Url, size and sha256 are written beside the file, to `<name>.sha256`. A second process waits for the first. Raises
+    MissingDataset where the server cannot be reached or the connection breaks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part, notes = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
     with FileLock(path.with_name(f".{path.name}.lock")):
         if path.is_file():
-            return read_receipt(path) or Receipt(url, path.stat().st_size, sha256_of(path))
+            return
         try:
             check_reachable(url)
             _fill(url, part, notes)
         except (OSError, http.client.HTTPException) as error:
             raise MissingDataset(_lost(url, path, part, notes, error)) from error
-        receipt = Receipt(url, part.stat().st_size, sha256_of(part))
+        receipt = {"url": url, "size": part.stat().st_size, "sha256": sha256_of(part)}
         _receipt_path(path).unlink(missing_ok=True)
         part.replace(path)
         notes.unlink(missing_ok=True)
         with atomic_path(_receipt_path(path)) as beside:
-            beside.write_text(json.dumps(asdict(receipt), indent=2) + "\n")
-        return receipt
-
-
-def read_receipt(path: Path) -> Receipt | None:
-    """Return the receipt beside a downloaded file; None where there is none that belongs to a file of this size."""
-    found = _read_json(_receipt_path(path))
-    try:
-        receipt = Receipt(str(found["url"]), int(found["size"]), str(found["sha256"]))
-    except (KeyError, TypeError, ValueError):
-        return None
-    return receipt if path.is_file() and path.stat().st_size == receipt.size else None
+            beside.write_text(json.dumps(receipt, indent=2) + "\n")
 
 
 def check_file(path: Path) -> str:
-    """Hash a file again and return its sha256; raise InvalidDataset where its receipt says another."""
-    found = _read_json(_receipt_path(path)).get("sha256")
+    """Return a file's sha256; raise InvalidDataset where it is not that of its download."""
+    downloaded = _read_json(_receipt_path(path)).get("sha256")
     sha256 = sha256_of(path)
-    if found is not None and found != sha256:
-        raise InvalidDataset(f"{path} has changed since its download: sha256 {sha256}, it was {found}. Delete it.")
+    if downloaded not in (None, sha256):
+        raise InvalidDataset(f"{path} has changed since its download: sha256 {sha256}, not {downloaded}. Delete it.")
     return sha256
 
 
@@ -103,9 +82,9 @@ def sha256_of(path: Path) -> str:
 
 
 def check_reachable(url: str) -> None:
-    """Raise OSError within seconds where there is no network; a resolver alone may take half a minute to say so.
+    """Raise OSError within seconds where a host cannot be reached; resolving its name may itself take half a minute.
 
-    With $DTBENCH_OFFLINE set nothing but this machine is asked; a place that did not answer is not asked again.
+    With $DTBENCH_OFFLINE set only this machine is contacted. A host that did not answer is not contacted again.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -116,7 +95,7 @@ def check_reachable(url: str) -> None:
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     local = host in ("localhost", "127.0.0.1", "::1")
     if os.environ.get("DTBENCH_OFFLINE") and not local:
-        raise ConnectionError(f"DTBENCH_OFFLINE is set, so {host} is not asked")
+        raise ConnectionError(f"DTBENCH_OFFLINE is set, so {host} is not contacted")
     if (host, port) in _SILENT:
         raise TimeoutError(f"{host} gave no answer before")
     try:
@@ -128,7 +107,7 @@ def check_reachable(url: str) -> None:
 
 
 def within(seconds: float, call: Callable[[], T], whom: str = "") -> T:
-    """Return `call()`; raise TimeoutError where it takes longer, and leave it behind in its thread."""
+    """Return `call()`; raise TimeoutError where it takes longer, and leave its thread running."""
     answer: Future[T] = Future()
 
     def work() -> None:
@@ -141,13 +120,13 @@ def within(seconds: float, call: Callable[[], T], whom: str = "") -> T:
     try:
         return answer.result(timeout=seconds)
     except TimeoutError:
-        if answer.done():  # its own
+        if answer.done():  # raised by `call` itself
             raise
         raise TimeoutError(f"no answer{whom and f' from {whom}'} within {seconds:g} s") from None
 
 
 def _fill(url: str, part: Path, notes: Path) -> None:
-    """Bring the part to its full length; continue it where the server says that the file is the same."""
+    """Fetch the rest of the part; start again where the server has another file."""
     have, known = part.stat().st_size if part.exists() else 0, _read_json(notes)
     headers = {"User-Agent": "dtbench", "Accept-Encoding": "identity"}
     if have and known.get("url") == url and known.get("validator"):
@@ -199,7 +178,7 @@ def _receipt_path(path: Path) -> Path:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

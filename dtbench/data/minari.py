@@ -18,19 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data import cache
-from dtbench.data.dataset import TrajectoryDataset, make_dataset
+from dtbench.data.dataset import TrajectoryDataset, is_flat, make_dataset, single_precision
 from dtbench.data.download import check_reachable
 from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_line
 
 HUB = "https://huggingface.co"  # where Minari keeps its datasets
-FRAME = (84, 84)  # what an agent sees of a game
+FRAME = (84, 84)
+FRAME_STACK = 4
 
 Array = NDArray[Any]
 ToFrame = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 # Packages whose environments may be made because a dataset names them.
 _MAKERS = ("gymnasium", "gymnasium_robotics", "minigrid", "ale_py", "shimmy")
-# What Minari, and what it builds on, raise for damaged files.
+# Errors of Minari and its libraries for damaged files.
 _LIBRARY = (
     OSError,
     EOFError,
@@ -44,20 +45,20 @@ _LIBRARY = (
     RuntimeError,
     SyntaxError,
 )
-_BATCH = 256  # frames turned into ours at a time
+_BATCH = 256  # frames converted at a time
 _READER = 2  # part of an import's identity: raise it when the reader gives other arrays for the same files
 
 
 @dataclass(frozen=True, slots=True)
 class MinariSet:
-    """What a local Minari dataset says of itself."""
+    """The metadata of a local Minari dataset."""
 
     dataset_id: str
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
-    reference: tuple[float, float] | None  # the returns that score 0 and 100, where its makers gave them
-    algorithm: str  # what made it, as its makers say
-    environment: str  # the id of its environment, "" where there is none
+    reference: tuple[float, float] | None  # the returns that score 0 and 100, where given
+    algorithm: str  # that recorded it
+    environment: str  # id of its environment, or ""
 
 
 def local_sets() -> list[str]:
@@ -69,21 +70,21 @@ def local_sets() -> list[str]:
     except MissingDataset:
         return []
     except Exception as error:  # one broken set is enough for Minari to list none
-        raise InvalidDataset(f"{_folder('')} cannot be listed: {error}. Move what is broken out of it.") from error
+        raise InvalidDataset(f"{_folder('')} cannot be listed: {error}. Move the broken set out of it.") from error
 
 
 def is_local(dataset_id: str) -> bool:
-    """Whether this dataset lies on this machine."""
+    """Return whether this dataset is on this machine."""
     return (_folder(check_id(dataset_id)) / "data").is_dir()
 
 
 def check_id(dataset_id: str) -> str:
-    """Return a dataset's id, as in mujoco/hopper/medium-v0; InvalidValue for one that leads out of their folder."""
+    """Return a dataset's id, as in mujoco/hopper/medium-v0; InvalidValue for one that leaves their directory."""
     if len(dataset_id) > 200 or not re.fullmatch(
         r"(?:[A-Za-z0-9_-][\w.-]*/)*[A-Za-z0-9_-][\w.-]*", dataset_id, re.ASCII
     ):
         raise InvalidValue(
-            f"minari:{dataset_id:.100} is no id of a dataset: write one as in minari:mujoco/hopper/medium-v0."
+            f"minari:{dataset_id:.100} is not an id of a dataset: write e.g. minari:mujoco/hopper/medium-v0."
         )
     return dataset_id
 
@@ -113,9 +114,7 @@ def _described(dataset_id: str, found: Any) -> MinariSet:
 
 def _unreadable(dataset_id: str, error: Exception) -> str:
     why = str(error) or type(error).__name__
-    return (
-        f"minari:{dataset_id} in {_folder(dataset_id)} cannot be read: {why}. Delete that folder and fetch it again."
-    )
+    return f"minari:{dataset_id} cannot be read: {why}. Delete {_folder(dataset_id)} and fetch it again."
 
 
 def make_environment(dataset_id: str) -> gym.Env[Any, Any]:
@@ -135,10 +134,7 @@ def make_environment(dataset_id: str) -> gym.Env[Any, Any]:
 
 
 def _check_code(dataset_id: str, metadata: Mapping[str, Any]) -> None:
-    """Raise InvalidDataset where the environment would be made by code of packages that are not known to make some.
-
-    The file names a function and what to call it with, be it os.system.
-    """
+    """Raise InvalidDataset where code of an unknown package would make the environment, e.g. os.system."""
     spec = json.loads(metadata.get("eval_env_spec") or metadata.get("env_spec") or "{}")
     for part in (spec, *spec.get("additional_wrappers", ())):
         entry = part.get("entry_point")
@@ -146,16 +142,16 @@ def _check_code(dataset_id: str, metadata: Mapping[str, Any]) -> None:
         known = registered is not None and registered.entry_point == entry
         if entry is not None and not known and str(entry).partition(":")[0].partition(".")[0] not in _MAKERS:
             raise InvalidDataset(
-                f"minari:{dataset_id}: its environment is made by {entry!r:.100}, which dtbench does not run because "
-                "a file says so. Import the module that registers it in gymnasium, or evaluate on a task of your own."
+                f"minari:{dataset_id}: its environment is made by {entry!r:.100}, which dtbench does not run. "
+                "Import the module that registers it in gymnasium, or evaluate on a task of your own."
             )
 
 
 def load_minari(dataset_id: str, *, spaces: tuple[gym.Space[Any], gym.Space[Any]] | None = None) -> TrajectoryDataset:
-    """Open a local dataset; the first time, and after it changed, it is read into the store.
+    """Open a local dataset; it is read into the store when it is new or has changed.
 
-    `spaces` are of observations and actions, by default the dataset's own with floats in single precision. Raises
-    MissingDataset where it is not here, InvalidDataset for spaces that are neither vectors nor Discrete.
+    `spaces` are of observations and actions, by default the dataset's with floats in single precision. Raises
+    MissingDataset where it is not local, InvalidDataset for spaces that are neither vectors nor Discrete.
     """
     metadata = describe(dataset_id)
     observation_space, action_space = spaces or (metadata.observation_space, metadata.action_space)
@@ -163,63 +159,54 @@ def load_minari(dataset_id: str, *, spaces: tuple[gym.Space[Any], gym.Space[Any]
     def make() -> TrajectoryDataset:
         return _read(metadata, observation_space, action_space)
 
-    return cache.open_or_make(_kept_as(dataset_id, f"{observation_space} {action_space}"), make)
+    return cache.open_or_make(_stored_name(dataset_id, f"{observation_space} {action_space}"), make)
 
 
 def load_minari_frames(
     dataset_id: str,
     *,
     actions: int,
-    frame_stack: int = 4,
     to_frame: ToFrame | None = None,
-    clip_rewards: bool = True,
 ) -> TrajectoryDataset:
-    """Open a local dataset of a game's frames; the first time, and after it changed, it is read into the store.
+    """Open a local dataset of Atari frames; it is read into the store when it is new or has changed.
 
-    Taken are bytes of [84, 84], [84, 84, 1] or [1, 84, 84], and stacks [F, 84, 84] or [84, 84, F] with the oldest
-    frame first, of which the newest is kept. `to_frame` turns a batch [n, ...] of any other observations into
-    [n, 84, 84]; its name is part of what the store keeps the frames as. Clipped rewards lie in [-1, 1], and
-    `extras["raw_rewards"]` has them as they were. No more than one episode of observations is held in memory.
+    Observations are bytes of [84, 84], [84, 84, 1] or [1, 84, 84], or stacks [F, 84, 84] or [84, 84, F] with the
+    oldest frame first. `to_frame` converts a batch [n, ...] of any others to [n, 84, 84]. Rewards are clipped to
+    [-1, 1], and `extras["raw_rewards"]` has the raw ones. At most one episode of observations is held in memory.
 
-    Raises MissingDataset where the set is not here; InvalidDataset where its actions are not Discrete(`actions`),
-    its observations are no frames, or the stacks of an episode do not follow one another.
+    Raises MissingDataset where the set is not local; InvalidDataset where its actions are not Discrete(`actions`),
+    its observations are not frames, or the stacks of an episode are not consecutive.
     """
     metadata = describe(dataset_id)
-    what = f"frames {actions} {frame_stack} {_name_of(to_frame)} {clip_rewards}"
+    converter = "" if to_frame is None else f"{to_frame.__module__}.{to_frame.__qualname__}"
     with ExitStack() as reading:
 
         def make() -> TrajectoryDataset:
             cache.root().mkdir(parents=True, exist_ok=True)
             scratch = tempfile.TemporaryDirectory(dir=cache.root(), prefix=".minari.")
             path = Path(reading.enter_context(scratch)) / "frames"
-            return _read_frames(
-                metadata, path, actions=actions, frame_stack=frame_stack, to_frame=to_frame, clip_rewards=clip_rewards
-            )
+            return _read_frames(metadata, path, actions=actions, to_frame=to_frame)
 
-        return cache.open_or_make(_kept_as(dataset_id, what), make)
+        name = _stored_name(
+            dataset_id, f"frames {actions} {FRAME_STACK} {converter} True"
+        )  # True: rewards are clipped
+        return cache.open_or_make(name, make)
 
 
 def fetch_minari(dataset_id: str) -> None:
-    """Download a dataset unless it is here; raise MissingDataset, within seconds, where that cannot be done."""
+    """Download a dataset unless it is local; raise MissingDataset within seconds where that fails."""
     if is_local(dataset_id):
         return
     minari = _minari()
     try:
         if os.environ.get("HF_HUB_OFFLINE", "0").upper() not in ("1", "ON", "YES", "TRUE"):
-            check_reachable(HUB)  # huggingface_hub alone tries for 23 s
+            check_reachable(HUB)  # huggingface_hub itself tries for 23 s
         minari.download_dataset(dataset_id)
     except Exception as error:  # the hub's client raises what its HTTP library raises, which shares no base class
         raise MissingDataset(
             f"minari:{dataset_id} could not be downloaded: {str(error).strip() or type(error).__name__}. "
             f"Put it into {_folder(dataset_id)}, or set MINARI_DATASETS_PATH. {_here()}"
         ) from error
-
-
-def single_precision(space: gym.Space[Any]) -> gym.Space[Any]:
-    """Return the same space in float32: what learners compute in, and D4RL stores."""
-    if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), space.shape, np.float32)
-    return space
 
 
 def _minari() -> Any:
@@ -252,21 +239,17 @@ def _here() -> str:
     return f"Here: {', '.join(local_sets()) or 'none'}."
 
 
-def _kept_as(dataset_id: str, what: str) -> str:
-    """Return the store's name for a dataset read as `what`: another one where the files have changed."""
-    identity = f"{_identity(_folder(dataset_id))} {what} {_READER}"
+def _stored_name(dataset_id: str, what: str) -> str:
+    """Return the name in the store of a dataset read as `what`; it changes with the files."""
+    files = sorted(path for path in _folder(dataset_id).rglob("*") if path.is_file())
+    stats = " ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+    identity = f"{stats} {what} {_READER}"
     return f"minari-{dataset_id}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-
-
-def _identity(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return " ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
 
 
 def _read(metadata: MinariSet, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> TrajectoryDataset:
     for name, space in (("observations", observation_space), ("actions", action_space)):
-        flat = isinstance(space, gym.spaces.Discrete) or (isinstance(space, gym.spaces.Box) and len(space.shape) == 1)
-        if not flat:
+        if not is_flat(space):
             raise InvalidDataset(
                 f"minari:{metadata.dataset_id}: its {name} are {space}: dtbench reads vectors and Discrete."
             )
@@ -280,22 +263,19 @@ def _read(metadata: MinariSet, observation_space: gym.Space[Any], action_space: 
             lengths=_lengths(columns),
             observation_space=observation_space,
             action_space=action_space,
-            info=_info(metadata),
+            info={**_provenance(metadata), **_normalization(metadata.reference)},
             final_observations=_stacked(columns["final_observations"], observation_space),
         )
     except (ValueError, TypeError, LookupError, OSError, MemoryError, InvalidDataset) as error:
         raise InvalidDataset(f"minari:{metadata.dataset_id}: {error}") from error
 
 
-def _read_frames(
-    metadata: MinariSet, path: Path, *, actions: int, frame_stack: int, to_frame: ToFrame | None, clip_rewards: bool
-) -> TrajectoryDataset:
-    """Return the set with its frames in the file at `path`, memory-mapped."""
+def _read_frames(metadata: MinariSet, path: Path, *, actions: int, to_frame: ToFrame | None) -> TrajectoryDataset:
+    """Read the set with its frames in the file at `path`, memory-mapped."""
     space = metadata.action_space
     if not isinstance(space, gym.spaces.Discrete) or (space.start, space.n) != (0, actions):
         raise InvalidDataset(
-            f"minari:{metadata.dataset_id}: its actions are {space}, the game's are Discrete({actions}). "
-            "dtbench does not translate one into the other."
+            f"minari:{metadata.dataset_id}: its actions are {space}, the game's are Discrete({actions})."
         )
     try:
         with path.open("wb") as file:
@@ -304,21 +284,21 @@ def _read_frames(
         return make_dataset(
             observations=np.memmap(path, np.uint8, "r", shape=(len(raw), *FRAME)),
             actions=np.concatenate(columns["actions"]),
-            rewards=raw.clip(-1, 1) if clip_rewards else raw,
+            rewards=raw.clip(-1, 1),
             terminals=np.concatenate(columns["terminals"]).astype(bool),
             lengths=_lengths(columns),
-            observation_space=gym.spaces.Box(0, 255, (frame_stack, *FRAME), np.uint8),
+            observation_space=gym.spaces.Box(0, 255, (FRAME_STACK, *FRAME), np.uint8),
             action_space=gym.spaces.Discrete(actions),
             info={**_provenance(metadata), **_screens(metadata)},
-            frame_stack=frame_stack,
-            extras={"raw_rewards": raw} if clip_rewards else {},
+            frame_stack=FRAME_STACK,
+            extras={"raw_rewards": raw},
         )
     except (ValueError, TypeError, LookupError, OSError, MemoryError, InvalidDataset) as error:
         raise InvalidDataset(f"minari:{metadata.dataset_id}: {error}") from error
 
 
 def _frame_reader(metadata: MinariSet, to_frame: ToFrame | None) -> Callable[[Array], Array]:
-    """Return what makes frames [n, 84, 84] of an episode's observations [n, ...]."""
+    """Return the function from an episode's observations [n, ...] to frames [n, 84, 84]."""
     space = metadata.observation_space
     if isinstance(space, gym.spaces.Box) and space.dtype == np.uint8:
         shape = space.shape
@@ -329,14 +309,14 @@ def _frame_reader(metadata: MinariSet, to_frame: ToFrame | None) -> Callable[[Ar
         if shape[:2] == FRAME and shape[2:] not in ((), (3,)):  # three bytes at the end are red, green and blue
             return lambda stacks: _newest(np.moveaxis(stacks, -1, 1))
         if to_frame is not None:
-            return partial(_turned, to_frame)
+            return partial(_converted, to_frame)
     raise InvalidDataset(f"its observations are {space}: neither frames of 84 x 84 bytes nor stacks of them.")
 
 
 def _newest(stacks: Array) -> Array:
-    """Return each stack's last frame, from [n, F, 84, 84], where a stack is the one before and a frame."""
-    for place in range(stacks.shape[1] - 1):
-        wrong = np.flatnonzero((stacks[1:, place] != stacks[:-1, place + 1]).any(axis=(1, 2)))
+    """Return each stack's last frame, from [n, F, 84, 84]; raise InvalidDataset unless stacks are consecutive."""
+    for position in range(stacks.shape[1] - 1):
+        wrong = np.flatnonzero((stacks[1:, position] != stacks[:-1, position + 1]).any(axis=(1, 2)))
         if len(wrong):
             raise InvalidDataset(
                 f"the stack of frames of step {wrong[0] + 1} of an episode does not follow from the one before: "
@@ -345,16 +325,16 @@ def _newest(stacks: Array) -> Array:
     return stacks[:, -1]
 
 
-def _turned(to_frame: ToFrame, observations: Array) -> Array:
+def _converted(to_frame: ToFrame, observations: Array) -> Array:
     batches = (observations[first : first + _BATCH] for first in range(0, len(observations), _BATCH))
     return np.concatenate([to_frame(batch) for batch in batches])
 
 
 def _written(episodes: Iterable[dict[str, Array]], file: BinaryIO, frames_of: Callable[[Array], Array]) -> Any:
-    """Yield the episodes without their observations, whose frames are appended to the file."""
+    """Append the frames of the episodes to the file; yield the episodes without observations."""
     for episode in episodes:
         observations = episode.pop("observations")
-        episode.pop("final_observations")  # the frame after the last one; learners of frames do not ask for it
+        episode.pop("final_observations")  # of no use to learners of frames
         frames = frames_of(observations)
         if frames.shape != (len(observations), *FRAME) or frames.dtype != np.uint8:
             raise InvalidDataset(f"{len(observations)} observations made frames {frames.shape} of {frames.dtype}.")
@@ -363,7 +343,7 @@ def _written(episodes: Iterable[dict[str, Array]], file: BinaryIO, frames_of: Ca
 
 
 def _episodes(metadata: MinariSet) -> Iterator[dict[str, Array]]:
-    """Yield each episode's arrays; Minari keeps one observation more than actions, the one after the last step."""
+    """Yield each episode's arrays; Minari stores one observation more than actions, that after the last step."""
     for episode in _iterated(metadata.dataset_id):
         steps = len(episode.rewards)
         if not steps:
@@ -406,13 +386,6 @@ def _stacked(arrays: list[Array], space: gym.Space[Any]) -> Array:
     return stacked.astype(np.float32) if isinstance(space, gym.spaces.Box) and stacked.dtype.kind == "f" else stacked
 
 
-def _info(metadata: MinariSet) -> Mapping[str, Any]:
-    info = _provenance(metadata)
-    if metadata.reference is None:
-        return {**info, "normalisation": "none: the set names no reference scores"}
-    return {**info, "normalisation": "Minari's own", "reference": list(metadata.reference)}
-
-
 def _provenance(metadata: MinariSet) -> Mapping[str, Any]:
     return {
         "source": "minari",
@@ -422,14 +395,14 @@ def _provenance(metadata: MinariSet) -> Mapping[str, Any]:
     }
 
 
+def _normalization(reference: tuple[float, float] | None) -> Mapping[str, Any]:
+    if reference is None:
+        return {"normalisation": "none: the set names no reference scores"}
+    return {"normalisation": "Minari's own", "reference": list(reference)}
+
+
 def _screens(metadata: MinariSet) -> Mapping[str, Any]:
-    """Return what a game's frames were before they became ours."""
+    """Return the original observations' space and compression."""
     encoded = getattr(_opened(metadata.dataset_id).storage, "jpeg_encoding", True)  # Minari had no choice before 0.5.4
     image = min((metadata.observation_space.shape or ())[:2]) >= 32  # as minari.dataset.minari_storage.is_image_space
     return {"observed": str(metadata.observation_space), "compression": "JPEG, lossy" if encoded and image else "none"}
-
-
-def _name_of(function: Callable[..., Any] | None) -> str:
-    if isinstance(function, partial):
-        return f"{_name_of(function.func)} {function.args} {function.keywords}"
-    return "" if function is None else f"{function.__module__}.{function.__qualname__}"

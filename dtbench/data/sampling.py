@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtbench.data.dataset import TrajectoryDataset, give_back
+from dtbench.data.dataset import TrajectoryDataset, release_pages
 from dtbench.errors import InvalidValue
 
 Anchor = Literal["start", "end", "inside"]
@@ -83,7 +83,7 @@ class WindowSampler:
         arrays = [dataset.actions, dataset.rewards, dataset.terminals, future.astype(np.float32)]
         if self._observations.are_few:
             arrays.append(dataset.observations)
-        self._arrays = _at_home(arrays, device)
+        self._arrays = _place_on_device(arrays, device)
 
     def sample(self) -> Windows:
         """One batch of random windows."""
@@ -157,7 +157,7 @@ class TransitionSampler:
         arrays = [dataset.actions, dataset.rewards, dataset.terminals]
         if self._observations.are_few:
             arrays.insert(0, dataset.observations)
-        self._arrays = _at_home(arrays, device)
+        self._arrays = _place_on_device(arrays, device)
         self._home = self._arrays[0].device
 
     def sample(self) -> Transitions:
@@ -215,7 +215,7 @@ class Observations:
         found = self.dataset.observations_at(steps)
         self._read += found.nbytes
         if self._read > MAPPED_BYTES:
-            give_back(self.dataset.observations)
+            release_pages(self.dataset.observations)
             self._read = 0
         return found
 
@@ -236,7 +236,7 @@ def balanced_weights(dataset: TrajectoryDataset, *, bins: int = 20) -> NDArray[n
     return weights
 
 
-def _at_home(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
+def _place_on_device(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
     """Return the arrays as tensors: on the device where all are smaller than `DEVICE_BYTES`, else where they lie."""
     small = sum(array.nbytes for array in arrays) < DEVICE_BYTES
     return [_shared_tensor(array).to(device if small else "cpu") for array in arrays]

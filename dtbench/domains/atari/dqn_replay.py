@@ -63,7 +63,7 @@ def find_shards(game: str) -> Path | None:
     $DQN_REPLAY_DIR, by default ~/.dqn_replay, holds a folder of the game's name (in any capitalisation) with
     1/replay_logs or with the shards themselves; or it lies itself in, or is, a folder of that name.
     """
-    root = cache.folder_of(os.environ.get("DQN_REPLAY_DIR") or "~/.dqn_replay")
+    root = cache.directory_of(os.environ.get("DQN_REPLAY_DIR") or "~/.dqn_replay")
     own = [root] if any(_plain(part) == _plain(game) for part in root.parts) else []
     try:
         inside = sorted(root.iterdir()) if root.is_dir() else []

@@ -16,8 +16,8 @@ from dtbench.domains.atari.emulator import MAX_FRAMES, Protocol, action_count, c
 from dtbench.domains.atari.env import AtariVectorEnv
 from dtbench.domains.atari.frames import grey_frames
 from dtbench.errors import InvalidValue, MissingDataset, UnknownName
-from dtbench.evaluation import Episodes, TargetUnits
-from dtbench.task import MOST_STEPS, DataSource, TargetReturns, Task, check_seed, normalize
+from dtbench.evaluation import TargetUnits
+from dtbench.task import MOST_STEPS, DataSource, TargetReturns, Task, check_seed, normalized_score
 
 SCHEME = "atari:"
 REWARD_UNITS = ("clipped", "official")
@@ -74,7 +74,7 @@ def atari_task(
         domain="atari",
         load_dataset=sources[-1].load,
         make_env=partial(_play, game, how, max_frames),
-        score=partial(_gamer_normalized, known.reference) if known else _raw,
+        score=partial(normalized_score, reference=known.reference if known else None),
         score_name=f"{'gamer-normalised score' if known else 'raw return'} (protocol {protocol})",
         target_returns=(known.target,) if known else (),
         targets_of=partial(_targets, known),
@@ -144,14 +144,6 @@ def _targets(game: Game | None, dataset: TrajectoryDataset) -> TargetReturns:
         return (best,)
     asked = game.target if dataset.info.get("source") == "dqn-replay" else game.multiple * best
     return tuple(dict.fromkeys((asked, best)))
-
-
-def _gamer_normalized(reference: tuple[float, float], episodes: Episodes) -> NDArray[np.float64]:
-    return normalize(episodes.returns, low=reference[0], high=reference[1])
-
-
-def _raw(episodes: Episodes) -> NDArray[np.float64]:
-    return episodes.returns
 
 
 def _clipped(rewards: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -55,7 +55,7 @@ def url(name: str) -> str:
 def folders() -> list[Path]:
     """Where files are looked for: $D4RL_DATASET_DIR, d4rl's own folder, and dtbench's downloads."""
     configured = os.environ.get("D4RL_DATASET_DIR")
-    own = [cache.folder_of(configured)] if configured else []
+    own = [cache.directory_of(configured)] if configured else []
     return [*own, Path.home() / ".d4rl" / "datasets", cache.root() / "downloads"]
 
 

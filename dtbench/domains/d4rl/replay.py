@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, check_room, numeric_column
+from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, read_column
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.randomness import generator
 from dtbench.domains.d4rl.env import FASTEST_SEEN, WALKERS, LocomotionRules
@@ -183,9 +183,7 @@ def _columns(path: Path) -> dict[str, Array]:
 
 
 def _array(path: Path, file: Any, key: str) -> Array:
-    found = numeric_column(path, file, key)
-    check_room(path, [found])
-    values: Array = found[()].astype(np.float64)
+    values: Array = read_column(path, file, key).astype(np.float64)
     return values[:, 0] if key in ("rewards", "terminals", "timeouts") and values.shape[1:] == (1,) else values
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data import cache
-from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, check_room, numeric_column, own_value
+from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, own_value, read_column
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.files import atomic_path
 from dtbench.domains.d4rl import files
@@ -59,7 +59,8 @@ def read_policy(path: Path, robot: LocomotionEnv) -> BehaviorPolicy:
     try:
         with h5py.File(path, "r") as file:
             policy = _network(path, file, robot)
-            rows = {key: _rows(path, file, key) for key in ("observations", "actions", "infos/action_log_probs")}
+            keys = ("observations", "actions", "infos/action_log_probs")
+            rows = {key: read_column(path, file, key).astype(np.float32) for key in keys}
     except HDF5_ERRORS as error:
         raise InvalidDataset(f"{path} cannot be read as HDF5: {one_line(str(error), 200)}.") from error
     _check_log_probabilities(path, policy, rows, robot)
@@ -250,7 +251,7 @@ def _layer(path: Path, file: Any, name: str) -> tuple[NDArray[np.float32], NDArr
     found = []
     for part, dimensions in (("weight", 2), ("bias", 1)):
         key = f"metadata/policy/{name}/{part}"
-        values = _array(path, file, key)
+        values = read_column(path, file, key)
         if values.ndim != dimensions or values.size > _MOST_WEIGHTS:
             raise InvalidDataset(f"{path}: {key} has shape {values.shape}: not that of a small network's {part}.")
         values = values.astype(np.float32)
@@ -258,17 +259,6 @@ def _layer(path: Path, file: Any, name: str) -> tuple[NDArray[np.float32], NDArr
             raise InvalidDataset(f"{path}: {key} holds numbers that are not finite.")
         found.append(np.ascontiguousarray(values.T))
     return found[0], found[1]
-
-
-def _rows(path: Path, file: Any, key: str) -> NDArray[np.float32]:
-    return _array(path, file, key).astype(np.float32)
-
-
-def _array(path: Path, file: Any, key: str) -> NDArray[Any]:
-    found = numeric_column(path, file, key)
-    check_room(path, [found])
-    values: NDArray[Any] = found[()]
-    return values
 
 
 def _text(path: Path, file: Any, key: str, default: str) -> str:

@@ -4,9 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dtbench.data import cache
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.minari import fetch_minari, is_local
@@ -14,8 +11,7 @@ from dtbench.domains.d4rl import files, generation, rerecorded
 from dtbench.domains.d4rl.env import LocomotionVectorEnv
 from dtbench.domains.d4rl.env_specs import KINDS, LOCOMOTION_ENVS, PHYSICS, REACHER, LocomotionEnv, Physics
 from dtbench.errors import InvalidValue, UnknownName
-from dtbench.evaluation import Episodes
-from dtbench.task import MOST_STEPS, DataSource, Task, check_seed, normalize
+from dtbench.task import MOST_STEPS, DataSource, Task, check_seed, normalized_score
 
 GOALS = {
     "halfcheetah": "Run forward with half a cheetah",
@@ -81,7 +77,7 @@ def gym_task(
         domain="d4rl",
         load_dataset=made_here.load,
         make_env=partial(LocomotionVectorEnv, robot, physics=physics, delayed=delayed),
-        score=partial(_normalized, robot),
+        score=partial(normalized_score, reference=robot.reference),
         score_name=f"normalised score (physics {physics})",
         target_returns=robot.target_returns,
         description=_description(robot, kind, delayed=delayed),
@@ -141,11 +137,6 @@ def task_name(robot: LocomotionEnv, kind: str, *, delayed: bool = False) -> str:
 def _description(robot: LocomotionEnv, kind: str, *, delayed: bool) -> str:
     late = "; all reward of an episode comes with its last step" if delayed else ""
     return f"{GOALS[robot.name]}; data of {PLAYERS[kind]}{late}."
-
-
-def _normalized(robot: LocomotionEnv, episodes: Episodes) -> NDArray[np.float64]:
-    low, high = robot.reference
-    return normalize(episodes.returns, low=low, high=high)
 
 
 def _delayed(dataset: TrajectoryDataset) -> TrajectoryDataset:

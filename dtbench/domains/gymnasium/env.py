@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.minari import single_precision
+from dtbench.data.dataset import single_precision
 from dtbench.domains.lockstep import LockstepVectorEnv, Mask
 
 

@@ -10,17 +10,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
 from dtbench.data import cache
 from dtbench.data.d4rl_hdf5 import exported_source, read_d4rl
-from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.dataset import TrajectoryDataset, is_flat, single_precision
 from dtbench.data.download import sha256_of
-from dtbench.data.minari import single_precision
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
 from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_line
-from dtbench.evaluation import Episodes
-from dtbench.task import TargetReturns, Task, normalize
+from dtbench.task import TargetReturns, Task, normalized_score
 
 SCHEME = "gym:"
 LONGEST_GAME = 10_000_000  # steps
@@ -64,7 +61,7 @@ def task_from_id(
         domain="gym",
         load_dataset=partial(_load, name, path, spaces, steps),
         make_env=partial(GymnasiumVectorEnv, make),
-        score=partial(_score, reference=reference),
+        score=partial(normalized_score, reference=reference),
         score_name="raw return" if reference is None else "normalised return (references of one's own)",
         target_returns=(),
         targets_of=best_and_median,
@@ -109,8 +106,7 @@ def _described(name: str, game: gym.Env[Any, Any]) -> tuple[tuple[gym.Space[Any]
     limit = game.spec.max_episode_steps if game.spec else None
     game.close()  # type: ignore[no-untyped-call]  # gymnasium leaves it untyped
     for what, space in zip(("observations", "actions"), spaces, strict=True):
-        flat = isinstance(space, gym.spaces.Discrete) or (isinstance(space, gym.spaces.Box) and len(space.shape) == 1)
-        if not flat:
+        if not is_flat(space):
             raise InvalidValue(f"{name}: its {what} are {space}: dtbench reads vectors and Discrete.")
     assert limit is not None
     return spaces, limit
@@ -144,9 +140,3 @@ def _reference(name: str, low: float | None, high: float | None) -> tuple[float,
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InvalidValue(f"{name}: reference_min {low} must be less than reference_max {high}.")
     return float(low), float(high)
-
-
-def _score(episodes: Episodes, *, reference: tuple[float, float] | None) -> NDArray[np.float64]:
-    if reference is None:
-        return episodes.returns
-    return normalize(episodes.returns, low=reference[0], high=reference[1])

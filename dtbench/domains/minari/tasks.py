@@ -2,14 +2,10 @@
 
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dtbench.data.minari import describe, fetch_minari, is_local, load_minari, local_sets, make_environment
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
 from dtbench.errors import InvalidDataset
-from dtbench.evaluation import Episodes
-from dtbench.task import DataSource, Task, normalize
+from dtbench.task import DataSource, Task, normalized_score
 
 SCHEME = "minari:"
 GAMES = "atari/"  # how the ids of sets of Atari games begin: they are sources of the games' tasks, not tasks
@@ -38,7 +34,7 @@ def task_from_id(name: str) -> Task:
         domain="minari",
         load_dataset=load,
         make_env=partial(GymnasiumVectorEnv, partial(make_environment, dataset_id)),
-        score=partial(score, reference=metadata.reference),
+        score=partial(normalized_score, reference=metadata.reference),
         score_name="raw return" if metadata.reference is None else own,
         target_returns=(float(load().returns.max()),),
         description=(
@@ -58,10 +54,3 @@ def task_from_id(name: str) -> Task:
 def local_names() -> list[str]:
     """Return the names of the tasks whose data are on this machine."""
     return [f"{SCHEME}{dataset_id}" for dataset_id in local_sets() if not dataset_id.startswith(GAMES)]
-
-
-def score(episodes: Episodes, *, reference: tuple[float, float] | None) -> NDArray[np.float64]:
-    """100 (return - low) / (high - low), or the return itself where the set names no references."""
-    if reference is None:
-        return episodes.returns
-    return normalize(episodes.returns, low=reference[0], high=reference[1])
