@@ -155,7 +155,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         pytest.param(suite_with("seeds: [0]", "seeds: [0, 0]"), "twice", id="a seed twice"),
         pytest.param(suite_with("tasks: [key-to-door-1k]", "tasks: []"), "at least 1", id="no tasks"),
         pytest.param(
-            suite_with("key-to-door-1k", "minari:../../etc"), "no id of a dataset", id="a set out of its folder"
+            suite_with("key-to-door-1k", "minari:../../etc"), "not an id of a dataset", id="a set out of its folder"
         ),
         pytest.param(suite_with("key-to-door-1k", "atari:../../x"), "Atari game", id="a game that is a path"),
         pytest.param(
@@ -353,8 +353,8 @@ def test_a_shard(
     ("arguments", "remedy"),
     [
         pytest.param(["data", "show", "../x"], "unknown task", id="a path for a task"),
-        pytest.param(["data", "get", "minari:/etc"], "no id of a dataset", id="a set that is a folder of the machine"),
-        pytest.param(["data", "get", "minari:a/../../b-v0"], "no id of a dataset", id="a set that goes up"),
+        pytest.param(["data", "get", "minari:/etc"], "not an id of a dataset", id="a set that is a folder of the machine"),
+        pytest.param(["data", "get", "minari:a/../../b-v0"], "not an id of a dataset", id="a set that goes up"),
         pytest.param(["data", "generate", "hopper-medium-v2", "--steps", "0"], "at least 1000", id="data of no steps"),
         pytest.param(
             ["data", "generate", "hopper-medium-v2", "--steps", "9" * 15], "at most", id="data of 10^15 steps"
@@ -427,7 +427,7 @@ def test_a_store_whose_files_were_changed(refused: Callable[..., str], monkeypat
     monkeypatch.setenv("DTBENCH_DATA", str(Path("store").absolute()))
     cache.save(toy_dataset(), cache.root() / "key-to-door-1k-seed0")
     (cache.root() / "key-to-door-1k-seed0" / "rewards.npy").write_bytes(b"PK\x03\x04")
-    assert "Delete that folder" in refused("data", "show", "key-to-door-1k")
+    assert "Delete that directory" in refused("data", "show", "key-to-door-1k")
 
 
 def test_a_store_that_cannot_be_written(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

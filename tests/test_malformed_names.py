@@ -103,7 +103,7 @@ def test_the_report_escapes_what_contenders_are_called_and_writes_below_its_fold
     "name", ["../x", "..", "/etc", "a/../../b-v0", "~/x-v0", ".hidden-v0", "a//b-v0", "a b-v0", "", "x" * 300]
 )
 def test_an_id_of_minari_stays_below_its_folder(name: str) -> None:
-    with pytest.raises(InvalidValue, match="no id of a dataset"):
+    with pytest.raises(InvalidValue, match="not an id of a dataset"):
         check_id(name)
     with pytest.raises(InvalidValue):
         is_local(name)

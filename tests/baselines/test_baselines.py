@@ -245,7 +245,7 @@ def test_critics_of_a_chain_say_its_discounted_rewards(algorithm: Any) -> None:
 
 
 def in_box(dataset: TrajectoryDataset, *, low: list[float], high: list[float]) -> TrajectoryDataset:
-    """The same data, its actions said to lie in this Box, and stretched to fill it where it is bounded."""
+    """The same data, its actions declared to lie in this Box, and stretched to fill it where it is bounded."""
     bounds = gym.spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
     if not (bounds.is_bounded() and np.issubdtype(dataset.actions.dtype, np.floating)):
         return replace(dataset, action_space=bounds)

@@ -42,7 +42,7 @@ def test_changed_bytes_are_found(tmp_path: Path) -> None:
 def test_damaged_metadata_says_what_to_do(tmp_path: Path, damage: str) -> None:
     cache.save(episodes([2], [1, 2], [True]), tmp_path / "toy")
     (tmp_path / "toy" / "meta.json").write_text(damage)
-    with pytest.raises(InvalidDataset, match="Delete that folder"):
+    with pytest.raises(InvalidDataset, match="Delete that directory"):
         cache.load(tmp_path / "toy")
 
 

@@ -90,7 +90,7 @@ def test_timeouts_know_of_cuts_before_the_step_limit(tmp_path: Path) -> None:
 @settings(max_examples=50, deadline=None)
 def test_timeouts_can_be_told_from_the_step_limit(episodes: list[tuple[int, bool]], tail: int) -> None:
     text = "".join("." * (n - 1) + ("t" if ended or n < HORIZON else "o") for n, ended in episodes) + "." * tail
-    path = Path("told.hdf5")
+    path = Path("written.hdf5")
     content = columns(text)
     whole = read(written(path, content))
     del content["timeouts"]
@@ -120,7 +120,7 @@ def test_compressed_files_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"actions": None}, "no key 'actions'. It holds: observations"),
         ({"rewards": np.array([0, 1, np.nan, 3, 4, 5])}, r"'rewards' holds nan in row 2"),
@@ -138,10 +138,10 @@ def test_compressed_files_are_read(tmp_path: Path) -> None:
         ({"actions/nested": np.zeros(6), "actions": None}, "'actions' is a group of 1"),
     ],
 )
-def test_a_malformed_file_is_named_with_its_key(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_a_malformed_file_is_named_with_its_key(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     content = {k: v for k, v in {**columns(".t...o"), **change}.items() if v is not None}
     path = written(tmp_path / "broken.hdf5", content)
-    with pytest.raises(InvalidDataset, match=said) as error:
+    with pytest.raises(InvalidDataset, match=message) as error:
         read(path)
     assert str(path) in str(error.value)
 

@@ -82,7 +82,7 @@ def test_they_come_back_from_the_store_and_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("following", "said"),
+    ("following", "state"),
     [
         (np.float32([[1], [10], [3], [4], [20]]), "used"),
         (np.float32([[1], [10], [9], [4], [20]]), "ignored: row 2 is not the observation of the row after it"),
@@ -93,19 +93,19 @@ def test_they_come_back_from_the_store_and_from_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_next_observations_of_a_file_are_used_where_they_are_those_of_the_rows(
-    tmp_path: Path, following: Any, said: str
+    tmp_path: Path, following: Any, state: str
 ) -> None:
     write_d4rl(dataset(final_observations=None), tmp_path / "a.hdf5")
     if following is not None:
         with h5py.File(tmp_path / "a.hdf5", "r+") as file:
             file["next_observations"] = following
     read = read_d4rl(tmp_path / "a.hdf5", observation_space=SEEING, action_space=ACTING, horizon=9)
-    assert read.info["next_observations"] == said
-    assert (read.final_observations is not None) == (said == "used")
+    assert read.info["next_observations"] == state
+    assert (read.final_observations is not None) == (state == "used")
 
 
 @pytest.mark.parametrize(
-    ("final", "said"),
+    ("final", "state"),
     [
         (np.zeros((3, 1), np.float32), "3 rows for 2 episodes"),
         (np.zeros((2, 2), np.float32), "have shape"),
@@ -113,8 +113,8 @@ def test_next_observations_of_a_file_are_used_where_they_are_those_of_the_rows(
         (np.full((2, 1), np.inf, np.float32), "not finite"),
     ],
 )
-def test_finals_that_do_not_fit_are_refused(final: Any, said: str) -> None:
-    with pytest.raises(InvalidDataset, match=said):
+def test_finals_that_do_not_fit_are_refused(final: Any, state: str) -> None:
+    with pytest.raises(InvalidDataset, match=state):
         dataset(final_observations=final)
 
 

@@ -1,4 +1,4 @@
-"""Playing with what is kept from step to step, against reading the whole window anew."""
+"""Acting with cached keys and values gives what reading the whole window gives."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

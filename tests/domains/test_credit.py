@@ -106,8 +106,8 @@ def test_a_critic_that_knows_nothing_says_the_base_rate() -> None:
         parameter.data.zero_()  # even odds on the balanced batches that it learns from
     learner.average = copy.deepcopy(learner.network.state_dict())
     data = random_walks(300, seed=1)
-    told = learner.critic().probabilities(side_by_side(data).history(np.arange(2)))[..., 1]
-    assert told.numpy() == pytest.approx(data.returns_to_go.mean(), rel=1e-4)
+    probabilities = learner.critic().probabilities(side_by_side(data).history(np.arange(2)))[..., 1]
+    assert probabilities.numpy() == pytest.approx(data.returns_to_go.mean(), rel=1e-4)
 
 
 @pytest.mark.parametrize("discrete", [True, False])

@@ -42,6 +42,6 @@ def test_file_names_have_underscores_as_d4rls_do() -> None:
 
 def test_every_file_has_known_returns() -> None:
     known = {name: files.known_statistics(name) for name in files.names()}
-    assert all(said is not None and said.return_mean is not None for said in known.values())
+    assert all(statistics is not None and statistics.return_mean is not None for statistics in known.values())
     hopper = known["hopper-medium-v2"]
     assert hopper == files.KnownStatistics(2186, 1422.0562, 378.9537, 315.868, 3222.3606)

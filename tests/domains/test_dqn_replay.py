@@ -115,7 +115,7 @@ def folder(tmp_path: Path, shards: dict[int, Shard], monkeypatch: pytest.MonkeyP
 
 
 def refused(folder: Path, **options: Any) -> str:
-    """What is said of a broken shard; nothing may be left behind."""
+    """Return the error of a broken shard; nothing may be left behind."""
     with pytest.raises(InvalidDataset) as caught:
         load(folder, **options)
     assert not list(cache.root().glob("*"))
@@ -162,9 +162,9 @@ def test_a_visit_may_end_before_the_last_entry_but_not_with_it() -> None:
 
 
 def test_buffers_that_give_no_more_are_an_error_and_not_a_loop(folder: Path) -> None:
-    said = refused(folder, steps=5000)
-    assert str(folder) in said
-    assert "5000 steps were asked for" in said
+    message = refused(folder, steps=5000)
+    assert str(folder) in message
+    assert "5000 steps were asked for" in message
 
 
 def test_without_a_buffer_to_visit_there_is_no_plan() -> None:
@@ -216,9 +216,9 @@ def test_shards_are_read_once_and_anew_after_they_changed(folder: Path, shards: 
 def test_a_file_that_was_cut_short_is_named(folder: Path, column: str) -> None:
     path = file_of(folder, column, 48)
     path.write_bytes(path.read_bytes()[:-40])
-    said = refused(folder)
-    assert str(path) in said
-    assert "cut short" in said
+    message = refused(folder)
+    assert str(path) in message
+    assert "cut short" in message
 
 
 def test_rows_that_a_file_lacks_are_missed(folder: Path) -> None:
@@ -235,9 +235,9 @@ def test_rows_that_a_file_lacks_are_missed(folder: Path) -> None:
 )
 def test_a_wrong_type_is_refused(folder: Path, shards: dict[int, Shard], column: str, dtype: Any) -> None:
     write(folder, 45, {column: shards[45][column].astype(dtype)})
-    said = refused(folder)
-    assert file_of(folder, column, 45).name in said
-    assert f"holds {np.dtype(dtype)}" in said
+    message = refused(folder)
+    assert file_of(folder, column, 45).name in message
+    assert f"holds {np.dtype(dtype)}" in message
 
 
 @pytest.mark.parametrize("shape", [(ENTRIES, 42, 168), (ENTRIES, 84, 84, 1), (ENTRIES * 84 * 84,), (0, 84, 84), ()])
@@ -266,15 +266,15 @@ def test_pickled_objects_are_refused_and_not_loaded(folder: Path) -> None:
 
 def test_files_of_different_lengths_are_refused(folder: Path, shards: dict[int, Shard]) -> None:
     write(folder, 45, {"reward": shards[45]["reward"][:-1]})
-    said = refused(folder)
-    assert f"{file_of(folder, 'reward', 45)} has 419 rows where others of buffer 45 have 420" in said
+    message = refused(folder)
+    assert f"{file_of(folder, 'reward', 45)} has 419 rows where others of buffer 45 have 420" in message
 
 
 def test_a_file_that_is_not_gzip_is_refused(folder: Path) -> None:
     file_of(folder, "terminal", 45).write_bytes(b"<html>Not Found</html>")
-    said = refused(folder)
-    assert "$store$_terminal_ckpt.45.gz" in said
-    assert "gzip" in said
+    message = refused(folder)
+    assert "$store$_terminal_ckpt.45.gz" in message
+    assert "gzip" in message
 
 
 @pytest.mark.parametrize(
@@ -293,9 +293,9 @@ def test_values_out_of_range_are_refused_with_their_row(
         values = shard[column].copy()
         values[1] = value
         write(folder, buffer, {column: values})
-    said = refused(folder)
-    assert f"$store$_{column}_ckpt." in said
-    assert wanted in said
+    message = refused(folder)
+    assert f"$store$_{column}_ckpt." in message
+    assert wanted in message
 
 
 def test_the_last_entry_which_dopamine_never_writes_may_hold_anything(folder: Path, shards: dict[int, Shard]) -> None:

@@ -20,7 +20,7 @@ def manifest(recipe: str, robot: str) -> dict[str, Any]:
     return generation.manifest_of(LOCOMOTION_ENVS[robot], recipe)
 
 
-def perceptron(robot: str = "hopper", *, squash: bool = True, seed: int = 0) -> BehaviorPolicy:
+def random_policy(robot: str = "hopper", *, squash: bool = True, seed: int = 0) -> BehaviorPolicy:
     """A small policy with random weights: squashed like SAC's, or clipped like PPO's."""
     rng = np.random.default_rng(seed)
     inputs, actions = LOCOMOTION_ENVS[robot].observation_size, LOCOMOTION_ENVS[robot].action_size
@@ -37,7 +37,7 @@ def perceptron(robot: str = "hopper", *, squash: bool = True, seed: int = 0) -> 
 
 
 def test_equal_arguments_give_equal_data_and_other_seeds_other_data() -> None:
-    policies = [perceptron("reacher2d"), None]
+    policies = [random_policy("reacher2d"), None]
     digests = [
         record(LOCOMOTION_ENVS["reacher2d"], [Share(policy) for policy in policies], steps=200, seed=seed).digest
         for seed in (0, 0, 1)
@@ -101,7 +101,7 @@ def test_a_game_that_never_ends_is_cut_off_at_its_horizon() -> None:
 
 
 def test_a_replay_has_each_policy_for_an_equal_share_in_turn() -> None:
-    still = [perceptron("reacher2d", seed=seed) for seed in (1, 2)]
+    still = [random_policy("reacher2d", seed=seed) for seed in (1, 2)]
     made = record(LOCOMOTION_ENVS["reacher2d"], [Share(policy) for policy in still], steps=2000, seed=0)
     for policy, part in zip(still, (slice(0, 1000), slice(1000, 2000)), strict=True):
         centre = policy.act(made.observations[part], np.zeros((1000, 2), np.float32))
@@ -150,7 +150,7 @@ def test_a_policy_that_clips_has_one_spread_for_all_observations() -> None:
 
 @pytest.mark.parametrize("squash", [True, False])
 def test_a_policy_comes_back_from_its_file_in_half_precision(tmp_path: Path, squash: bool) -> None:
-    policy = perceptron(squash=squash)
+    policy = random_policy(squash=squash)
     policy.save(tmp_path / "deep" / "policy.npz")
     loaded = BehaviorPolicy.load(tmp_path / "deep" / "policy.npz")
     assert (loaded.activation, loaded.squash) == (policy.activation, policy.squash)
@@ -242,7 +242,7 @@ def test_a_sac_replay_is_what_a_buffer_holds(robot: str) -> None:
 
 
 def test_steps_are_shared_in_proportion_to_weights() -> None:
-    policies = [perceptron("reacher2d", seed=seed) for seed in (1, 2)]
+    policies = [random_policy("reacher2d", seed=seed) for seed in (1, 2)]
     made = record(LOCOMOTION_ENVS["reacher2d"], [Share(policies[0], 3.0), Share(policies[1], 1.0)], steps=2000, seed=0)
     both = record(LOCOMOTION_ENVS["reacher2d"], [Share(policies[0], 6.0), Share(policies[1], 2.0)], steps=2000, seed=0)
     assert made.digest == both.digest
@@ -266,7 +266,7 @@ def test_what_follows_the_last_step_of_an_episode_is_recorded() -> None:
 
 
 def test_a_policy_in_one_byte_a_weight_is_within_half_a_level(tmp_path: Path) -> None:
-    policy = perceptron()
+    policy = random_policy()
     policy.save(tmp_path / "a.npz", bytes_per_weight=1)
     read = BehaviorPolicy.load(tmp_path / "a.npz")
     read.save(tmp_path / "again.npz", bytes_per_weight=1)

@@ -1,4 +1,4 @@
-"""Which physics recorded a file: told from transitions that are played again."""
+"""Transitions that are played again show which physics recorded a file."""
 
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def test_data_of_no_known_physics_is_said_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"observations": np.zeros((5, 3))}, "observations of 3 and actions of 3 numbers"),
         ({"rewards": np.zeros(3)}, "'rewards' has shape"),
@@ -89,7 +89,7 @@ def test_data_of_no_known_physics_is_said_so(tmp_path: Path) -> None:
         ({"observations": np.full((5, 11), np.nan)}, "no transition can be played again"),
     ],
 )
-def test_what_cannot_be_replayed_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_replayed_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     content: dict[str, Any] = {
         "observations": np.zeros((5, 11)),
         "actions": np.zeros((5, 3)),
@@ -102,7 +102,7 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path, change: dict[str, An
         for key, values in content.items():
             if values is not None:
                 file[key] = values
-    with pytest.raises(InvalidDataset, match=said):
+    with pytest.raises(InvalidDataset, match=message):
         verify_file(path)
     with pytest.raises(MissingDataset):
         verify_file(tmp_path / "none.hdf5")

@@ -90,7 +90,7 @@ def test_a_file_gives_back_the_policy_that_it_carries(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"infos/action_log_probs": np.zeros(1000, np.float32)}, "is not those|are not those|does not give its own"),
         ({"metadata/policy/fc0/weight": np.zeros((16, 11), np.float32)}, "does not give its own"),
@@ -103,9 +103,9 @@ def test_a_file_gives_back_the_policy_that_it_carries(tmp_path: Path) -> None:
         ({"infos/action_log_probs": None}, "no key 'infos/action_log_probs'"),
     ],
 )
-def test_a_policy_that_is_not_the_files_own_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_a_policy_that_is_not_the_files_own_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = d4rl_file(tmp_path / "a.hdf5", HOPPER, sac_policy(HOPPER), **changes)
-    with pytest.raises(InvalidDataset, match=said):
+    with pytest.raises(InvalidDataset, match=message):
         rerecorded.read_policy(path, HOPPER)
 
 
