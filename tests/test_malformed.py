@@ -353,7 +353,9 @@ def test_a_shard(
     ("arguments", "remedy"),
     [
         pytest.param(["data", "show", "../x"], "unknown task", id="a path for a task"),
-        pytest.param(["data", "get", "minari:/etc"], "not an id of a dataset", id="a set that is a folder of the machine"),
+        pytest.param(
+            ["data", "get", "minari:/etc"], "not an id of a dataset", id="a set that is a folder of the machine"
+        ),
         pytest.param(["data", "get", "minari:a/../../b-v0"], "not an id of a dataset", id="a set that goes up"),
         pytest.param(["data", "generate", "hopper-medium-v2", "--steps", "0"], "at least 1000", id="data of no steps"),
         pytest.param(

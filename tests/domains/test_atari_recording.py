@@ -7,22 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dtbench.domains.atari import generation
-from dtbench.domains.atari.emulator import MAX_FRAMES, PROTOCOLS, action_count
+from dtbench.domains.atari.emulator import action_count
 from dtbench.domains.atari.generation import (
     FEATURES,
     POLICIES,
     RamPolicy,
+    Recording,
     features,
     games_with_policies,
-    load_generated,
     policy_files,
     record,
 )
 from dtbench.domains.atari.tasks import GAMES, atari_task
 from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, UnknownName
-
-OFFICIAL = PROTOCOLS["official-dt"]
 
 
 def policy(actions: int = 6, seed: int = 0) -> RamPolicy:
@@ -70,9 +67,7 @@ def test_a_broken_policy_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_recorded_data_are_whole_episodes_with_clipped_and_raw_rewards(tmp_path: Path) -> None:
-    data = record(
-        "seaquest", [None, policy(18)], steps=600, seed=3, protocol=OFFICIAL, max_frames=800, scratch=tmp_path
-    )
+    data = record(Recording("seaquest", steps=600, seed=3, max_frames=800), [None, policy(18)], scratch=tmp_path)
     assert 600 <= data.num_steps < 600 + 200
     assert set(np.unique(data.rewards)) <= {0.0, 1.0}
     assert (data.rewards == np.asarray(data.extras["raw_rewards"]).clip(-1, 1)).all()
@@ -89,10 +84,8 @@ def test_equal_arguments_give_equal_data(tmp_path: Path) -> None:
     made = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).mkdir()
-        scratch = tmp_path / name
-        made.append(
-            record("pong", [policy()], steps=150, seed=seed, protocol=OFFICIAL, max_frames=400, scratch=scratch).digest
-        )
+        recording = Recording("pong", steps=150, seed=seed, max_frames=400)
+        made.append(record(recording, [policy()], scratch=tmp_path / name).digest)
     assert made[0] == made[1] != made[2]
 
 
@@ -116,11 +109,11 @@ def test_every_game_of_the_paper_has_policies() -> None:
 
 def test_generated_data_are_kept_and_leave_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DTBENCH_DATA", str(tmp_path / "data"))
-    made = load_generated("pong", steps=300, seed=0, protocol=OFFICIAL, max_frames=200)
-    again = load_generated("pong", steps=300, seed=0, protocol=OFFICIAL, max_frames=200)
+    recording = Recording("pong", steps=300, seed=0, max_frames=200)
+    made, again = recording.load(), recording.load()
     assert made.digest == again.digest
     assert [path.name for path in (tmp_path / "data").iterdir()] == [
-        generation.stored_name("pong", steps=300, seed=0, protocol=OFFICIAL, max_frames=200)
+        "generated-atari-pong-300-seed0-official-dt-200-recipe1"
     ]
     assert made.info["policies"][0] == "uniform"
     assert made.num_episodes >= 6
@@ -153,7 +146,7 @@ def test_impossible_options_are_refused(options: dict[str, object], error: type[
 
 def test_targets_are_the_papers_on_its_data_and_multiples_of_the_best_elsewhere(tmp_path: Path) -> None:
     task = atari_task("seaquest")
-    data = record("seaquest", [None], steps=200, seed=3, protocol=OFFICIAL, max_frames=MAX_FRAMES, scratch=tmp_path)
+    data = record(Recording("seaquest", steps=200, seed=3), [None], scratch=tmp_path)
     best = float(data.returns.max())
     assert task.targets(data) == ((5 * best, best) if best else (0.0,))
     assert task.targets(data.with_info({"source": "dqn-replay"})) == (1450.0, best)

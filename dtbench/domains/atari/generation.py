@@ -15,20 +15,27 @@ from numpy.typing import NDArray
 from dtbench.data import cache as store
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.data.randomness import generator
-from dtbench.domains.atari.emulator import RAM, Protocol, action_count
+from dtbench.domains.atari.emulator import MAX_FRAMES, PROTOCOLS, RAM, Protocol, action_count
 from dtbench.domains.atari.env import OBSERVATIONS, STACK, AtariVectorEnv
 from dtbench.domains.atari.frames import SIZE
 from dtbench.domains.mlp_policy import load_mlp, save_mlp
 from dtbench.errors import InvalidDataset, MissingDataset
 
 Array = NDArray[np.float32]
+Segment = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32], bool]  # frames, actions, raw rewards, over
+
 FEATURES = 2 * RAM
+TEMPERATURE = 0.5  # of recorded actions: those that PPO explores with make little sense, and are hard to imitate
+POLICIES = Path(__file__).parent / "policies"
+STEPS = 500_000  # 1 % of DQN-replay
+SEED = 0
+RECIPE = 1  # raise it when equal arguments begin to give other data
 
 
 def features(ram: NDArray[np.uint8], before: NDArray[np.uint8]) -> Array:
-    """Return what a policy reads, [B, 256] in [-1, 1]: the bytes [B, 128], and by how much each differs from `before`.
+    """Return the input of a policy, [B, 256] in [-1, 1]: the bytes [B, 128] and their differences from `before`.
 
-    A byte's change is taken modulo 256, as positions wrap, and counts no further than 16 either way.
+    A byte's difference is taken modulo 256, as positions wrap, and clipped to [-16, 16].
     """
     change = (ram - before).view(np.int8).clip(-16, 16)
     return np.concatenate([ram / np.float32(127.5) - 1, change / np.float32(16)], axis=1, dtype=np.float32)
@@ -61,39 +68,61 @@ class RamPolicy:
         """Read what `save` wrote; raise InvalidDataset for anything else."""
         stored = load_mlp(path)
         if not stored.weights or stored.weights[0].shape[0] != FEATURES:
-            raise InvalidDataset(f"{path} is no behaviour policy that reads {FEATURES} features.")
+            raise InvalidDataset(f"{path} is not a behaviour policy of {FEATURES} features.")
         return RamPolicy(stored.weights, stored.biases)
 
 
-TEMPERATURE = 0.5  # of the actions of data: what PPO explores with makes little sense in play, and is hard to imitate
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The settings that determine recorded data: equal recordings give equal data."""
 
-Segment = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32], bool]  # frames, actions, raw rewards, over
+    game: str
+    steps: int = STEPS
+    seed: int = SEED
+    protocol: Protocol = PROTOCOLS["official-dt"]
+    max_frames: int = MAX_FRAMES  # of an episode
+
+    @property
+    def stored_name(self) -> str:
+        """The name of the data in the store."""
+        slug = f"{self.game}-{self.steps}-seed{self.seed}-{self.protocol.name}-{self.max_frames}"
+        return f"generated-atari-{slug}-recipe{RECIPE}"
+
+    def is_stored(self) -> bool:
+        """Return whether the store has the data."""
+        return (store.root() / self.stored_name / "meta.json").exists()
+
+    def load(self) -> TrajectoryDataset:
+        """Open the data, or record and store them first; raise MissingDataset for a game without policies."""
+        files = policy_files(self.game)
+        with ExitStack() as stack:
+
+            def make() -> TrajectoryDataset:
+                store.root().mkdir(parents=True, exist_ok=True)
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=store.root(), prefix=".frames."))
+                policies = [None, *(RamPolicy.load(POLICIES / self.game / file) for file in files)]
+                made = record(self, policies, scratch=Path(scratch))
+                return made.with_info({"policies": ["uniform", *files], "recipe": RECIPE})
+
+            # The recorded frames are a mapped file until the store has its own.
+            return store.open_or_make(self.stored_name, make)
 
 
-def record(
-    game: str,
-    policies: Sequence[RamPolicy | None],
-    *,
-    steps: int,
-    seed: int,
-    protocol: Protocol,
-    max_frames: int,
-    scratch: Path,
-) -> TrajectoryDataset:
-    """Record `steps` steps and what is left of the last episode, an equal share by each policy in turn.
+def record(recording: Recording, policies: Sequence[RamPolicy | None], *, scratch: Path) -> TrajectoryDataset:
+    """Record `steps` steps and the rest of the last episode, an equal share by each policy in turn.
 
-    None plays uniformly at random. Whole episodes only, as a cut-off one would have a false return-to-go: a policy
-    plays until its share and those before it are full, so that what one plays too much the next plays less. Rewards
-    are clipped to [-1, 1], the raw ones are an extra. Frames are written to a file in the folder `scratch` as they
-    come. Equal arguments give equal data.
+    None plays uniformly at random. Episodes are whole, as a truncated one would have a false return-to-go: a policy
+    plays until its share and those before it are full. Rewards are clipped to [-1, 1], the raw ones are an extra.
+    Frames are written to a file in the directory `scratch`.
     """
-    ends = np.linspace(0, steps, len(policies) + 1)[1:]
+    game, protocol, seed = recording.game, recording.protocol, recording.seed
+    ends = np.linspace(0, recording.steps, len(policies) + 1)[1:]
     played: list[tuple[NDArray[np.int64], NDArray[np.float32], bool]] = []
     path, written = scratch / "frames.bin", 0
-    env = AtariVectorEnv(game, 1, protocol=protocol, max_frames=max_frames)
+    env = AtariVectorEnv(game, 1, protocol=protocol, max_frames=recording.max_frames)
     with path.open("wb") as file:
-        for place, (policy, end) in enumerate(zip(policies, ends, strict=True)):
-            rng = generator(seed, 17, place)
+        for index, (policy, end) in enumerate(zip(policies, ends, strict=True)):
+            rng = generator(seed, 17, index)
             while written < end:
                 frames, actions, rewards, over = _episode(env, policy, rng)
                 file.write(frames.tobytes())
@@ -103,6 +132,7 @@ def record(
     raw = np.concatenate([rewards for _, rewards, _ in played])
     terminals = np.zeros(len(raw), bool)
     terminals[np.cumsum(lengths) - 1] = [over for *_, over in played]
+    info = {"game": game, "protocol": protocol.name, "seed": seed, "asked_steps": recording.steps}
     return make_dataset(
         observations=np.memmap(path, np.uint8, "r", shape=(len(raw), SIZE, SIZE)),
         actions=np.concatenate([actions for actions, *_ in played]),
@@ -111,14 +141,14 @@ def record(
         lengths=lengths,
         observation_space=OBSERVATIONS,
         action_space=Discrete(action_count(game)),
-        info={"source": "generated", "game": game, "protocol": protocol.name, "seed": seed, "asked_steps": steps},
+        info={"source": "generated", **info},
         frame_stack=STACK,
         extras={"raw_rewards": raw},
     )
 
 
 def _episode(env: AtariVectorEnv, policy: RamPolicy | None, rng: np.random.Generator) -> Segment:
-    """Play one game to its end."""
+    """Play one episode."""
     observations, _ = env.reset(seed=[int(rng.integers(2**31))])
     frames, actions, rewards = [], [], []
     before = ram = env.ram()
@@ -147,45 +177,14 @@ def choose_action(
     return policy.act(features(ram, before), uniform, temperature=TEMPERATURE)
 
 
-POLICIES = Path(__file__).parent / "policies"
-STEPS = 500_000  # 1 % of DQN-replay
-SEED = 0
-RECIPE = 1  # raise it when equal arguments begin to give other data
-
-
-def load_generated(game: str, *, steps: int, seed: int, protocol: Protocol, max_frames: int) -> TrajectoryDataset:
-    """Open the data of this game, or make it and keep it first; MissingDataset for a game without policies."""
-    files = policy_files(game)
-
-    with ExitStack() as stack:
-
-        def make() -> TrajectoryDataset:
-            store.root().mkdir(parents=True, exist_ok=True)
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=store.root(), prefix=".frames."))
-            made = record(
-                game,
-                [None, *(RamPolicy.load(POLICIES / game / file) for file in files)],
-                steps=steps,
-                seed=seed,
-                protocol=protocol,
-                max_frames=max_frames,
-                scratch=Path(scratch),
-            )
-            return made.with_info({"policies": ["uniform", *files], "recipe": RECIPE})
-
-        # The frames that were recorded are a mapped file until the store has its own.
-        name = stored_name(game, steps=steps, seed=seed, protocol=protocol, max_frames=max_frames)
-        return store.open_or_make(name, make)
-
-
 def games_with_policies() -> list[str]:
-    """Return the games whose data can be made here."""
+    """Return the games that dtbench ships policies for."""
     return sorted(path.parent.name for path in POLICIES.glob("*/manifest.json"))
 
 
 @cache
 def policy_files(game: str) -> tuple[str, ...]:
-    """Files of the policies that play besides a random one, worst first; MissingDataset where there are none."""
+    """Return the files of the policies, worst first; raise MissingDataset where there are none."""
     path = POLICIES / game / "manifest.json"
     if not path.exists():
         raise MissingDataset(
@@ -193,14 +192,3 @@ def policy_files(game: str) -> tuple[str, ...]:
             f"Read DQN-replay shards or a Minari set instead."
         )
     return tuple(json.loads(path.read_text())["policies"])
-
-
-def stored_name(game: str, *, steps: int, seed: int, protocol: Protocol, max_frames: int) -> str:
-    """Return the name under which the store keeps such data."""
-    return f"generated-atari-{game}-{steps}-seed{seed}-{protocol.name}-{max_frames}-recipe{RECIPE}"
-
-
-def is_stored(game: str, *, steps: int, seed: int, protocol: Protocol, max_frames: int) -> bool:
-    """Whether it has been made already."""
-    name = stored_name(game, steps=steps, seed=seed, protocol=protocol, max_frames=max_frames)
-    return (store.root() / name / "meta.json").exists()

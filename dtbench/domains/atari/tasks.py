@@ -1,4 +1,4 @@
-"""The Atari tasks of Chen et al. (2021), and any other game whose data somebody has."""
+"""The Atari tasks of Chen et al. (2021), and tasks of any other game."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ DQN_REPLAY_SEED = 123  # the first of the public code's three
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """What the paper says of a game."""
+    """The paper's numbers of a game."""
 
     target: float  # Table 8, in clipped rewards
-    multiple: float  # of the best return in its data, as its text has it
+    multiple: float  # of the best return in its data, from its text
     reference: tuple[float, float]  # raw returns of a random player and of a gamer (Table 11)
 
 
@@ -52,9 +52,9 @@ def atari_task(
 ) -> Task:
     """Return the task of one game, "pong" or "atari:pong", of any that ale-py has.
 
-    `protocol` is how it is played, in evaluation and in data made here: see `console.PROTOCOLS`. Returns of the data
-    and targets are sums of rewards clipped to [-1, 1]; with `reward_units` "clipped" a return-to-go falls by what the
-    clipped reward was, with "official" by the raw one, as in the public code. `steps` and `seed` are those of the
+    `protocol` is one of `emulator.PROTOCOLS`, for evaluation and for data made here. Returns of the data and targets
+    are sums of rewards clipped to [-1, 1]; with `reward_units` "clipped" a return-to-go falls by the
+    clipped reward, with "official" by the raw one, as in the public code. `steps` and `seed` are those of the
     data that is sampled from DQN-replay or made here; an episode ends after `max_frames` frames.
     Raises UnknownName or InvalidValue for others.
     """
@@ -87,8 +87,8 @@ def atari_task(
 def _sources(
     game: str, protocol: Protocol, *, steps: int, seed: int | None, max_frames: int
 ) -> tuple[DataSource, ...]:
-    """DQN-replay's shards, a Minari set where it is asked for, and what is made here."""
-    own = generation.SEED if seed is None else seed
+    """Return DQN-replay's shards, a Minari set on request, and data recorded here."""
+    recording = generation.Recording(game, steps, generation.SEED if seed is None else seed, protocol, max_frames)
     return (
         DataSource(
             name="dqn-replay",
@@ -102,15 +102,7 @@ def _sources(
             fetch=partial(minari.fetch_minari, minari_id(game)),
             automatic=False,
         ),
-        DataSource(
-            name="generated",
-            load=partial(
-                generation.load_generated, game, steps=steps, seed=own, protocol=protocol, max_frames=max_frames
-            ),
-            available=partial(
-                generation.is_stored, game, steps=steps, seed=own, protocol=protocol, max_frames=max_frames
-            ),
-        ),
+        DataSource(name="generated", load=recording.load, available=recording.is_stored),
     )
 
 
@@ -142,8 +134,8 @@ def _targets(game: Game | None, dataset: TrajectoryDataset) -> TargetReturns:
     best = float(dataset.returns.max())
     if game is None:
         return (best,)
-    asked = game.target if dataset.info.get("source") == "dqn-replay" else game.multiple * best
-    return tuple(dict.fromkeys((asked, best)))
+    target = game.target if dataset.info.get("source") == "dqn-replay" else game.multiple * best
+    return tuple(dict.fromkeys((target, best)))
 
 
 def _clipped(rewards: NDArray[np.float64]) -> NDArray[np.float64]:
