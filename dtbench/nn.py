@@ -1,8 +1,8 @@
-"""Linear maps and dropout of every network: PyTorch's mathematics, by the fastest way this processor has.
+"""Building blocks of networks: MLPs, encoders, and linear maps and dropout that are faster on CPUs.
 
-PyTorch hands single-precision products to MKL, which on AMD's processors never leaves AVX2; oneDNN, which PyTorch
-brings along, uses AVX-512 wherever it exists. PyTorch's dropout draws a floating-point number for each element; here
-four elements share one draw of 64 bits.
+PyTorch computes single-precision products with MKL, which uses only AVX2 on AMD's CPUs; oneDNN, which comes with
+PyTorch, uses AVX-512 where it exists. PyTorch's dropout draws a floating-point number for each element; here four
+elements share one draw of 64 bits.
 """
 
 import functools
@@ -32,22 +32,22 @@ __all__ = [
     "is_image",
 ]
 
-_LARGE = 2**19  # multiplications of a product from which oneDNN is asked while learning
-_LARGE_WEIGHT = 2**12  # numbers of a weight from which it is asked while acting
-_ROWS = 512  # of a product that are taken back at a time: what lies between layers fits a cache
-_LEVELS = 2**16  # of chance that dropout can tell apart: 0.1 becomes 0.100006, and the scale follows it
+_LARGE = 2**19  # multiplications of a product, from which oneDNN is used in training
+_LARGE_WEIGHT = 2**12  # numbers of a weight, from which it is used in acting
+_ROWS = 512  # of a product that go through the layers at a time: what lies between the layers fits a cache
+_LEVELS = 2**16  # of dropout probabilities: 0.1 becomes 0.100006, and the scale follows it
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` in all but its speed: [..., inputs] to [..., outputs]."""
+    """A faster `nn.Linear`: [..., inputs] to [..., outputs]."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """See `linear`."""
+        """Map [..., inputs] to [..., outputs]."""
         return linear(values, self.weight, self.bias)
 
 
 class MLP(nn.Sequential):
-    """Linear layers with ReLU, and dropout where it is given, between them."""
+    """Linear layers with ReLU, and optionally dropout, between them."""
 
     def __init__(self, *sizes: int, dropout: float | None = None, output: nn.Module | None = None) -> None:
         """`sizes` are those of the input, of the hidden layers and of the output; `output` acts on the last layer."""
@@ -62,8 +62,8 @@ class MLP(nn.Sequential):
         if self.training and self.dropout:
             dropped: Tensor = super().forward(values)  # type: ignore[no-untyped-call]
             return dropped
-        found = feed_forward(values, [(layer.weight, layer.bias) for layer in self if isinstance(layer, nn.Linear)])
-        return self[-1](found) if self.has_output else found
+        output = feed_forward(values, [(layer.weight, layer.bias) for layer in self if isinstance(layer, nn.Linear)])
+        return self[-1](output) if self.has_output else output
 
 
 class MLPEnsemble(nn.Module):
@@ -120,26 +120,22 @@ def greedy_actions(predictions: Tensor, space: gym.Space[Any]) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """`nn.Dropout` in all but its speed and the numbers that it draws."""
+    """A faster `nn.Dropout`, which draws other numbers."""
 
     def __init__(self, p: float) -> None:
-        """`p` is the chance that an element becomes zero."""
+        """Zero elements with probability `p`."""
         super().__init__()
         self.p = p
 
     def forward(self, values: Tensor) -> Tensor:
-        """See `dropout`."""
+        """Drop elements in training."""
         return dropout(values, self.p) if self.training else values
-
-    def extra_repr(self) -> str:
-        """The chance."""
-        return f"p={self.p}"
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
-    """The product values @ weight.T + bias, [..., inputs] to [..., outputs], or its positive part where `relu`.
+    """Return values @ weight.T + bias, [..., inputs] to [..., outputs], with `relu` its positive part.
 
-    Differentiable once, where oneDNN is asked.
+    Differentiable only once.
     """
     if not is_faster(values, weight):
         product = F.linear(values, weight, bias)
@@ -151,17 +147,17 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: 
     if not torch.is_grad_enabled():
         return _product(values, weight, bias, relu=relu)
     values = values.contiguous()
-    found: Tensor = _Linear.apply(values, weight, bias, relu)  # type: ignore[no-untyped-call]
-    return found
+    output: Tensor = _Linear.apply(values, weight, bias, relu)  # type: ignore[no-untyped-call]
+    return output
 
 
 def feed_forward(values: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Linear layers (weight, bias) with ReLU between them: [..., inputs] to [..., outputs], see `linear`."""
+    """Apply linear layers (weight, bias) with ReLU between them, [..., inputs] to [..., outputs]."""
     widest = max((weight for weight, _ in layers), key=Tensor.numel)
     if torch.is_grad_enabled() and is_faster(values, widest) and not torch.is_autocast_enabled("cpu"):
         flat = values.reshape(-1, values.shape[-1])
-        found: Tensor = _Layers.apply(flat, *itertools.chain(*layers))  # type: ignore[no-untyped-call]
-        return found.view(*values.shape[:-1], found.shape[-1])
+        output: Tensor = _Layers.apply(flat, *itertools.chain(*layers))  # type: ignore[no-untyped-call]
+        return output.view(*values.shape[:-1], output.shape[-1])
     *hidden, last = layers
     for weight, bias in hidden:
         values = linear(values, weight, bias, relu=True)
@@ -169,12 +165,11 @@ def feed_forward(values: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Ten
 
 
 def is_faster(values: Tensor, weight: Tensor) -> bool:
-    """Whether `linear` asks oneDNN for the product of values [..., inputs] and weight [outputs, inputs].
+    """Return whether `linear` uses oneDNN for values [..., inputs] and weight [outputs, inputs].
 
-    It takes some 10 microseconds to begin, so that small products are left to PyTorch.
-
-    Where nothing is learned the number of rows does not decide, as kernels differ in their last bits: a game must not
-    depend on how many are played beside it. One row alone takes another kernel with either library.
+    It takes some 10 microseconds to start, so that small products are left to PyTorch. Without gradients the number
+    of rows does not decide, as kernels differ in their last bits and an episode must not depend on how many run
+    beside it. A single row takes another kernel with either library.
     """
     if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.bfloat16):
         return False
@@ -185,7 +180,7 @@ def is_faster(values: Tensor, weight: Tensor) -> bool:
 
 
 def dropout(values: Tensor, p: float) -> Tensor:
-    """Zero each element with chance `p` and scale the others up, so that the mean stays."""
+    """Zero each element with probability `p` and scale the others up, so that the mean stays."""
     if p == 0:
         return values
     if values.device.type != "cpu":
@@ -194,7 +189,7 @@ def dropout(values: Tensor, p: float) -> Tensor:
 
 
 def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """What dropout multiplies by on the processor: 0 with chance `p`, 1 / (1 - p) otherwise, of `shape`."""
+    """Draw the factors of dropout on a CPU: 0 with probability `p`, else 1 / (1 - p)."""
     dropped = round(p * _LEVELS)
     if dropped == _LEVELS:
         return torch.zeros(shape, dtype=dtype)
@@ -206,7 +201,7 @@ def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -
 
 @functools.cache
 def has_faster_products() -> bool:
-    """Whether oneDNN is to be asked for products: where it exists and the processor has AVX-512."""
+    """Return whether oneDNN exists and the CPU has AVX-512."""
     return (
         bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -216,8 +211,8 @@ def has_faster_products() -> bool:
 
 def _product(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
     kind = "relu" if relu else "none"
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, kind, [], "")
-    return found
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, kind, [], "")
+    return product
 
 
 class _Linear(torch.autograd.Function):
@@ -225,7 +220,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-        """See `linear`."""
+        """Return the product."""
         product = _product(values, weight, bias, relu=relu)
         ctx.save_for_backward(values, weight, product if relu else None)
         ctx.biased = bias is not None
@@ -234,7 +229,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        """Gradients of values, weight and bias, each where needed; rows by rows, as caches hold no more."""
+        """Return the gradients of values, weight and bias where needed, some rows at a time to fit the caches."""
         values, weight, positive = ctx.saved_tensors
         wants_values, wants_weight, wants_bias, _ = ctx.needs_input_grad
         of_values = torch.empty_like(values) if wants_values else None
@@ -254,7 +249,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _by_rows(tensor: Tensor | None) -> Iterable[Tensor | None]:
-    """[..., numbers] in parts of `_ROWS` rows; None for ever where there is none."""
+    """Split [..., numbers] into parts of `_ROWS` rows; repeat None for None."""
     return itertools.repeat(None) if tensor is None else torch.split(tensor.reshape(-1, tensor.shape[-1]), _ROWS)
 
 
@@ -263,42 +258,42 @@ def _sum(sum_so_far: Tensor | None, part: Tensor) -> Tensor:
 
 
 class _Layers(torch.autograd.Function):
-    """All layers forth and back, some rows at a time, so that what lies between the layers stays in the caches."""
+    """All layers of an MLP, some rows at a time, so that hidden values stay in the caches."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, *parameters: Tensor) -> Tensor:
-        """See `feed_forward`: rows [B, inputs], then weights and biases in turn."""
+        """Apply layers, whose weights and biases alternate, to rows [B, inputs]."""
         *hidden, last = zip(parameters[::2], parameters[1::2], strict=True)
         ctx.save_for_backward(*parameters)
         ctx.inputs = []  # of each part of the rows, those of each layer
-        found = []
+        outputs = []
         for rows in torch.split(values, _ROWS):
             inputs = [rows.contiguous()]
             for weight, bias in hidden:
                 inputs.append(_layer(inputs[-1], weight, bias, relu=True))
             ctx.inputs.append(inputs)
-            found.append(_layer(inputs[-1], *last, relu=False))
-        return found[0] if len(found) == 1 else torch.cat(found)
+            outputs.append(_layer(inputs[-1], *last, relu=False))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the rows, of weights and of biases, each where needed."""
+        """Return the gradients of rows, weights and biases where needed."""
         weights = ctx.saved_tensors[::2]
         wanted = ctx.needs_input_grad
         grads: list[Tensor | None] = [None] * len(wanted)
         grad_values = []
         for rows, inputs in zip(torch.split(grad, _ROWS), ctx.inputs, strict=True):
-            for place in reversed(range(len(weights))):
-                if place < len(weights) - 1:
-                    rows = torch.ops.aten.threshold_backward(rows, inputs[place + 1], 0)
+            for layer in reversed(range(len(weights))):
+                if layer < len(weights) - 1:
+                    rows = torch.ops.aten.threshold_backward(rows, inputs[layer + 1], 0)
                 rows = rows.contiguous()
-                if wanted[2 * place + 1]:
-                    grads[2 * place + 1] = _sum(grads[2 * place + 1], _grad_weight(rows, inputs[place]))
-                if wanted[2 * place + 2]:
-                    grads[2 * place + 2] = _sum(grads[2 * place + 2], rows.sum(0))
-                if place or wanted[0]:
-                    rows = _grad_input(rows, weights[place])
+                if wanted[2 * layer + 1]:
+                    grads[2 * layer + 1] = _sum(grads[2 * layer + 1], _grad_weight(rows, inputs[layer]))
+                if wanted[2 * layer + 2]:
+                    grads[2 * layer + 2] = _sum(grads[2 * layer + 2], rows.sum(0))
+                if layer or wanted[0]:
+                    rows = _grad_input(rows, weights[layer])
             grad_values.append(rows)
         grads[0] = torch.cat(grad_values) if wanted[0] else None
         ctx.inputs = None
@@ -308,20 +303,16 @@ class _Layers(torch.autograd.Function):
 def _layer(values: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
     if len(values) * weight.numel() >= _LARGE:
         return _product(values, weight, bias, relu=relu)
-    found = torch.addmm(bias, values, weight.t())
-    return found.relu_() if relu else found
+    product = torch.addmm(bias, values, weight.t())
+    return product.relu_() if relu else product
 
 
 def _grad_input(grad: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of a layer's input, [B, inputs]."""
     return _product(grad, weight.t()) if len(grad) * weight.numel() >= _LARGE else grad @ weight
 
 
 def _grad_weight(grad: Tensor, values: Tensor) -> Tensor:
-    """Gradient of a layer's weight, grad.T @ values, [outputs, inputs].
-
-    oneDNN is quicker where the first factor has fewer rows.
-    """
+    """Return grad.T @ values, [outputs, inputs]; oneDNN is faster where the first factor has fewer rows."""
     if grad.numel() * values.shape[1] < _LARGE:
         return grad.t() @ values
     if grad.shape[1] <= values.shape[1]:
@@ -329,19 +320,19 @@ def _grad_weight(grad: Tensor, values: Tensor) -> Tensor:
     return _product(values.t(), grad.t()).t()
 
 
-SAMPLED = 2000  # frames that the scale is made from, evenly spread over the data
+SAMPLED = 2000  # frames, evenly spread over the data, from which the scale is computed
 
 
 def is_image(space: gym.Space[Any]) -> bool:
-    """Whether observations are stacks of 84 x 84 frames of bytes, [frames, 84, 84]."""
+    """Return whether observations are stacks of 84 x 84 frames of bytes, [frames, 84, 84]."""
     return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and space.shape[1:] == (84, 84)
 
 
 class ImageScale(nn.Module):
-    """Bytes to numbers, [B, frames, 84, 84]: between 0 and 1, or standardised by the data.
+    """A scale from bytes to floats, [B, frames, 84, 84]: between 0 and 1, or standardized by the data.
 
-    Most of a game's screen never changes. Standardised, every frame is what differs from the mean frame, in units of
-    the standard deviation of all that differs: what moves is large then, and networks learn several times as fast.
+    A standardized frame is the difference from the mean frame over the standard deviation of all such differences:
+    what moves on a screen becomes large, and networks learn several times as fast.
     """
 
     mean: Tensor
@@ -353,17 +344,17 @@ class ImageScale(nn.Module):
         self.register_buffer("rate", rate)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Floats of the same shape."""
+        """Return floats of the same shape."""
         return to_floats(images).sub_(self.mean).mul_(self.rate)
 
 
 def to_floats(images: Tensor) -> Tensor:
-    """Bytes [B, frames, 84, 84] as floats; a pixel's frames lie side by side, which makes convolutions faster."""
+    """Return bytes [B, frames, 84, 84] as floats, with a pixel's frames side by side for faster convolutions."""
     return images.contiguous(memory_format=torch.channels_last).float()
 
 
 def image_scale(dataset: TrajectoryDataset, *, standardize: bool) -> ImageScale:
-    """The scale of a dataset's frames; without `standardize` division by 255, as in the papers."""
+    """Return the scale of a dataset's frames; without `standardize` it divides by 255, as the papers do."""
     if not standardize:
         return ImageScale(torch.zeros(()), torch.tensor(1 / 255))
     steps = np.unique(np.linspace(0, dataset.num_steps - 1, SAMPLED).astype(np.int64))

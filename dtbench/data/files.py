@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a path beside `path`; what is written there replaces it, synced, when the block succeeds."""
+    """Yield a temporary path, whose file is synced and replaces `path` when the block succeeds."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield temporary

@@ -12,7 +12,7 @@ class TorchStream:
     """PyTorch's random numbers for one learner: initial weights, dropout, sampled actions.
 
     PyTorch draws them from one global generator per device. Inside `with stream.active():` that generator is
-    this stream's; outside, it is as it was, so that two learners in one process cannot disturb each other.
+    this stream's; outside, it is unchanged, so that learners in one process do not disturb each other.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -22,7 +22,7 @@ class TorchStream:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Lend this stream to PyTorch's global generator for the time of the block."""
+        """Use this stream as PyTorch's global generator within the block."""
         outside = self._get()
         self._set(self.state)
         try:

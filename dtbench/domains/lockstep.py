@@ -1,4 +1,4 @@
-"""Vector environments whose episodes run in lock step: the bookkeeping that all of them share."""
+"""The base of vector environments whose episodes run in lock step."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ StepOutcome = tuple[NDArray[Any], NDArray[np.float64], Mask, Mask, dict[str, Any
 
 
 class LockstepVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
-    """Run `num_envs` episodes in lock step; an ended one stands still, without reward, until it is reset.
+    """Run `num_envs` episodes in lock step; an ended one keeps its observation, without reward, until it is reset.
 
     gymnasium's SyncVectorEnv without autoreset refuses to step while any of its episodes has ended. Subclasses write
     `_terminated` and `_truncated` where an episode ends.
@@ -58,7 +58,7 @@ class LockstepVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
 
     @abstractmethod
     def _observe(self) -> NDArray[Any]:
-        """Return the present observations, in an array of their own."""
+        """Return a new array of the present observations."""
 
     def _info(self) -> dict[str, Any]:
         return {}

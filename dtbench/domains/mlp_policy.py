@@ -21,7 +21,7 @@ _LEVELS = 127  # of a weight stored in one byte, on either side of zero
 
 @dataclass(frozen=True, slots=True)
 class StoredMLP:
-    """What a policy's file holds."""
+    """The arrays in a policy's file."""
 
     weights: Sequence[Array]  # [inputs, outputs] each
     biases: Sequence[Array]  # [outputs] each
@@ -54,7 +54,7 @@ def load_mlp(path: Path) -> StoredMLP:
             biases = [file[f"bias_{i}"].astype(np.float32) for i in layers]
             others = {name: file[name] for name in file.files if not _LAYER_ARRAY.fullmatch(name)}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InvalidDataset(f"{path} is no behaviour policy: {error}.") from error
+        raise InvalidDataset(f"{path} is not a behaviour policy: {error}.") from error
     return StoredMLP(weights, biases, others)
 
 

@@ -14,7 +14,7 @@ from dtbench.decision_transformer import DecisionTransformer
 from dtbench.decision_transformer.critic import class_weights
 from dtbench.decision_transformer.model import CausalAttention, CausalTransformer, visibility
 from dtbench.domains.key_to_door.credit import OUTCOMES, Walks, by_event, inspect_credit, key_steps, side_by_side
-from dtbench.domains.key_to_door.data import draw_games, random_walks
+from dtbench.domains.key_to_door.data import draw_walks, random_walks
 from dtbench.domains.key_to_door.env import HORIZON, KEY, VIEW_RADIUS, KeyToDoorVectorEnv
 from dtbench.domains.key_to_door.exact import arrivals, success_probabilities
 from dtbench.domains.key_to_door.report import draw_attention, draw_return_predictions
@@ -138,7 +138,7 @@ def test_the_three_outcomes_are_told_apart(takes_key: bool, opens: bool, outcome
 def test_the_step_that_takes_the_key_is_the_games_own() -> None:
     data = random_walks(400, seed=7)
     walks = side_by_side(data)
-    actions, games = draw_games(400, seed=7)
+    actions, games = draw_walks(400, seed=7)
     env = KeyToDoorVectorEnv(400)
     env.reset(seed=games)
     taken = np.full(400, -1)

@@ -30,12 +30,12 @@ def test_reference_scores_and_urls_are_the_packages_own(infos: ModuleType) -> No
     for name in files.names():
         reference = LOCOMOTION_ENVS[name.partition("-")[0]].reference
         assert reference == (infos.REF_MIN_SCORE[name], infos.REF_MAX_SCORE[name])
-        assert files.url(name) == infos.DATASET_URLS[name]
+        assert files.URL + files.file_name(name) == infos.DATASET_URLS[name]
 
 
 def test_file_names_have_underscores_as_d4rls_do() -> None:
     assert files.file_name("hopper-medium-replay-v2") == "hopper_medium_replay-v2.hdf5"
-    assert files.url("walker2d-medium-v2").endswith("/gym_mujoco_v2/walker2d_medium-v2.hdf5")
+    assert files.file_name("walker2d-medium-v2") == "walker2d_medium-v2.hdf5"
     with pytest.raises(UnknownName, match="hopper-medium-v2"):
         files.file_name("hopper-medium-v0")
 

@@ -164,7 +164,7 @@ def test_a_visit_may_end_before_the_last_entry_but_not_with_it() -> None:
 def test_buffers_that_give_no_more_are_an_error_and_not_a_loop(folder: Path) -> None:
     message = refused(folder, steps=5000)
     assert str(folder) in message
-    assert "5000 steps were asked for" in message
+    assert "5000 steps are too many" in message
 
 
 def test_without_a_buffer_to_visit_there_is_no_plan() -> None:

@@ -1,4 +1,3 @@
-import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -12,7 +11,7 @@ NORTH, SOUTH, WEST, EAST = range(4)
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_single_game_passes_gymnasiums_checker() -> None:
-    check_env(KeyToDoorEnv(render_mode="rgb_array"))
+    check_env(KeyToDoorEnv())
 
 
 def test_a_single_game_is_a_row_of_the_vector_environment() -> None:
@@ -128,13 +127,3 @@ def test_walks_end_at_the_door_or_after_the_last_phase() -> None:
     assert (data.lengths[failed] == HORIZON).all()
     assert (data.lengths[~failed] <= HORIZON).all()
     assert set(np.unique(data.returns)) == {0, 1}
-
-
-def test_a_game_can_be_drawn() -> None:
-    env = KeyToDoorEnv(render_mode="rgb_array")
-    env.reset(seed=0)
-    picture = env.render()
-    assert picture is not None
-    assert picture.shape == (168, 264, 3)
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) == 4  # floor, wall, key, player
-    assert isinstance(env.observation_space, gym.spaces.Box)

@@ -86,7 +86,7 @@ def test_data_of_no_known_physics_is_said_so(tmp_path: Path) -> None:
         ({"observations": np.zeros((5, 3))}, "observations of 3 and actions of 3 numbers"),
         ({"rewards": np.zeros(3)}, "'rewards' has shape"),
         ({"actions": None}, "no key 'actions'"),
-        ({"observations": np.full((5, 11), np.nan)}, "no transition can be played again"),
+        ({"observations": np.full((5, 11), np.nan)}, "no transition can be replayed"),
     ],
 )
 def test_what_cannot_be_replayed_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

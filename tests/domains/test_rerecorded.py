@@ -84,7 +84,7 @@ def test_a_file_gives_back_the_policy_that_it_carries(tmp_path: Path) -> None:
     policy = sac_policy(HOPPER)
     found = rerecorded.read_policy(d4rl_file(tmp_path / "a.hdf5", HOPPER, policy), HOPPER)
     assert found.digest == policy.digest
-    path = rerecorded.keep_policy("hopper-medium-v2", found)
+    path = rerecorded.store_policy("hopper-medium-v2", found)
     assert BehaviorPolicy.load(path).digest == policy.digest  # in single precision
     assert sac_policy(HOPPER, seed=1).digest != policy.digest
 
@@ -166,7 +166,7 @@ def test_the_policy_of_another_set_of_the_same_robot_is_refused_by_its_returns(t
 def test_another_policy_gives_other_data_under_another_name(tmp_path: Path) -> None:
     digests = set()
     for seed in (0, 1):
-        rerecorded.keep_policy("hopper-medium-v2", sac_policy(HOPPER, seed=seed))
+        rerecorded.store_policy("hopper-medium-v2", sac_policy(HOPPER, seed=seed))
         digests.add(rerecorded.load(Recording(HOPPER, "medium", 1000)).digest)
     assert len(digests) == 2
 
@@ -192,10 +192,10 @@ def test_listing_reads_no_file_and_a_run_reads_it_once(monkeypatch: pytest.Monke
 
 
 def test_medium_expert_is_played_by_both_halves_policies() -> None:
-    rerecorded.keep_policy("hopper-medium-v2", sac_policy(HOPPER))
+    rerecorded.store_policy("hopper-medium-v2", sac_policy(HOPPER))
     with pytest.raises(MissingDataset, match="dtbench data rerecord hopper-expert-v2 --from FILE"):
         rerecorded.load(Recording(HOPPER, "medium-expert", 2000))
-    rerecorded.keep_policy("hopper-expert-v2", sac_policy(HOPPER, seed=1))
+    rerecorded.store_policy("hopper-expert-v2", sac_policy(HOPPER, seed=1))
     made = rerecorded.load(Recording(HOPPER, "medium-expert", 2000))
     assert made.info["policies"] == ["hopper-medium-v2", "hopper-expert-v2"]
 

@@ -19,11 +19,11 @@ RAM = 128
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What papers do differently between the emulator and the agent."""
+    """The choices in which papers differ between emulator and agent."""
 
     name: str
     sticky: float  # probability that a frame repeats the action of the frame before
-    max_noops: int  # an episode begins with fewer than so many frames of doing nothing
+    max_noops: int  # an episode begins with fewer no-ops than this
     resize: Literal["area", "linear"]  # of a frame to 84 x 84
     resize_first: bool  # resize both frames, then take the larger of each pixel; or the other way round
 
@@ -62,7 +62,7 @@ class AtariEmulator:
     def step(self, action: int, *, seen: bool = True) -> float:
         """Hold the action for four frames, or until the game is over; return the sum of the raw rewards.
 
-        The screens of the last two frames are copied where the action is `seen`; a frame that was not played is black.
+        With `seen` the screens of the last two frames are copied; a frame that was not played is black.
         """
         ale, key, reward = self._ale, self._actions[action], 0.0
         if seen:
@@ -78,12 +78,12 @@ class AtariEmulator:
 
     @property
     def terminated(self) -> bool:
-        """Whether the game is over."""
+        """True where the game is over."""
         return bool(self._ale.game_over(with_truncation=False))
 
     @property
     def truncated(self) -> bool:
-        """Whether the episode was truncated after so many frames."""
+        """True where the episode reached its most frames."""
         return bool(self._ale.game_truncated())
 
     @property

@@ -19,9 +19,9 @@ RESIZE: dict[str, Callable[[Frames], Frames]] = {"area": resize_area, "linear": 
 class AtariVectorEnv(LockstepVectorEnv):
     """Run `num_envs` emulators of one game; observations are stacks of four frames, rewards are raw.
 
-    ale-py's own vector environment knows the protocol `dopamine` alone, shows no RAM and goes on after an episode's
-    end; where both can, they show the same frames (tests/domains/test_atari_games.py). Threads do not pay: what Python
-    does between two frames holds its lock, and two of them took 2000 to 2800 steps a second where one takes 3300.
+    ale-py's vector environment has only the protocol `dopamine`, no RAM, and continues after an episode's end; its
+    frames are the same (tests/domains/test_atari_games.py). Threads do not pay, as Python holds its lock between
+    frames: two of them took 2000 to 2800 steps a second where one takes 3300.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class AtariVectorEnv(LockstepVectorEnv):
         return np.stack([emulator.ram() for emulator in self._emulators]).reshape(-1, RAM)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Do nothing: the garbage collector frees all that is held."""
+        """Do nothing: the garbage collector frees the emulators."""
 
     def _start(self, rows: NDArray[np.int64], seeds: Sequence[int | None]) -> None:
         random = np.random.default_rng()

@@ -1,4 +1,4 @@
-"""Many episodes of a robot in lock step: gymnasium's own environment, one MuJoCo state for each episode."""
+"""Many episodes of a robot in lock step, with one MuJoCo state each and gymnasium's rules."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from dtbench.domains.d4rl.env_specs import LocomotionEnv, Physics
 from dtbench.domains.lockstep import LockstepVectorEnv, Mask
 
 WALKERS = ("hopper", "halfcheetah", "walker2d")
-FASTEST_SEEN = 10.0  # velocities of those that can fall are clipped for the observation
+VELOCITY_CLIP = 10.0  # of observations of robots that can fall
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class Outcome:
 
 
 class LocomotionRules:
-    """The rules of one robot, with the numbers of the environment that it is given: gymnasium's to the bit.
+    """Rewards, observations and ends of one robot, equal to gymnasium's to the bit.
 
-    A step pays for speed and, where the robot can fall, for not having fallen; it costs the square of the torques.
+    The reward is speed, a bonus where the robot can fall and has not, and minus the square of the torques.
     """
 
     def __init__(self, env: Any, physics: Physics) -> None:
-        """`env` is gymnasium's; its settings are read at each step."""
+        """Read the settings of gymnasium's `env` at each step."""
         self.env, self.physics = env, physics
         self.can_fall = hasattr(env, "_healthy_reward")
 
@@ -45,7 +45,7 @@ class LocomotionRules:
         velocities: NDArray[np.float64],
         actions: NDArray[Any],
     ) -> Outcome:
-        """Judge steps from x = `before` [n] to these positions [n, coordinates] and velocities, by these torques."""
+        """Return the outcome of steps from x = `before` [n] to positions and velocities [n, coordinates]."""
         env = self.env
         rewards = env._forward_reward_weight * ((positions[:, 0] - before) / env.dt)
         cost = env._ctrl_cost_weight * np.square(actions).sum(axis=1)
@@ -56,7 +56,7 @@ class LocomotionRules:
             rewarded = healthy if self.physics == "v5" else healthy | env._terminate_when_unhealthy
             rewards = rewards + rewarded * env._healthy_reward
             fallen = ~healthy & env._terminate_when_unhealthy
-            seen = np.clip(velocities, -FASTEST_SEEN, FASTEST_SEEN)
+            seen = np.clip(velocities, -VELOCITY_CLIP, VELOCITY_CLIP)
         return Outcome(np.concatenate([positions[:, 1:], seen], axis=1), rewards - cost, fallen)
 
     def _healthy(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -73,7 +73,7 @@ def _between(values: NDArray[np.float64], bounds: tuple[float, float]) -> NDArra
     return (low < values) & (values < high)
 
 
-_WHOLE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, MuJoCo's warm start included
+_WHOLE = mujoco.mjtState.mjSTATE_INTEGRATION  # with MuJoCo's warm start
 _COUNTED = ("observations", "steps", "terminated", "earned")
 
 
@@ -81,10 +81,9 @@ class LocomotionVectorEnv(LockstepVectorEnv):
     """Run `num_envs` episodes of a robot.
 
     An episode is a MuJoCo state; all share one model, where SyncVectorEnv compiles one for each. Robots that walk are
-    stepped by MuJoCo, which lets other threads work meanwhile, and judged all at once (`LocomotionRules`); others are
-    stepped by gymnasium's environment, one state after another. Both give gymnasium's numbers to the bit, by
-    any number of threads, and compute nothing for ended episodes. With `delayed`, an episode's reward comes with its
-    last step (Chen et al. 2021, Table 7).
+    stepped by MuJoCo in threads and judged together (`LocomotionRules`); others are stepped by gymnasium's
+    environment. Both give gymnasium's numbers to the bit with any number of threads, and skip ended episodes. With
+    `delayed`, an episode's reward comes with its last step (Chen et al. 2021, Table 7).
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class LocomotionVectorEnv(LockstepVectorEnv):
         delayed: bool = False,
         threads: int | None = None,
     ) -> None:
-        """Make the states; `threads` step episodes, as many as torch computes with where it is None."""
+        """Make the states; `threads` is by default torch's number of threads."""
         super().__init__(num_envs, robot.observation_space, robot.action_space)
         self.robot, self.delayed = robot, delayed
         self._env: Any = robot.make(physics)
@@ -142,7 +141,7 @@ class LocomotionVectorEnv(LockstepVectorEnv):
         self._truncated[:] = (self._steps >= self.robot.horizon) & ~self._terminated
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return, as plain arrays, what `restore` needs to continue all episodes exactly."""
+        """Return the state of all episodes as arrays, for `restore`."""
         size = mujoco.mj_stateSize(self._env.model, _WHOLE)
         physics = np.zeros((self.num_envs, size))
         for row, state in enumerate(self._states):
@@ -150,7 +149,7 @@ class LocomotionVectorEnv(LockstepVectorEnv):
         return {"physics": physics, **{name: getattr(self, f"_{name}").copy() for name in _COUNTED}}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Continue from a `state` of as many episodes of the same robot; return the present observations."""
+        """Continue exactly from a `state` of equally many episodes; return the present observations."""
         for row, physics in enumerate(state["physics"]):
             mujoco.mj_setState(self._env.model, self._states[row], physics, _WHOLE)
             self._positions[row], self._velocities[row] = self._states[row].qpos, self._states[row].qvel
@@ -173,7 +172,7 @@ class LocomotionVectorEnv(LockstepVectorEnv):
             done.result()
 
     def _simulate(self, rows: NDArray[np.int64], actions: NDArray[Any]) -> None:
-        """Step by MuJoCo; what else gymnasium has it compute no observation and no reward reads."""
+        """Step with MuJoCo alone, without the quantities that gymnasium computes and nothing reads."""
         model, frames = self._env.model, self._env.frame_skip
         for row in rows.tolist():
             state = self._states[row]
@@ -182,7 +181,7 @@ class LocomotionVectorEnv(LockstepVectorEnv):
             self._positions[row], self._velocities[row] = state.qpos, state.qvel
 
     def _play(self, rows: NDArray[np.int64], actions: NDArray[Any], rewards: NDArray[np.float64]) -> None:
-        """Step by gymnasium's environment."""
+        """Step with gymnasium's environment."""
         env = copy.copy(self._env)  # the same model, but another state in each thread
         for row in rows.tolist():
             env.data = self._states[row]

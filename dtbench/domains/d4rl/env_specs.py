@@ -21,13 +21,13 @@ REACHER = "reacher2d"  # the paper's own; its data was never released
 
 @dataclass(frozen=True, slots=True)
 class LocomotionEnv:
-    """One robot: what it is, how its scores are normalised, and what a return-conditioned policy is asked for."""
+    """One robot: its environments, reference scores and target returns."""
 
     name: str
     observation_size: int
     action_size: int
     environments: Mapping[Physics, str]  # "module:class"; d4rl is v4 with its physics restored
-    horizon: int  # steps after which an episode is cut off
+    horizon: int  # steps after which an episode is truncated
     reference: tuple[float, float]  # returns that score 0 and 100
     target_returns: tuple[float, ...]  # the paper's own target comes first (Chen et al. 2021, Table 9)
 
@@ -42,7 +42,7 @@ class LocomotionEnv:
         return spaces.Box(-1.0, 1.0, (self.action_size,), np.float32)
 
     def make(self, physics: Physics = "d4rl") -> MujocoEnv:
-        """One environment without a time limit; raise UnknownName for physics that do not exist."""
+        """Make one environment without time limit; raise UnknownName for unknown physics."""
         if physics not in PHYSICS:
             raise UnknownName("physics", physics, PHYSICS)
         module, _, name = self.environments[physics].partition(":")
@@ -103,8 +103,8 @@ LOCOMOTION_ENVS: dict[str, LocomotionEnv] = {
 }
 
 
-# Known to `data verify` alone, which tells the physics of a file; no task has it. Its observation in D4RL's files ends
-# with 84 contact forces, which mujoco_py left at zero.
+# Only `data verify` uses it, to find the physics of a file. Its observation in D4RL's files ends with 84 contact
+# forces, which mujoco_py left at zero.
 ANT = LocomotionEnv(
     name="ant",
     observation_size=111,
@@ -117,7 +117,7 @@ ANT = LocomotionEnv(
 
 
 def locomotion_env(name: str) -> LocomotionEnv:
-    """Return the robot of this name; raise UnknownName with those that exist."""
+    """Return the robot of this name; raise UnknownName for others."""
     if name not in LOCOMOTION_ENVS:
         raise UnknownName("robot", name, LOCOMOTION_ENVS)
     return LOCOMOTION_ENVS[name]

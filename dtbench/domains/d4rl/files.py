@@ -1,4 +1,4 @@
-"""The v2 files of D4RL (Fu et al. 2020): where they lie, where they are fetched from, and what is known of them."""
+"""The v2 files of D4RL (Fu et al. 2020): paths, downloads and published statistics."""
 
 import csv
 import hashlib
@@ -25,7 +25,7 @@ _READER = 2  # part of an import's identity: raise it when the reader gives othe
 
 @dataclass(frozen=True, slots=True)
 class KnownStatistics:
-    """What public logs say of a file; None where they do not."""
+    """Statistics of a file in public logs; None where unknown."""
 
     episodes: int | None
     return_mean: float | None
@@ -40,47 +40,42 @@ def names() -> list[str]:
 
 
 def file_name(name: str) -> str:
-    """D4RL's file of a dataset, e.g. hopper_medium_replay-v2.hdf5; raise UnknownName where it published none."""
+    """Return the file of a dataset, e.g. hopper_medium_replay-v2.hdf5; raise UnknownName for other names."""
     if name not in names():
         raise UnknownName("D4RL file", name, names())
     robot, _, kind = name.removesuffix("-v2").partition("-")
     return f"{robot}_{kind.replace('-', '_')}-v2.hdf5"
 
 
-def url(name: str) -> str:
-    """Where D4RL's file of a dataset lies."""
-    return URL + file_name(name)
-
-
-def folders() -> list[Path]:
-    """Where files are looked for: $D4RL_DATASET_DIR, d4rl's own folder, and dtbench's downloads."""
+def directories() -> list[Path]:
+    """Return the directories to search: $D4RL_DATASET_DIR, that of d4rl, and dtbench's downloads."""
     configured = os.environ.get("D4RL_DATASET_DIR")
     own = [cache.directory_of(configured)] if configured else []
     return [*own, Path.home() / ".d4rl" / "datasets", cache.root() / "downloads"]
 
 
 def find_file(name: str) -> Path | None:
-    """D4RL's file of a dataset on this machine, or None."""
-    paths = [folder / file_name(name) for folder in folders()]
+    """Return D4RL's file of a dataset on this machine, or None."""
+    paths = [directory / file_name(name) for directory in directories()]
     return next((path for path in paths if path.is_file()), None)
 
 
 def fetch(name: str) -> None:
-    """Download D4RL's file of a dataset unless it is here; raise MissingDataset where that fails."""
+    """Download D4RL's file of a dataset unless it is local; raise MissingDataset where that fails."""
     if find_file(name) is None:
-        download(url(name), folders()[-1] / file_name(name))
+        download(URL + file_name(name), directories()[-1] / file_name(name))
 
 
 def load(name: str, robot: LocomotionEnv) -> TrajectoryDataset:
-    """Open D4RL's file of a dataset; the first time, and after it changed, it is read into the store.
+    """Open D4RL's file of a dataset; it is read into the store when it is new or has changed.
 
-    A file that dtbench exported from other data keeps that data's source in `info`: under D4RL's name it does not pass
-    for D4RL's. Raises MissingDataset where there is no file, InvalidDataset for a broken one.
+    A file that dtbench exported from other data keeps the source of that data in `info`. Raises
+    MissingDataset where there is no file, InvalidDataset for a broken one.
     """
     path = find_file(name)
     if path is None:
         raise MissingDataset(
-            f"{name}: no file {file_name(name)} in {', '.join(map(str, folders()))}. "
+            f"{name}: no file {file_name(name)} in {', '.join(map(str, directories()))}. "
             f"Run `dtbench data get {name}`, or set D4RL_DATASET_DIR."
         )
     return load_file(path, name, robot)
@@ -110,16 +105,16 @@ def load_file(path: Path, name: str, robot: LocomotionEnv) -> TrajectoryDataset:
 
 
 def public_episodes(name: str) -> int | None:
-    """How many episodes D4RL's file has by public counts, an unfinished last one included; None where unknown."""
+    """Return the public number of episodes of D4RL's file, with an unfinished last one; None where unknown."""
     robot, _, kind = name.partition("-")
     with package_data.find("published", "tfds_d4rl_v2_episodes.csv").open(newline="", encoding="utf-8") as text:
         counts = {(row["env"], row["dataset"]): row["mean"] for row in csv.DictReader(text)}
-    found = counts.get((robot, kind))
-    return int(found) if found else None
+    count = counts.get((robot, kind))
+    return int(count) if count else None
 
 
 def _shortfall(name: str, episodes: int) -> str:
-    """Return what an excerpt is of, or nothing where the file has about as many episodes as D4RL's."""
+    """Describe an excerpt; return "" where the file has about as many episodes as D4RL's."""
     public = public_episodes(name)
     if public is None or episodes >= _EXCERPT_SHARE * public:
         return ""
@@ -127,7 +122,7 @@ def _shortfall(name: str, episodes: int) -> str:
 
 
 def known_statistics(name: str) -> KnownStatistics | None:
-    """Return what the published tables that dtbench ships say of D4RL's file, or None."""
+    """Return the statistics of D4RL's file in the published tables, or None."""
     robot, _, kind = name.partition("-")
     with package_data.find("published", "decision_transformer.csv").open(newline="", encoding="utf-8") as text:
         rows = [
@@ -152,8 +147,8 @@ def known_statistics(name: str) -> KnownStatistics | None:
 def load_minari_for(robot: LocomotionEnv, dataset_id: str) -> TrajectoryDataset:
     """Return a Minari dataset as data of a robot, e.g. mujoco/hopper/medium-v0 for Hopper.
 
-    It was recorded with gymnasium's v5 physics and other policies than D4RL's: `info` says so. Raises InvalidDataset
-    where its spaces are not the robot's.
+    It was recorded with gymnasium's v5 physics and other policies than D4RL's. Raises InvalidDataset where its spaces
+    are not the robot's.
     """
     metadata = describe(dataset_id)
     ours = (robot.observation_space, robot.action_space)

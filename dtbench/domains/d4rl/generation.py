@@ -1,4 +1,4 @@
-"""Recording of behaviour policies at play: whole episodes by the recipe of D4RL (Fu et al. 2020)."""
+"""Data recorded with behaviour policies: whole episodes by the recipe of D4RL (Fu et al. 2020)."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ from dtbench.domains.mlp_policy import load_mlp, save_mlp
 from dtbench.errors import InvalidDataset, InvalidValue, UnknownName
 
 Array = NDArray[np.float32]
-LOG_STD_RANGE = (-20.0, 2.0)  # what SAC clips its log standard deviations to
+LOG_STD_RANGE = (-20.0, 2.0)  # of SAC's log standard deviations
 
 
 @dataclass(frozen=True, slots=True)
 class BehaviorPolicy:
     """A Gaussian around an MLP's output, squashed by tanh (SAC) or clipped to the bounds (PPO)."""
 
-    mean: Array  # [observation]: what is subtracted from observations,
-    scale: Array  # [observation]: and what they are then divided by
+    mean: Array  # [observation]: subtracted from observations
+    scale: Array  # [observation]: divisor of observations after that
     weights: Sequence[Array]  # [inputs, outputs] each
     biases: Sequence[Array]  # [outputs] each
     activation: str  # "tanh" or "relu"
@@ -37,14 +37,14 @@ class BehaviorPolicy:
     clip: float = 10.0  # of scaled observations, on either side of zero; inf: none
 
     def act(self, observations: Array, noise: Array) -> Array:
-        """Actions [B, action] for observations [B, observation] and standard normal noise [B, action]."""
+        """Return actions [B, action] for observations [B, observation] and standard normal noise [B, action]."""
         centre, log_std = self.gaussian(observations)
         drawn = centre + np.exp(log_std) * noise
         actions: Array = np.tanh(drawn) if self.squash else drawn.clip(-1, 1)
         return actions
 
     def gaussian(self, observations: Array) -> tuple[Array, Array]:
-        """Means [B, action] and log standard deviations, [B, action] or [action], before the squashing."""
+        """Return means [B, action] and log standard deviations, [B, action] or [action], before squashing."""
         hidden = ((observations - self.mean) / self.scale).clip(-self.clip, self.clip)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = hidden @ weight + bias
@@ -56,7 +56,7 @@ class BehaviorPolicy:
         return output, self.log_std
 
     def log_density(self, observations: Array, actions: Array) -> NDArray[np.float64]:
-        """Log-probabilities [B] of squashed actions [B, action] strictly between -1 and 1."""
+        """Return log-probabilities [B] of squashed actions [B, action] strictly between -1 and 1."""
         mean, log_std = (values.astype(np.float64) for values in self.gaussian(observations))
         raw = np.arctanh(actions.astype(np.float64))
         gaussian = -np.square((raw - mean) / np.exp(log_std)) / 2 - log_std - np.log(2 * np.pi) / 2
@@ -65,7 +65,7 @@ class BehaviorPolicy:
 
     @property
     def digest(self) -> str:
-        """Sha256 over everything that decides how it acts."""
+        """Sha256 over everything that its actions depend on."""
         sha = hashlib.sha256(f"{self.activation} {self.squash} {self.clip}".encode())
         log_std = () if self.log_std is None else (self.log_std,)
         for array in (self.mean, self.scale, *self.weights, *self.biases, *log_std):
@@ -89,7 +89,7 @@ class BehaviorPolicy:
             tanh, squash = map(bool, stored.others["kind"])
             mean, scale = (stored.others[name].astype(np.float32) for name in ("mean", "scale"))
         except (KeyError, ValueError) as error:
-            raise InvalidDataset(f"{path} is no behaviour policy: {error}.") from error
+            raise InvalidDataset(f"{path} is not a behaviour policy: {error}.") from error
         return BehaviorPolicy(
             mean=mean,
             scale=scale,
@@ -102,12 +102,12 @@ class BehaviorPolicy:
         )
 
 
-GAMES = 128  # at a time
+MAX_ENVS = 128  # stepped together
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What was recorded of one episode of n steps."""
+    """One recorded episode of n steps."""
 
     observations: NDArray[np.float32]  # [n, observation]
     actions: NDArray[np.float32]  # [n, action]
@@ -116,7 +116,7 @@ class Episode:
     final_observation: NDArray[np.float32]  # [observation]: after the last step
 
     def first(self, steps: int) -> "Episode":
-        """Return the episode as a replay buffer keeps it that was full after so many steps, fewer than it has."""
+        """Return the first `steps` steps, fewer than it has, as a truncated episode."""
         return Episode(
             self.observations[:steps], self.actions[:steps], self.rewards[:steps], False, self.observations[steps]
         )
@@ -124,7 +124,7 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A policy, and its part of the steps in proportion to the others'; None plays uniformly at random."""
+    """A policy and the weight of its share of the steps; None plays uniformly at random."""
 
     policy: BehaviorPolicy | None
     weight: float = 1.0
@@ -139,11 +139,11 @@ def record(
     physics: Physics = "d4rl",
     cut_last: bool = False,
 ) -> TrajectoryDataset:
-    """Record about `steps` steps, by each policy in turn its share.
+    """Record about `steps` steps, each policy its share in turn.
 
-    Whole episodes: a policy plays until it has filled its share, and what it plays beyond that is dropped, as D4RL
-    drops an unfinished tail. With `cut_last` the tail is kept instead as an episode that was cut off, as a replay
-    buffer keeps it. Equal arguments give equal data. Raises InvalidValue for fewer steps than an episode has.
+    A policy plays whole episodes until its share is full; the last, incomplete one is dropped, as D4RL does, or with
+    `cut_last` kept as a truncated episode, as in a replay buffer. Equal arguments give equal data. Raises InvalidValue
+    for fewer steps than an episode has.
     """
     if steps < robot.horizon * (1 if cut_last else len(shares)):
         raise InvalidValue(
@@ -152,10 +152,9 @@ def record(
     ends = np.cumsum([0.0, *(share.weight for share in shares)])
     parts = np.diff((ends / ends[-1] * steps + 1e-6).astype(int))
     episodes: list[Episode] = []
-    for place, (share, part) in enumerate(zip(shares, parts, strict=True)):
-        episodes += _share(
-            robot, share.policy, steps=int(part), seed=seed, place=place, physics=physics, cut_last=cut_last
-        )
+    for index, (share, part) in enumerate(zip(shares, parts, strict=True)):
+        rng = generator(seed, 13, index)
+        episodes += _share(robot, share.policy, steps=int(part), rng=rng, physics=physics, cut_last=cut_last)
     lengths = np.array([len(episode.rewards) for episode in episodes])
     terminals = np.zeros(lengths.sum(), bool)
     terminals[np.cumsum(lengths) - 1] = [episode.terminated for episode in episodes]
@@ -175,8 +174,8 @@ def record(
 def mean_return(
     robot: LocomotionEnv, policy: BehaviorPolicy | None, *, episodes: int, seed: int, noise: bool = True
 ) -> tuple[float, float]:
-    """Mean and standard deviation of the returns of `episodes` episodes, with the policy's own noise or without."""
-    played = _episodes(robot, policy, games=episodes, rng=generator(seed, 11), physics="d4rl", noise=noise)
+    """Return mean and standard deviation of the returns of `episodes` episodes, with the policy's noise or without."""
+    played = _episodes(robot, policy, count=episodes, rng=generator(seed, 11), physics="d4rl", noise=noise)
     returns = [float(episode.rewards.sum()) for episode in played]
     return float(np.mean(returns)), float(np.std(returns))
 
@@ -186,56 +185,54 @@ def _share(
     policy: BehaviorPolicy | None,
     *,
     steps: int,
-    seed: int,
-    place: int,
+    rng: np.random.Generator,
     physics: Physics,
     cut_last: bool,
 ) -> list[Episode]:
-    """Episodes of one policy, together at most `steps` long."""
-    rng = generator(seed, 13, place)
-    kept: list[Episode] = []
+    """Record episodes of one policy, together at most `steps` long."""
+    episodes: list[Episode] = []
     left = steps
-    games = int(np.clip(steps // robot.horizon, 1, GAMES))
+    count = int(np.clip(steps // robot.horizon, 1, MAX_ENVS))
     while left > 0:
-        longest = min(left, robot.horizon) if cut_last and games == 1 else robot.horizon
-        for episode in _episodes(robot, policy, games=games, rng=rng, physics=physics, longest=longest):
+        longest = min(left, robot.horizon) if cut_last and count == 1 else robot.horizon
+        for episode in _episodes(robot, policy, count=count, rng=rng, physics=physics, longest=longest):
             length = len(episode.rewards)
             if length <= left:
-                kept.append(episode)
+                episodes.append(episode)
             elif cut_last:
-                kept.append(episode.first(left))
+                episodes.append(episode.first(left))
             left -= length
             if left <= 0:
                 break
-    return kept
+    return episodes
 
 
 def _episodes(
     robot: LocomotionEnv,
     policy: BehaviorPolicy | None,
     *,
-    games: int,
+    count: int,
     rng: np.random.Generator,
     physics: Physics,
     noise: bool = True,
     longest: int | None = None,
 ) -> list[Episode]:
-    """Play `games` episodes to their end, or for `longest` steps."""
-    env = LocomotionVectorEnv(robot, games, physics=physics)
-    present, _ = env.reset(seed=[int(s) for s in rng.integers(2**31, size=games)])
-    shape = (longest or robot.horizon, games)
+    """Record `count` episodes to their end, or for `longest` steps."""
+    env = LocomotionVectorEnv(robot, count, physics=physics)
+    present, _ = env.reset(seed=[int(s) for s in rng.integers(2**31, size=count)])
+    shape = (longest or robot.horizon, count)
     observations = np.zeros((*shape, robot.observation_size), np.float32)
     actions = np.zeros((*shape, robot.action_size), np.float32)
     rewards = np.zeros(shape, np.float32)
-    lengths = np.full(games, shape[0])
-    terminals = np.zeros(games, bool)
-    running = np.ones(games, bool)
+    lengths = np.full(count, shape[0])
+    terminals = np.zeros(count, bool)
+    running = np.ones(count, bool)
     for step in range(shape[0]):
         observations[step] = present
         if policy is None:
-            actions[step] = rng.uniform(-1, 1, size=(games, robot.action_size))
+            actions[step] = rng.uniform(-1, 1, size=(count, robot.action_size))
         else:
-            drawn = rng.standard_normal((games, robot.action_size), np.float32) * noise
+            drawn = rng.standard_normal((count, robot.action_size), np.float32) * noise
             actions[step, running] = policy.act(present[running], drawn[running])
         present, rewards[step], terminated, truncated, _ = env.step(actions[step])
         ended = running & (terminated | truncated)
@@ -245,38 +242,38 @@ def _episodes(
             break
     return [
         Episode(
-            observations[:n, game].copy(),
-            actions[:n, game].copy(),
-            rewards[:n, game].copy(),
-            bool(terminals[game]),
-            present[game],  # an ended game stands still
+            observations[:n, row].copy(),
+            actions[:n, row].copy(),
+            rewards[:n, row].copy(),
+            bool(terminals[row]),
+            present[row],  # an ended episode keeps its observation
         )
-        for game, n in enumerate(lengths)
+        for row, n in enumerate(lengths)
     ]
 
 
 POLICIES = Path(__file__).parent / "policies"
 SEED = 0
 # Raise one when equal arguments begin to give other data.
-RECIPES: Mapping[str, int] = {"sac": 1, "ppo": 2}  # ppo 2: what follows a cut-off is recorded
+RECIPES: Mapping[str, int] = {"sac": 1, "ppo": 2}  # ppo 2: final observations are recorded
 _MILLION = 1_000_000
-# Steps of D4RL's v2 sets (Fu et al. 2020); replay is what SAC's buffer held when it was mediocre.
+# Steps of D4RL's v2 replay sets (Fu et al. 2020): SAC's buffer when its policy was mediocre.
 _REPLAY_STEPS = {"hopper": 402_000, "walker2d": 302_000, "halfcheetah": 202_000}
 
 
 def default_steps(robot: LocomotionEnv, kind: str) -> int:
-    """As many steps as D4RL's set of this kind has; a million for Reacher."""
+    """Return the number of steps of D4RL's set of this kind; a million for Reacher."""
     if robot.name == REACHER:
         return _MILLION
     return {"medium-replay": _REPLAY_STEPS[robot.name], "medium-expert": 2 * _MILLION}.get(kind, _MILLION)
 
 
 def checked_recipe(robot: LocomotionEnv, recipe: str) -> str:
-    """Return the recipe, or the robot's default for ""; raise UnknownName where the robot has no such policies."""
-    there = recipes_of(robot)
-    if recipe and recipe not in there:
-        raise UnknownName(f"recipe of {robot.name}", str(recipe), there)
-    return recipe or there[0]
+    """Return the recipe, by default the robot's first; raise UnknownName where it has no such policies."""
+    recipes = recipes_of(robot)
+    if recipe and recipe not in recipes:
+        raise UnknownName(f"recipe of {robot.name}", str(recipe), recipes)
+    return recipe or recipes[0]
 
 
 def recipes_of(robot: LocomotionEnv) -> list[str]:
@@ -286,7 +283,7 @@ def recipes_of(robot: LocomotionEnv) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What determines a dataset that is recorded here: equal recordings give equal data."""
+    """The settings that determine recorded data: equal recordings give equal data."""
 
     robot: LocomotionEnv
     kind: str  # one of KINDS
@@ -296,25 +293,24 @@ class Recording:
 
     @property
     def slug(self) -> str:
-        """Its part of a dataset's name in the store."""
+        """Part of the data's name in the store."""
         return f"{self.robot.name}-{self.kind}-{self.steps}-seed{self.seed}-{self.physics}"
 
     def play(self, shares: Sequence[Share], *, cut_last: bool = False) -> TrajectoryDataset:
-        """Record what these policies play."""
+        """Record these policies."""
         return record(self.robot, shares, steps=self.steps, seed=self.seed, physics=self.physics, cut_last=cut_last)
 
 
 def load_generated(recording: Recording, *, recipe: str = "") -> TrajectoryDataset:
-    """Open the dataset, or make it and keep it first."""
+    """Open the dataset; record and store it first where it is missing."""
     return store.open_or_make(stored_name(recording, recipe=recipe), lambda: make_generated(recording, recipe=recipe))
 
 
 def make_generated(recording: Recording, *, recipe: str = "") -> TrajectoryDataset:
-    """Record what the policies of this kind play.
+    """Record the policies of this kind.
 
-    random: uniform actions. medium, expert: one policy. medium-replay: the policies along training up to the medium
-    one, as a replay buffer holds them: each for as many steps, in proportion, as training took from it to the next.
-    medium-expert: half and half.
+    random: uniform actions. medium, expert: one policy. medium-replay: the policies of training up to the medium one,
+    each in proportion to the steps of training until the next. medium-expert: half and half.
     """
     robot, kind = recording.robot, recording.kind
     recipe = checked_recipe(robot, recipe)
@@ -334,7 +330,7 @@ def make_generated(recording: Recording, *, recipe: str = "") -> TrajectoryDatas
 
 
 def policy_shares(robot: LocomotionEnv, kind: str, recipe: str) -> list[tuple[str | None, float]]:
-    """Files of the policies that play, in order, with their shares; None plays uniformly at random."""
+    """Return the files of the policies, in order, with their shares; None plays uniformly at random."""
     if kind == "random":
         return [(None, 1.0)]
     manifest = manifest_of(robot, recipe)
@@ -345,9 +341,9 @@ def policy_shares(robot: LocomotionEnv, kind: str, recipe: str) -> list[tuple[st
 
 
 def manifest_of(robot: LocomotionEnv, recipe: str) -> dict[str, Any]:
-    """Which policy plays what, and the returns that were measured when they were chosen."""
-    found: dict[str, Any] = json.loads((POLICIES / recipe / robot.name / "manifest.json").read_text())
-    return found
+    """Return the policies of each kind and their measured returns."""
+    manifest: dict[str, Any] = json.loads((POLICIES / recipe / robot.name / "manifest.json").read_text())
+    return manifest
 
 
 def stored_name(recording: Recording, *, recipe: str = "") -> str:
@@ -362,7 +358,7 @@ def is_stored(recording: Recording, *, recipe: str = "") -> bool:
 
 
 def _replay(manifest: Mapping[str, Any]) -> list[tuple[str | None, float]]:
-    """PPO's manifest lists files, of equal shares; SAC's lists a file, or null for the warm-up, and its steps."""
+    """Return the shares of a manifest: PPO's lists files, SAC's pairs of a file (null: warm-up) and its steps."""
     return [(entry, 1.0) if isinstance(entry, str) else (entry[0], entry[1]) for entry in manifest["replay"]]
 
 

@@ -1,7 +1,7 @@
-"""Which physics recorded a file: single transitions played again under each, and how far they miss what was recorded.
+"""Detection of the physics that recorded a file, by replaying single transitions under each.
 
-A transition is begun from `infos/qpos` and `infos/qvel` where a file has them and they belong to its observations, and
-from the observations otherwise, whose velocities must then not have been clipped.
+A transition is begun from `infos/qpos` and `infos/qvel` where a file has them and they belong to its observations,
+else from its observations, whose velocities must then not have been clipped.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,24 +17,24 @@ from numpy.typing import NDArray
 from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, read_column
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.randomness import generator
-from dtbench.domains.d4rl.env import FASTEST_SEEN, WALKERS, LocomotionRules
+from dtbench.domains.d4rl.env import VELOCITY_CLIP, WALKERS, LocomotionRules
 from dtbench.domains.d4rl.env_specs import ANT, LOCOMOTION_ENVS, PHYSICS, LocomotionEnv, Physics
 from dtbench.errors import InvalidDataset, MissingDataset, one_line
 
 REPLAYED: Mapping[str, LocomotionEnv] = {name: LOCOMOTION_ENVS[name] for name in WALKERS} | {ANT.name: ANT}
-TRANSITIONS = 1000  # played again
-SAME = 1e-3  # a median error below it is rounding: the wrong physics misses by 1e-2 at the least
-APART = 10.0  # times the least error: nearer than that, two physics are indistinguishable
-_REWARD_SLACK = 0.01  # a reward that is wrong at all is wrong by 1: that of a fall
+TRANSITIONS = 1000  # replayed
+SAME = 1e-3  # a median error below it is rounding; that of wrong physics is at least 1e-2
+APART = 10.0  # times the least error, within which two physics are indistinguishable
+_REWARD_SLACK = 0.01  # a wrong reward is off by 1, that of a fall
 _ROUNDING = 1e-4
-_CLIPPED = ("hopper", "walker2d")  # their velocities, where they are seen
+_CLIPPED = ("hopper", "walker2d")  # their observed velocities
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Transitions to play again."""
+    """Transitions to replay."""
 
     positions: Array  # [n, coordinates]
     velocities: Array  # [n, coordinates]
@@ -46,21 +46,21 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """How far one physics misses the recorded observations: the largest number of each transition."""
+    """Errors of one physics: the largest of each transition's observation."""
 
     physics: Physics
     errors: Array  # [n]
-    wrong_rewards: int  # None of these is rounding
+    wrong_rewards: int  # by more than rounding
 
     @property
     def median(self) -> float:
-        """Half of the transitions are missed by less."""
+        """Median error of the transitions."""
         return float(np.median(self.errors))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a file was recorded with."""
+    """The physics that recorded a file, with the errors of each."""
 
     robot: str
     replays: tuple[Replay, ...]  # one for each physics
@@ -68,7 +68,7 @@ class Verdict:
 
     @property
     def physics(self) -> tuple[Physics, ...]:
-        """The physics that fit; several where they give the same transitions, none where all miss."""
+        """The physics that fit: several where they give equal transitions, none where none fits."""
         best = min(self.replays, key=lambda replay: (replay.median, replay.wrong_rewards))
         if not best.median <= SAME:
             return ()
@@ -85,7 +85,7 @@ class Verdict:
         return f"recorded with physics {' or '.join(self.physics)}{same}"
 
     def lines(self) -> Iterator[str]:
-        """One line for each physics, then the verdict."""
+        """Yield a line for each physics, then the verdict."""
         count = len(self.replays[0].errors)
         yield f"one-step error of {count} transitions of {self.robot}, begun from {self.begun_from}:"
         for replay in self.replays:
@@ -96,11 +96,10 @@ class Verdict:
 
 
 def verify_file(path: Path, robot: LocomotionEnv | None = None, *, seed: int = 0) -> Verdict:
-    """Play transitions of an HDF5 file in D4RL's layout again under each physics.
+    """Replay transitions of an HDF5 file in D4RL's layout under each physics.
 
-    Without `robot` every robot is tried whose observations and actions have the file's sizes, and the one that fits
-    best is named. Raises MissingDataset where there is no file and InvalidDataset for one that holds no transition of
-    these robots.
+    Without `robot` every robot of the file's sizes is tried, and the best fit is returned. Raises MissingDataset where
+    there is no file and InvalidDataset for one without transitions of these robots.
     """
     columns = _columns(path)
     sizes = columns["observations"].shape[1], columns["actions"].shape[1]
@@ -116,7 +115,7 @@ def verify_file(path: Path, robot: LocomotionEnv | None = None, *, seed: int = 0
 
 
 def verify_dataset(dataset: TrajectoryDataset, robot: LocomotionEnv, *, seed: int = 0) -> Verdict:
-    """Play transitions of a dataset again under each physics, begun from its observations."""
+    """Replay transitions of a dataset under each physics, begun from its observations."""
     last = np.zeros(dataset.num_steps, bool)
     last[dataset.offsets[1:] - 1] = True
     observations = np.asarray(dataset.observations)
@@ -134,7 +133,7 @@ def verify_dataset(dataset: TrajectoryDataset, robot: LocomotionEnv, *, seed: in
 
 
 def one_step(robot: LocomotionEnv, sample: Sample, physics: Physics) -> Replay:
-    """Play every transition of the sample under one physics."""
+    """Replay the sample under one physics."""
     env: Any = robot.make(physics)
     model, state = env.model, env.data
     positions, velocities = np.empty_like(sample.positions), np.empty_like(sample.velocities)
@@ -161,7 +160,7 @@ def _sizes(robot: LocomotionEnv) -> tuple[int, int]:
 
 
 def _columns(path: Path) -> dict[str, Array]:
-    """Return the arrays of a file that a replay reads, flat and in double precision."""
+    """Return the arrays of a file for a replay, flat and in double precision."""
     if not path.is_file():
         raise MissingDataset(f"no file {path}.")
     wanted = ("observations", "actions", "rewards", "terminals")
@@ -178,7 +177,7 @@ def _columns(path: Path) -> dict[str, Array]:
         if len(values) != steps or values.ndim != (1 if flat else 2):
             raise InvalidDataset(f"{path}: {key!r} has shape {values.shape} beside {steps} observations.")
     if steps < 2:
-        raise InvalidDataset(f"{path}: {steps} observations are no transition.")
+        raise InvalidDataset(f"{path}: {steps} observations hold no transition.")
     return columns
 
 
@@ -202,7 +201,7 @@ def _sample(path: Path, columns: Mapping[str, Array], robot: LocomotionEnv, seed
 def _chosen(
     name: str, columns: Mapping[str, Array], rows: NDArray[np.int64], robot: LocomotionEnv, seed: int
 ) -> Sample:
-    """Return some of these rows whose state is known before the step."""
+    """Return a sample of these rows with a known state before the step."""
     env: Any = robot.make()
     hidden, size, count = _hidden(robot), env.model.nq, env.model.nq + env.model.nv
     observations = np.asarray(columns["observations"][:, : count - hidden], np.float64)
@@ -220,7 +219,7 @@ def _chosen(
     finite = np.isfinite(np.concatenate([positions[rows], velocities[rows], columns["actions"][rows]], axis=1))
     rows = rows[finite.all(axis=1)]
     if not len(rows):
-        raise InvalidDataset(f"{name}: no transition can be played again: {robot.name}'s states are not known.")
+        raise InvalidDataset(f"{name}: no transition can be replayed: {robot.name}'s states are unknown.")
     chosen = generator(seed, 51).permutation(rows)[:TRANSITIONS]
     return Sample(
         positions=np.asarray(positions[chosen], np.float64),
@@ -233,24 +232,24 @@ def _chosen(
 
 
 def _hidden(robot: LocomotionEnv) -> int:
-    """Coordinates that are not seen: how far the robot has come."""
+    """Return the number of unobserved coordinates: the distance covered."""
     return 2 if robot.name == ANT.name else 1
 
 
 def _belong(
     observations: Array, positions: Array, velocities: Array, hidden: int, size: int, robot: LocomotionEnv
 ) -> bool:
-    """Whether qpos and qvel are those of the rows: in D4RL's v1 replay sets they are not."""
+    """Return whether qpos and qvel are those of the rows; in D4RL's v1 replay sets they are not."""
     if positions.shape[1:] != (size,) or velocities.shape[1:] != (observations.shape[1] - size + hidden,):
         return False
-    seen = velocities if robot.name not in _CLIPPED else velocities.clip(-FASTEST_SEEN, FASTEST_SEEN)
+    seen = velocities if robot.name not in _CLIPPED else velocities.clip(-VELOCITY_CLIP, VELOCITY_CLIP)
     expected = np.concatenate([positions[:, hidden:], seen], axis=1)
     return bool(np.isclose(observations, expected, rtol=_ROUNDING, atol=_ROUNDING).all())
 
 
 def _unclipped(velocities: Array, robot: LocomotionEnv) -> NDArray[np.bool_]:
-    """Which velocities are those of the robot: Hopper's and Walker2d's are clipped where they are seen."""
+    """Return which velocities are unclipped; observations clip Hopper's and Walker2d's."""
     if robot.name not in _CLIPPED:
         return np.ones(len(velocities), bool)
-    slow: NDArray[np.bool_] = np.abs(velocities).max(axis=1) < FASTEST_SEEN
+    slow: NDArray[np.bool_] = np.abs(velocities).max(axis=1) < VELOCITY_CLIP
     return slow

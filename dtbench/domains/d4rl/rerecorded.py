@@ -1,7 +1,7 @@
-"""D4RL's sets recorded again: by the SAC policies that D4RL's own files carry, in the physics that recorded them.
+"""D4RL's sets recorded again, by the SAC policies in D4RL's files, in the physics that recorded them.
 
-A v2 file holds the network that played it (`metadata/policy/*`), and two episodes of it are as good as the whole file:
-the network is read, checked against the file's own log-probabilities, kept, and plays as many steps as are asked for.
+A v2 file holds the network that recorded it (`metadata/policy/*`), of which two episodes suffice: the network is read,
+checked against the file's log-probabilities, stored, and plays any number of steps.
 """
 
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, Unknown
 
 NAME = "re-recorded"
 PART = "re-recorded-part"  # the source of data of fewer steps than D4RL's set, or of other physics
-_WHOLE = 0.99  # of the steps of D4RL's set, from which a recording counts as the set
+_WHOLE = 0.99  # of the steps of D4RL's set, from which a recording counts as whole
 RECIPE = 1  # raise it when equal arguments begin to give other data
-# The kinds that single policies played, and in what order; None plays uniformly at random. What SAC's replay buffer
-# held cannot be recorded again: D4RL published no policies of its training.
+# The policies of each kind in order; None plays uniformly at random. medium-replay cannot be recorded again, as D4RL
+# published no policies of SAC's training.
 PLAYED_BY: Mapping[str, tuple[str | None, ...]] = {
     "random": (None,),
     "medium": ("medium",),
@@ -41,18 +41,18 @@ NEEDS: Mapping[str, str] = {
 _LAYERS = ("fc0", "fc1", "last_fc", "last_fc_log_std")
 _LONGEST_WORD = 64  # bytes
 _MOST_WEIGHTS = 2**22  # of one layer: D4RL's have 65,536
-_STEPS_AN_EPISODE = 20_000  # recorded for each episode that measures a policy
-_SATURATED = 0.999  # the tanh of float32 actions beyond it cannot be undone precisely
-_FAR = 4.0  # standard deviations from D4RL's mean return: no episode of a set is all that far
-_TOLERANCE = 1e-3  # of a log-probability: those of D4RL's files agree within 3e-5
+_STEPS_AN_EPISODE = 20_000  # recorded, for each episode that measures a policy
+_SATURATED = 0.999  # arctanh of larger float32 actions is imprecise
+_FAR = 4.0  # standard deviations from D4RL's mean return, within which some episode must lie
+_TOLERANCE = 1e-3  # of a log-probability; D4RL's files agree within 3e-5
 _MOST_WRONG = 0.01  # share of the rows that may miss the tolerance
 
 
 def read_policy(path: Path, robot: LocomotionEnv) -> BehaviorPolicy:
-    """Read the network of a D4RL file and check that it is the one that acted in it.
+    """Read the network of a D4RL file and check that it recorded the file.
 
-    Raises MissingDataset where there is no file, InvalidDataset where the file carries no such network, one of another
-    robot, or one that does not give the file's own `infos/action_log_probs`.
+    Raises MissingDataset where there is no file, InvalidDataset where the file has no such network, one of another
+    robot, or one that does not give the file's `infos/action_log_probs`.
     """
     if not path.is_file():
         raise MissingDataset(f"no file {path}. Give --from a v2 file of D4RL, or an excerpt of one.")
@@ -69,10 +69,7 @@ def read_policy(path: Path, robot: LocomotionEnv) -> BehaviorPolicy:
 
 
 def check_returns(path: Path, name: str, robot: LocomotionEnv) -> None:
-    """Raise InvalidDataset where no episode of the file returns about what those of this D4RL dataset do.
-
-    This distinguishes a medium policy's file from an expert's.
-    """
+    """Raise InvalidDataset where no episode's return is near those of this dataset."""
     known = files.known_statistics(name)
     if known is None or known.return_mean is None or known.return_std is None:
         return
@@ -84,56 +81,52 @@ def check_returns(path: Path, name: str, robot: LocomotionEnv) -> None:
         )
 
 
-def keep_policy(name: str, policy: BehaviorPolicy) -> Path:
-    """Keep the policy of a D4RL dataset, e.g. hopper-medium-v2, for runs with `--source re-recorded`.
-
-    It takes the place of one that was kept before; data recorded with that one stay in the store under its digest.
-    """
+def store_policy(name: str, policy: BehaviorPolicy) -> Path:
+    """Store the policy of a D4RL dataset, e.g. hopper-medium-v2; it replaces an earlier one, but not its data."""
     path = policy_path(name)
     try:
         with atomic_path(path) as temporary:
             policy.save(temporary, bytes_per_weight=4)
     except OSError as error:
         raise InvalidValue(
-            f"cannot keep a policy in {path.parent}: {error.strerror or error}. Set DTBENCH_DATA."
+            f"cannot write a policy to {path.parent}: {error.strerror or error}. Set DTBENCH_DATA."
         ) from error
     return path
 
 
 def policy_path(name: str) -> Path:
-    """Where the policy of a D4RL dataset is kept."""
+    """Return the path of the policy of a D4RL dataset."""
     return cache.root() / "policies" / f"{name}.npz"
 
 
 def check_kind(robot: LocomotionEnv, kind: str) -> None:
-    """Raise InvalidValue for a kind of data that no policy of D4RL's files played."""
+    """Raise InvalidValue for a kind of data that no policy in D4RL's files recorded."""
     if kind not in PLAYED_BY:
-        there = ", ".join(f"{robot.name}-{kind}-v2" for kind in PLAYED_BY)
+        known = ", ".join(f"{robot.name}-{kind}-v2" for kind in PLAYED_BY)
         raise InvalidValue(
             f"{robot.name}-{kind}-v2 cannot be recorded again: D4RL published no policies of its training. "
-            f"These can be: {there}."
+            f"These can be: {known}."
         )
 
 
 def policies_of(robot: LocomotionEnv, kind: str) -> dict[str, BehaviorPolicy | None]:
-    """Return the policies that play this kind, by the dataset that each is of; "uniform" is None.
+    """Return the policies of this kind by the dataset of each; "uniform" is None.
 
-    A policy is the one that was kept; that of D4RL's own file is read and kept first where the file is on this machine
-    (not while datasets are only listed). Raises MissingDataset where there is neither, InvalidValue for kinds that
-    nothing can record again.
+    A policy that is not stored is read from D4RL's file on this machine and stored (but not while datasets are only
+    listed). Raises MissingDataset where there is neither, InvalidValue for kinds that cannot be recorded again.
     """
     check_kind(robot, kind)
     return dict(_policy(robot, played) for played in PLAYED_BY[kind])
 
 
 def load(recording: Recording) -> TrajectoryDataset:
-    """Open the data that these policies recorded, or record and keep it first."""
+    """Open the data; record and store it first where it is missing."""
     policies = policies_of(recording.robot, recording.kind)
     return cache.open_or_make(_stored_name(recording, policies), lambda: make(recording, policies))
 
 
 def is_stored(recording: Recording) -> bool:
-    """Return whether it has been recorded already."""
+    """Return whether the store has the data."""
     try:
         with cache.reading_only():
             policies = policies_of(recording.robot, recording.kind)
@@ -163,13 +156,13 @@ def make(recording: Recording, policies: Mapping[str, BehaviorPolicy | None]) ->
 
 
 def is_whole(recording: Recording) -> bool:
-    """Return whether it has as many steps as D4RL's set, in D4RL's physics: published numbers may stand beside it."""
+    """Return whether it has the steps and physics of D4RL's set, so that published numbers are comparable."""
     whole = _WHOLE * default_steps(recording.robot, recording.kind)
     return recording.physics == "d4rl" and recording.steps >= whole
 
 
 def _returns(robot: LocomotionEnv, name: str, policy: BehaviorPolicy, steps: int) -> dict[str, Any]:
-    """Return what the policy earns with its noise and without, by a few episodes of their own."""
+    """Measure the policy's mean return with its noise and without."""
     episodes = int(np.clip(steps // _STEPS_AN_EPISODE, 2, 50))
     means = [mean_return(robot, policy, episodes=episodes, seed=0, noise=noise)[0] for noise in (True, False)]
     return {"policy": name, "with_noise": means[0], "without_noise": means[1], "episodes": episodes}
@@ -180,19 +173,19 @@ def _policy(robot: LocomotionEnv, kind: str | None) -> tuple[str, BehaviorPolicy
         return "uniform", None
     name = f"{robot.name}-{kind}-v2"
     if policy_path(name).exists():
-        return name, _kept(name)
+        return name, _stored_policy(name)
     official = files.find_file(name)
     if official is not None and not cache.is_reading_only():
         policy = read_policy(official, robot)
-        keep_policy(name, policy)
+        store_policy(name, policy)
         return name, policy
     raise MissingDataset(
-        f"no policy of {name} is kept in {policy_path(name).parent}, and its file is not here. Read it from D4RL's "
+        f"no policy of {name} is in {policy_path(name).parent}, and its file is not here. Read it from D4RL's "
         f"file or an excerpt of it: dtbench data rerecord {name} --from FILE."
     )
 
 
-def _kept(name: str) -> BehaviorPolicy:
+def _stored_policy(name: str) -> BehaviorPolicy:
     try:
         return BehaviorPolicy.load(policy_path(name))
     except InvalidDataset as error:
@@ -213,7 +206,7 @@ def _stored_name(recording: Recording, policies: Mapping[str, BehaviorPolicy | N
 def _network(path: Path, file: Any, robot: LocomotionEnv) -> BehaviorPolicy:
     if file.get("metadata/policy", getlink=True) is None:
         raise InvalidDataset(
-            f"{path} carries no policy (no group metadata/policy). D4RL's v2 files of medium and expert data do; "
+            f"{path} has no policy (no group metadata/policy). D4RL's v2 files of medium and expert data do; "
             f"random data needs no file, and other files cannot be recorded again."
         )
     nonlinearity = _text(path, file, "nonlinearity", "relu")
@@ -247,8 +240,8 @@ def _network(path: Path, file: Any, robot: LocomotionEnv) -> BehaviorPolicy:
 
 
 def _layer(path: Path, file: Any, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weight [inputs, outputs] and bias [outputs] of one layer."""
-    found = []
+    """Read weight [inputs, outputs] and bias [outputs] of one layer."""
+    arrays = []
     for part, dimensions in (("weight", 2), ("bias", 1)):
         key = f"metadata/policy/{name}/{part}"
         values = read_column(path, file, key)
@@ -257,19 +250,19 @@ def _layer(path: Path, file: Any, name: str) -> tuple[NDArray[np.float32], NDArr
         values = values.astype(np.float32)
         if not np.isfinite(values).all():
             raise InvalidDataset(f"{path}: {key} holds numbers that are not finite.")
-        found.append(np.ascontiguousarray(values.T))
-    return found[0], found[1]
+        arrays.append(np.ascontiguousarray(values.T))
+    return arrays[0], arrays[1]
 
 
 def _text(path: Path, file: Any, key: str, default: str) -> str:
-    """Return a word of the policy's description; the default where the file leaves it out."""
+    """Return a word of the policy's description, or the default where it is missing."""
     key = f"metadata/policy/{key}"
     if file.get(key, getlink=True) is None:
         return default
-    found = own_value(path, file, key)
-    if not isinstance(found, h5py.Dataset) or found.shape or found.dtype.itemsize > _LONGEST_WORD:
-        raise InvalidDataset(f"{path}: {key!r} is no word.")
-    value = found[()]
+    item = own_value(path, file, key)
+    if not isinstance(item, h5py.Dataset) or item.shape or item.dtype.itemsize > _LONGEST_WORD:
+        raise InvalidDataset(f"{path}: {key!r} is not a word.")
+    value = item[()]
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip().lower()
 
 
@@ -293,7 +286,7 @@ def _check_log_probabilities(
     wrong = ~(off <= _TOLERANCE * np.maximum(1, np.abs(recorded[plain])))  # nan is wrong too
     if wrong.mean() > _MOST_WRONG:
         raise InvalidDataset(
-            f"{path}: its policy does not give its own infos/action_log_probs: {wrong.sum()} of {len(off)} rows are "
+            f"{path}: its policy does not give its infos/action_log_probs: {wrong.sum()} of {len(off)} rows are "
             f"off, by {np.median(off):.2g} in the median. It did not record this file, or the file was changed."
         )
 
@@ -301,19 +294,19 @@ def _check_log_probabilities(
 def _check_physics(path: Path, robot: LocomotionEnv) -> None:
     """Raise InvalidDataset unless the file's transitions are those of this robot under D4RL's physics.
 
-    Walker2d and HalfCheetah have equally many observations and actions, so that sizes do not tell them apart.
+    Sizes do not distinguish Walker2d from HalfCheetah.
     """
     verdict = verify_file(path, robot)
     if "d4rl" not in verdict.physics:
         missed = min(replay.median for replay in verdict.replays)
         raise InvalidDataset(
             f"{path} was not recorded with a {robot.name} under D4RL's physics: one step is missed by {missed:.2g} in "
-            f"the median. See `dtbench data verify {path}`."
+            f"the median. Run `dtbench data verify {path}`."
         )
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Robot and kind of a D4RL dataset's name; raise UnknownName for other tasks."""
+    """Return robot and kind of a D4RL dataset's name; raise UnknownName for others."""
     if name not in files.names():
         raise UnknownName("dataset of D4RL", name, files.names())
     robot, _, kind = name.removesuffix("-v2").partition("-")

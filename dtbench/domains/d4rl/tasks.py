@@ -19,7 +19,7 @@ GOALS = {
     "walker2d": "Walk forward on two legs",
     REACHER: "Bring a two-link arm to a goal and hold it there",
 }
-PLAYERS = {
+POLICIES = {
     "random": "uniformly random actions",
     "medium": "a mediocre policy",
     "medium-replay": "what a policy played until it was mediocre",
@@ -43,8 +43,8 @@ def gym_task(
 
     `physics` is that of evaluation and of generated data: "d4rl" is gymnasium's v4 with the physics of mujoco_py
     restored, "v4" and "v5" are gymnasium's own. `steps` and `seed` are those of generated and re-recorded data; by
-    default there are as many as in D4RL's set. `recipe` says whose policies play generated data: "sac" or "ppo".
-    `file` is a file in D4RL's layout to use in place of D4RL's own.
+    default there are as many as in D4RL's set. `recipe` is "sac" or "ppo", the algorithm of the policies of
+    generated data. `file` is a file in D4RL's layout that replaces D4RL's.
     Raises UnknownName or InvalidValue for others.
     """
     if physics not in PHYSICS:
@@ -102,7 +102,7 @@ def _official(
 
 
 def _rerecorded(recording: generation.Recording, late: Callable[[TrajectoryDataset], TrajectoryDataset]) -> DataSource:
-    """D4RL's set recorded again with D4RL's policy."""
+    """Return D4RL's set recorded again with D4RL's policy."""
     return DataSource(
         name=rerecorded.NAME,
         load=lambda: late(rerecorded.load(recording)),
@@ -113,7 +113,7 @@ def _rerecorded(recording: generation.Recording, late: Callable[[TrajectoryDatas
 def _minari(
     robot: LocomotionEnv, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset]
 ) -> list[DataSource]:
-    """Minari's set of the same robot and level: other policies on gymnasium's v5, so only where it is asked for."""
+    """Return Minari's set of the robot and level, which is used only on request: other policies, on gymnasium's v5."""
     if kind not in ("medium", "expert"):
         return []
     dataset_id = f"mujoco/{robot.name}/{kind}-v0"
@@ -129,14 +129,14 @@ def _minari(
 
 
 def task_name(robot: LocomotionEnv, kind: str, *, delayed: bool = False) -> str:
-    """D4RL's own name where it has one: hopper-medium-replay-v2."""
+    """Return the task's name, D4RL's where it has one: hopper-medium-replay-v2."""
     words = [robot.name, kind, *(["delayed"] if delayed else []), *([] if robot.name == REACHER else ["v2"])]
     return "-".join(words)
 
 
 def _description(robot: LocomotionEnv, kind: str, *, delayed: bool) -> str:
     late = "; all reward of an episode comes with its last step" if delayed else ""
-    return f"{GOALS[robot.name]}; data of {PLAYERS[kind]}{late}."
+    return f"{GOALS[robot.name]}; data of {POLICIES[kind]}{late}."
 
 
 def _delayed(dataset: TrajectoryDataset) -> TrajectoryDataset:

@@ -1,4 +1,4 @@
-"""What can be checked of the Gym tasks' data: D4RL's files against public logs, generated data against its recipe."""
+"""Checks of the Gym tasks' data: D4RL's files against public logs, generated data against its recipe."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, LocomotionEnv, locom
 from dtbench.domains.d4rl.replay import verify_dataset, verify_file
 from dtbench.errors import InvalidDataset, MissingDataset, abridged
 
-FEW_ERRORS = 3.0  # standard errors that a mean may be off
+FEW_ERRORS = 3.0  # standard errors by which a mean may be off
 NOT_D4RL = "made by dtbench with behaviour policies of its own: this is NOT D4RL's data, nor comparable as if it were"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """One check and its outcome."""
 
     passed: bool
     text: str
 
 
 def findings(dataset: TrajectoryDataset, *, remake: bool = False, file: Path | None = None) -> Iterator[Finding]:
-    """Look at everything that is known of the dataset; nothing where it is no dataset of these tasks.
+    """Yield all checks of a dataset of these tasks.
 
-    `remake` plays the behaviour policies of generated data again, which takes as long as making it did. `file` is what
-    the data were read from where that is not D4RL's own file.
+    `remake` records generated data again, which takes as long as the first time. `file` is the file of the data where
+    it is not D4RL's.
     """
     source, robot = dataset.info.get("source"), _robot_of(dataset)
     if source in (files.SOURCE, files.EXCERPT):
@@ -49,7 +49,7 @@ def findings(dataset: TrajectoryDataset, *, remake: bool = False, file: Path | N
 
 
 def rerecorded_statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
-    """Yield what was recorded, and how far its mean return is from that of D4RL's own set, in standard errors."""
+    """Yield the policies, and the difference of the mean return from that of D4RL's set, in standard errors."""
     digests = [digest[:12] or "uniform" for digest in dataset.info["policy_digests"]]
     played = ", ".join(f"{name} ({digest})" for name, digest in zip(dataset.info["policies"], digests, strict=True))
     yield Finding(True, f"recorded again with D4RL's own policies: {played}")
@@ -68,13 +68,13 @@ def rerecorded_statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
 
 
 def _robot_of(dataset: TrajectoryDataset) -> str | None:
-    """Return the robot of the data, which D4RL's files name in the dataset's name."""
+    """Return the robot of the data."""
     named = dataset.info.get("robot") or str(dataset.info.get("dataset", "")).partition("-")[0]
     return str(named) if named in LOCOMOTION_ENVS else None
 
 
 def _physics(dataset: TrajectoryDataset, robot: LocomotionEnv, file: Path | None) -> Iterator[Finding]:
-    """Which physics recorded it: transitions played again from the file it came from, else from its observations."""
+    """Find the physics by replaying transitions of the file, else of the observations."""
     try:
         verdict = verify_file(file, robot) if file is not None else verify_dataset(dataset, robot)
     except (InvalidDataset, MissingDataset) as error:
@@ -89,7 +89,7 @@ def _physics(dataset: TrajectoryDataset, robot: LocomotionEnv, file: Path | None
 
 def _file(dataset: TrajectoryDataset, path: Path | None) -> Finding:
     if path is None:
-        return Finding(False, f"the file {dataset.info['file']} that it was read from is no longer here")
+        return Finding(False, f"the file {dataset.info['file']} that it was read from is missing")
     try:
         sha256 = check_file(path)
     except InvalidDataset as error:
@@ -101,7 +101,7 @@ def _statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
     known = files.known_statistics(str(dataset.info["dataset"]))
     returns = dataset.returns
     if dataset.info.get("source") == files.EXCERPT:
-        yield Finding(False, f"AN EXCERPT: {dataset.info['excerpt']}; its returns are not held against D4RL's")
+        yield Finding(False, f"AN EXCERPT: {dataset.info['excerpt']}; its returns are not compared with D4RL's")
         return
     if known is None:
         return
@@ -126,13 +126,13 @@ def _recipe(dataset: TrajectoryDataset) -> Iterator[Finding]:
     longest = int(dataset.lengths.max())
     yield Finding(longest <= robot.horizon, f"longest episode: {longest} of at most {robot.horizon} steps")
     share = dataset.num_steps / int(info["asked_steps"])
-    yield Finding(0.9 < share <= 1, f"steps: {dataset.num_steps} of {info['asked_steps']} asked for")
+    yield Finding(0.9 < share <= 1, f"steps: {dataset.num_steps} of {info['asked_steps']}")
     cut = ~np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
     early = int((cut & (dataset.lengths < robot.horizon)).sum())
     policies = list(info.get("policies", ()))
     allowed = len(policies) if info.get("kind") == "medium-replay" else 0
     yield Finding(
-        early <= allowed, f"episodes cut off before the time limit: {early}, by the recipe at most {allowed}"
+        early <= allowed, f"episodes truncated before the time limit: {early}, by the recipe at most {allowed}"
     )
     recipe = str(info.get("recipe"))
     there = recipe in generation.recipes_of(robot)

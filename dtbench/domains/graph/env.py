@@ -19,7 +19,7 @@ GOAL = 0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """A directed graph and how far every node is from the goal."""
+    """A directed graph and the distance of every node to the goal."""
 
     edges: NDArray[np.bool_]  # [nodes, nodes]: from row to column
     steps_to_goal: NDArray[np.int64]  # [nodes]; NODES where the goal cannot be reached
@@ -33,8 +33,7 @@ class Graph:
 def random_graph(seed: int) -> Graph:
     """Draw every edge with EDGE_PROBABILITY; a node left without a way out gets one at random.
 
-    Drawn again until at least half of the nodes can reach the goal in a walk's length: a goal that hardly any
-    walk can find asks nothing of an algorithm.
+    It is drawn again until at least half of the nodes can reach the goal in a walk's length.
     """
     rng = generator(seed, 2)
     while True:
@@ -47,7 +46,7 @@ def random_graph(seed: int) -> Graph:
 
 
 def steps_to_goal(edges: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Length of the shortest path from every node to GOAL, by breadth; NODES where there is none."""
+    """Return the length of the shortest path from every node to GOAL; NODES where there is none."""
     steps = np.full(len(edges), NODES)
     steps[GOAL] = 0
     for distance in range(1, NODES):

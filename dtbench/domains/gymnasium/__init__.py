@@ -1,1 +1,1 @@
-"""Any gymnasium environment with a data file of one's own."""
+"""Any gymnasium environment with a data file of the user."""

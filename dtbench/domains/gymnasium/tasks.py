@@ -20,8 +20,8 @@ from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_lin
 from dtbench.task import TargetReturns, Task, normalized_score
 
 SCHEME = "gym:"
-LONGEST_GAME = 10_000_000  # steps
-SOURCE = "file"  # of data that does not say where it comes from
+LONGEST_EPISODE = 10_000_000  # steps
+SOURCE = "file"  # of data without a known source
 
 _READER = 2  # part of an import's identity: raise it when the reader gives other arrays for the same file
 
@@ -37,19 +37,19 @@ def task_from_id(
     """Return the task of a gymnasium environment, named gym:ID or gym:module:ID, with the data of `file`.
 
     `file` is HDF5 in D4RL's layout. Scores are returns, or 100 (return - reference_min) / (reference_max -
-    reference_min). `horizon` is the most steps of a game, by default the environment's own. A policy is asked for the
-    best and for the median return of the data.
+    reference_min). `horizon` is the most steps of an episode, by default the environment's. Target returns are the
+    best and the median return of the data.
 
     Raises InvalidValue for an environment that cannot be made and for options that do not fit, MissingDataset where
     there is no file; opening the data raises InvalidDataset where it is not of the environment's spaces.
     """
     env_id = name.removeprefix(SCHEME)
-    if horizon is not None and (type(horizon) is not int or not 1 <= horizon <= LONGEST_GAME):
-        raise InvalidValue(f"{name}: horizon {horizon!r:.40} must be a whole number from 1 to {LONGEST_GAME}.")
+    if horizon is not None and (type(horizon) is not int or not 1 <= horizon <= LONGEST_EPISODE):
+        raise InvalidValue(f"{name}: horizon {horizon!r:.40} must be a whole number from 1 to {LONGEST_EPISODE}.")
     if not isinstance(file, str):
         raise InvalidValue(f"{name}: file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     if not file:
-        raise InvalidValue(f"{name} needs data: say task_options.file=my.hdf5, a file in D4RL's layout.")
+        raise InvalidValue(f"{name} needs data: set task_options.file=my.hdf5, a file in D4RL's layout.")
     path = Path(file).expanduser().absolute()
     if not path.is_file():
         raise MissingDataset(f"{name}: there is no file {path}.")
@@ -76,7 +76,7 @@ def best_and_median(dataset: TrajectoryDataset) -> TargetReturns:
 
 
 def _made(name: str, env_id: str, horizon: int | None) -> gym.Env[Any, Any]:
-    """One game; raise InvalidValue where gymnasium cannot make it or it has no end."""
+    """Make one environment; raise InvalidValue where gymnasium cannot, or it has no time limit."""
     module, colon, _ = env_id.rpartition(":")
     try:
         if colon:
@@ -85,10 +85,10 @@ def _made(name: str, env_id: str, horizon: int | None) -> gym.Env[Any, Any]:
     except Exception as error:  # what the module of an environment raises shares no base class
         raise InvalidValue(
             f"{name:.100}: gymnasium cannot make this environment: {one_line(str(error), 200)}. "
-            "One of your own is my_module:MyEnv-v0, which my_module registers."
+            "Name one of your own my_module:MyEnv-v0, where my_module registers it."
         ) from error
     if made.spec is None or made.spec.max_episode_steps is None:
-        raise InvalidValue(f"{name} has no time limit, so a game might never end: say task_options.horizon=1000.")
+        raise InvalidValue(f"{name} has no time limit, so an episode might never end: set task_options.horizon=1000.")
     return made
 
 
@@ -100,11 +100,11 @@ def _import(module: str) -> None:
     importlib.import_module(module)
 
 
-def _described(name: str, game: gym.Env[Any, Any]) -> tuple[tuple[gym.Space[Any], gym.Space[Any]], int]:
-    """Return the spaces of observations and actions in single precision, and the most steps of a game."""
-    spaces = (single_precision(game.observation_space), single_precision(game.action_space))
-    limit = game.spec.max_episode_steps if game.spec else None
-    game.close()  # type: ignore[no-untyped-call]  # gymnasium leaves it untyped
+def _described(name: str, env: gym.Env[Any, Any]) -> tuple[tuple[gym.Space[Any], gym.Space[Any]], int]:
+    """Return the spaces of observations and actions in single precision, and the most steps of an episode."""
+    spaces = (single_precision(env.observation_space), single_precision(env.action_space))
+    limit = env.spec.max_episode_steps if env.spec else None
+    env.close()  # type: ignore[no-untyped-call]  # gymnasium leaves it untyped
     for what, space in zip(("observations", "actions"), spaces, strict=True):
         if not is_flat(space):
             raise InvalidValue(f"{name}: its {what} are {space}: dtbench reads vectors and Discrete.")
@@ -113,7 +113,7 @@ def _described(name: str, game: gym.Env[Any, Any]) -> tuple[tuple[gym.Space[Any]
 
 
 def _load(name: str, path: Path, spaces: tuple[gym.Space[Any], gym.Space[Any]], horizon: int) -> TrajectoryDataset:
-    """Open the file through the store; the first time, and after it changed, it is read."""
+    """Open the file through the store; it is read when it is new or has changed."""
     observation_space, action_space = spaces
     stat = path.stat()
     identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {spaces} {horizon} {_READER}"

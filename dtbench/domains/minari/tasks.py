@@ -8,21 +8,21 @@ from dtbench.errors import InvalidDataset
 from dtbench.task import DataSource, Task, normalized_score
 
 SCHEME = "minari:"
-GAMES = "atari/"  # how the ids of sets of Atari games begin: they are sources of the games' tasks, not tasks
+GAMES = "atari/"  # begin of the ids of Atari sets, which are sources of the games' tasks, not tasks
 
 
 def task_from_id(name: str) -> Task:
     """Return the task of a Minari dataset, named minari:ID; it is downloaded where it is not on this machine.
 
-    Its scores are normalised by the set's own reference scores, else they are raw returns: neither is comparable with
-    D4RL's. Asked for is the best return of the data. Raises MissingDataset where the set can neither be found nor
-    fetched, InvalidDataset for a game of Atari.
+    Its scores are normalised by the set's reference scores, else they are raw returns: neither is comparable with
+    D4RL's. The target is the best return of the data. Raises MissingDataset where the set cannot be fetched,
+    InvalidDataset for an Atari game.
     """
     dataset_id = name.removeprefix(SCHEME)
     if dataset_id.startswith(GAMES):
         game = dataset_id.removeprefix(GAMES).partition("/")[0]
         raise InvalidDataset(
-            f"{name} holds the screens of a game, which only the game's own task makes frames of: "
+            f"{name} holds the screens of an Atari game, which only the game's task converts to frames: "
             f"dtbench data get atari:{game} --source minari"
         )
     fetch_minari(dataset_id)
