@@ -1,6 +1,7 @@
 """The Gym tasks of D4RL (Fu et al. 2020) and the paper's Reacher, each with the sources of its data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -61,71 +62,62 @@ def gym_task(
     if not isinstance(file, str):
         raise InvalidValue(f"file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     name = task_name(robot, kind, delayed=delayed)
-    late = _delayed if delayed else _as_it_is
     recording = generation.Recording(robot, kind, steps, seed, physics)
-    made_here = DataSource(
-        name="generated",
-        load=lambda: late(generation.load_generated(recording, recipe=recipe)),
-        available=lambda: generation.is_stored(recording, recipe=recipe),
-    )
-    sources = [made_here]
-    if robot.name != REACHER:
-        again = [] if kind not in rerecorded.PLAYED_BY else [_rerecorded(recording, late)]
-        sources = [_official(robot, kind, late, file), *again, *_minari(robot, kind, late), *sources]
+    sources = tuple(_sources(recording, recipe=recipe, file=file))
+    if delayed:
+        sources = tuple(replace(source, load=partial(_delayed, source.load)) for source in sources)
     return Task(
         name=name,
         domain="d4rl",
-        load_dataset=made_here.load,
+        load_dataset=sources[-1].load,
         make_env=partial(LocomotionVectorEnv, robot, physics=physics, delayed=delayed),
         score=partial(normalized_score, reference=robot.reference),
         score_name=f"normalised score (physics {physics})",
         target_returns=robot.target_returns,
         description=_description(robot, kind, delayed=delayed),
         version=2 if robot.name == "halfcheetah" else 1,  # 2: no contact of its head is missed
-        sources=tuple(sources),
+        sources=sources,
     )
 
 
-def _official(
-    robot: LocomotionEnv, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset], file: str
-) -> DataSource:
+def _sources(recording: generation.Recording, *, recipe: str, file: str) -> Iterator[DataSource]:
+    """Yield the sources of the data, the preferred one first; generated data, the last, can always be made."""
+    robot, kind = recording.robot, recording.kind
+    if robot.name != REACHER:
+        yield _official(robot, kind, file)
+        if kind in rerecorded.PLAYED_BY:
+            yield DataSource(
+                name=rerecorded.NAME,
+                load=partial(rerecorded.load, recording),
+                available=partial(rerecorded.is_stored, recording),
+            )
+        if kind in ("medium", "expert"):  # other policies, on gymnasium's v5: only on request
+            dataset_id = f"mujoco/{robot.name}/{kind}-v0"
+            yield DataSource(
+                name="minari",
+                load=partial(files.load_minari_for, robot, dataset_id),
+                available=partial(is_local, dataset_id),
+                fetch=partial(fetch_minari, dataset_id),
+                automatic=False,
+            )
+    yield DataSource(
+        name="generated",
+        load=partial(generation.load_generated, recording, recipe=recipe),
+        available=partial(generation.is_stored, recording, recipe=recipe),
+    )
+
+
+def _official(robot: LocomotionEnv, kind: str, file: str) -> DataSource:
     name = task_name(robot, kind)
     if file:
         path = Path(file).expanduser().absolute()
-        return DataSource(name="d4rl", load=lambda: late(files.load_file(path, name, robot)), available=lambda: True)
+        return DataSource(name="d4rl", load=lambda: files.load_file(path, name, robot), available=lambda: True)
     return DataSource(
         name="d4rl",
-        load=lambda: late(files.load(name, robot)),
+        load=lambda: files.load(name, robot),
         available=lambda: files.find_file(name) is not None,
         fetch=lambda: files.fetch(name),
     )
-
-
-def _rerecorded(recording: generation.Recording, late: Callable[[TrajectoryDataset], TrajectoryDataset]) -> DataSource:
-    """Return D4RL's set recorded again with D4RL's policy."""
-    return DataSource(
-        name=rerecorded.NAME,
-        load=lambda: late(rerecorded.load(recording)),
-        available=lambda: rerecorded.is_stored(recording),
-    )
-
-
-def _minari(
-    robot: LocomotionEnv, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset]
-) -> list[DataSource]:
-    """Return Minari's set of the robot and level, which is used only on request: other policies, on gymnasium's v5."""
-    if kind not in ("medium", "expert"):
-        return []
-    dataset_id = f"mujoco/{robot.name}/{kind}-v0"
-    return [
-        DataSource(
-            name="minari",
-            load=lambda: late(files.load_minari_for(robot, dataset_id)),
-            available=partial(is_local, dataset_id),
-            fetch=partial(fetch_minari, dataset_id),
-            automatic=False,
-        )
-    ]
 
 
 def task_name(robot: LocomotionEnv, kind: str, *, delayed: bool = False) -> str:
@@ -139,12 +131,9 @@ def _description(robot: LocomotionEnv, kind: str, *, delayed: bool) -> str:
     return f"{GOALS[robot.name]}; data of {POLICIES[kind]}{late}."
 
 
-def _delayed(dataset: TrajectoryDataset) -> TrajectoryDataset:
+def _delayed(load: Callable[[], TrajectoryDataset]) -> TrajectoryDataset:
+    dataset = load()
     return cache.open_or_make(f"delayed-{dataset.digest[:16]}", dataset.delayed)
-
-
-def _as_it_is(dataset: TrajectoryDataset) -> TrajectoryDataset:
-    return dataset
 
 
 TASKS: dict[str, Callable[..., Task]] = {
