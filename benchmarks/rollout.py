@@ -163,8 +163,8 @@ def _exhaust(steps: Iterator[Any]) -> None:
 def _parse() -> argparse.Namespace:
     parser = make_parser(__doc__, rounds=5, turn=1.0)
     parser.add_argument("--targets", type=int, default=20, help="target returns")
-    parser.add_argument("--episodes", type=int, default=10, help="of each target")
-    parser.add_argument("--max-steps", type=int, default=120, help="of an episode")
+    parser.add_argument("--episodes", type=int, default=10, help="episodes of each target")
+    parser.add_argument("--max-steps", type=int, default=120, help="steps of an episode")
     options = parse(parser)
     if options.quick:
         options.targets, options.episodes, options.max_steps = 2, 2, CONTEXT + 4

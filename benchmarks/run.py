@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def all_ratios(folder: Path) -> str:
-    """Return one Markdown table of the ratios of all results in `folder`."""
+    """Return one Markdown table of the ratios of all results in the directory `folder`."""
     results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     return table(
         [{**row, "what": f"{name}: {row['what']}"} for name, result in results.items() for row in result["ratios"]]

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-Turn = Callable[[int], float]  # makes so many calls and returns the seconds that they took
+Turn = Callable[[int], float]  # makes this number of calls and returns their seconds
 Seconds = Mapping[str, Sequence[float]]  # implementation -> seconds of one call, round by round
 
 ROUNDS, TURN_SECONDS = 7, 0.6
@@ -123,7 +123,9 @@ def make_parser(about: str | None, *, rounds: int = ROUNDS, turn: float = TURN_S
     parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds, help="turns of every implementation")
     parser.add_argument("--turn", type=float, default=turn, help="seconds of a turn, about")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of every implementation")
+    parser.add_argument(
+        "--threads", type=int, default=min(2, os.cpu_count() or 1), help="threads of every implementation"
+    )
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: for one thread on a busy machine")
     parser.add_argument("--out", type=Path, help="file for the result")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one round: checks that it runs")

@@ -93,7 +93,7 @@ def test_a_squashed_gaussians_density_integrates_to_one() -> None:
     assert torch.trapezoid(density, actions[:, 0]).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_a_sample_has_the_density_that_is_said_of_it() -> None:
+def test_a_sample_has_the_stated_density() -> None:
     policy = sac.TanhNormal(tensor([[0.3, -0.2]]), tensor([[-0.5, 0.1]]))
     actions, density = policy.sample(1)
     assert policy.log_density_of(actions[:, 0]).item() == pytest.approx(density.item(), abs=1e-4)

@@ -181,7 +181,7 @@ def test_an_iteration_of_another_length_than_was_counted_fails_the_trial(monkeyp
         learner.update()
 
 
-def test_a_ray_that_does_not_start_is_told_to_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_does_not_start_fails_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses() -> None:
         raise DtbenchError("Ray did not start")
 

@@ -88,7 +88,7 @@ def test_timeouts_know_of_cuts_before_the_step_limit(tmp_path: Path) -> None:
     st.integers(0, HORIZON - 1),
 )
 @settings(max_examples=50, deadline=None)
-def test_timeouts_can_be_told_from_the_step_limit(episodes: list[tuple[int, bool]], tail: int) -> None:
+def test_timeouts_differ_from_the_step_limit(episodes: list[tuple[int, bool]], tail: int) -> None:
     text = "".join("." * (n - 1) + ("t" if ended or n < HORIZON else "o") for n, ended in episodes) + "." * tail
     path = Path("written.hdf5")
     content = columns(text)
@@ -205,7 +205,7 @@ def d4rl_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "d4rl"
 
 
-def test_a_d4rl_file_is_imported_once_and_anew_when_it_changed(d4rl_folder: Path) -> None:
+def test_a_d4rl_file_is_imported_once_and_again_when_it_changed(d4rl_folder: Path) -> None:
     path = hopper_file(d4rl_folder)
     first = files.load("hopper-medium-v2", HOPPER)
     assert isinstance(first.observations, np.memmap)

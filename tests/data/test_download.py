@@ -215,7 +215,7 @@ def test_a_file_put_there_by_hand_has_no_receipt(tmp_path: Path) -> None:
     assert check_file(path) == hashlib.sha256(CONTENT).hexdigest()
 
 
-def test_offline_nothing_but_this_machine_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_only_this_machine_is_contacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DTBENCH_OFFLINE", "1")
     with pytest.raises(ConnectionError, match="DTBENCH_OFFLINE is set"):
         check_reachable("http://example.invalid/file")

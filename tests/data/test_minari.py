@@ -128,7 +128,7 @@ def test_the_observation_after_the_last_step_is_left_out() -> None:
     assert found.info["source"] == "minari"
 
 
-def test_a_set_is_read_once_and_anew_when_it_grew() -> None:
+def test_a_set_is_read_once_and_again_when_it_grew() -> None:
     create("toy-v0", [episode(2, ended=True)])
     digest = load_minari("toy-v0").digest
     with cache.reading_only():
@@ -165,7 +165,7 @@ def test_a_damaged_set_is_refused(tmp_path: Path) -> None:
         load_minari("toy-v0")
 
 
-def test_a_missing_set_is_said_within_seconds_and_with_what_is_here() -> None:
+def test_a_missing_set_is_reported_within_seconds_with_the_local_sets() -> None:
     create("toy-v0", [episode(1, ended=True)])
     with pytest.raises(MissingDataset, match="dtbench data get minari:mujoco/hopper/medium-v0"):
         describe(HOPPER)
@@ -296,7 +296,7 @@ def test_screens_become_frames_as_the_caller_says() -> None:
         load_minari_frames(BREAKOUT, actions=4, to_frame=lambda batch: batch[:, :84, 0, 0])
 
 
-def test_minaris_own_compression_is_said() -> None:
+def test_minaris_compression_is_recorded() -> None:
     create_game(np.full((3, *SCREEN), 90, np.uint8), jpeg=True)
     found = load_minari_frames(BREAKOUT, actions=4, to_frame=grey)
     assert found.info["compression"] == "JPEG, lossy"

@@ -133,7 +133,7 @@ def test_a_rollout_plays_with_the_weights_of_its_beginning() -> None:
 
 
 @pytest.mark.parametrize("returns", ["given", "none"])
-def test_the_layout_of_atari_is_read_anew_but_only_what_counts(returns: Any) -> None:
+def test_the_layout_of_atari_is_read_again_but_only_what_counts(returns: Any) -> None:
     data = dataset(discrete=True)
     algorithm = AtariDecisionTransformer(
         context=CONTEXT, hidden_size=16, num_layers=3, num_heads=4, returns=returns, init_std=0.3

@@ -176,7 +176,7 @@ def test_rewards_are_raw() -> None:
     assert rewards.max() >= 25
 
 
-def test_a_mask_begins_some_games_anew() -> None:
+def test_a_mask_begins_some_games_again() -> None:
     env = AtariVectorEnv("pong", 2)
     before, _ = played(env, steps=5)
     after, _ = env.reset(seed=[9, 9], options={"reset_mask": np.array([True, False])})
@@ -184,7 +184,7 @@ def test_a_mask_begins_some_games_anew() -> None:
     assert (after[0, :3] == 0).all()
 
 
-def test_unknown_names_are_told_with_what_exists() -> None:
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="dopamine"):
         protocol_of("dopamin")
     with pytest.raises(UnknownName, match="breakout"):

@@ -129,7 +129,7 @@ def hand_made(*, takes_key: bool, opens: bool) -> Walks:
 @pytest.mark.parametrize(
     ("takes_key", "opens", "outcome"), [(False, False, "no key"), (True, False, "key, no door"), (True, True, "door")]
 )
-def test_the_three_outcomes_are_told_apart(takes_key: bool, opens: bool, outcome: str) -> None:
+def test_the_three_outcomes_are_distinguished(takes_key: bool, opens: bool, outcome: str) -> None:
     walks = hand_made(takes_key=takes_key, opens=opens)
     assert OUTCOMES[walks.outcomes[0]] == outcome
     assert walks.key_steps[0] == (3 if takes_key else -1)

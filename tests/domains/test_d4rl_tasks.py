@@ -169,7 +169,7 @@ def test_a_file_of_ones_own_takes_the_place_of_d4rls(tmp_path: Path) -> None:
         registry.make_task("hopper-medium-v2", {"file": "other.hdf5"}).open()
 
 
-def test_minaris_set_is_used_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minaris_set_is_used_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     task = registry.make_task("hopper-medium-v2")
     changed = [replace(source, available=partial(str.__eq__, source.name, "minari")) for source in task.sources]
     assert replace(task, sources=tuple(changed)).resolve(fetch=False) == "generated"

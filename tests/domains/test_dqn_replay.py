@@ -202,7 +202,7 @@ def test_what_was_read_says_where_it_comes_from(folder: Path) -> None:
     assert "create_dataset.py" in info["rule"]
 
 
-def test_shards_are_read_once_and_anew_after_they_changed(folder: Path, shards: dict[int, Shard]) -> None:
+def test_shards_are_read_once_and_again_after_they_changed(folder: Path, shards: dict[int, Shard]) -> None:
     first = load(folder)
     (stored,) = cache.root().iterdir()  # nothing else is left there
     assert load(folder).digest == first.digest

@@ -136,7 +136,7 @@ def test_an_ended_game_stands_still_and_gives_no_reward() -> None:
         assert not truncated[0]
 
 
-def test_a_reset_mask_begins_only_those_games_anew() -> None:
+def test_a_reset_mask_begins_only_those_games_again() -> None:
     games = LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 3)
     first, _ = games.reset(seed=[4, 5, 6])
     for actions in random_actions("hopper", 3, 3):
@@ -154,7 +154,7 @@ def test_a_reset_mask_begins_only_those_games_anew() -> None:
     np.testing.assert_array_equal(games.step(chosen)[0][~mask], undisturbed.step(chosen)[0][~mask])
 
 
-def test_options_without_a_reset_mask_begin_every_game_anew() -> None:
+def test_options_without_a_reset_mask_begin_every_game_again() -> None:
     games = LocomotionVectorEnv(LOCOMOTION_ENVS["hopper"], 2)
     first, _ = games.reset(seed=0)
     games.step(random_actions("hopper", 2, 1)[0])
@@ -205,7 +205,7 @@ def test_a_delayed_game_that_is_cut_off_gives_its_return_then() -> None:
     assert truncated[0]
 
 
-def test_a_delayed_game_begun_anew_has_earned_nothing() -> None:
+def test_a_delayed_game_begun_again_has_earned_nothing() -> None:
     games = LocomotionVectorEnv(dataclasses.replace(LOCOMOTION_ENVS["halfcheetah"], horizon=5), 1, delayed=True)
     returns = []
     for idle in (0, 3):  # steps played before the reset that counts

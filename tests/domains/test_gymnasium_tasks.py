@@ -66,13 +66,13 @@ def test_the_spaces_are_the_environments_in_single_precision(tmp_path: Path) -> 
     assert found.info["source"] == "file"
 
 
-def test_asked_for_are_the_best_and_the_median_return(tmp_path: Path) -> None:
+def test_targets_are_the_best_and_the_median_return(tmp_path: Path) -> None:
     task = cart(tmp_path)
     returns = task.open().returns
     assert task.targets(task.open()) == (returns.max(), np.median(returns))
 
 
-def test_one_return_is_asked_for_once(tmp_path: Path) -> None:
+def test_a_target_is_not_repeated(tmp_path: Path) -> None:
     task = cart(tmp_path)
     assert len(task.targets(task.open().select([0]))) == 1
 
@@ -143,7 +143,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         cart(tmp_path, rewards=None).open()
 
 
-def test_what_is_no_hdf5_is_said(tmp_path: Path) -> None:
+def test_a_file_that_is_not_hdf5_is_reported(tmp_path: Path) -> None:
     (tmp_path / "my.hdf5").write_text("observations, actions")
     with pytest.raises(InvalidDataset, match="cannot be read as HDF5"):
         task_from_id(CART, file=str(tmp_path / "my.hdf5")).open()

@@ -54,7 +54,7 @@ def test_other_physics_give_other_data() -> None:
     assert len(digests) == 2
 
 
-def test_whole_episodes_fill_about_the_steps_that_were_asked_for() -> None:
+def test_whole_episodes_fill_about_the_requested_steps() -> None:
     made = record(LOCOMOTION_ENVS["hopper"], UNIFORM, steps=1200, seed=0)
     assert 1200 - 200 < made.num_steps <= 1200  # no random hop lasts 200 steps
     assert made.terminals.sum() == made.num_episodes

@@ -35,7 +35,7 @@ def test_the_physics_of_a_file_is_named(tmp_path: Path, robot: str, physics: Phy
     assert errors[physics] < 3e-6  # rounding to single precision
 
 
-def test_v5_is_told_from_v4_where_they_differ(tmp_path: Path) -> None:
+def test_v5_is_distinguished_from_v4_where_they_differ(tmp_path: Path) -> None:
     # Hopper: v5 pays nothing for the step of a fall; HalfCheetah: nothing differs.
     assert verify_file(random_file(tmp_path / "a.hdf5", "hopper", "v5")).physics == ("v5",)
     assert verify_file(random_file(tmp_path / "b.hdf5", "hopper", "v4")).physics == ("v4",)
@@ -68,7 +68,7 @@ def test_states_that_are_not_of_the_rows_are_not_used(tmp_path: Path) -> None:
     assert verdict.physics == ("d4rl",)
 
 
-def test_data_of_no_known_physics_is_said_so(tmp_path: Path) -> None:
+def test_data_of_unknown_physics_is_reported(tmp_path: Path) -> None:
     path = random_file(tmp_path / "a.hdf5", "hopper", "d4rl")
     with h5py.File(path, "r+") as file:
         file["actions"][:] = -file["actions"][:]

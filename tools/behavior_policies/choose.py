@@ -23,7 +23,7 @@ from dtbench.domains.d4rl.env_specs import REACHER, LocomotionEnv, locomotion_en
 from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
 
 # Mean and standard deviation of the returns of D4RL's medium-v2 sets, from public logs (see
-# results/published/decision_transformer.csv); nobody has Reacher's, and 40 is one of the targets in the public code.
+# results/published/decision_transformer.csv); Reacher has none, and 40 is one of the targets in the public code.
 MEDIUM = {
     "halfcheetah": (4770.335, 355.7504),
     "hopper": (1422.0562, 378.9537),
@@ -122,7 +122,7 @@ def returns_of(robot: LocomotionEnv, path: Path, *, noise: bool = True) -> Measu
 
 
 def ship(run: Path, out: Path, manifest: dict[str, Any]) -> None:
-    """Copy the chosen policies, and what they come from, into a folder of their own."""
+    """Copy the chosen policies, and what they come from, into a directory."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for name in (manifest["medium"], manifest["expert"]):
@@ -144,7 +144,7 @@ def _rounded(measured: Measured) -> list[float]:
 def main() -> None:
     """Parse the command line, choose and ship."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="Folder of a run of train.py.")
+    parser.add_argument("run", type=Path, help="Directory of a run of train.py.")
     parser.add_argument("--out", type=Path, default=Path("dtbench/domains/d4rl/policies/sac"))
     arguments = parser.parse_args()
     name = json.loads((arguments.run / "training.json").read_text())["robot"]

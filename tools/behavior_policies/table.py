@@ -48,7 +48,7 @@ def row(name: str, made: TrajectoryDataset) -> str:
 def main() -> None:
     """Parse the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=200_000, help="Of each set but replay.")
+    parser.add_argument("--steps", type=int, default=200_000, help="Steps of each set but replay.")
     print(*HEAD, sep="\n")
     for line in rows(parser.parse_args().steps):
         print(line, flush=True)

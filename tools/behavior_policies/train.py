@@ -1,4 +1,4 @@
-"""Train one SAC run of a robot from uniform warm-up on, keep a snapshot every so many steps, resume after a kill.
+"""Train one SAC run of a robot from uniform warm-up on, keep with regular snapshots, resume after a kill.
 
     python tools/behavior_policies/train.py hopper --out FOLDER [--steps 1000000] [--seed 0] [--set learning_rate=3e-4]
 
@@ -271,7 +271,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("robot", choices=[name for name in LOCOMOTION_ENVS if name != REACHER])
-    parser.add_argument("--out", type=Path, required=True, help="Folder of the run.")
+    parser.add_argument("--out", type=Path, required=True, help="Directory of the run.")
     parser.add_argument("--steps", type=int, default=Training.steps, help="Environment steps.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", dest="settings")

@@ -1,4 +1,4 @@
-"""Train behaviour policies by PPO of stable-baselines3, a snapshot every so many steps: recipe `ppo`, and Atari's.
+"""Train behaviour policies by PPO of stable-baselines3, with regular snapshots: recipe `ppo`, and Atari's.
 
     pip install 'stable-baselines3>=2.6'
     python tools/behavior_policies/train_ppo.py hopper --steps 3000000 --snapshots 100 --out FOLDER
@@ -285,7 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("player", help="hopper, halfcheetah, walker2d, reacher2d, or atari:GAME.")
     parser.add_argument("--steps", type=int, required=True, help="Environment steps.")
-    parser.add_argument("--out", type=Path, required=True, help="Folder of all runs.")
+    parser.add_argument("--out", type=Path, required=True, help="Directory of all runs.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--snapshots", type=int, default=50, help="Policies to keep along the way.")
     arguments = parser.parse_args()
