@@ -1,6 +1,5 @@
 """Behaviour cloning with an MLP, on all data or on the best of it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -122,6 +121,5 @@ class BehaviorCloningLearner(Checkpointed):
     def _build(self) -> nn.Module:
         hidden = [self.algorithm.hidden_size] * self.algorithm.num_layers
         inputs = self.context * flat_size(self.observation_space)
-        discrete = isinstance(self.action_space, gym.spaces.Discrete)
-        outputs = int(self.action_space.n) if discrete else math.prod(self.action_space.shape or ())  # type: ignore[attr-defined]
-        return MLP(inputs, *hidden, outputs, dropout=self.algorithm.dropout, output=None if discrete else nn.Tanh())
+        output = None if isinstance(self.action_space, gym.spaces.Discrete) else nn.Tanh()
+        return MLP(inputs, *hidden, flat_size(self.action_space), dropout=self.algorithm.dropout, output=output)

@@ -16,10 +16,7 @@ from dtbench import TrajectoryDataset
 from dtbench.data import data_root
 
 RECIPE = 1  # of the layout; part of the directory's name
-FOLLOWED, CUT_OFF = (
-    "followed",
-    "cut-off",
-)  # directories of steps whose successor is known or not needed, and of others
+FOLLOWED, CUT_OFF = "followed", "cut-off"  # directories of steps with known or without successor, and of others
 FILES = 64  # at most; each seed reads them in an order of its own
 LEAST_ROWS = 500  # of a file, but the last
 
