@@ -127,7 +127,7 @@ def rerecord(
             raise InvalidValue(f"{task} has no single policy: leave out --from. {rerecorded.NEEDS[kind]}")
         policy = rerecorded.read_policy(file, env)
         rerecorded.check_returns(file, task, env)
-        path = rerecorded.keep_policy(task, policy)
+        path = rerecorded.store_policy(task, policy)
         typer.echo(f"{file}: its policy reproduces its log-probabilities; stored in {path}")
     source = next(source for source in opened.sources if source.name == rerecorded.NAME)
     if not source.available():

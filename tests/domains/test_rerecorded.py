@@ -143,7 +143,7 @@ def test_rerecord_keeps_the_policy_and_records_what_runs_then_find(tmp_path: Pat
     arguments = ["data", "rerecord", "hopper-medium-v2", "--from", str(path), "--steps", "2000"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "its policy gives its own log-probabilities" in done.output
+    assert "its policy reproduces its log-probabilities" in done.output
     task = registry.make_task("hopper-medium-v2", {"steps": 2000})
     data = task.open(rerecorded.NAME)
     assert data.info["source"] == rerecorded.PART  # 2000 steps are not the set that published numbers are of
@@ -217,7 +217,7 @@ def test_a_file_with_few_of_d4rls_episodes_is_called_an_excerpt(tmp_path: Path) 
     assert data.info["source"] == files.EXCERPT
     assert data.info["excerpt"] == f"{data.num_episodes} of about 2187 episodes of hopper-medium-v2"
     shown = CliRunner().invoke(app, ["data", "show", "hopper-medium-v2"]).output
-    assert "NOT the set that published numbers are of" in shown
+    assert "NOT the dataset of published numbers" in shown
     assert "TD learners learn from all of them" in shown
     verified = CliRunner().invoke(app, ["data", "verify", "hopper-medium-v2"])
     assert "AN EXCERPT" in verified.output
