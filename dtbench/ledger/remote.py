@@ -49,6 +49,11 @@ _CREDENTIALS = {
 Known = dict[str, tuple[int, int, int]]  # path -> version of the local file: inode, size, time
 
 
+def leads_out(path: str) -> bool:
+    """Return whether a name at an address, copied to a directory, could lead out of it or be read as another."""
+    return bool({"", ".", ".."} & {*path.split("/")}) or any(character in path for character in "\\\0\n")
+
+
 @dataclass(frozen=True)
 class Remote:
     """A directory at an address; can be pickled, and opens its filesystem where it is used.
@@ -83,7 +88,7 @@ class Remote:
         with self._explained("list"):
             infos = {info.path: info for info in self._filesystem.get_file_info(selector) if info.is_file}
         for path in infos:
-            if {"", ".", ".."} & {*path.split("/")} or any(c in path for c in "\\\0\n"):
+            if leads_out(path):
                 raise LedgerError(f"{self} holds a file named {path!r}, which no ledger writes. Remove it.")
         return infos
 

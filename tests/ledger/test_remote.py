@@ -18,7 +18,7 @@ import yaml
 from dtbench.cli.status import status_of
 from dtbench.errors import LedgerError, LedgerUnwritable
 from dtbench.ledger import remote
-from dtbench.ledger.remote import Remote, local_files, remote_of, results_folder, working_copy
+from dtbench.ledger.remote import Remote, leads_out, local_files, remote_of, results_folder, working_copy
 from dtbench.ledger.store import Ledger, write_json
 from tests.support.s3_server import address, files, names, s3_server
 from tests.support.tiny_ledger import finish, spec_of, tiny_ledger
@@ -274,6 +274,12 @@ def test_names_that_lead_out_of_a_mirror_are_refused(name: str, place: Remote, t
     (there / name).touch()
     with pytest.raises(LedgerError, match="which no ledger writes"):
         place.listing()
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "a//b", "./a", "/etc/x/../../y", "a\\b", "a\0b"])
+def test_names_that_object_stores_allow_and_no_ledger_writes(name: str) -> None:
+    assert leads_out(name)
+    assert not leads_out("runs/valley/DT-seed0-0123456789abcdef/result.json")
 
 
 def test_a_directory_that_claims_to_be_a_mirror_is_not_one(tmp_path: Path, place: Remote) -> None:
