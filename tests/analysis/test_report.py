@@ -173,7 +173,7 @@ def test_equal_ledgers_give_reports_identical_to_the_byte(folder: Path, tmp_path
 
 
 def test_the_report_has_all_its_files(folder: Path, report: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == {"index.html", "made-up", "overview"}
+    assert {path.name for path in folder.iterdir()} == {"index.html", "made-up", "manifest.json", "overview"}
     assert {"report.md", "tables/suites.csv", "tables/verdicts.tex"} <= set(files_below(folder / "overview"))
     names = set(files_below(report))
     assert "report.md" in names

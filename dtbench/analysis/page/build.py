@@ -1,9 +1,12 @@
 """From results to a directory: one index.html for all suites, and for each suite report.md, tables/ and figures/."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dtbench.analysis.page import html
 from dtbench.analysis.page.html import Document, SuitePage
@@ -11,13 +14,14 @@ from dtbench.analysis.page.overview import overview, searches_section
 from dtbench.analysis.page.suite_page import suite_page
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze
-from dtbench.errors import NothingToReport
+from dtbench.errors import DtbenchError, NothingToReport
 from dtbench.ledger.store import write_bytes
 from dtbench.tuning.search import SearchRecord
 
 TITLE = "Does return-conditioned sequence modelling match TD learning?"
 OVERVIEW = "overview"  # the directory of all suites together
-_OURS = ("tables/*.csv", "tables/*.tex", "figures/*.png")  # of a suite
+MANIFEST = "manifest.json"  # of the files that a report wrote
+_OURS = re.compile(r"index\.html|(?!\.)[^/]+/(report\.md|tables/[^/]+\.(csv|tex)|figures/[^/]+\.png)")
 
 
 def write_report(
@@ -25,19 +29,29 @@ def write_report(
 ) -> Path:
     """Write the whole report and give the path of its index.html; equal results give equal bytes.
 
-    Raises NothingToReport where no trial has finished. `workers` as in `build_report`.
+    Files that an earlier report wrote there, by its manifest, are overwritten or removed, others never.
+
+    Raises NothingToReport where no trial has finished, DtbenchError where a file is in the way that no report wrote.
+    `workers` is that of `build_report`.
     """
+    directory = Path(directory)
+    earlier = _manifest(directory)
+    _check_free(directory, earlier)
     files = build_report(found, workers=workers, searches=searches)
+    _check_free(directory, earlier, files)
+    manifest = files.pop(MANIFEST)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_bytes(directory / MANIFEST, _manifest_of({*earlier, *files}))  # a kill leaves nothing that it does not list
     for name, content in files.items():
-        path = Path(directory) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, content)
-    for path in _left_over(Path(directory), files):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(directory / name, content)
+    for path in _left_over(directory, files):
         path.unlink()
         for above in (path.parent, path.parent.parent):
-            if above != Path(directory) and not any(above.iterdir()):
+            if above != directory and not any(above.iterdir()):
                 above.rmdir()
-    return Path(directory) / "index.html"
+    write_bytes(directory / MANIFEST, manifest)
+    return directory / "index.html"
 
 
 def build_report(
@@ -58,7 +72,7 @@ def build_report(
     whole = SuitePage(OVERVIEW, TITLE, description="", facts=(), warning="", sections=sections, trials={})
     for suite in (whole, *suites):
         files |= _files(suite)
-    return files
+    return files | {MANIFEST: _manifest_of(files)}
 
 
 def check_report(
@@ -93,11 +107,51 @@ def _files(suite: SuitePage) -> dict[str, bytes]:
     return files | {f"{directory}/figures/{drawing.name}.png": drawing.png for drawing in drawn}
 
 
+def _manifest_of(names: Iterable[str]) -> bytes:
+    return (json.dumps({"files": sorted({*names} - {MANIFEST})}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _manifest(directory: Path) -> set[str]:
+    """Return the files that a report wrote to a directory; names that no report has are left out.
+
+    Raises DtbenchError where the manifest cannot be read.
+    """
+    path = directory / MANIFEST
+    try:
+        names = json.loads(path.read_bytes())["files"]
+        return {name for name in map(str, names) if _OURS.fullmatch(name)} | {MANIFEST}
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DtbenchError(f"{path}, the list of the report's files, cannot be read ({error}). Delete it.") from error
+
+
+def _check_free(directory: Path, earlier: Set[str], files: Iterable[str] = ("index.html",)) -> None:
+    """Raise DtbenchError where a file would be overwritten that no report wrote."""
+    for name in files:
+        if name not in earlier and os.path.lexists(directory / name):
+            raise DtbenchError(
+                f"{directory / name} was not written by dtbench (it is not in {directory / MANIFEST}). "
+                "Choose another --out, or move it away."
+            )
+        if link := _link(directory, name):
+            raise DtbenchError(f"{link} is a link: a report is not written through links. Choose another --out.")
+
+
+def _link(directory: Path, name: str) -> Path | None:
+    """Return the first link on the way from a report's directory to one of its files."""
+    path = directory
+    for part in PurePosixPath(name).parts:
+        path /= part
+        if path.is_symlink():
+            return path
+    return None
+
+
 def _left_over(directory: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Return reports, tables and figures of an earlier report that this one no longer has."""
-    reports = list(directory.glob("*/report.md"))
-    found = [*reports, *(path for report in reports for pattern in _OURS for path in report.parent.glob(pattern))]
-    return sorted(path for path in found if path.relative_to(directory).as_posix() not in files)
+    """Return the files of an earlier report, by its manifest, that this one no longer has."""
+    gone = sorted(_manifest(directory) - {MANIFEST, *files})
+    return [directory / name for name in gone if (directory / name).is_file() and not _link(directory, name)]
 
 
 def _difference(path: Path, content: bytes) -> Iterator[str]:

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
 
 from dtbench.analysis.figures.style import INK, Drawing
@@ -50,7 +51,9 @@ class Document:
 def render(document: Document) -> str:
     """Return one HTML file with its styles, script, figures and data; it requests no other."""
     script, theme = "\n".join(map(_file, SCRIPTS)), _file("theme.js")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = SandboxedEnvironment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters.update(table=partial(_table, suites=_suite_links(document.suites)), box=_box)
     known: dict[str, Any] = {
         "document": document,
@@ -66,7 +69,7 @@ def render(document: Document) -> str:
 
 def markdown(suite: SuitePage) -> str:
     """Return a suite's part of the report as Markdown, for a repository's web page or a pager."""
-    environment = Environment(
+    environment = SandboxedEnvironment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["md"] = escape_markdown
