@@ -157,7 +157,7 @@ def test_a_visit_reads_eleven_episodes_and_goes_on_where_the_last_one_ended() ->
 def test_a_visit_may_end_before_the_last_entry_but_not_with_it() -> None:
     terminals = {49: np.tile([False, True], 50)}
     assert plan_visits(terminals, steps=22, seed=0, num_buffers=1, capacity=23) == [Visit(49, 0, 21)]
-    with pytest.raises(InvalidDataset, match=r"22 steps were asked for; .* first 22 entries, the buffers 49 give 0"):
+    with pytest.raises(InvalidDataset, match=r"22 steps are too many: .* first 22 entries, the buffers 49 give 0"):
         plan_visits(terminals, steps=22, seed=0, num_buffers=1, capacity=22)
 
 

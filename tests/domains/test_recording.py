@@ -172,7 +172,7 @@ def test_a_file_that_is_no_policy_is_refused(tmp_path: Path, content: bytes | No
         np.savez(path, mean=np.zeros(3))
     else:
         path.write_bytes(content)
-    with pytest.raises(InvalidDataset, match=r"policy\.npz is no behaviour policy"):
+    with pytest.raises(InvalidDataset, match=r"policy\.npz is not a behaviour policy"):
         BehaviorPolicy.load(path)
 
 

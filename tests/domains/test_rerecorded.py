@@ -92,8 +92,8 @@ def test_a_file_gives_back_the_policy_that_it_carries(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"infos/action_log_probs": np.zeros(1000, np.float32)}, "is not those|are not those|does not give its own"),
-        ({"metadata/policy/fc0/weight": np.zeros((16, 11), np.float32)}, "does not give its own"),
+        ({"infos/action_log_probs": np.zeros(1000, np.float32)}, "is not those|are not those|does not give its infos"),
+        ({"metadata/policy/fc0/weight": np.zeros((16, 11), np.float32)}, "does not give its infos"),
         ({"metadata/policy/fc0/weight": np.full((16, 11), np.nan, np.float32)}, "not finite"),
         ({"metadata/policy/fc0/weight": np.zeros((16, 17), np.float32)}, "maps 17 numbers to 16"),
         ({"metadata/policy/fc1/bias": np.zeros(3, np.float32)}, "fc1"),
@@ -121,7 +121,7 @@ def test_a_file_without_a_policy_is_refused_with_what_carries_one(tmp_path: Path
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
         file["observations"] = np.zeros((3, 11), np.float32)
-    with pytest.raises(InvalidDataset, match="carries no policy"):
+    with pytest.raises(InvalidDataset, match="has no policy"):
         rerecorded.read_policy(path, HOPPER)
     path.write_bytes(b"nothing")
     with pytest.raises(InvalidDataset, match="cannot be read as HDF5"):
@@ -218,7 +218,7 @@ def test_a_file_with_few_of_d4rls_episodes_is_called_an_excerpt(tmp_path: Path) 
     assert data.info["excerpt"] == f"{data.num_episodes} of about 2187 episodes of hopper-medium-v2"
     shown = CliRunner().invoke(app, ["data", "show", "hopper-medium-v2"]).output
     assert "NOT the dataset of published numbers" in shown
-    assert "TD learners learn from all of them" in shown
+    assert "TD learners use all of them" in shown
     verified = CliRunner().invoke(app, ["data", "verify", "hopper-medium-v2"])
     assert "AN EXCERPT" in verified.output
     assert "recorded with physics d4rl" in verified.output
