@@ -1,18 +1,21 @@
-# Two commands do all the set-up on a machine with Python 3.11 to 3.13: `make demo` and `make test`.
+# Two commands set everything up on a machine with Python 3.11 to 3.13: `make demo` what a user needs, `make test` the rest.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+USER_READY := $(VENV)/.user
 INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PEERS := .venv-peers
 RLIABLE := .venv-rliable
 S3 := .venv-s3
 
-.PHONY: install demo test test-extended test-all check lint format wheel peers rliable s3 cluster chaos d4rl docs system report bench guard clean
+.PHONY: install demo test test-extended test-all check lint format wheel peers rliable s3 cluster chaos d4rl docs system report bench guard \
+        coverage dist clean
 
-## Train DT, BC and CQL on Key-to-Door, Hopper and Pong through Ray Tune, on data made here: asks no server for anything
-## but the packages. Prints a table and the path of the report.
+## Install what a user needs, and train DT, BC and CQL on Key-to-Door, Hopper and Pong through Ray Tune, on data made
+## here: nothing but packages is downloaded. Prints a table and the path of the report.
 DEMO := DTBENCH_OFFLINE=1 DTBENCH_DATA=demo/data $(BIN)/dtbench
-demo: $(INSTALLED)
+demo: $(USER_READY)
 	$(DEMO) run --suite demo --source generated --results demo/results
 	$(DEMO) report --suite demo --results demo/results --out demo/report
 
@@ -27,6 +30,11 @@ test test-extended test-all: $(INSTALLED)
 	$(if $(wildcard $(RLIABLE)/.installed),DTBENCH_RLIABLE_PYTHON=$(CURDIR)/$(RLIABLE)/bin/python) \
 	$(if $(wildcard $(S3)/.installed),DTBENCH_MOTO_SERVER=$(CURDIR)/$(S3)/bin/moto_server) \
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(TESTS_$@)
+
+## The tests with the share of lines that they run; fails below the floor in pyproject.toml.
+coverage: $(INSTALLED)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder \
+	  --cov=dtbench --cov=baselines --cov-report=term:skip-covered
 
 install: $(INSTALLED)
 
@@ -43,10 +51,15 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 # pip says which torch it would take. Where that brings CUDA and there is no GPU, uv fetches the CPU build.
-$(INSTALLED): pyproject.toml constraints.txt
+$(USER_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python tools/install_torch.py constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -c constraints.txt -e .
+	touch $@
+
+# For development: tests, linters, documentation, RLlib and the peers that share our environment.
+$(INSTALLED): $(USER_READY)
+	$(PIP) -c constraints.txt -e '.[dev]'
 	touch $@
 
 ## An environment with d3rlpy, whose requirements exclude ours; `make test` then compares losses with it.
@@ -96,22 +109,25 @@ report: $(INSTALLED)
 	$(BIN)/dtbench report
 	$(BIN)/dtbench report --check
 
-## Speed and memory against transformers, d3rlpy and (CORL=path to a checkout) CORL, into results/performance, and one
-## table; about twenty minutes on two cores that do nothing else. `make guard` is the part that CI holds against bounds.
-CORL ?=
+## Speed against transformers and d3rlpy, into results/performance, and one table; some minutes on two cores that do
+## nothing else. `make guard` is the part that CI holds against bounds.
 bench: $(INSTALLED) $(PEERS)/.installed
-	$(BIN)/python benchmarks/run.py --peers $(CURDIR)/$(PEERS)/bin/python $(if $(CORL),--corl $(CORL))
+	$(BIN)/python -m benchmarks.run --peers $(CURDIR)/$(PEERS)/bin/python
 
 guard: $(INSTALLED) $(PEERS)/.installed
-	DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python $(BIN)/python benchmarks/guard.py > /dev/null
+	DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python $(BIN)/python -m benchmarks.guard > /dev/null
 
 ## The package d4rl without what it needs: nothing imports it, the tests read its scores and addresses.
 d4rl: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps d4rl==1.1
+	$(PIP) --no-deps d4rl==1.1
 
 ## Build the wheel, install it into an empty environment, use it from an empty folder.
 wheel: $(INSTALLED)
 	tools/check_wheel.sh $(BIN)/python
+
+## The wheel and the source archive, into dist.
+dist: $(INSTALLED)
+	$(BIN)/python -m build --no-isolation --outdir dist
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(RLIABLE) $(S3) demo build dist docs/_build

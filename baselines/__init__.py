@@ -1,1 +1,1 @@
-"""The rivals of Decision Transformer, plug-ins that use only the public names of dtbench."""
+"""The methods that Decision Transformer is compared with: plug-ins on the public names of dtbench."""

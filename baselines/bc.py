@@ -1,9 +1,7 @@
-"""Behaviour cloning with a multilayer perceptron, on all data or on the best of it."""
+"""Behaviour cloning with an MLP, on all data or on the best of it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -11,19 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.networks import observation_scale
-from dtbench import (
-    Dropout,
-    History,
-    IncompatibleTask,
-    Linear,
-    Metrics,
-    TorchStream,
-    TrajectoryDataset,
-    WindowSampler,
-    feed_forward,
-    generator,
-)
+from baselines.checkpoint import Checkpointed
+from baselines.networks import descend, flat_observations, flat_size, observation_scale
+from dtbench import History, IncompatibleTask, Metrics, TrajectoryDataset, WindowSampler
+from dtbench.data import TorchStream, generator
+from dtbench.nn import MLP, greedy_actions
 
 
 @dataclass(frozen=True)
@@ -36,7 +26,7 @@ class BehaviorCloning:
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "corl": {
-            "layers": 2,
+            "num_layers": 2,
             "dropout": 0.0,
             "batch_size": 256,
             "learning_rate": 3e-4,
@@ -50,8 +40,8 @@ class BehaviorCloning:
     }
 
     context: int = 1
-    width: int = 256
-    layers: int = 3
+    hidden_size: int = 256
+    num_layers: int = 3
     dropout: float = 0.1
     batch_size: int = 64
     learning_rate: float = 1e-4
@@ -59,24 +49,24 @@ class BehaviorCloning:
     best_fraction: float = 1.0  # keep the best episodes, by timesteps
     minimum_return: float | None = None  # keep the episodes that reach it
     normalize_observations: bool = False
-    warmup_steps: int = 0  # the learning rate rises over so many, then stays
+    warmup_steps: int = 0  # the learning rate rises linearly over these, then stays
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "BehaviorCloningLearner":
-        """Build the network for the dataset's spaces; raise IncompatibleTask for indices that are to be normalised."""
+        """Build the network for the dataset's spaces; raise IncompatibleTask where indices would be normalised."""
         if self.normalize_observations and not isinstance(dataset.observation_space, gym.spaces.Box):
             raise IncompatibleTask(f"bc cannot normalize {dataset.observation_space}: drop normalize_observations.")
         return BehaviorCloningLearner(self, dataset, seed=seed, device=device)
 
 
-class BehaviorCloningLearner:
-    """A perceptron that imitates."""
+class BehaviorCloningLearner(Checkpointed):
+    """An MLP that predicts the actions of the data."""
 
+    parts = ("network", "optimizer", "steps")
     return_conditioned = False
 
     def __init__(
         self, algorithm: BehaviorCloning, dataset: TrajectoryDataset, *, seed: int, device: torch.device
     ) -> None:
-        """See `BehaviorCloning.learner`."""
         self.algorithm, self.context = algorithm, algorithm.context
         self.observation_space, self.action_space = dataset.observation_space, dataset.action_space
         self.scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
@@ -97,7 +87,7 @@ class BehaviorCloningLearner:
         self.steps = 0
 
     def update(self) -> Metrics:
-        """One step of AdamW on cross-entropy (discrete) or squared error (continuous)."""
+        """Take one step of AdamW on cross-entropy (discrete) or squared error (continuous)."""
         windows = self.sampler.sample()
         self.network.train()
         self.steps += 1
@@ -110,82 +100,26 @@ class BehaviorCloningLearner:
                 loss = F.cross_entropy(predicted, labels.long() - int(self.action_space.start))
             else:
                 loss = F.mse_loss(predicted, labels.flatten(1).float())
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+            descend(self.optimizer, loss)
         return {"action_loss": loss.detach()}
 
     def act(self, history: History) -> Tensor:
-        """The likeliest discrete action, or the predicted continuous one, [B, *action]."""
-        predicted = self.action_logits(history)
-        if isinstance(self.action_space, gym.spaces.Discrete):
-            return predicted.argmax(dim=-1) + int(self.action_space.start)
-        return predicted.view(-1, *(self.action_space.shape or ()))
+        """Return the likeliest discrete action, or the predicted continuous one, [B, *action]."""
+        return greedy_actions(self.action_logits(history), self.action_space)
 
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
-        """Logits of the present's discrete actions, [B, actions]."""
+        """Return the logits of the present discrete actions, [B, actions]."""
         self.network.eval()
         predicted: Tensor = self.network(self._input(history.observations, history.mask))
         return predicted
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = state.get("steps", 0)  # checkpoints of before the warm-up have none
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
 
     def _input(self, observations: Tensor, mask: Tensor) -> Tensor:
         flat = self.scale(flat_observations(observations, self.observation_space))
         return (flat * mask[..., None]).flatten(1)
 
     def _build(self) -> nn.Module:
-        hidden = [self.algorithm.width] * self.algorithm.layers
+        hidden = [self.algorithm.hidden_size] * self.algorithm.num_layers
         inputs = self.context * flat_size(self.observation_space)
-        discrete = isinstance(self.action_space, gym.spaces.Discrete)
-        outputs = int(self.action_space.n) if discrete else math.prod(self.action_space.shape or ())  # type: ignore[attr-defined]
-        return Imitator(inputs, *hidden, outputs, dropout=self.algorithm.dropout, squashed=not discrete)
-
-
-class Imitator(nn.Sequential):
-    """A perceptron with dropout after each hidden layer, and a tanh at the end where it is `squashed`."""
-
-    def __init__(self, *sizes: int, dropout: float, squashed: bool) -> None:
-        """`sizes` are those of the input, of the hidden layers and of the output."""
-        modules: list[nn.Module] = []
-        for inputs, outputs in pairwise(sizes[:-1]):
-            modules += [Linear(inputs, outputs), nn.ReLU(), Dropout(dropout)]
-        super().__init__(*modules, Linear(sizes[-2], sizes[-1]), *([nn.Tanh()] if squashed else []))
-        self.squashed, self.dropout = squashed, dropout
-
-    def forward(self, values: Tensor) -> Tensor:
-        """[B, first size] to [B, last size]."""
-        if self.training and self.dropout:
-            dropped: Tensor = super().forward(values)  # type: ignore[no-untyped-call]
-            return dropped
-        found = feed_forward(values, [(layer.weight, layer.bias) for layer in self if isinstance(layer, nn.Linear)])
-        return found.tanh() if self.squashed else found
-
-
-def flat_size(space: gym.Space[Any]) -> int:
-    """Numbers that one observation becomes for a perceptron."""
-    return int(space.n) if isinstance(space, gym.spaces.Discrete) else math.prod(space.shape or ())
-
-
-def flat_observations(observations: Tensor, space: gym.Space[Any]) -> Tensor:
-    """[B, T, *observation] to [B, T, numbers]: indices become one-hot, the rest is flattened."""
-    if isinstance(space, gym.spaces.Discrete):
-        return F.one_hot(observations.long() - int(space.start), int(space.n)).float()
-    return observations.float().flatten(2)
+        output = None if isinstance(self.action_space, gym.spaces.Discrete) else nn.Tanh()
+        return MLP(inputs, *hidden, flat_size(self.action_space), dropout=self.algorithm.dropout, output=output)

@@ -8,25 +8,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from baselines.networks import (
-    action_scale,
-    bellman_error,
-    bellman_target,
-    observation_scale,
-    require_flat_boxes,
-)
+from baselines.networks import action_scale, bellman_error, bellman_target, observation_scale, require_flat_boxes
 from baselines.sac import SoftActorCritic, SoftActorCriticLearner, TanhNormal, entropy_loss, policy_loss
-from dtbench import Metrics, TorchStream, TrajectoryDataset, TransitionSampler, generator
+from dtbench import Metrics, TrajectoryDataset, TransitionSampler
+from dtbench.data import TorchStream, generator
 
 Backup = Literal["sampled", "soft", "mean"]
 
 
 @dataclass(frozen=True)
 class CQL:
-    """Soft actor-critic whose critics also push down what they say of actions that are not in the data.
+    """Soft actor-critic whose critics also push down the values of actions outside the data.
 
-    The defaults are those of CORL, the same on all of D4RL's Gym tasks. `backup` says what follows: the value of
-    a sampled action (`sampled`: the authors and CORL), that with its entropy (`soft`: SAC), or the value of the
+    The defaults are those of CORL, the same on all of D4RL's Gym tasks. `backup` is the value of the next step: that
+    of a sampled action (`sampled`: the authors and CORL), that with its entropy (`soft`: SAC), or that of the
     policy's mean (`mean`: d3rlpy).
     """
 
@@ -35,7 +30,7 @@ class CQL:
         # The authors' examples/cql_mujoco_new.py without the Lagrange multiplier; their README gives 5 or 10.
         "official": {
             "policy_learning_rate": 1e-4,
-            "penalty": 5.0,
+            "alpha": 5.0,
             "cloning_steps": 40_000,
             "normalize_observations": False,
             "orthogonal": False,
@@ -45,7 +40,7 @@ class CQL:
         # Its reproduction scripts, without the Lagrange multiplier; they raise the penalty to 10 on medium-v0.
         "d3rlpy": {
             "policy_learning_rate": 1e-4,
-            "penalty": 5.0,
+            "alpha": 5.0,
             "backup": "mean",
             "normalize_observations": False,
             "orthogonal": False,
@@ -53,17 +48,17 @@ class CQL:
         },
     }
 
-    width: int = 256
-    layers: int = 3
+    hidden_size: int = 256
+    num_layers: int = 3
     batch_size: int = 256
     policy_learning_rate: float = 3e-5  # of the entropy's weight too
     critic_learning_rate: float = 3e-4
     discount: float = 0.99
-    target_rate: float = 5e-3  # Polyak averaging of the target critics
-    penalty: float = 10.0  # alpha in CQL(H)
+    tau: float = 5e-3  # Polyak averaging of the target critics
+    alpha: float = 10.0  # weight of the CQL(H) penalty
     sampled_actions: int = 10  # of each kind: uniform, the policy's, and the policy's at the next step
     backup: Backup = "sampled"
-    cloning_steps: int = 0  # the policy imitates for so long at first
+    cloning_steps: int = 0  # first steps, in which the policy imitates
     orthogonal: bool = True  # the critics' first weights
     initial_log_std: float = -1.0  # added to the policy's output
     minimum_log_std: float = -20.0  # the maximum is 2
@@ -80,19 +75,18 @@ def conservative_penalty(values: Tensor, log_density: Tensor, taken: Tensor) -> 
 
     `values` [2, B, M] of actions drawn with `log_density` [B, M], and `taken` [2, B]; summed over both critics.
     The logarithm of the number of actions, a constant, is left out as in all published code. d3rlpy multiplies it by
-    a learned weight unless told otherwise (the paper's Lagrange version); the authors' D4RL runs and CORL do not.
+    a learned weight by default (the paper's Lagrange version); the authors' D4RL runs and CORL do not.
     """
     return ((values - log_density).logsumexp(dim=-1) - taken).mean(dim=-1).sum()
 
 
 class CQLLearner(SoftActorCriticLearner):
-    """CQL at work on one dataset.
+    """A learner that takes CQL's steps.
 
     CORL takes all losses before any step, so the order of SAC's one step is its order too.
     """
 
     def __init__(self, algorithm: CQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
-        """See `CQL.learner`."""
         self.algorithm = algorithm
         observations, self.actions = require_flat_boxes("cql", dataset)
         stream = TorchStream(seed, device)
@@ -100,8 +94,8 @@ class CQLLearner(SoftActorCriticLearner):
             network = SoftActorCritic(
                 observations,
                 self.actions,
-                width=algorithm.width,
-                layers=algorithm.layers,
+                hidden_size=algorithm.hidden_size,
+                num_layers=algorithm.num_layers,
                 orthogonal=algorithm.orthogonal,
                 initial_log_std=algorithm.initial_log_std,
                 minimum_log_std=algorithm.minimum_log_std,
@@ -115,11 +109,11 @@ class CQLLearner(SoftActorCriticLearner):
             ),
             stream=stream,
             learning_rates=(algorithm.policy_learning_rate, algorithm.critic_learning_rate),
-            target_rate=algorithm.target_rate,
+            tau=algorithm.tau,
         )
 
     def update(self) -> Metrics:
-        """One step of policy, entropy and critics."""
+        """Take one step of policy, entropy and critics."""
         batch = self.sampler.sample()
         observations = self.observation_scale(batch.observations)
         # Where nothing follows, the penalty looks at the policy's actions here instead; the backup is the reward.
@@ -140,7 +134,7 @@ class CQLLearner(SoftActorCriticLearner):
         return self.step(losses)
 
     def following_value(self, following: Tensor, there: TanhNormal) -> Tensor:
-        """What the slow critics say of the next step, the smaller of the two, [B]."""
+        """Return the smaller of the target critics' two values of the next step, [B]."""
         if self.algorithm.backup == "mean":
             mean_value: Tensor = self.target(following, there.mean.tanh()).amin(dim=0)
             return mean_value
@@ -151,7 +145,7 @@ class CQLLearner(SoftActorCriticLearner):
         return value
 
     def policy_losses(self, observations: Tensor, actions: Tensor, here: TanhNormal) -> dict[str, Tensor]:
-        """The losses of policy and entropy weight; at first the data's actions stand in for the critics' choice."""
+        """Return the losses of policy and entropy weight; in the first `cloning_steps` the policy imitates."""
         chosen, density = (drawn[:, 0] for drawn in here.sample(1))
         log_weight = self.network.log_entropy_weight
         if self.steps < self.algorithm.cloning_steps:
@@ -166,7 +160,7 @@ class CQLLearner(SoftActorCriticLearner):
     def critic_losses(
         self, observations: Tensor, actions: Tensor, policies: tuple[TanhNormal, TanhNormal], target: Tensor
     ) -> dict[str, Tensor]:
-        """The Bellman error and the penalty; the critics see the data's and all drawn actions at once."""
+        """Return the Bellman error and the penalty; the critics see the data's and all drawn actions at once."""
         count = self.algorithm.sampled_actions
         with torch.no_grad():
             drawn, densities = zip(*(policy.sample(count) for policy in policies), strict=True)
@@ -175,4 +169,4 @@ class CQLLearner(SoftActorCriticLearner):
         values = self.network.critics(observations, torch.cat([actions[:, None], *drawn, uniform], dim=1))
         taken = values[..., 0]
         penalty = conservative_penalty(values[..., 1:], torch.cat([*densities, even], dim=1), taken)
-        return {"td_loss": bellman_error(taken, target), "penalty": self.algorithm.penalty * penalty}
+        return {"td_loss": bellman_error(taken, target), "penalty": self.algorithm.alpha * penalty}

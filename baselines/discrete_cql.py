@@ -1,57 +1,42 @@
 """Conservative Q-learning for discrete actions (Kumar et al. 2020), memoryless or with a window of history."""
 
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.bc import flat_observations, flat_size
-from baselines.networks import follow
-from dtbench import (
-    CausalTransformer,
-    GamesHeld,
-    History,
-    IncompatibleTask,
-    Linear,
-    Metrics,
-    Perceptron,
-    Rollout,
-    TorchStream,
-    TrajectoryDataset,
-    TransformerCache,
-    Windows,
-    WindowSampler,
-    generator,
-    next_beginning,
-)
+from baselines.checkpoint import Checkpointed
+from baselines.networks import flat_observations, flat_size, soft_update
+from dtbench import History, IncompatibleTask, Metrics, Rollout, TrajectoryDataset, WindowSampler
+from dtbench.data import TorchStream, Windows, generator
+from dtbench.decision_transformer import ActiveEpisodes, CausalTransformer, KeyValueCache
+from dtbench.nn import MLP, Linear, greedy_actions
 
 
 @dataclass(frozen=True)
 class DiscreteCQL:
     """Double Q-learning with a target network and the CQL(H) penalty (Kumar et al. 2020, eq. 4).
 
-    `context=1` sees the present observation only, with a perceptron. A longer context (None: the longest
+    `context=1` sees the present observation only, with an MLP. A longer context (None: the longest
     episode) reads the window of observations and actions that Decision Transformer reads, with a causal
     transformer, and learns at every step of the window.
     """
 
     context: int | None = 1
-    width: int = 256
-    layers: int = 2
-    heads: int = 1
+    hidden_size: int = 256
+    num_layers: int = 2
+    num_heads: int = 1
     dropout: float = 0.0
     batch_size: int = 64  # windows
     learning_rate: float = 3e-4
     weight_decay: float = 0.0
     discount: float = 0.99
-    penalty: float = 1.0  # alpha in CQL(H)
-    target_rate: float = 5e-3  # Polyak averaging of the target network
-    gradient_clip: float = 1.0
+    alpha: float = 1.0  # weight of the CQL(H) penalty
+    tau: float = 5e-3  # Polyak averaging of the target network
+    grad_clip: float = 1.0
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "DiscreteCQLLearner":
         """Build both networks; raise IncompatibleTask for continuous actions."""
@@ -60,32 +45,35 @@ class DiscreteCQL:
         return DiscreteCQLLearner(self, dataset, seed=seed, device=device)
 
 
-class MarkovQ(nn.Module):
+class MLPQNetwork(nn.Module):
     """Q-values of every step from its observation alone, [B, T, actions]."""
 
-    def __init__(self, inputs: int, actions: int, width: int, layers: int) -> None:
+    def __init__(self, inputs: int, actions: int, hidden_size: int, num_layers: int) -> None:
         super().__init__()
-        self.stack = Perceptron(inputs, *[width] * layers, actions)
+        self.stack = MLP(inputs, *[hidden_size] * num_layers, actions)
 
     def forward(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
         values: Tensor = self.stack(observations)
         return values
 
 
-class HistoryQ(nn.Module):
+class TransformerQNetwork(nn.Module):
     """Q-values of every step from all observations up to it and all actions before it, [B, T, actions]."""
 
     def __init__(self, inputs: int, actions: int, *, algorithm: DiscreteCQL, max_timestep: int) -> None:
         super().__init__()
-        width = algorithm.width
-        self.embed_observation = Linear(inputs, width)
-        self.embed_action = nn.Embedding(actions + 1, width)  # the last one: no action yet
-        self.embed_timestep = nn.Embedding(max_timestep, width)
+        hidden_size = algorithm.hidden_size
+        self.embed_observation = Linear(inputs, hidden_size)
+        self.embed_action = nn.Embedding(actions + 1, hidden_size)  # the last one: no action yet
+        self.embed_timestep = nn.Embedding(max_timestep, hidden_size)
         nn.init.normal_(self.embed_timestep.weight, std=0.1)
         self.transformer = CausalTransformer(
-            width=width, layers=algorithm.layers, heads=algorithm.heads, dropout=algorithm.dropout
+            hidden_size=hidden_size,
+            num_layers=algorithm.num_layers,
+            num_heads=algorithm.num_heads,
+            dropout=algorithm.dropout,
         )
-        self.head = nn.Linear(width, actions)
+        self.head = nn.Linear(hidden_size, actions)
         self.no_action = actions
 
     def forward(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
@@ -95,22 +83,22 @@ class HistoryQ(nn.Module):
         return values
 
     def tokens(self, observations: Tensor, before: Tensor, timesteps: Tensor) -> Tensor:
-        """What the stack reads of steps and the actions before them, [B, T, width]."""
+        """Return the tokens of steps and the actions before them, [B, T, hidden_size]."""
         time = self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
         tokens: Tensor = self.embed_observation(observations) + self.embed_action(before) + time
         return tokens
 
 
-class DiscreteCQLLearner:
-    """Two Q-networks, one of them slow."""
+class DiscreteCQLLearner(Checkpointed):
+    """A Q-network and its target network."""
 
+    parts = ("network", "target", "optimizer")
     return_conditioned = False
 
     def __init__(self, algorithm: DiscreteCQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
-        """See `DiscreteCQL.learner`."""
         self.algorithm, self.observation_space = algorithm, dataset.observation_space
         assert isinstance(dataset.action_space, gym.spaces.Discrete)
-        self.actions, self.first_action = int(dataset.action_space.n), int(dataset.action_space.start)
+        self.actions, self.action_space = int(dataset.action_space.n), dataset.action_space
         longest = int(dataset.lengths.max())
         self.context = algorithm.context or longest
         # A window one step longer than what the policy reads holds the successor of its last step.
@@ -131,26 +119,26 @@ class DiscreteCQLLearner:
         )
 
     def update(self) -> Metrics:
-        """One step on the double Q-learning error and the conservative penalty."""
+        """Take one step on the double Q-learning error and the conservative penalty."""
         windows = self.sampler.sample()
         self.network.train()
         with self.stream.active():
             temporal, penalty = self._losses(windows)
-            loss = temporal + self.algorithm.penalty * penalty
+            loss = temporal + self.algorithm.alpha * penalty
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.gradient_clip)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.grad_clip)
             self.optimizer.step()
-        follow(self.target, self.network, self.algorithm.target_rate)
+        soft_update(self.target, self.network, self.algorithm.tau)
         return {"td_loss": temporal.detach(), "penalty": penalty.detach()}
 
     def act(self, history: History) -> Tensor:
-        """The action of the highest value, [B]."""
-        return self.action_logits(history).argmax(dim=-1) + self.first_action
+        """Return the action of the highest value, [B]."""
+        return greedy_actions(self.action_logits(history), self.action_space)
 
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
-        """Q-values of the present's actions, [B, actions]."""
+        """Return the Q-values of the present actions, [B, actions]."""
         self.network.eval()
         begin = int(history.mask.any(dim=0).int().argmax())
         arguments = (history.actions, history.timesteps, history.mask)
@@ -158,27 +146,9 @@ class DiscreteCQLLearner:
         values = self._values(self.network, history.observations[:, begin:], actions, timesteps, mask)
         return values[:, -1]
 
-    def rollout(self, *, streaming: bool) -> Rollout | None:
-        """What plays games with keys and values kept; None for a perceptron, which reads one observation."""
-        return HistoryRollout(self, streaming=streaming) if isinstance(self.network, HistoryQ) else None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Both networks, optimizer and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
+    def rollout(self) -> Rollout | None:
+        """Return what keeps keys and values; None for an MLP, which reads one observation."""
+        return HistoryRollout(self) if isinstance(self.network, TransformerQNetwork) else None
 
     def _losses(self, windows: Windows) -> tuple[Tensor, Tensor]:
         values = self._window_values(self.network, windows)
@@ -206,65 +176,56 @@ class DiscreteCQLLearner:
         return values
 
     def labels(self, actions: Tensor) -> Tensor:
-        """Actions counted from 0."""
-        return (actions.long() - self.first_action).clamp(min=0)
+        """Return the actions counted from 0."""
+        return (actions.long() - int(self.action_space.start)).clamp(min=0)
 
     def _build(self, longest: int) -> nn.Module:
         inputs = flat_size(self.observation_space)
         if self.context == 1:
-            return MarkovQ(inputs, self.actions, self.algorithm.width, self.algorithm.layers)
-        return HistoryQ(inputs, self.actions, algorithm=self.algorithm, max_timestep=longest)
+            return MLPQNetwork(inputs, self.actions, self.algorithm.hidden_size, self.algorithm.num_layers)
+        return TransformerQNetwork(inputs, self.actions, algorithm=self.algorithm, max_timestep=longest)
 
 
 class HistoryRollout:
-    """Plays games with HistoryQ: keys and values are kept while the window begins where the episodes do.
+    """Acts with TransformerQNetwork, keeping keys and values while the window begins where the episodes do.
 
-    After that the whole window is read at every step, as its first step then knows no action before it. With
-    `streaming` the window's beginning stays until the window is full, and keys and values are kept meanwhile.
+    After that the whole window is read at every step, as its first step then knows no action before it.
     """
 
-    def __init__(self, learner: DiscreteCQLLearner, *, streaming: bool) -> None:
-        """It plays with the learner's weights of this moment."""
-        self.learner, self.streaming, self.step, self.begin = learner, streaming, 0, 0
-        assert isinstance(learner.network, HistoryQ)
-        self.network: HistoryQ = deepcopy(learner.network).eval()
-        self.cache, self.held = TransformerCache(self.network.transformer, learner.context), GamesHeld()
+    def __init__(self, learner: DiscreteCQLLearner) -> None:
+        """Act with the learner's weights of this moment."""
+        self.learner, self.step = learner, 0
+        assert isinstance(learner.network, TransformerQNetwork)
+        self.network: TransformerQNetwork = deepcopy(learner.network).eval()
+        self.cache, self.active = KeyValueCache(self.network.transformer, learner.context), ActiveEpisodes()
 
     def act(self, history: History, rows: Tensor) -> Tensor:
-        """See `dtbench.algorithm.Rollout`."""
-        return self.action_logits(history, rows).argmax(dim=-1) + self.learner.first_action
+        return greedy_actions(self.action_logits(history, rows), self.learner.action_space)
 
     @torch.inference_mode()
     def action_logits(self, history: History, rows: Tensor) -> Tensor:
-        """See `dtbench.algorithm.Rollout`."""
-        step, context = self.step, self.learner.context
-        self.step += 1
-        full, new = step - self.begin >= context, 1
-        if full and not self.streaming:
+        step, self.step = self.step, self.step + 1
+        if step >= self.learner.context:
             return self.learner.action_logits(history.of(rows))
-        kept = self.held.update(rows, len(history.mask))
-        if full:
-            self.begin = next_beginning(step, context)
-            self.cache, new = TransformerCache(self.network.transformer, context), step - self.begin + 1
-        elif kept is not None:
+        kept = self.active.update(rows, len(history.mask))
+        if kept is not None:
             self.cache.keep(kept)
-        values: Tensor = self.network.head(self.cache.append(self._tokens(history, new, step)))
-        return self.held.of_played(values, rows)
+        values: Tensor = self.network.head(self.cache.append(self._tokens(history, step)))
+        return self.active.select(values, rows)
 
-    def _tokens(self, history: History, new: int, step: int) -> Tensor:
-        """Of the last `new` steps, [held, new, width]."""
-        learner, network, context = self.learner, self.network, self.learner.context
-        held = history.of(slice(None) if self.held.rows is None else self.held.rows, context - new)
-        before = torch.full_like(held.timesteps, network.no_action)
-        before[:, 1:] = learner.labels(held.actions[:, :-1])
-        if step - new >= self.begin:
-            before[:, 0] = learner.labels(self.held.present(history.actions, -new - 1))
-        observations = flat_observations(held.observations, learner.observation_space)
-        return network.tokens(observations, before, held.timesteps)
+    def _tokens(self, history: History, step: int) -> Tensor:
+        """Embed the present step and the action before it, [active, 1, hidden_size]."""
+        current, labels = self.active.current, self.learner.labels
+        timesteps = current(history.timesteps)[:, None]
+        before = torch.full_like(timesteps, self.network.no_action)
+        if step:
+            before[:, 0] = labels(current(history.actions, -2))
+        observations = flat_observations(current(history.observations)[:, None], self.learner.observation_space)
+        return self.network.tokens(observations, before, timesteps)
 
 
 def usable_steps(windows: Windows) -> Tensor:
-    """[B, T] bool: steps that are no padding and whose successor is in the window, or needs none."""
+    """Return which steps are not padding and have their successor in the window, or need none, [B, T] bool."""
     successor = F.pad(windows.mask[:, 1:], (0, 1), value=False)
     return windows.mask & (windows.terminals | successor)
 

@@ -9,17 +9,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from baselines.checkpoint import Checkpointed
 from baselines.networks import (
     TwinCritics,
     action_scale,
     bellman_error,
     bellman_target,
-    follow,
+    descend,
     observation_scale,
-    perceptron,
     require_flat_boxes,
+    soft_update,
 )
-from dtbench import History, Metrics, TorchStream, TrajectoryDataset, TransitionSampler, generator
+from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
+from dtbench.data import TorchStream, generator
+from dtbench.nn import MLP
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,12 @@ class IQL:
         "official": {"normalize_observations": False, "normalize_rewards": True, "minimum_log_std": -5.0},
     }
 
-    width: int = 256
-    layers: int = 2
+    hidden_size: int = 256
+    num_layers: int = 2
     batch_size: int = 256
     learning_rate: float = 3e-4  # of value, critics and actor
     discount: float = 0.99
-    target_rate: float = 5e-3  # Polyak averaging of the target critics
+    tau: float = 5e-3  # Polyak averaging of the target critics
     expectile: float = 0.7  # τ
     temperature: float = 3.0  # β: at 0 the actor clones behaviour
     maximum_weight: float = 100.0  # of a transition in the actor's loss
@@ -79,12 +82,12 @@ def negative_log_likelihood(mean: Tensor, log_std: Tensor, actions: Tensor) -> T
 
 
 def squared_error(mean: Tensor, actions: Tensor) -> Tensor:
-    """(a - μ)², summed over the numbers of an action, [B]."""
+    """Return (a - μ)², summed over the numbers of an action, [B]."""
     return (actions - mean).square().sum(dim=-1)
 
 
 def cosine(step: int, steps: int | None) -> float:
-    """What is left of the learning rate after `step` of `steps` steps: 1 at first, 0 from the end on."""
+    """Return the share of the learning rate after `step` of `steps` steps: 1 at first, 0 from the end on."""
     return 1.0 if steps is None else (1 + math.cos(math.pi * min(step / steps, 1))) / 2
 
 
@@ -93,20 +96,20 @@ class IQLNetwork(nn.Module):
 
     def __init__(self, algorithm: IQL, observations: int, actions: int) -> None:
         super().__init__()
-        width, layers = algorithm.width, algorithm.layers
-        self.actor = perceptron(observations, actions, width=width, layers=layers)
+        hidden_size, num_layers = algorithm.hidden_size, algorithm.num_layers
+        self.actor = MLP(observations, *[hidden_size] * num_layers, actions)
         self.log_std = None if algorithm.deterministic else nn.Parameter(torch.zeros(actions))
-        self.value = perceptron(observations, 1, width=width, layers=layers)
-        self.critics = TwinCritics(observations, actions, width=width, layers=layers)
+        self.value = MLP(observations, *[hidden_size] * num_layers, 1)
+        self.critics = TwinCritics(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
 
     def act(self, observations: Tensor) -> Tensor:
-        """The actor's mean in [-1, 1]; its Gaussian is not squashed."""
+        """Return the actor's mean in [-1, 1]; its Gaussian is not squashed."""
         predicted: Tensor = self.actor(observations)
         return predicted.tanh()
 
 
-class IQLLearner:
-    """Actor, value and critics, and slow critics.
+class IQLLearner(Checkpointed):
+    """Actor, value and critics, and target critics.
 
     The three losses share no weight that either could move, and CORL takes all of them before any step; so one
     backward pass and one step of Adam do what three would.
@@ -116,7 +119,6 @@ class IQLLearner:
     context = 1
 
     def __init__(self, algorithm: IQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
-        """See `IQL.learner`."""
         self.algorithm = algorithm
         self.sampler = TransitionSampler(
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
@@ -136,7 +138,7 @@ class IQLLearner:
         self.steps = 0
 
     def update(self) -> Metrics:
-        """One step of value, critics and actor."""
+        """Take one step of value, critics and actor."""
         batch = self.sampler.sample()
         observations = self.observation_scale(batch.observations)
         actions = self.action_scale.to_unit(batch.actions)
@@ -167,37 +169,15 @@ class IQLLearner:
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
-        """The mean of the policy, [B, action]."""
+        """Return the mean of the policy, [B, action]."""
         chosen = self.network.act(self.observation_scale(history.observations[:, -1]))
         return self.action_scale.from_unit(chosen)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, slow critics, optimizer, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = state["steps"]
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
 
     def _step(self, loss: Tensor) -> None:
         left = cosine(self.steps, self.algorithm.decay_steps)
         self.optimizer.param_groups[0]["lr"] = self.algorithm.learning_rate * left
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        follow(self.target, self.network.critics, self.algorithm.target_rate)
+        descend(self.optimizer, loss)
+        soft_update(self.target, self.network.critics, self.algorithm.tau)
         self.steps += 1
 
 

@@ -1,4 +1,4 @@
-"""What the learners of continuous actions share: scales, stacked twin critics, perceptrons, Bellman targets."""
+"""Scales, stacked twin critics and Bellman targets of the learners for continuous actions."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dtbench import IncompatibleTask, Perceptron, TrajectoryDataset, feed_forward, is_faster, moments
+from dtbench import IncompatibleTask, TrajectoryDataset
+from dtbench.data import mean_and_std
+from dtbench.nn import MLPEnsemble
 
 STD_FLOOR = 1e-3  # added to the standard deviation, as in CORL and in the code of TD3+BC
 
@@ -31,62 +34,48 @@ class ObservationScale:
 
 @dataclass(frozen=True, slots=True)
 class ActionScale:
-    """The affine map between a bounded Box of actions and [-1, 1], in which the networks think."""
+    """The affine map between a bounded Box of actions and [-1, 1], the range of the networks."""
 
     low: Tensor  # [action]
     high: Tensor  # [action]
     plain: bool  # the Box is [-1, 1] already
 
     def to_unit(self, actions: Tensor) -> Tensor:
-        """From the Box to [-1, 1]."""
+        """Map actions of the Box to [-1, 1]."""
         if self.plain:
             return actions.float()
         return 2 * (actions.float() - self.low) / (self.high - self.low) - 1
 
     def from_unit(self, actions: Tensor) -> Tensor:
-        """From [-1, 1] to the Box, never outside of it."""
+        """Map [-1, 1] to the Box and clip to its bounds."""
         scaled = actions if self.plain else self.low + (actions + 1) / 2 * (self.high - self.low)
         return scaled.clamp(self.low, self.high)
 
 
-class TwinCritics(nn.Module):
-    """Two Q-functions as one stack of weights, so that a layer of both is one operation."""
+class TwinCritics(MLPEnsemble):
+    """Two Q-functions."""
 
-    def __init__(self, observations: int, actions: int, *, width: int, layers: int, orthogonal: bool = False) -> None:
+    def __init__(
+        self, observations: int, actions: int, *, hidden_size: int, num_layers: int, orthogonal: bool = False
+    ) -> None:
         """Draw the weights: PyTorch's own, or as CORL's CQL, orthogonal with a last layer near zero."""
-        super().__init__()
-        pair = [critic_layers(observations + actions, width, layers, orthogonal=orthogonal) for _ in range(2)]
-        stacked = list(zip(*pair, strict=True))
-        self.weights = nn.ParameterList([torch.stack([layer.weight.detach().T for layer in both]) for both in stacked])
-        self.biases = nn.ParameterList(
-            [torch.stack([layer.bias.detach()[None] for layer in both]) for both in stacked]
-        )
+        sizes = [observations + actions, *[hidden_size] * num_layers, 1]
+        super().__init__([critic_layers(sizes, orthogonal=orthogonal) for _ in range(2)])
 
     def forward(self, observations: Tensor, actions: Tensor, *, frozen: bool = False, critics: int = 2) -> Tensor:
-        """Values [critics, B] of actions [B, A], or [critics, B, M] of actions [B, M, A], of both or the first alone.
+        """Return values [critics, B] of actions [B, A], or [critics, B, M] of actions [B, M, A].
 
         `frozen`: no gradient for weights.
         """
         if actions.dim() == 3:
             observations = observations[:, None].expand(-1, actions.shape[1], -1)
         inputs = torch.cat([observations, actions], dim=-1).flatten(0, -2)
-        parameters: list[Tensor] = [*self.weights, *self.biases]
-        if frozen:
-            parameters = [parameter.detach() for parameter in parameters]
-        weights, biases = parameters[: len(self.weights)], parameters[len(self.weights) :]
-        if is_faster(inputs, weights[1][0]):  # one critic after the other, yet each at twice the speed
-            pairs = [(w.mT.unbind(), b[:, 0].unbind()) for w, b in zip(weights, biases, strict=True)]
-            found = [feed_forward(inputs, [(w[critic], b[critic]) for w, b in pairs]) for critic in range(critics)]
-            return torch.stack(found).view(critics, *actions.shape[:-1])
-        stack = inputs.expand(2, -1, -1)
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            stack = torch.baddbmm(bias, stack, weight).relu_()
-        return torch.baddbmm(biases[-1], stack, weights[-1])[:critics].view(critics, *actions.shape[:-1])
+        return self.evaluate(inputs, frozen=frozen, members=critics).view(critics, *actions.shape[:-1])
 
 
-def critic_layers(inputs: int, width: int, layers: int, *, orthogonal: bool) -> list[nn.Linear]:
-    """The linear layers of one Q-function."""
-    made = [nn.Linear(i, o) for i, o in pairwise([inputs, *[width] * layers, 1])]
+def critic_layers(sizes: list[int], *, orthogonal: bool) -> list[nn.Linear]:
+    """Return the linear layers of one Q-function."""
+    made = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
     if orthogonal:
         for layer in made:
             nn.init.orthogonal_(layer.weight, gain=1e-2 if layer is made[-1] else math.sqrt(2))
@@ -94,32 +83,34 @@ def critic_layers(inputs: int, width: int, layers: int, *, orthogonal: bool) -> 
     return made
 
 
-def perceptron(inputs: int, outputs: int, *, width: int, layers: int) -> Perceptron:
-    """`layers` hidden layers with ReLU and a linear one."""
-    return Perceptron(inputs, *[width] * layers, outputs)
-
-
 def bellman_target(rewards: Tensor, terminals: Tensor, following: Tensor, discount: float) -> Tensor:
-    """The reward and γ V(s'), [B]; the reward alone where the environment ended."""
+    """Return r + γ V(s'), [B], and the reward alone where the environment ended."""
     return rewards + discount * torch.where(terminals, 0.0, following)
 
 
 def bellman_error(values: Tensor, target: Tensor) -> Tensor:
-    """Mean of (Q(s, a) - target)² over the batch, summed over both critics: [2, B] and [B] to a scalar.
+    """Return the mean of (Q(s, a) - target)² over the batch, summed over both critics: [2, B] and [B] to a scalar.
 
-    So do the authors of all three methods and d3rlpy; CORL's IQL has the mean of both, to which Adam is blind.
+    The authors of all three methods and d3rlpy do so; CORL's IQL has the mean of both, which is the same to Adam.
     """
     return (values - target).square().mean(dim=-1).sum()
 
 
 @torch.no_grad()
-def follow(target: nn.Module, network: nn.Module, rate: float) -> None:
-    """Polyak averaging: the target's weights go `rate` of the way to the network's."""
-    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), rate)
+def soft_update(target: nn.Module, network: nn.Module, tau: float) -> None:
+    """Move the target's weights by the share `tau` to the network's: Polyak averaging."""
+    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), tau)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Take one step of `optimizer` along the gradient of `loss`."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
 
 
 def require_flat_boxes(algorithm: str, dataset: TrajectoryDataset) -> tuple[int, int]:
-    """Numbers in an observation and in an action; raise IncompatibleTask unless both are flat, actions bounded."""
+    """Return the sizes of observation and action; raise IncompatibleTask unless both are flat, actions bounded."""
     observations, actions = dataset.observation_space, dataset.action_space
     if not isinstance(actions, gym.spaces.Box) or len(actions.shape) != 1 or not actions.is_bounded():
         raise IncompatibleTask(f"{algorithm} needs a flat, bounded Box of actions, not {actions}. Try discrete_cql.")
@@ -129,16 +120,29 @@ def require_flat_boxes(algorithm: str, dataset: TrajectoryDataset) -> tuple[int,
 
 
 def observation_scale(dataset: TrajectoryDataset, *, normalize: bool, device: torch.device) -> ObservationScale:
-    """The scale of all the dataset's observations, or the one that leaves them as they are."""
+    """Return the scale of the dataset's observations; without `normalize` it leaves them as they are."""
     if not normalize:
         return ObservationScale()
-    mean, std = moments(np.asarray(dataset.observations).reshape(dataset.num_steps, -1))
+    mean, std = mean_and_std(np.asarray(dataset.observations).reshape(dataset.num_steps, -1))
     tensors = (torch.from_numpy(numbers).float().to(device) for numbers in (mean, 1 / (std + STD_FLOOR)))
     return ObservationScale(*tensors)
 
 
 def action_scale(space: gym.Space[Any], device: torch.device) -> ActionScale:
-    """The scale of a bounded Box."""
+    """Return the scale of a bounded Box."""
     assert isinstance(space, gym.spaces.Box)
     low, high = (torch.as_tensor(bound).float().to(device) for bound in (space.low, space.high))
     return ActionScale(low, high, plain=bool((space.low == -1).all() and (space.high == 1).all()))
+
+
+def flat_size(space: gym.Space[Any]) -> int:
+    """Return how many numbers one flat observation has."""
+    return int(space.n) if isinstance(space, gym.spaces.Discrete) else math.prod(space.shape or ())
+
+
+def flat_observations(observations: Tensor, space: gym.Space[Any]) -> Tensor:
+    """Flatten [..., *observation] to [..., numbers]; indices become one-hot."""
+    if isinstance(space, gym.spaces.Discrete):
+        # Padding and what follows a terminal step are zeros, which need not be indices of the space.
+        return F.one_hot((observations.long() - int(space.start)).clamp(min=0), int(space.n)).float()
+    return observations.float().flatten(observations.dim() - len(space.shape or ()))

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.networks import bellman_target
-from baselines.value_networks import ValueLearner, ValueLearning, of_actions, require_discrete_actions
-from dtbench import Metrics, TrajectoryDataset, Transitions
+from baselines.value_networks import ValueLearner, ValueLearning, gather_actions, require_discrete_actions
+from dtbench import Metrics, TrajectoryDataset
+from dtbench.data import Transitions
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,20 @@ def quantile_huber_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 class QRDQNLearner(ValueLearner):
-    """Descends the quantile Huber loss of the data's actions."""
+    """A learner that descends the quantile Huber loss of the data's actions."""
 
     def loss(self, batch: Transitions) -> tuple[Tensor, Metrics]:
-        """The quantile Huber loss."""
+        """Return the quantile Huber loss."""
         temporal = self.temporal_loss(self.network(batch.observations), batch)
         return temporal, {"td_loss": temporal.detach()}
 
     def temporal_loss(self, quantiles: Tensor, batch: Transitions) -> Tensor:
-        """The loss of the predicted [B, actions, quantiles] against what the target network says of what followed."""
-        return quantile_huber_loss(of_actions(quantiles, self.labels(batch)), self.target_quantiles(batch))
+        """Return the loss of predicted [B, actions, quantiles] against the target network's of the next step."""
+        return quantile_huber_loss(gather_actions(quantiles, self.labels(batch)), self.target_quantiles(batch))
 
     @torch.no_grad()
     def target_quantiles(self, batch: Transitions) -> Tensor:
         """R + γ θ_j(s', a*), where a* has the target network's highest mean, [B, quantiles]."""
         following = self.target(batch.next_observations)
-        best = of_actions(following, following.mean(dim=-1).argmax(dim=-1))
+        best = gather_actions(following, following.mean(dim=-1).argmax(dim=-1))
         return bellman_target(batch.rewards[:, None], batch.terminals[:, None], best, self.algorithm.discount)

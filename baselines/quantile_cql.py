@@ -7,15 +7,16 @@ from torch import Tensor
 
 from baselines.discrete_cql import conservative_penalty
 from baselines.qr_dqn import QRDQN, QRDQNLearner
-from baselines.value_networks import of_actions, require_discrete_actions
-from dtbench import Metrics, TrajectoryDataset, Transitions
+from baselines.value_networks import gather_actions, require_discrete_actions
+from dtbench import Metrics, TrajectoryDataset
+from dtbench.data import Transitions
 
 
 @dataclass(frozen=True)
 class QuantileCQL(QRDQN):
     """QR-DQN and the penalty CQL(H) on its means (Kumar et al. 2020, eq. 4)."""
 
-    penalty: float = 4.0  # the official minq_weight for 1 % of the data; for 10 % it is 1
+    alpha: float = 4.0  # the official minq_weight for 1 % of the data; for 10 % it is 1
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "QuantileCQLLearner":
         """Build both networks; raise IncompatibleTask for continuous actions."""
@@ -24,14 +25,14 @@ class QuantileCQL(QRDQN):
 
 
 class QuantileCQLLearner(QRDQNLearner):
-    """Descends the quantile Huber loss and the weighed penalty."""
+    """A learner that descends the quantile Huber loss and the weighted penalty."""
 
     algorithm: QuantileCQL
 
     def loss(self, batch: Transitions) -> tuple[Tensor, Metrics]:
-        """Both terms are logged, the penalty unweighed."""
+        """Return the sum of both terms, and each of them, the penalty without its weight."""
         quantiles = self.network(batch.observations)
         temporal = self.temporal_loss(quantiles, batch)
         values = quantiles.mean(dim=-1)
-        penalty = conservative_penalty(values, of_actions(values, self.labels(batch)))
-        return temporal + self.algorithm.penalty * penalty, {"td_loss": temporal.detach(), "penalty": penalty.detach()}
+        penalty = conservative_penalty(values, gather_actions(values, self.labels(batch)))
+        return temporal + self.algorithm.alpha * penalty, {"td_loss": temporal.detach(), "penalty": penalty.detach()}

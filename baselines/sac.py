@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.checkpoint import Checkpointed
 from baselines.networks import (
     ActionScale,
     ObservationScale,
@@ -18,12 +19,14 @@ from baselines.networks import (
     action_scale,
     bellman_error,
     bellman_target,
-    follow,
+    descend,
     observation_scale,
-    perceptron,
     require_flat_boxes,
+    soft_update,
 )
-from dtbench import History, Metrics, TorchStream, TrajectoryDataset, Transitions, TransitionSampler, generator
+from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
+from dtbench.data import TorchStream, Transitions, generator
+from dtbench.nn import MLP
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,13 @@ class SAC:
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"official": {}}
 
-    width: int = 256
-    layers: int = 2
-    actor_width: int | None = None  # None: as wide as the critics
+    hidden_size: int = 256
+    num_layers: int = 2
+    actor_hidden_size: int | None = None  # None: as wide as the critics
     batch_size: int = 256
     learning_rate: float = 3e-4
     discount: float = 0.99
-    target_rate: float = 5e-3  # Polyak averaging of the target critics
+    tau: float = 5e-3  # Polyak averaging of the target critics
     normalize_observations: bool = False
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "SACLearner":
@@ -103,18 +106,18 @@ class TanhNormal:
     log_std: Tensor  # [B, action]
 
     def sample(self, count: int) -> tuple[Tensor, Tensor]:
-        """Actions [B, count, action] that gradients pass through, and their log densities [B, count]."""
+        """Draw actions [B, count, action] that gradients pass through, and their log densities [B, count]."""
         mean, log_std = self.mean[:, None], self.log_std[:, None]
         noise = torch.randn(len(mean), count, mean.shape[-1], device=mean.device)
         raw = mean + log_std.exp() * noise
         return raw.tanh(), log_density(raw, mean, log_std)
 
     def log_density_of(self, actions: Tensor) -> Tensor:
-        """Log densities [B] of actions [B, action]; the Box's very border has none, so it is drawn in a little."""
+        """Return log densities [B] of actions [B, action], which are moved off the border, where there is none."""
         return log_density(actions.clamp(-1 + 1e-6, 1 - 1e-6).atanh(), self.mean, self.log_std)
 
     def detached(self) -> "TanhNormal":
-        """The same, with no gradient."""
+        """Return the same distribution without gradients."""
         return TanhNormal(self.mean.detach(), self.log_std.detach())
 
 
@@ -126,32 +129,34 @@ class SoftActorCritic(nn.Module):
         observations: int,
         actions: int,
         *,
-        width: int,
-        layers: int,
-        actor_width: int | None = None,
+        hidden_size: int,
+        num_layers: int,
+        actor_hidden_size: int | None = None,
         orthogonal: bool = False,
         initial_log_std: float = 0.0,
         minimum_log_std: float = -20.0,
     ) -> None:
-        """`initial_log_std` is added to what the actor gives, `minimum_log_std` is the least; the most is 2."""
+        """Clamp log standard deviations, `initial_log_std` added, to [`minimum_log_std`, 2]."""
         super().__init__()
         self.initial_log_std, self.minimum_log_std = initial_log_std, minimum_log_std
-        self.actor = perceptron(observations, 2 * actions, width=actor_width or width, layers=layers)
+        self.actor = MLP(observations, *[actor_hidden_size or hidden_size] * num_layers, 2 * actions)
         last = self.actor[-1]
         assert isinstance(last, nn.Linear)
         nn.init.xavier_uniform_(last.weight, gain=1e-2)
         nn.init.zeros_(last.bias)
-        self.critics = TwinCritics(observations, actions, width=width, layers=layers, orthogonal=orthogonal)
+        self.critics = TwinCritics(
+            observations, actions, hidden_size=hidden_size, num_layers=num_layers, orthogonal=orthogonal
+        )
         self.log_entropy_weight = nn.Parameter(torch.zeros(()))
 
     def policy(self, observations: Tensor) -> TanhNormal:
-        """The policy at each observation."""
+        """Return the policy at each observation."""
         mean, log_std = self.actor(observations).chunk(2, dim=-1)
         return TanhNormal(mean, (log_std + self.initial_log_std).clamp(self.minimum_log_std, 2.0))
 
 
-class SoftActorCriticLearner:
-    """What SAC and CQL have in common: acting, the step of all networks, and their state.
+class SoftActorCriticLearner(Checkpointed):
+    """The base of SAC and CQL: acting, the step of all networks, and their state.
 
     The losses of policy, entropy and critics share no weight that either could move, so one backward pass and one
     step of Adam do what three would.
@@ -168,10 +173,10 @@ class SoftActorCriticLearner:
         scales: tuple[ObservationScale, ActionScale],
         stream: TorchStream,
         learning_rates: tuple[float, float],
-        target_rate: float,
+        tau: float,
     ) -> None:
         """`learning_rates` are those of policy and entropy weight, and of the critics."""
-        self.network, self.sampler, self.stream, self.target_rate = network, sampler, stream, target_rate
+        self.network, self.sampler, self.stream, self.tau = network, sampler, stream, tau
         self.observation_scale, self.action_scale = scales
         self.target = deepcopy(network.critics).requires_grad_(False)
         parts = ([*network.actor.parameters(), network.log_entropy_weight], list(network.critics.parameters()))
@@ -181,42 +186,20 @@ class SoftActorCriticLearner:
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
-        """The squashed mean of the policy, [B, action]."""
+        """Return the squashed mean of the policy, [B, action]."""
         policy = self.network.policy(self.observation_scale(history.observations[:, -1]))
         return self.action_scale.from_unit(policy.mean.tanh())
 
     def step(self, losses: Mapping[str, Tensor]) -> Metrics:
         """Move all networks by the gradients of the losses' sum, then the target critics."""
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        follow(self.target, self.network.critics, self.target_rate)
+        descend(self.optimizer, torch.stack(list(losses.values())).sum())
+        soft_update(self.target, self.network.critics, self.tau)
         self.steps += 1
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, target critics, optimizer, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = state["steps"]
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
-
 
 class SACLearner(SoftActorCriticLearner):
-    """SAC at work on batches that its sampler draws."""
+    """A learner that takes SAC's steps on the batches of a sampler."""
 
     def __init__(
         self,
@@ -233,7 +216,10 @@ class SACLearner(SoftActorCriticLearner):
         stream = TorchStream(seed, device)
         with stream.active():
             network = SoftActorCritic(
-                *sizes, width=algorithm.width, layers=algorithm.layers, actor_width=algorithm.actor_width
+                *sizes,
+                hidden_size=algorithm.hidden_size,
+                num_layers=algorithm.num_layers,
+                actor_hidden_size=algorithm.actor_hidden_size,
             )
         super().__init__(
             network.to(device),
@@ -241,7 +227,7 @@ class SACLearner(SoftActorCriticLearner):
             scales=scales,
             stream=stream,
             learning_rates=(algorithm.learning_rate, algorithm.learning_rate),
-            target_rate=algorithm.target_rate,
+            tau=algorithm.tau,
         )
 
     def update(self) -> Metrics:
@@ -267,7 +253,7 @@ class SACLearner(SoftActorCriticLearner):
         return bellman_target(batch.rewards, batch.terminals, soft, self.algorithm.discount)
 
     def policy_losses(self, observations: Tensor) -> dict[str, Tensor]:
-        """The losses of policy and entropy weight; the target entropy is minus the numbers of an action."""
+        """Return the losses of policy and entropy weight; the target entropy is minus the size of an action."""
         chosen, density = (drawn[:, 0] for drawn in self.network.policy(observations).sample(1))
         values = self.network.critics(observations, chosen, frozen=True).amin(dim=0)
         log_weight = self.network.log_entropy_weight

@@ -9,17 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.checkpoint import Checkpointed
 from baselines.networks import (
     TwinCritics,
     action_scale,
     bellman_error,
     bellman_target,
-    follow,
+    descend,
     observation_scale,
-    perceptron,
     require_flat_boxes,
+    soft_update,
 )
-from dtbench import History, Metrics, TorchStream, TrajectoryDataset, Transitions, TransitionSampler, generator
+from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
+from dtbench.data import TorchStream, Transitions, generator
+from dtbench.nn import MLP
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,12 @@ class TD3BC:
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"corl": {}, "official": {}}
 
-    width: int = 256
-    layers: int = 2
+    hidden_size: int = 256
+    num_layers: int = 2
     batch_size: int = 256
     learning_rate: float = 3e-4
     discount: float = 0.99
-    target_rate: float = 5e-3  # Polyak averaging of the target networks
+    tau: float = 5e-3  # Polyak averaging of the target networks
     alpha: float = 2.5  # weight of the normalised Q-values against imitation, eq. 5
     policy_noise: float = 0.2  # standard deviation of the target policy's noise
     noise_clip: float = 0.5
@@ -65,24 +68,24 @@ class TD3BCNetwork(nn.Module):
 
     def __init__(self, algorithm: TD3BC, observations: int, actions: int) -> None:
         super().__init__()
-        width, layers = algorithm.width, algorithm.layers
-        self.actor = perceptron(observations, actions, width=width, layers=layers)
-        self.critics = TwinCritics(observations, actions, width=width, layers=layers)
+        hidden_size, num_layers = algorithm.hidden_size, algorithm.num_layers
+        self.actor = MLP(observations, *[hidden_size] * num_layers, actions)
+        self.critics = TwinCritics(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
 
     def act(self, observations: Tensor) -> Tensor:
-        """The policy's actions in [-1, 1]."""
+        """Return the policy's actions in [-1, 1]."""
         predicted: Tensor = self.actor(observations)
         return predicted.tanh()
 
 
-class TD3BCLearner:
-    """Actor and critics, their slow targets, and one optimizer for either."""
+class TD3BCLearner(Checkpointed):
+    """An actor and critics with target networks and an optimizer each."""
 
+    parts = ("network", "target", "actor_optimizer", "critic_optimizer", "steps")
     return_conditioned = False
     context = 1
 
     def __init__(self, algorithm: TD3BC, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
-        """See `TD3BC.learner`."""
         self.algorithm = algorithm
         self.sampler = TransitionSampler(
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
@@ -100,23 +103,23 @@ class TD3BCLearner:
         self.steps = 0
 
     def update(self) -> Metrics:
-        """One step of the critics, and every `policy_every` steps one of the actor and the targets."""
+        """Take one step of the critics, and every `policy_every` steps one of the actor and the targets."""
         batch = self.sampler.sample()
         observations = self.observation_scale(batch.observations)
         actions = self.action_scale.to_unit(batch.actions)
         self.steps += 1
         with self.stream.active():
             critic_loss = self.critic_loss(batch, observations, actions)
-        _step(self.critic_optimizer, critic_loss)
+        descend(self.critic_optimizer, critic_loss)
         if self.steps % self.algorithm.policy_every:
             return {"critic_loss": critic_loss.detach()}
         policy_loss = self.actor_loss(observations, actions)
-        _step(self.actor_optimizer, policy_loss)
-        follow(self.target, self.network, self.algorithm.target_rate)
+        descend(self.actor_optimizer, policy_loss)
+        soft_update(self.target, self.network, self.algorithm.tau)
         return {"critic_loss": critic_loss.detach(), "actor_loss": policy_loss.detach()}
 
     def critic_loss(self, batch: Transitions, observations: Tensor, actions: Tensor) -> Tensor:
-        """Both critics' error against the smaller target value of a smoothed action: clipped double Q-learning."""
+        """Return both critics' error against the smaller target value of a smoothed action (clipped double Q)."""
         a = self.algorithm
         with torch.no_grad():
             following = self.observation_scale(batch.next_observations)
@@ -127,41 +130,13 @@ class TD3BCLearner:
         return bellman_error(self.network.critics(observations, actions), target)
 
     def actor_loss(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """The actor's loss under the first critic, as in TD3."""
+        """Return the actor's loss under the first critic, as in TD3."""
         predicted = self.network.act(observations)
         values = self.network.critics(observations, predicted, frozen=True, critics=1)[0]
         return actor_loss(values, predicted, actions, alpha=self.algorithm.alpha)
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
-        """The policy's actions, [B, action]."""
+        """Return the policy's actions, [B, action]."""
         chosen = self.network.act(self.observation_scale(history.observations[:, -1]))
         return self.action_scale.from_unit(chosen)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, targets, optimizers, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "actor_optimizer": self.actor_optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.steps = state["steps"]
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
-
-
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()

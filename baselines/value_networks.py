@@ -1,32 +1,18 @@
-"""What QR-DQN, its conservative form and REM share: hyperparameters, the Nature network, targets that stand still."""
+"""The base of QR-DQN, its conservative form and REM: hyperparameters, network and learner."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from baselines.bc import flat_size
-from baselines.networks import perceptron
-from dtbench import (
-    History,
-    IncompatibleTask,
-    InvalidValue,
-    Linear,
-    Metrics,
-    TorchStream,
-    TrajectoryDataset,
-    Transitions,
-    TransitionSampler,
-    generator,
-    image_scale,
-    is_image,
-)
+from baselines.checkpoint import Checkpointed
+from baselines.networks import descend, flat_observations, flat_size
+from dtbench import History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset, TransitionSampler
+from dtbench.data import TorchStream, Transitions, generator
+from dtbench.nn import MLP, Linear, NatureEncoder, greedy_actions, image_scale, is_image
 
 
 @dataclass(frozen=True)
@@ -38,10 +24,10 @@ class ValueLearning:
     """
 
     channels: tuple[int, int, int] = (32, 64, 64)  # of the convolutions: images alone
-    standardize_images: bool = False  # see `dtbench.ImageScale`; not the papers'
+    standardize_images: bool = False  # see `dtbench.nn.ImageScale`; not the papers'
     hidden: int = 512  # of the layer that follows them
-    width: int = 256  # of the perceptron: vectors and indices alone
-    layers: int = 2  # hidden ones of the perceptron
+    hidden_size: int = 256  # of the MLP: vectors and indices alone
+    num_layers: int = 2  # hidden ones of the MLP
     batch_size: int = 32  # transitions
     learning_rate: float = 5e-5
     adam_epsilon: float = 0.01 / 32
@@ -50,9 +36,9 @@ class ValueLearning:
 
 
 class ValueNetwork(nn.Module):
-    """Estimates of every action's value, [B, *observation] to [B, actions, estimates]; their mean is the value.
+    """Estimates of the values of actions, [B, *observation] to [B, actions, estimates]; their mean is the value.
 
-    Images go through the Nature network, vectors and one-hot indices through a perceptron.
+    Images go through the Nature network, vectors and one-hot indices through an MLP.
     """
 
     def __init__(self, algorithm: ValueLearning, dataset: TrajectoryDataset, *, actions: int, estimates: int) -> None:
@@ -63,44 +49,24 @@ class ValueNetwork(nn.Module):
         if is_image(self.space):
             frames = (self.space.shape or ())[0]
             self.scale: nn.Module = image_scale(dataset, standardize=algorithm.standardize_images)
-            self.stack = nature_network(frames, outputs, channels=algorithm.channels, hidden=algorithm.hidden)
+            encoder = NatureEncoder(
+                frames, algorithm.hidden, activation=nn.ReLU(inplace=True), channels=algorithm.channels
+            )
+            self.stack = nn.Sequential(*encoder, Linear(algorithm.hidden, outputs))
         else:
-            sizes = {"width": algorithm.width, "layers": algorithm.layers}
-            self.stack = perceptron(flat_size(self.space), outputs, **sizes)
+            hidden = [algorithm.hidden_size] * algorithm.num_layers
+            self.stack = MLP(flat_size(self.space), *hidden, outputs)
 
     def forward(self, observations: Tensor) -> Tensor:
         image = is_image(self.space)
-        estimates: Tensor = self.stack(self.scale(observations) if image else flat_input(observations, self.space))
+        estimates: Tensor = self.stack(
+            self.scale(observations) if image else flat_observations(observations, self.space)
+        )
         return estimates.view(-1, *self.shape)
 
 
-def nature_network(frames: int, outputs: int, *, channels: tuple[int, int, int], hidden: int) -> nn.Sequential:
-    """Mnih et al. (2015): images [B, frames, 84, 84] to [B, outputs]."""
-    first, second, third = channels
-    return nn.Sequential(
-        nn.Conv2d(frames, first, 8, stride=4),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(first, second, 4, stride=2),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(second, third, 3, stride=1),
-        nn.ReLU(inplace=True),
-        nn.Flatten(),
-        Linear(third * 7 * 7, hidden),
-        nn.ReLU(inplace=True),
-        Linear(hidden, outputs),
-    )
-
-
-def flat_input(observations: Tensor, space: gym.Space[Any]) -> Tensor:
-    """Indices as one-hot vectors, the rest flat: [B, size] of floats."""
-    if isinstance(space, gym.spaces.Discrete):
-        # What follows a terminal step is zeros, which need not be an index of the space.
-        return F.one_hot((observations.long() - int(space.start)).clamp(min=0), int(space.n)).float()
-    return observations.float().flatten(1)
-
-
-def of_actions(values: Tensor, labels: Tensor) -> Tensor:
-    """What belongs to one action of each row: [B, actions, ...] and [B] to [B, ...]."""
+def gather_actions(values: Tensor, labels: Tensor) -> Tensor:
+    """Select the values of one action of each row, [B, ...] from [B, actions, ...] and [B]."""
     return values[torch.arange(len(labels), device=labels.device), labels]
 
 
@@ -110,11 +76,8 @@ def require_discrete_actions(algorithm: str, dataset: TrajectoryDataset) -> None
         raise IncompatibleTask(f"{algorithm} needs discrete actions, not {dataset.action_space}. Try cql.")
 
 
-class ValueLearner(ABC):
-    """A network, and a target network that becomes it every `target_every` steps; what is descended is a method.
-
-    Rewards are those of the data: Atari's are clipped there.
-    """
+class ValueLearner(Checkpointed, ABC):
+    """A network and a target network, its copy every `target_every` steps; subclasses define the loss."""
 
     algorithm: ValueLearning
     return_conditioned = False
@@ -133,7 +96,7 @@ class ValueLearner(ABC):
         if algorithm.target_every < 1:
             raise InvalidValue(f"target_every {algorithm.target_every} must be 1 or more.")
         assert isinstance(dataset.action_space, gym.spaces.Discrete)
-        self.algorithm, self.first_action = algorithm, int(dataset.action_space.start)
+        self.algorithm, self.action_space = algorithm, dataset.action_space
         self.sampler = TransitionSampler(
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
         )
@@ -149,49 +112,27 @@ class ValueLearner(ABC):
 
     @abstractmethod
     def loss(self, batch: Transitions) -> tuple[Tensor, Metrics]:
-        """What a step of the optimizer descends, and what is logged of it."""
+        """Return the loss that a step of the optimizer descends, and what is logged."""
 
     def update(self) -> Metrics:
-        """One step of Adam; after every `target_every` of them the target network is copied."""
+        """Take one step of Adam; after every `target_every` of them the target network is copied."""
         loss, metrics = self.loss(self.sampler.sample())
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        descend(self.optimizer, loss)
         self.steps += 1
         if self.steps % self.algorithm.target_every == 0:
             self.target.load_state_dict(self.network.state_dict())
         return metrics
 
     def act(self, history: History) -> Tensor:
-        """The action of the highest value, [B]."""
-        return self.action_logits(history).argmax(dim=-1) + self.first_action
+        """Return the action of the highest value, [B]."""
+        return greedy_actions(self.action_logits(history), self.action_space)
 
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
-        """Values of the present's actions, [B, actions]."""
+        """Return the values of the present actions, [B, actions]."""
         estimates: Tensor = self.network(history.observations[:, -1])
         return estimates.mean(dim=-1)
 
     def labels(self, batch: Transitions) -> Tensor:
-        """The data's actions, counted from 0, [B]."""
-        return batch.actions.long() - self.first_action
-
-    def state_dict(self) -> dict[str, Any]:
-        """Both networks, optimizer, steps and both random streams."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-            "stream": self.stream.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = state["steps"]
-        self.sampler.rng.bit_generator.state = state["sampler"]
-        self.stream.state = state["stream"]
+        """Return the data's actions, counted from 0, [B]."""
+        return batch.actions.long() - int(self.action_space.start)

@@ -1,11 +1,11 @@
-"""d3rlpy's side of `td_update.py`: times its updates and draws when asked, in a process of its own.
+"""d3rlpy's side of `td_update`: times its updates and draws on request, in its own process.
 
-d3rlpy needs another gymnasium than dtbench, so this runs with an interpreter that has it and imports nothing of ours:
+d3rlpy needs another gymnasium than dtbench, so an interpreter that has it runs this file, which imports no dtbench:
 
     d3rlpy_peer.py DATA.npz '{"batch": 256, "threads": 2, "clock": "wall", "width": 256, "layers": {"CQL": 3}, ...}'
 
-It says one line when it is ready. Then each line in, `["CQL", 10]`, is answered by one line, the seconds of so many
-calls. What d3rlpy itself prints goes to standard error.
+It writes one line of versions when it is ready, then answers each line `["CQL", 10]` with the seconds of 10 calls.
+d3rlpy's own output goes to standard error.
 """
 
 import json
@@ -22,55 +22,55 @@ from d3rlpy.models import VectorEncoderFactory
 
 
 def main(path: str, settings: dict[str, Any]) -> None:
-    """Make the learners, then answer until there is nothing more to read."""
+    """Build the learners, then answer until standard input ends."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     torch.set_num_threads(settings["threads"])
     now = {"wall": time.perf_counter, "cpu": time.process_time}[settings["clock"]]
-    actions = contestants(replay_buffer(path), settings)
+    turns = callables(replay_buffer(path), settings)
     out.write(json.dumps({"d3rlpy": d3rlpy.__version__, "torch": torch.__version__}) + "\n")
     for line in sys.stdin:
         name, count = json.loads(line)
-        action = actions[name]
-        began = now()
+        call = turns[name]
+        started = now()
         for _ in range(count):
-            action()
-        out.write(f"{now() - began}\n")
+            call()
+        out.write(f"{now() - started}\n")
 
 
-def contestants(buffer: Any, settings: dict[str, Any]) -> dict[str, Callable[[], object]]:
-    """What can be asked for: an update on a batch that lies ready, one that draws its batch, and draws."""
+def callables(buffer: Any, settings: dict[str, Any]) -> dict[str, Callable[[], object]]:
+    """Return, by name, updates on a fixed batch, updates that draw their batch, and draws."""
     size, windows, steps = settings["batch"], settings["windows"], settings["steps"]
     batch = buffer.sample_transition_batch(size)
-    found: dict[str, Callable[[], object]] = {
+    calls: dict[str, Callable[[], object]] = {
         "draw transitions": lambda: buffer.sample_transition_batch(size),
         "draw windows": lambda: buffer.sample_trajectory_batch(windows, steps),
     }
     for name, layers in settings["layers"].items():
         algorithm = CONFIGS[name](VectorEncoderFactory([settings["width"]] * layers), size).create(device=False)
         algorithm.build_with_dataset(buffer)
-        found[name] = lambda algorithm=algorithm: algorithm.update(batch)
-        found[f"{name}, drawing too"] = lambda algorithm=algorithm: algorithm.update(
+        calls[name] = lambda algorithm=algorithm: algorithm.update(batch)
+        calls[f"{name}, drawing too"] = lambda algorithm=algorithm: algorithm.update(
             buffer.sample_transition_batch(size)
         )
-    return found
+    return calls
 
 
 def replay_buffer(path: str) -> Any:
-    """The dataset as d3rlpy's documentation says to make one of arrays."""
+    """Return the dataset, made of arrays as in d3rlpy's documentation."""
     data = np.load(path)
     return d3rlpy.dataset.MDPDataset(**{name: data[name] for name in data.files})
 
 
 def cql(encoder: VectorEncoderFactory, size: int) -> Any:
-    """Without the Lagrange multiplier, which ours has not; all else as it comes."""
+    """Return CQL without the Lagrange multiplier, which ours has not; all else is the default."""
     return d3rlpy.algos.CQLConfig(
         batch_size=size, actor_encoder_factory=encoder, critic_encoder_factory=encoder, alpha_learning_rate=0.0
     )
 
 
 def iql(encoder: VectorEncoderFactory, size: int) -> Any:
-    """As it comes."""
+    """Return IQL with its defaults."""
     return d3rlpy.algos.IQLConfig(
         batch_size=size,
         actor_encoder_factory=encoder,
@@ -80,12 +80,12 @@ def iql(encoder: VectorEncoderFactory, size: int) -> Any:
 
 
 def td3_bc(encoder: VectorEncoderFactory, size: int) -> Any:
-    """As it comes."""
+    """Return TD3+BC with its defaults."""
     return d3rlpy.algos.TD3PlusBCConfig(batch_size=size, actor_encoder_factory=encoder, critic_encoder_factory=encoder)
 
 
 def bc(encoder: VectorEncoderFactory, size: int) -> Any:
-    """As it comes."""
+    """Return BC with its defaults."""
     return d3rlpy.algos.BCConfig(batch_size=size, encoder_factory=encoder)
 
 

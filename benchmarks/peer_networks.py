@@ -1,12 +1,11 @@
-"""Networks that others publish for Decision Transformer, written down again: the layout of their work, not their code.
+"""Published networks of Decision Transformer: transformers' as it is, CORL's and the Atari code's layout rewritten.
 
-transformers is installed and used as it is (`transformers_network`), CORL's where a checkout of it is given. All take
-the batch in the order (returns-to-go, observations, actions, timesteps, mask) and give predicted actions [B, T, ...].
+All take a batch in the order (returns-to-go, observations, actions, timesteps, mask) and return predicted actions
+[B, T, ...].
 """
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,16 +14,23 @@ from torch.nn import functional as F
 
 
 class TransformersLayout(nn.Module):
-    """transformers' DecisionTransformerModel as it comes, with the paper's sizes, called as its own training does."""
+    """transformers' DecisionTransformerModel with its defaults, called as its own training does."""
 
-    def __init__(self, *, observed: int, acted: int, longest: int, width: int, layers: int, heads: int) -> None:
+    def __init__(
+        self, *, observed: int, acted: int, longest: int, hidden_size: int, num_layers: int, num_heads: int
+    ) -> None:
         from transformers import DecisionTransformerConfig, DecisionTransformerModel
         from transformers.utils import logging
 
         super().__init__()
         logging.set_verbosity_error()  # it warns of token ids that no Decision Transformer has
         config = DecisionTransformerConfig(
-            state_dim=observed, act_dim=acted, max_ep_len=longest, hidden_size=width, n_layer=layers, n_head=heads
+            state_dim=observed,
+            act_dim=acted,
+            max_ep_len=longest,
+            hidden_size=hidden_size,
+            n_layer=num_layers,
+            n_head=num_heads,
         )
         self.model = DecisionTransformerModel(config)  # its defaults: ReLU, dropout 0.1 three times
 
@@ -40,22 +46,31 @@ class TransformersLayout(nn.Module):
 
 
 class CORLLayout(nn.Module):
-    """How CORL lays its network out (tinkoff-ai/CORL, algorithms/offline/dt.py, commit 2c308c8).
+    """The layout of CORL's network (tinkoff-ai/CORL, algorithms/offline/dt.py, commit 2c308c8), with its names.
 
-    Blocks before which norms stand, `nn.MultiheadAttention` with a boolean causal mask kept as a buffer and a padding
-    mask repeated for the three kinds of token, a dropout after attention, GELU, N(0, 0.02) for all weights; windows
-    padded on the right. Names are CORL's, so that `weights_for_ours` reads a checkout's network too.
+    Pre-norm blocks, `nn.MultiheadAttention` with a boolean causal mask as a buffer and a padding mask repeated for the
+    three kinds of token, dropout after attention, GELU, N(0, 0.02) for all weights; windows padded on the right.
     """
 
-    def __init__(self, *, observed: int, acted: int, context: int, longest: int, width: int, layers: int, heads: int):
+    def __init__(
+        self,
+        *,
+        observed: int,
+        acted: int,
+        context: int,
+        longest: int,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+    ):
         super().__init__()
-        self.timestep_emb = nn.Embedding(longest + context, width)
-        self.state_emb, self.action_emb = nn.Linear(observed, width), nn.Linear(acted, width)
-        self.return_emb = nn.Linear(1, width)
-        self.emb_norm, self.emb_drop = nn.LayerNorm(width), nn.Dropout(0.1)
-        self.blocks = nn.ModuleList(CORLBlock(3 * context, width, heads) for _ in range(layers))
-        self.out_norm = nn.LayerNorm(width)
-        self.action_head = nn.Sequential(nn.Linear(width, acted), nn.Tanh())
+        self.timestep_emb = nn.Embedding(longest + context, hidden_size)
+        self.state_emb, self.action_emb = nn.Linear(observed, hidden_size), nn.Linear(acted, hidden_size)
+        self.return_emb = nn.Linear(1, hidden_size)
+        self.emb_norm, self.emb_drop = nn.LayerNorm(hidden_size), nn.Dropout(0.1)
+        self.blocks = nn.ModuleList(CORLBlock(3 * context, hidden_size, num_heads) for _ in range(num_layers))
+        self.out_norm = nn.LayerNorm(hidden_size)
+        self.action_head = nn.Sequential(nn.Linear(hidden_size, acted), nn.Tanh())
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -63,7 +78,7 @@ class CORLLayout(nn.Module):
     def forward(
         self, states: Tensor, actions: Tensor, returns_to_go: Tensor, time_steps: Tensor, padding_mask: Tensor
     ) -> Tensor:
-        """`padding_mask` is True where a step is padding."""
+        """Predict actions; `padding_mask` is True where a step is padding."""
         batch, length = time_steps.shape
         time = self.timestep_emb(time_steps)
         kinds = (self.return_emb(returns_to_go[..., None]), self.state_emb(states), self.action_emb(actions))
@@ -79,11 +94,16 @@ class CORLLayout(nn.Module):
 class CORLBlock(nn.Module):
     """One block of `CORLLayout`."""
 
-    def __init__(self, tokens: int, width: int, heads: int) -> None:
+    def __init__(self, tokens: int, hidden_size: int, num_heads: int) -> None:
         super().__init__()
-        self.norm1, self.norm2, self.drop = nn.LayerNorm(width), nn.LayerNorm(width), nn.Dropout(0.1)
-        self.attention = nn.MultiheadAttention(width, heads, 0.1, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(0.1))
+        self.norm1, self.norm2, self.drop = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size), nn.Dropout(0.1)
+        self.attention = nn.MultiheadAttention(hidden_size, num_heads, 0.1, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_size, 4 * hidden_size),
+            nn.GELU(),
+            nn.Linear(4 * hidden_size, hidden_size),
+            nn.Dropout(0.1),
+        )
         self.register_buffer("causal_mask", torch.ones(tokens, tokens, dtype=torch.bool).triu(1))
 
     def forward(self, tokens: Tensor, padding: Tensor) -> Tensor:
@@ -97,7 +117,7 @@ class CORLBlock(nn.Module):
 
 
 class CORLCalled(nn.Module):
-    """CORL's network, or the layout of it, that takes the batch in this project's order."""
+    """CORL's layout that takes the batch in this project's order."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -110,36 +130,45 @@ class CORLCalled(nn.Module):
         return predicted
 
 
-def corl_from(checkout: Path, **sizes: int) -> nn.Module:
-    """The network of a checkout of CORL; raise RuntimeError where its file has none that can be made.
+def transformers_weights_for_ours(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of transformers' DecisionTransformerModel by the names of `DecisionTransformerNetwork`.
 
-    Only the classes of the network are taken: the file imports d4rl, gym and wandb, which this does not need.
+    Its state and return heads, which no action depends on, are left out.
     """
-    path = checkout / "algorithms" / "offline" / "dt.py"
-    try:
-        text = path.read_text()
-        classes = re.findall(r"^class (?:TransformerBlock|DecisionTransformer)\(.*?(?=^\S)", text, re.M | re.S)
-        found: dict[str, Any] = {"nn": nn, "torch": torch, "F": F}
-        exec("from typing import *\n" + "".join(classes), found)
-        network: nn.Module = found["DecisionTransformer"](
-            state_dim=sizes["observed"],
-            action_dim=sizes["acted"],
-            seq_len=sizes["context"],
-            episode_len=sizes["longest"],
-            embedding_dim=sizes["width"],
-            num_layers=sizes["layers"],
-            num_heads=sizes["heads"],
-            attention_dropout=0.1,
-            residual_dropout=0.1,
-            embedding_dropout=0.1,
-        )
-    except (OSError, KeyError, TypeError, SyntaxError, NameError) as error:
-        raise RuntimeError(f"{path} has no network that can be made: {type(error).__name__}: {error}") from error
-    return network
+    names = {
+        "embed_timestep": "embed_timestep",
+        "embed_return": "embed_return",
+        "embed_state": "embed_observation.encoder",
+        "embed_action": "embed_action",
+        "embed_ln": "embed_norm",
+        "predict_action.0": "action_head.0",
+        "encoder.ln_f": "transformer.norm",
+    }
+    in_block = {
+        "ln_1": "norm_1",
+        "ln_2": "norm_2",
+        "attn.c_attn": "attention.qkv",
+        "attn.c_proj": "attention.out",
+        "mlp.c_fc": "mlp_in",
+        "mlp.c_proj": "mlp_out",
+    }
+    state, renamed = model.state_dict(), {}
+    for name, value in state.items():
+        module, kind = name.rsplit(".", 1)
+        if module in names:
+            renamed[f"{names[module]}.{kind}"] = value
+        elif module.startswith("encoder.h."):
+            _, _, number, rest = module.split(".", 3)
+            if rest in in_block:  # GPT-2 keeps linear maps transposed (`Conv1D`)
+                transposed = ".c_" in rest and kind == "weight"
+                renamed[f"transformer.blocks.{number}.{in_block[rest]}.{kind}"] = value.T if transposed else value
+    # It calls GPT-2 with position 0 for every token, which adds one constant vector after the layer norm.
+    renamed["embed_norm.bias"] = state["embed_ln.bias"] + state["encoder.wpe.weight"][0]
+    return renamed
 
 
 def corl_weights_for_ours(network: nn.Module) -> dict[str, Tensor]:
-    """The weights of CORL's network by the names of `DecisionTransformerNetwork`, for equal outputs."""
+    """Return the weights of CORL's layout by the names of `DecisionTransformerNetwork`, for equal outputs."""
     names = {
         "timestep_emb": "embed_timestep",
         "state_emb": "embed_observation.encoder",
@@ -171,13 +200,14 @@ def corl_weights_for_ours(network: nn.Module) -> dict[str, Tensor]:
 class OfficialAtariLayout(nn.Module):
     """The layout of the paper's public Atari code (kzl/decision-transformer, atari/mingpt/model_atari.py): minGPT.
 
-    Every head's query, key and value by three linear maps, weights of attention written out, a causal mask kept as a
-    buffer in each block, three `nn.Dropout`s, tokens put into a tensor of zeros one kind after another. One thing is
-    cheaper here: that code repeats its table of timesteps for every window before it takes one row from each.
-    Frames come as floats in [0, 1], as its loader gives them.
+    Query, key and value by three linear maps, attention written out, a causal mask as a buffer in each block, three
+    `nn.Dropout`s, tokens written into a tensor of zeros one kind after another. One thing is cheaper here: that code
+    repeats its table of timesteps for every window before it takes one row from each. Frames are floats in [0, 1].
     """
 
-    def __init__(self, *, actions: int, context: int, longest: int, width: int, layers: int, heads: int) -> None:
+    def __init__(
+        self, *, actions: int, context: int, longest: int, hidden_size: int, num_layers: int, num_heads: int
+    ) -> None:
         super().__init__()
         self.state_encoder = nn.Sequential(
             nn.Conv2d(4, 32, 8, stride=4),
@@ -187,22 +217,22 @@ class OfficialAtariLayout(nn.Module):
             nn.Conv2d(64, 64, 3, stride=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(3136, width),
+            nn.Linear(3136, hidden_size),
             nn.Tanh(),
         )
-        self.ret_emb = nn.Sequential(nn.Linear(1, width), nn.Tanh())
-        self.action_embeddings = nn.Sequential(nn.Embedding(actions, width), nn.Tanh())
-        self.pos_emb = nn.Parameter(torch.zeros(3 * context, width))
-        self.global_pos_emb = nn.Parameter(torch.zeros(longest + 1, width))
+        self.ret_emb = nn.Sequential(nn.Linear(1, hidden_size), nn.Tanh())
+        self.action_embeddings = nn.Sequential(nn.Embedding(actions, hidden_size), nn.Tanh())
+        self.pos_emb = nn.Parameter(torch.zeros(3 * context, hidden_size))
+        self.global_pos_emb = nn.Parameter(torch.zeros(longest + 1, hidden_size))
         self.drop = nn.Dropout(0.1)
-        self.blocks = nn.Sequential(*(OfficialBlock(3 * context, width, heads) for _ in range(layers)))
-        self.ln_f = nn.LayerNorm(width)
-        self.head = nn.Linear(width, actions, bias=False)
+        self.blocks = nn.Sequential(*(OfficialBlock(3 * context, hidden_size, num_heads) for _ in range(num_layers)))
+        self.ln_f = nn.LayerNorm(hidden_size)
+        self.head = nn.Linear(hidden_size, actions, bias=False)
 
     def forward(
         self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """`timesteps` [B, T]: the first of a window counts in training, the last in acting; windows are full."""
+        """Predict logits of full windows, with the first timestep of a window in training and the last in acting."""
         batch, length = timesteps.shape
         states = self.state_encoder(observations.flatten(0, 1)).view(batch, length, -1)
         tokens = torch.zeros(batch, 3 * length, states.shape[-1], device=states.device)
@@ -218,13 +248,18 @@ class OfficialAtariLayout(nn.Module):
 class OfficialBlock(nn.Module):
     """One block of `OfficialAtariLayout`."""
 
-    def __init__(self, tokens: int, width: int, heads: int) -> None:
+    def __init__(self, tokens: int, hidden_size: int, num_heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.key, self.query, self.value, self.proj = (nn.Linear(width, width) for _ in range(4))
+        self.num_heads = num_heads
+        self.ln1, self.ln2 = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
+        self.key, self.query, self.value, self.proj = (nn.Linear(hidden_size, hidden_size) for _ in range(4))
         self.attn_drop, self.resid_drop = nn.Dropout(0.1), nn.Dropout(0.1)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(0.1))
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_size, 4 * hidden_size),
+            nn.GELU(),
+            nn.Linear(4 * hidden_size, hidden_size),
+            nn.Dropout(0.1),
+        )
         self.register_buffer("mask", torch.ones(tokens, tokens).tril()[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -233,19 +268,20 @@ class OfficialBlock(nn.Module):
         return added
 
     def _attend(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
+        batch, length, hidden_size = x.shape
         query, key, value = (
-            made(x).view(batch, length, self.heads, -1).transpose(1, 2) for made in (self.query, self.key, self.value)
+            made(x).view(batch, length, self.num_heads, -1).transpose(1, 2)
+            for made in (self.query, self.key, self.value)
         )
         weights = (query @ key.transpose(-2, -1)) * (1.0 / math.sqrt(key.shape[-1]))
         weights = weights.masked_fill(self.mask[:, :, :length, :length] == 0, float("-inf"))
         mixed = self.attn_drop(F.softmax(weights, dim=-1)) @ value
-        out: Tensor = self.resid_drop(self.proj(mixed.transpose(1, 2).contiguous().view(batch, length, width)))
+        out: Tensor = self.resid_drop(self.proj(mixed.transpose(1, 2).contiguous().view(batch, length, hidden_size)))
         return out
 
 
 def official_weights_for_ours(network: OfficialAtariLayout) -> dict[str, Tensor]:
-    """The weights of the official layout by the names of our `WindowNetwork`, for equal outputs."""
+    """Return the weights of the official layout by the names of our `AtariNetwork`, for equal outputs."""
     state = network.state_dict()
     renamed = {
         "embed_place": state["pos_emb"],

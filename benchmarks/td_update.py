@@ -1,20 +1,21 @@
 """Updates of CQL, IQL, TD3+BC and BC, and the drawing of batches, against d3rlpy's.
 
     make peers
-    DTBENCH_PEERS_PYTHON=.venv-peers/bin/python python benchmarks/td_update.py --out td_update.json
+    DTBENCH_PEERS_PYTHON=.venv-peers/bin/python python -m benchmarks.td_update --out td_update.json
 
-d3rlpy runs in a process of its own that takes turns with this one by a pipe (`d3rlpy_peer.py`), on the same made-up
-data of Hopper's sizes: 100,000 steps, 11 numbers observed, 3 acted. Batches of 256 transitions, networks of width 256:
-CQL with 3 hidden layers (ours by default; d3rlpy's default has 2), the others with 2 (both by default). CQL has
-d3rlpy's target, the value of the policy's mean, and neither side learns a Lagrange multiplier. An update is timed on a
-batch that lies ready, and with the drawing of its batch; windows are drawn 64 at a time, of 20 steps.
+d3rlpy runs in its own process (`d3rlpy_peer.py`) on the same synthetic data of Hopper's sizes: 100,000 steps, 11
+numbers observed, 3 acted. Batches of 256 transitions, networks of width 256: CQL with 3 hidden layers (our default;
+d3rlpy's is 2), the others with 2 (both defaults). CQL has d3rlpy's target, the value of the policy's mean, and neither
+side learns a Lagrange multiplier. An update is timed on a fixed batch, and with the drawing of its batch; windows are
+drawn 64 at a time, of 20 steps.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,19 +23,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from answers import Ask, answering
-from contest import Pair, Turn, calls, compared, in_turn, measured, options, ready, say, table
-from machine import report, surroundings
-from made_data import hopper_shaped
 
-from dtbench import TrajectoryDataset, TransitionSampler, WindowSampler, generator
-from dtbench.registry import make_algorithm
+from benchmarks.synthetic_data import hopper_shaped
+from benchmarks.timing import Pair, Turn, alternate, calls, log, make_parser, milliseconds, parse, ratios, report
+from dtbench import TrajectoryDataset, TransitionSampler, WindowSampler
+from dtbench.data import generator
+from dtbench.registry import algorithm_presets, make_algorithm
 
 PEER = Path(__file__).with_name("d3rlpy_peer.py")
 STEPS, QUICK_STEPS = 100_000, 2000
 BATCH, WINDOWS, CONTEXT = 256, 64, 20
 WIDTH, LAYERS = 256, {"CQL": 3, "IQL": 2, "TD3+BC": 2, "BC": 2}
-OURS: dict[str, tuple[str, str | None]] = {  # the algorithm and its preset
+OURS = {  # the algorithm and its preset
     "CQL": ("cql", "d3rlpy"),
     "IQL": ("iql", "corl"),
     "TD3+BC": ("td3_bc", "corl"),
@@ -45,99 +45,121 @@ GOALS = {"CQL": 3.0, "IQL": 2.0, "TD3+BC": 2.0, "BC": 2.0, "draw transitions": 3
 
 def main() -> None:
     """Measure, and print times and ratios as JSON, the ratios as a table too."""
-    chosen = arguments()
-    data = hopper_shaped(QUICK_STEPS if chosen.quick else STEPS)
-    contestants = own(data, width=chosen.width, only=chosen.only, clock=chosen.clock)
+    options = _parse()
+    data = hopper_shaped(QUICK_STEPS if options.quick else STEPS)
+    turns = dtbench_turns(data, width=options.width, only=options.only, clock=options.clock)
     versions: dict[str, str] = {}
-    if chosen.peers:
-        with d3rlpy_process(chosen, data, versions) as turns:
-            contestants |= {
-                f"d3rlpy: {name}": turn for name, turn in turns.items() if f"dtbench: {name}" in contestants
-            }
-            seconds = in_turn(contestants, rounds=chosen.rounds, turn=chosen.turn)
+    if options.peers:
+        with d3rlpy_process(options, data, versions) as theirs:
+            turns |= {f"d3rlpy: {name}": turn for name, turn in theirs.items() if f"dtbench: {name}" in turns}
+            seconds = alternate(turns, rounds=options.rounds, turn_seconds=options.turn)
     else:
-        say("no interpreter that has d3rlpy (--peers, or `make peers` and DTBENCH_PEERS_PYTHON): only ours is timed.")
-        seconds = in_turn(contestants, rounds=chosen.rounds, turn=chosen.turn)
+        log("no interpreter that has d3rlpy (--peers, or `make peers` and DTBENCH_PEERS_PYTHON): only ours is timed.")
+        seconds = alternate(turns, rounds=options.rounds, turn_seconds=options.turn)
     result = {
-        "sizes": {"steps": data.num_steps, "batch": BATCH, "windows": [WINDOWS, CONTEXT], "width": chosen.width},
+        "sizes": {"steps": data.num_steps, "batch": BATCH, "windows": [WINDOWS, CONTEXT], "width": options.width},
         "hidden_layers": LAYERS,
-        "ratios": compared(pairs(), seconds),
-        "contestants": measured(seconds),
+        "ratios": ratios(pairs(), seconds),
+        "implementations": milliseconds(seconds),
         "peer_versions": versions,
-        **surroundings(),
     }
-    say(table(result["ratios"]))
-    report(result, chosen.out)
+    report(result, options.out)
 
 
 def pairs() -> list[Pair]:
-    """Every contestant of ours against d3rlpy's of the same name."""
+    """Return our updates and draws paired with d3rlpy's of the same name."""
     names = [*LAYERS, *(f"{name}, drawing too" for name in LAYERS), "draw transitions", "draw windows"]
     return [Pair(name, f"dtbench: {name}", f"d3rlpy: {name}", GOALS.get(name)) for name in names]
 
 
-def own(data: TrajectoryDataset, *, width: int, only: list[str], clock: str) -> dict[str, Turn]:
-    """Our learners, on a batch that lies ready and drawing it, and our samplers."""
+def dtbench_turns(data: TrajectoryDataset, *, width: int, only: list[str], clock: str) -> dict[str, Turn]:
+    """Return turns of our learners, on a fixed batch and drawing it, and of our samplers."""
     device = torch.device("cpu")
-    found: dict[str, Turn] = {}
+    turns: dict[str, Turn] = {}
     for name in only:
-        algorithm, preset = OURS[name]
-        sizes = {"width": width, "layers": LAYERS[name], "batch_size": BATCH}
-        settled = make_algorithm(algorithm, {**preset_of(algorithm, preset), **sizes})
-        drawing, learner = (settled.learner(data, seed=0, device=device) for _ in range(2))
-        found[f"dtbench: {name}, drawing too"] = calls(drawing.update, clock)
-        found[f"dtbench: {name}"] = calls(with_batch_ready(learner), clock)
+        kind, preset = OURS[name]
+        settings = {
+            **algorithm_presets(kind)[preset],
+            "hidden_size": width,
+            "num_layers": LAYERS[name],
+            "batch_size": BATCH,
+        }
+        drawing, learner = (make_algorithm(kind, settings).learner(data, seed=0, device=device) for _ in range(2))
+        turns[f"dtbench: {name}, drawing too"] = calls(drawing.update, clock)
+        turns[f"dtbench: {name}"] = calls(update_on_fixed_batch(learner), clock)
     transitions = TransitionSampler(data, batch_size=BATCH, rng=generator(0), device=device)
     windows = WindowSampler(data, context=CONTEXT, batch_size=WINDOWS, rng=generator(0), device=device)
-    return found | {
+    return turns | {
         "dtbench: draw transitions": calls(transitions.sample, clock),
         "dtbench: draw windows": calls(windows.sample, clock),
     }
 
 
-def preset_of(algorithm: str, preset: str | None) -> dict[str, Any]:
-    """What a preset sets."""
-    from dtbench.registry import algorithm_presets
-
-    return dict(algorithm_presets(algorithm)[preset]) if preset else {}
-
-
-def with_batch_ready(learner: Any) -> Any:
-    """The learner's update, to which the same batch is handed each time."""
+def update_on_fixed_batch(learner: Any) -> Callable[[], object]:
+    """Return the learner's update, which gets the same batch each time."""
     batch = learner.sampler.sample()
     learner.sampler.sample = lambda: batch
-    return learner.update
+    return learner.update  # type: ignore[no-any-return]
 
 
 @contextmanager
 def d3rlpy_process(
-    chosen: argparse.Namespace, data: TrajectoryDataset, versions: dict[str, str]
+    options: argparse.Namespace, data: TrajectoryDataset, versions: dict[str, str]
 ) -> Iterator[dict[str, Turn]]:
-    """Turns of d3rlpy's learners and of its replay buffer; `versions` is filled."""
+    """Start d3rlpy's process; yield turns of its learners and of its replay buffer, and fill `versions`."""
     settings = {
         "batch": BATCH,
         "windows": WINDOWS,
         "steps": CONTEXT,
-        "threads": chosen.threads,
-        "clock": chosen.clock,
-        "width": chosen.width,
-        "layers": {name: LAYERS[name] for name in chosen.only},
+        "threads": options.threads,
+        "clock": options.clock,
+        "width": options.width,
+        "layers": {name: LAYERS[name] for name in options.only},
     }
-    names = [*chosen.only, *(f"{name}, drawing too" for name in chosen.only), "draw transitions", "draw windows"]
+    names = [*options.only, *(f"{name}, drawing too" for name in options.only), "draw transitions", "draw windows"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.npz"
         np.savez(path, allow_pickle=False, **arrays_for_d3rlpy(data))
-        with answering([chosen.peers, str(PEER), str(path), json.dumps(settings)]) as (said, ask):
-            versions |= said
+        with _answering([options.peers, str(PEER), str(path), json.dumps(settings)]) as (first, ask):
+            versions |= first
             yield {name: partial(_turn, ask, name) for name in names}
 
 
-def _turn(ask: Ask, name: str, count: int) -> float:
+@contextmanager
+def _answering(command: Sequence[str]) -> Iterator[tuple[Any, Callable[[Any], Any]]]:
+    """Start a process that answers a line of JSON with one; yield its first line and a function that asks it."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        questions, answers = process.stdin, process.stdout
+
+        def answer() -> Any:
+            if line := answers.readline():
+                return json.loads(line)
+            process.wait()
+            errors.seek(0)
+            raise RuntimeError(f"{' '.join(command)} ended: {errors.read()[-2000:]}")
+
+        def ask(question: Any) -> Any:
+            questions.write(json.dumps(question) + "\n")
+            questions.flush()
+            return answer()
+
+        try:
+            yield answer(), ask
+        finally:
+            questions.close()
+            process.wait()
+            answers.close()
+
+
+def _turn(ask: Callable[[Any], Any], name: str, count: int) -> float:
     return float(ask([name, count]))
 
 
 def arrays_for_d3rlpy(data: TrajectoryDataset) -> dict[str, np.ndarray[Any, Any]]:
-    """The same data as d3rlpy's MDPDataset wants it."""
+    """Return the data as d3rlpy's MDPDataset takes it."""
     timeouts = np.zeros(data.num_steps, bool)
     timeouts[data.offsets[1:] - 1] = True
     terminals = np.asarray(data.terminals)
@@ -151,22 +173,21 @@ def arrays_for_d3rlpy(data: TrajectoryDataset) -> dict[str, np.ndarray[Any, Any]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Those that only this script has."""
+    """Add the options that only this benchmark has."""
     parser.add_argument("--peers", default=os.environ.get("DTBENCH_PEERS_PYTHON"), help="interpreter that has d3rlpy")
-    parser.add_argument("--only", nargs="+", choices=list(LAYERS), default=list(LAYERS), help="these learners")
+    parser.add_argument("--only", nargs="+", choices=list(LAYERS), default=list(LAYERS), help="learners to time")
 
 
-def settled(chosen: argparse.Namespace) -> argparse.Namespace:
-    """The options and what follows from them; small where asked to be quick."""
-    chosen.width = 16 if chosen.quick else WIDTH
-    return chosen
+def with_sizes(options: argparse.Namespace) -> argparse.Namespace:
+    """Set what follows from the options; small with `--quick`."""
+    options.width = 16 if options.quick else WIDTH
+    return options
 
 
-def arguments() -> argparse.Namespace:
-    """As given."""
-    parser = options(__doc__)
+def _parse() -> argparse.Namespace:
+    parser = make_parser(__doc__)
     add_options(parser)
-    return settled(ready(parser))
+    return with_sizes(parse(parser))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 """Sphinx: how the pages of this folder become the documentation, `make docs`."""
 
-import sys
-from pathlib import Path
+import re
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+import sphinx.pycode.parser
 
-import docs_reference  # noqa: E402  # beside the project's other tools
+import dtbench
 
 project = "dtbench"
 author = "The dtbench authors"
 copyright = author  # noqa: A001  # Sphinx's name for it
-extensions = ["myst_parser"]
+version = release = dtbench.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinxcontrib.typer"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "dtbench"
@@ -20,11 +19,33 @@ html_copy_source = False
 html_show_sourcelink = False
 myst_heading_anchors = 3
 
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 88
+add_module_names = False
+# Fields are described by the comment behind them, which autodoc reads only where it begins with "#:".
+sphinx.pycode.parser.comment_re = re.compile(r"^\s*#:? ?(?!type:|noqa)(.*)\r?\n?$")
+
 
 def setup(app: Any) -> None:
-    """Write the generated parts of a page when it is read."""
+    """Read docstrings as the Markdown that they are written in, as far as they use it."""
+    app.connect("autodoc-process-docstring", _to_rest)
+    app.connect("autodoc-process-signature", _without_fields)
 
-    def fill(app: Any, name: str, source: list[str]) -> None:
-        source[0] = docs_reference.fill(source[0])
 
-    app.connect("source-read", fill)
+def _without_fields(app: Any, what: str, name: str, obj: Any, options: Any, *signature: str) -> tuple[str, str] | None:
+    """Leave out the signature of a class whose fields are all listed below it."""
+    return ("", "") if what == "class" and options.get("undoc-members") else None
+
+
+def _to_rest(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = [_line_to_rest(line) for line in lines]
+
+
+def _line_to_rest(line: str) -> str:
+    parts = re.split(r"(`+[^`]*`+)", line)
+    parts[1::2] = ["``" + code.strip("`") + "``" for code in parts[1::2]]
+    parts[::2] = [re.sub(r"([*|]|_\b)", r"\\\1", text) for text in parts[::2]]
+    return "".join(parts)

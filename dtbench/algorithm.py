@@ -1,134 +1,110 @@
-"""What the harness asks of an algorithm: hyperparameters that make a learner, a learner that learns and acts."""
+"""The protocols that every algorithm implements: Algorithm, Learner, History, Rollout."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data.dataset import TrajectoryDataset
 
 Metrics: TypeAlias = Mapping[str, Tensor | float]
 """Named scalars of one gradient step; tensors are converted only when they are logged."""
 
-Encoder: TypeAlias = Callable[[Tensor], Tensor]
-"""Observations of single steps, [B, *observation], to their encodings, [B, *encoding], on one device."""
-
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The recent past of B running episodes, oldest step first, padded on the left to the learner's context T.
+    """The last T steps of B running episodes, oldest first, padded on the left; T is the learner's context.
 
-    The last slot is the present: its observation is known, its action is the one to choose (zeros), and its
-    return-to-go is what is left of the target return (zeros for a learner that is not return-conditioned).
+    The last slot is the present: its observation is given, its action is to be chosen (zeros), and its return-to-go is
+    the rest of the target return (zeros for a learner that is not return-conditioned).
     """
 
-    observations: Tensor  # [B, T, *observation]; [B, T, *encoding] where `encoded`
+    observations: Tensor  # [B, T, *observation]
     actions: Tensor  # [B, T, *action]; the last slot is the action to choose
     returns_to_go: Tensor  # [B, T]
     timesteps: Tensor  # [B, T]
     mask: Tensor  # [B, T] bool, False where padded
-    encoded: bool = False  # whether the observations are what the learner's own encoder made of them
 
     def of(self, rows: Tensor | slice, begin: int = 0) -> "History":
-        """What these rows hold from slot `begin` on."""
+        """Return the history of these rows, from slot `begin` on."""
         return History(
             observations=self.observations[rows, begin:],
             actions=self.actions[rows, begin:],
             returns_to_go=self.returns_to_go[rows, begin:],
             timesteps=self.timesteps[rows, begin:],
             mask=self.mask[rows, begin:],
-            encoded=self.encoded,
         )
 
 
 class Learner(Protocol):
-    """An algorithm at work on one dataset with one seed.
+    """An algorithm that trains on one dataset with one seed.
 
-    One that cannot continue exactly where it stopped says `resumable = False`: an interrupted trial then begins anew.
+    Optional attributes: `resumable = False` if it cannot continue exactly from its state, so that an interrupted
+    trial starts over; `network`, a `torch.nn.Module` whose parameters are counted; `action_logits`
+    (`DiscreteLearner`); `rollout` (`CachingLearner`).
     """
 
     context: int
-    """How many recent steps `act` looks at; 1 for a Markov policy."""
+    """The number of recent steps that `act` uses; 1 for a Markov policy."""
     return_conditioned: bool
-    """Whether a target return means anything to it."""
+    """Whether it uses a target return."""
 
     def update(self) -> Metrics:
-        """Take one gradient step on a batch of the learner's own choosing."""
+        """Take one gradient step on a batch that the learner samples."""
         ...
 
     def act(self, history: History) -> Tensor:
-        """Choose the actions of the present, [B, *action]."""
+        """Return the actions of the present, [B, *action]."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that an exact resume needs, random streams included: tensors and plain values only."""
+        """Return all that an exact resume needs, random streams included: tensors and plain values only."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly where `state_dict` was taken."""
+        """Continue exactly where `state_dict` was called."""
         ...
 
 
 @runtime_checkable
 class DiscreteLearner(Protocol):
-    """A learner whose choice among discrete actions can be sampled as well as taken by argmax."""
+    """A learner whose discrete actions can be sampled as well as chosen greedily."""
 
     def action_logits(self, history: History) -> Tensor:
-        """Unnormalised log-probabilities of the present's actions, [B, actions]."""
-        ...
-
-
-@runtime_checkable
-class EncodingLearner(Protocol):
-    """A learner that reads each observation by itself before it reads the window, and so needs to do it only once.
-
-    Decision Transformer's convolution is by far the largest cost of a window and depends on one step alone.
-    """
-
-    def encoder(self) -> Encoder | None:
-        """What maps present observations to the encodings that acting reads in their place, `History.encoded`.
-
-        It holds until the next update, takes any number of rows and changes no random state. None where acting is to
-        read the observations themselves. Slots of the history that are padded hold zeros, not encodings of zeros.
-        """
+        """Return unnormalised log-probabilities of the present's actions, [B, actions]."""
         ...
 
 
 class Rollout(Protocol):
-    """What a learner keeps between the steps of games that are played together, so that little is computed twice.
+    """A learner's policy in one batch of episodes, with what it caches between their steps.
 
-    It is asked once for every step from the first on, with the history of all games that were begun, in their order,
-    and `rows`, the rising numbers [B] of those still played. It holds until the learner's next update.
+    It is called once for every step from the first on, with the history of all episodes of the batch and `rows`, the
+    ascending indices [B] of those still active. It is valid until the learner's next update.
     """
 
     def act(self, history: History, rows: Tensor) -> Tensor:
-        """Choose the actions of the present of these rows, [B, *action]."""
+        """Return the actions of the present of these rows, [B, *action]."""
         ...
 
     def action_logits(self, history: History, rows: Tensor) -> Tensor:
-        """What `DiscreteLearner` gives for these rows, [B, actions]; asked of such learners alone."""
+        """Return `DiscreteLearner.action_logits` of these rows, [B, actions]; only for such learners."""
         ...
 
 
 @runtime_checkable
 class CachingLearner(Protocol):
-    """A learner that acts faster when it may keep things from step to step; `act` stays what both must agree with."""
+    """A learner that acts faster with a cache from step to step."""
 
-    def rollout(self, *, streaming: bool) -> Rollout | None:
-        """What plays one batch of games from their first steps on; None where there is nothing to keep.
-
-        It does what `act` does up to rounding. With `streaming`, once windows no longer begin with the episode, it may
-        do what `act` does with a window of at least half of the context, so that beginnings need not move at every
-        step. Raises IncompatibleTask where `streaming` cannot be.
-        """
+    def rollout(self) -> Rollout | None:
+        """Return a policy for one batch of episodes that equals `act` up to rounding; None without a cache."""
         ...
 
 
 class Algorithm(Protocol):
-    """A frozen dataclass: its fields are the hyperparameters, its defaults those of its paper."""
+    """A frozen dataclass of hyperparameters, whose defaults are those of its paper."""
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> Learner:
-        """Begin learning from `dataset`; raise IncompatibleTask where its spaces do not fit."""
+        """Return a learner for `dataset`; raise IncompatibleTask where its spaces do not fit."""
         ...

@@ -1,50 +1,31 @@
-"""Every mistake a user can make, as an exception that says what to do next."""
+"""Exceptions for users' mistakes: each message says what to do next."""
 
 import difflib
 import itertools
-import zlib
 from collections.abc import Iterable, Sequence
-from tokenize import TokenError
 from typing import Any
-
-# What json, numpy's parser of headers, gzip, h5py, pandas, pyarrow and gymnasium's spaces say of damaged files.
-DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    RuntimeError,  # RecursionError and NotImplementedError too
-    SyntaxError,
-    TokenError,
-    zlib.error,
-)
 
 LONGEST = 560  # characters of an error's text
 _SHOWN = 280  # characters of a list of names in it
 
 
 class DtbenchError(Exception):
-    """A mistake with a remedy: the CLI prints its text without a traceback and exits with 2."""
+    """A mistake with a remedy: the CLI prints its message without a traceback and exits with 2."""
 
     def __str__(self) -> str:
-        """The text on one line, whatever a library's message that it quotes looks like."""
+        """Return the message on one line."""
         return one_line(super().__str__())
 
 
 def abridged(value: Any, most: int = 8) -> Any:
-    """The value; of a list of more than `most` the first and the last, and how many there are."""
+    """Return the value; of a list of more than `most` items only the first, the last and their number."""
     if not isinstance(value, list) or len(value) <= most:
         return value
     return [value[0], f"... {len(value)} in all ...", value[-1]]
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """Words with single spaces between them; of a text that is too long, the beginning and the end."""
+    """Join the words with single spaces; cut the middle out of a longer text."""
     words = " ".join(text.split())
     if not words.isprintable():
         words = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
@@ -58,7 +39,7 @@ class UnknownName(DtbenchError):
     """A suite, task, contender, algorithm or key that does not exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
-        """Say what was asked, which names come nearest, and what exists."""
+        """Name what does not exist, the nearest names, and all known ones."""
         names = sorted(map(str, known))
         name = one_line(str(name), 100)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
@@ -68,24 +49,24 @@ class UnknownName(DtbenchError):
         super().__init__(f"{text} Known: {_listed(names)}. {hint}".rstrip())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Worker processes hand errors back: made anew of its text, not of what the text was made of."""
-        return _remade, (type(self), self.args)
+        """Rebuild the error from its message when a worker process returns it."""
+        return _rebuilt, (type(self), self.args)
 
 
 def _listed(names: Sequence[str]) -> str:
-    """As many of the names as a line has room for."""
+    """Join as many names as fit on a line."""
     room = itertools.accumulate(len(name) + 2 for name in names)
     shown = names[: max(1, sum(used <= _SHOWN for used in room))]
     more = len(names) - len(shown)
     return f"{', '.join(shown) or 'none'}{f' and {more} more' if more else ''}"
 
 
-def _remade(kind: type[Exception], args: tuple[str, ...]) -> Exception:
+def _rebuilt(kind: type[Exception], args: tuple[str, ...]) -> Exception:
     return kind.__new__(kind, *args)
 
 
 class InvalidSuite(DtbenchError):
-    """A suite file that cannot be understood."""
+    """A suite file that is not valid."""
 
 
 class InvalidValue(DtbenchError):
@@ -97,7 +78,7 @@ class InvalidDataset(DtbenchError):
 
 
 class MissingDataset(DtbenchError):
-    """Data that is neither on disk nor can be made here."""
+    """A dataset that is not on disk and cannot be generated."""
 
 
 class InvalidAlgorithm(DtbenchError):
@@ -113,8 +94,12 @@ class LedgerError(DtbenchError):
 
 
 class LedgerUnwritable(LedgerError):
-    """A ledger that can no longer be written to: no trial can go on. What it holds is whole."""
+    """A ledger that can no longer be written to: all trials stop, and earlier results are kept."""
+
+
+class RayDied(DtbenchError):
+    """A Ray of this run's own whose raylet died: finished trials and checkpoints are kept."""
 
 
 class NothingToReport(DtbenchError):
-    """A report was asked for, but no trial of the suite has finished."""
+    """A report of suites without a finished trial."""

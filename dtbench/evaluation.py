@@ -1,7 +1,6 @@
-"""One evaluator for all: episodes x target returns in lock step, every episode's return kept."""
+"""Evaluator: plays episodes x target returns in lock step and records every episode."""
 
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -13,25 +12,17 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtbench.algorithm import (
-    CachingLearner,
-    DiscreteLearner,
-    Encoder,
-    EncodingLearner,
-    History,
-    Learner,
-    Rollout,
-)
+from dtbench.algorithm import CachingLearner, DiscreteLearner, History, Learner, Rollout
+from dtbench.data.randomness import generator
 from dtbench.errors import IncompatibleTask, UnknownName
-from dtbench.randomness import generator
-from dtbench.spec import EPSILON, ActionMode
+from dtbench.ledger.trial_spec import EPSILON, ActionMode
 
 CPU = torch.device("cpu")
 MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
 
 
 def action_mode(name: str) -> ActionMode:
-    """The mode of this name; raise UnknownName where there is none."""
+    """Return the action mode of this name; raise UnknownName for others."""
     for mode in get_args(ActionMode):
         if mode == name:
             return mode  # type: ignore[no-any-return]
@@ -40,102 +31,71 @@ def action_mode(name: str) -> ActionMode:
 
 @dataclass(frozen=True, slots=True)
 class TargetUnits:
-    """What target returns are counted in, where an environment's rewards are not.
+    """The units of target returns, where they are not the environment's rewards.
 
-    Atari's environments pay points, its data hold rewards clipped to [-1, 1], so that the data's returns and all
+    Atari's environments pay points and its data hold rewards clipped to [-1, 1], so that the data's returns and all
     targets are sums of clipped rewards.
     """
 
     name: str  # e.g. "clipped rewards"
-    convert: Callable[[NDArray[np.float64]], NDArray[np.float64]]  # an environment's rewards of one step -> in these
-    spent: bool = True  # whether these come off the return-to-go; False: the environment's own rewards do
+    convert: Callable[[NDArray[np.float64]], NDArray[np.float64]]  # the environment's rewards of one step -> units
+    spent: bool = True  # whether these reduce the return-to-go; False: the environment's rewards do
 
 
 @dataclass(frozen=True, slots=True)
 class Episodes:
-    """What came of n episodes, in the order targets x episodes."""
+    """The outcomes of n episodes, in the order targets x episodes."""
 
-    targets: NDArray[np.float64]  # [n]; nan for a learner that takes no target return
+    targets: NDArray[np.float64]  # [n]; nan for a learner without target returns
     episodes: NDArray[np.int64]  # [n]: 0, 1, 2, ... for each target
-    seeds: NDArray[np.int64]  # [n]: what the environment was seeded with
+    seeds: NDArray[np.int64]  # [n], of the environment
     returns: NDArray[np.float64]  # [n]
     lengths: NDArray[np.int64]  # [n]
-    info: dict[str, NDArray[Any]] = field(default_factory=dict)  # what the environment said of each episode's end
+    info: dict[str, NDArray[Any]] = field(default_factory=dict)  # [n] each: the environment's info at the last step
     achieved: NDArray[np.float64] | None = None  # [n]: returns in TargetUnits; None where `returns` are in them
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """Judge any learner by the same episodes: the same seeds for every contender and every target.
+    """Evaluates any learner on the same episodes: the same seeds for every contender and every target.
 
-    `action_mode` says how a discrete learner's logits become an action: the likeliest, one drawn by their
-    probabilities, or the likeliest but with probability EPSILON any. The random numbers depend on `action_seed`,
-    episode and step alone, so neither batching nor other targets change them.
+    `action_mode` selects a discrete learner's action from its logits: the likeliest, a sample, or the likeliest but
+    with probability EPSILON a random one. The random numbers depend on `action_seed`, episode and step alone, so
+    neither batching nor other targets change them.
     """
 
-    make_env: MakeEnv  # number of games -> vector environment
+    make_env: MakeEnv  # number of environments -> vector environment
     seeds: Sequence[int]  # one for each episode
-    action_mode: ActionMode = "argmax"
-    action_seed: int = 0  # of random actions: the trial's, so that training seeds play differently
+    action_mode: ActionMode = "greedy"
+    action_seed: int = 0  # of random actions: the trial's seed, so that training seeds differ
     device: torch.device = CPU
-    info_keys: tuple[str, ...] = ()  # entries of the environment's info to keep from each episode's last step
-    max_batch: int = 2048  # games at a time
-    streaming: bool = False  # what a learner computed of a step is kept also when windows slide, see `CachingLearner`
-    target_units: TargetUnits | None = None  # None: targets are counted in the environment's own rewards
+    info_keys: tuple[str, ...] = ()  # entries of the environment's info to record from each episode's last step
+    max_batch: int = 2048  # environments at a time
+    target_units: TargetUnits | None = None  # None: the environment's rewards
 
     def evaluate(self, learner: Learner, targets: Sequence[float] = ()) -> Episodes:
         """Play every episode once for each target return, or once where the learner takes none."""
         table = self._table(learner, targets)
         for first in range(0, len(table.episodes), self.max_batch):
-            for _ in self._play(learner, table, np.arange(first, min(first + self.max_batch, len(table.episodes)))):
-                pass
+            rows = np.arange(first, min(first + self.max_batch, len(table.episodes)))
+            with closing(self.make_env(len(rows))) as env:
+                self._play(env, learner, table, rows)
         return table
 
-    def probe(
-        self,
-        learner: Learner,
-        targets: Sequence[float] = (),
-        *,
-        games: int = 64,
-        steps: int = 20,
-        seconds: float = 1.0,
-    ) -> float:
-        """Seconds that one step of one game takes, learner and environment together.
-
-        Plays at most `games` of the episodes, in lock step, for at most `steps` steps, and no longer than `seconds`
-        from the second step on. The first step pays for what happens once and counts only where there is no other; so
-        do the steps of a learner that keeps things before its window slides, which are cheaper than what follows.
-        """
-        table = self._table(learner, targets)
-        early = learner.context if isinstance(learner, CachingLearner) else 0
-        with closing(self._play(learner, table, np.arange(min(games, len(table.episodes))))) as playing:
-            began = time.perf_counter()
-            moved = next(playing)
-            spent = time.perf_counter() - began
-            began, further = time.perf_counter(), 0
-            for step, games_left in enumerate(playing, 2):
-                further += games_left
-                spent, moved = time.perf_counter() - began, further
-                if step >= early + steps or spent > seconds:
-                    break
-                if step == early:
-                    began, further = time.perf_counter(), 0
-        return spent / moved
-
     def _table(self, learner: Learner, targets: Sequence[float]) -> Episodes:
-        """The episodes to play, in order, with nothing known of them yet."""
-        if self.action_mode != "argmax" and not isinstance(learner, DiscreteLearner):
+        """Return the table of the episodes to play, without outcomes."""
+        if self.action_mode != "greedy" and not isinstance(learner, DiscreteLearner):
             raise IncompatibleTask(
-                f"{type(learner).__name__} has no action_logits for action_mode {self.action_mode}: say argmax."
+                f"{type(learner).__name__} has no action_logits for action_mode {self.action_mode}: use greedy."
             )
-        if self.streaming:
-            check_streaming(learner)
-        asked = np.array(targets, np.float64) if learner.return_conditioned else np.array([np.nan])
-        if not len(asked):
-            raise IncompatibleTask(f"{type(learner).__name__} wants a target return, the task gives none.")
-        episodes = np.tile(np.arange(len(self.seeds)), len(asked))
+        target_returns = np.array(targets, np.float64) if learner.return_conditioned else np.array([np.nan])
+        if not len(target_returns):
+            raise IncompatibleTask(
+                f"{type(learner).__name__} needs target returns, and the task has none: set evaluation.targets."
+            )
+        episodes = np.tile(np.arange(len(self.seeds)), len(target_returns))
         return Episodes(
-            targets=np.repeat(asked, len(self.seeds)),
+            targets=np.repeat(target_returns, len(self.seeds)),
             episodes=episodes,
             seeds=np.asarray(self.seeds, np.int64)[episodes],
             returns=np.zeros(len(episodes)),
@@ -144,141 +104,115 @@ class Evaluator:
             achieved=np.zeros(len(episodes)) if self.target_units else None,
         )
 
-    def _play(self, learner: Learner, table: Episodes, rows: NDArray[np.int64]) -> Generator[int, None, None]:
-        """Play the games of these rows to their end; yield after each step the number of games that took it."""
-        with closing(self.make_env(len(rows))) as env:
-            yield from self._steps(env, learner, table, rows)
-
-    def _steps(
-        self, env: VectorEnv[Any, Any, Any], learner: Learner, table: Episodes, rows: NDArray[np.int64]
-    ) -> Generator[int, None, None]:
-        """Step until every game has ended and write the outcome into the table's rows."""
-        observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one for each game
-        encoder = learner.encoder() if isinstance(learner, EncodingLearner) else None
-        rollout = self._rollout(learner)
-        tape = _Tape(len(rows), learner.context, env.single_action_space.shape or (), self.device, encoder)
+    def _play(self, env: VectorEnv[Any, Any, Any], learner: Learner, table: Episodes, rows: NDArray[np.int64]) -> None:
+        """Step until every episode has ended and write the outcomes into the table's rows."""
+        observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one each
+        rollout = rollout_of(learner)
+        buffer = HistoryBuffer(len(rows), learner.context, env.single_action_space.shape or (), self.device)
         remaining = np.nan_to_num(table.targets[rows])
-        playing = np.ones(len(rows), bool)
+        active = np.ones(len(rows), bool)
         step = 0
-        while playing.any():
-            history = tape.write(observations, remaining, step, playing)
+        while active.any():
+            history = buffer.write(observations, remaining, step)
             actions = np.zeros(env.action_space.shape or (len(rows),), env.single_action_space.dtype)
-            chosen = self._choose(rollout, history, playing, table.episodes[rows], step, env.single_action_space)
-            actions[playing] = chosen
-            tape.write_actions(actions)
+            actions[active] = self._act(rollout, history, active, table.episodes[rows], step, env.single_action_space)
+            buffer.write_actions(actions)
             observations, rewards, terminated, truncated, info = env.step(actions)
-            table.returns[rows[playing]] += rewards[playing]
-            remaining = remaining - self._spent(table, rows[playing], rewards, playing)
-            ended = playing & (np.asarray(terminated) | np.asarray(truncated))
+            table.returns[rows[active]] += rewards[active]
+            remaining = remaining - self._spent(table, rows[active], rewards, active)
+            ended = active & (np.asarray(terminated) | np.asarray(truncated))
             step += 1
             table.lengths[rows[ended]] = step
             for key in self.info_keys:
                 table.info[key][rows[ended]] = info[key][ended]
-            yield int(playing.sum())
-            playing = playing & ~ended
+            active = active & ~ended
 
     def _spent(
-        self, table: Episodes, rows: NDArray[np.int64], rewards: NDArray[np.float64], playing: NDArray[np.bool_]
+        self, table: Episodes, rows: NDArray[np.int64], rewards: NDArray[np.float64], active: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
-        """What a step's rewards take off the returns-to-go; what they achieve goes into the table's rows."""
+        """Return what a step subtracts from the returns-to-go; add what it achieves to the table's rows."""
         if self.target_units is None or table.achieved is None:
             return rewards
         converted = self.target_units.convert(rewards)
-        table.achieved[rows] += converted[playing]
+        table.achieved[rows] += converted[active]
         return converted if self.target_units.spent else rewards
 
-    def _rollout(self, learner: Learner) -> Rollout:
-        """What plays one batch of games: what the learner keeps between steps, or its `act`."""
-        kept = learner.rollout(streaming=self.streaming) if isinstance(learner, CachingLearner) else None
-        return kept or _Anew(learner)
-
-    def _choose(
+    def _act(
         self,
         rollout: Rollout,
         history: History,
-        playing: NDArray[np.bool_],
+        active: NDArray[np.bool_],
         episodes: NDArray[np.int64],
         step: int,
         space: gym.Space[Any],
     ) -> NDArray[Any]:
-        """The actions of the games that are still played, [games, *action]."""
-        rows = torch.from_numpy(np.flatnonzero(playing)).to(self.device)
-        if self.action_mode == "argmax":
+        """Return the actions of the active episodes, [active, *action]."""
+        rows = torch.from_numpy(np.flatnonzero(active)).to(self.device)
+        if self.action_mode == "greedy":
             return _to_numpy(rollout.act(history, rows))
         if not isinstance(space, gym.spaces.Discrete):
-            raise IncompatibleTask(f"action_mode {self.action_mode} needs discrete actions, not {space}: say argmax.")
-        uniform = generator(self.action_seed, 7, step).random(len(self.seeds))[episodes[playing]]
-        drawn = torch.from_numpy(uniform).to(self.device)
-        choose = _sampled if self.action_mode == "sample" else _epsilon_greedy
-        return _to_numpy(choose(rollout.action_logits(history, rows), drawn) + int(space.start))
+            raise IncompatibleTask(f"action_mode {self.action_mode} needs discrete actions, not {space}: use greedy.")
+        uniform = generator(self.action_seed, 7, step).random(len(self.seeds))[episodes[active]]
+        choose = _sample if self.action_mode == "sample" else _epsilon_greedy
+        indices = choose(rollout.action_logits(history, rows), torch.from_numpy(uniform).to(self.device))
+        return _to_numpy(indices + int(space.start))
 
 
-def check_streaming(learner: Learner) -> None:
-    """Raise IncompatibleTask unless the learner can play with `streaming`; one that sees a single step always can."""
-    if isinstance(learner, CachingLearner):
-        learner.rollout(streaming=True)
-    elif learner.context > 1:
-        raise IncompatibleTask(
-            f"{type(learner).__name__} has no rollout that could keep what it computes. Say evaluation.rollout=exact."
-        )
-
-
-def _sampled(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Places drawn by their probabilities, [B], from one number in [0, 1) each."""
+def _sample(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Sample indices [B] by their probabilities, from one number in [0, 1) each."""
     cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
     return (cumulative < uniform[:, None]).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
 
 
 def _epsilon_greedy(logits: Tensor, uniform: Tensor) -> Tensor:
-    """The likeliest places, [B]; with probability EPSILON any, which the same numbers decide."""
-    anything = (uniform / EPSILON * logits.shape[-1]).long()
-    return torch.where(uniform < EPSILON, anything, logits.argmax(dim=-1))
+    """Return the likeliest indices [B], with probability EPSILON random ones; both from one number in [0, 1) each."""
+    random = (uniform / EPSILON * logits.shape[-1]).long()
+    return torch.where(uniform < EPSILON, random, logits.argmax(dim=-1))
 
 
-class _Anew:
-    """Plays games by asking the learner anew at every step."""
+def rollout_of(learner: Learner) -> Rollout:
+    """Return a learner's policy for one batch of episodes: its own rollout, or its `act`."""
+    rollout = learner.rollout() if isinstance(learner, CachingLearner) else None
+    return rollout or _StatelessRollout(learner)
+
+
+class _StatelessRollout:
+    """A rollout without a cache: it calls the learner at every step."""
 
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
 
     def act(self, history: History, rows: Tensor) -> Tensor:
-        return self.learner.act(_played(history, rows))
+        return self.learner.act(_select(history, rows))
 
     def action_logits(self, history: History, rows: Tensor) -> Tensor:
         assert isinstance(self.learner, DiscreteLearner)
-        return self.learner.action_logits(_played(history, rows))
+        return self.learner.action_logits(_select(history, rows))
 
 
-def _played(history: History, rows: Tensor) -> History:
+def _select(history: History, rows: Tensor) -> History:
     return history if len(rows) == len(history.mask) else history.of(rows)
 
 
-class _Tape:
-    """The last steps of every game, in buffers twice as long as the context, so that few steps copy anything.
+class HistoryBuffer:
+    """The last steps of every episode, in buffers twice as long as the context, so that few steps copy them."""
 
-    Where there is an encoder, it keeps encodings in place of observations: each is computed once, when it is new.
-    """
-
-    def __init__(
-        self, rows: int, context: int, action_shape: tuple[int, ...], device: torch.device, encoder: Encoder | None
-    ) -> None:
-        self.context, self.device, self.encoder, self.end = context, device, encoder, context - 1
+    def __init__(self, rows: int, context: int, action_shape: tuple[int, ...], device: torch.device) -> None:
+        self.context, self.device, self.end = context, device, context - 1
         slots = 2 * context
-        self.observations = torch.zeros(0)  # made when the first are written, which have the shape and the kind
+        self.observations = torch.zeros(0)  # allocated with the first, which have the shape and dtype
         self.actions = torch.zeros(rows, slots, *action_shape, device=device)
         self.returns_to_go = torch.zeros(rows, slots, device=device)
         self.timesteps = torch.zeros(rows, slots, dtype=torch.long, device=device)
         self.mask = torch.zeros(rows, slots, dtype=torch.bool, device=device)
 
-    def write(
-        self, observations: NDArray[Any], remaining: NDArray[np.float64], step: int, playing: NDArray[np.bool_]
-    ) -> History:
-        """Add the present and give the window that ends with it; games that have ended need not be in it."""
+    def write(self, observations: NDArray[Any], remaining: NDArray[np.float64], step: int) -> History:
+        """Add the present and return the window that ends with it."""
         self.end += 1
         if self.end == 2 * self.context:
-            self._wind_back()
+            self._rewind()
         now = self.end
-        self._write_observations(np.asarray(observations), playing)
+        self._write_observations(torch.from_numpy(np.asarray(observations)).to(self.device))
         self.actions[:, now] = 0
         self.returns_to_go[:, now] = torch.from_numpy(remaining).to(self.device, torch.float32)
         self.timesteps[:, now] = step
@@ -290,32 +224,23 @@ class _Tape:
             returns_to_go=self.returns_to_go[:, window],
             timesteps=self.timesteps[:, window],
             mask=self.mask[:, window],
-            encoded=self.encoder is not None,
         )
 
-    def _write_observations(self, observations: NDArray[Any], playing: NDArray[np.bool_]) -> None:
-        if self.encoder is None:
-            present = torch.from_numpy(observations).to(self.device)
-        else:
-            with torch.no_grad():
-                present = self.encoder(torch.from_numpy(observations[playing]).to(self.device))
+    def _write_observations(self, present: Tensor) -> None:
         if not len(self.observations):
             shape = (len(self.mask), 2 * self.context, *present.shape[1:])
             self.observations = torch.zeros(shape, dtype=present.dtype, device=self.device)
-        if len(present) == len(self.mask):
-            self.observations[:, self.end] = present
-        else:
-            self.observations[torch.from_numpy(np.flatnonzero(playing)).to(self.device), self.end] = present
+        self.observations[:, self.end] = present
 
     def write_actions(self, actions: NDArray[Any]) -> None:
         """Complete the present with the actions taken."""
         self.actions[:, self.end] = torch.from_numpy(np.asarray(actions)).to(self.device, self.actions.dtype)
 
-    def _wind_back(self) -> None:
-        kept = self.context - 1
+    def _rewind(self) -> None:
+        count = self.context - 1
         for buffer in (self.observations, self.actions, self.returns_to_go, self.timesteps, self.mask):
-            buffer[:, :kept] = buffer[:, self.end - kept : self.end].clone()
-        self.end = kept
+            buffer[:, :count] = buffer[:, self.end - count : self.end].clone()
+        self.end = count
 
 
 def _to_numpy(actions: Tensor) -> NDArray[Any]:

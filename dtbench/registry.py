@@ -1,4 +1,4 @@
-"""Names to objects: algorithms and tasks, found through entry points and files, loaded only when asked for."""
+"""Look up algorithms and tasks by name: through entry points, modules and files."""
 
 import dataclasses
 import functools
@@ -9,15 +9,16 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from dtbench.errors import DtbenchError, InvalidAlgorithm, InvalidValue, UnknownName, one_line
+from dtbench.ledger.names import check_current
 
 if TYPE_CHECKING:  # a listing of names must not load torch
     from dtbench.algorithm import Algorithm
@@ -26,136 +27,155 @@ if TYPE_CHECKING:  # a listing of names must not load torch
 ALGORITHMS = "dtbench.algorithms"
 DOMAINS = "dtbench.domains"
 SCHEMES = "dtbench.task_schemes"
-LARGEST = 100_000_000  # of a hyperparameter that is a whole number: sizes, and steps of a schedule
+REPORT_SECTIONS = "dtbench.report_sections"
+BASELINES = "baselines"  # our package of that name; others exist
+LARGEST = 100_000_000  # the largest integer hyperparameter: a size, or steps of a schedule
 
 
 def algorithm_names() -> list[str]:
-    """The registered algorithms, ours and those of other installed packages."""
+    """Return the names of the registered algorithms of all installed packages."""
     return sorted(_points(ALGORITHMS))
 
 
 def algorithm_packages() -> set[str]:
-    """The packages that the registered algorithms are in."""
+    """Return the packages of the registered algorithms."""
     return {point.module.partition(".")[0] for point in _points(ALGORITHMS).values()}
 
 
 def algorithm_class(name: str) -> "type[Algorithm]":
-    """The class of a registered name, or of "file_or_module:Class".
+    """Return the class of a registered name, or of "file_or_module:Class".
 
-    Raises UnknownName with the nearest names, InvalidAlgorithm for what is no frozen dataclass with `learner`.
+    Raises UnknownName with the nearest names, InvalidAlgorithm unless it is a frozen dataclass with `learner`.
     """
-    found: Any = _named_object(name, "algorithm", ALGORITHMS)
-    if not (dataclasses.is_dataclass(found) and isinstance(found, type) and hasattr(found, "learner")):
+    algorithm: Any = _named_object(name, "algorithm", ALGORITHMS)
+    if not (dataclasses.is_dataclass(algorithm) and isinstance(algorithm, type) and hasattr(algorithm, "learner")):
         raise InvalidAlgorithm(f"{name} is not a dataclass with a method learner(dataset, *, seed, device).")
-    if not found.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if not algorithm.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise InvalidAlgorithm(f"{name} must be a frozen dataclass: @dataclass(frozen=True).")
-    checked: Any = found
-    made: type[Algorithm] = checked
-    return made
+    return cast("type[Algorithm]", algorithm)
 
 
-def make_algorithm(name: str, hyperparameters: Mapping[str, Any]) -> "Algorithm":
-    """The algorithm with these differences from its defaults, checked and coerced by its annotations.
+def make_algorithm(name: str, hyperparameters: Mapping[str, Any] = MappingProxyType({})) -> "Algorithm":
+    """Return the algorithm with these hyperparameters, checked and coerced by its annotations, and its defaults.
 
     Raises UnknownName for a hyperparameter that does not exist and InvalidValue for one of the wrong type.
     """
-    found: Any = algorithm_class(name)
-    known = [field.name for field in dataclasses.fields(found) if field.init]
+    kind: Any = algorithm_class(name)
+    known = [field.name for field in dataclasses.fields(kind) if field.init]
     for key in hyperparameters:
         if key not in known:
+            check_current(key, name)
             raise UnknownName(f"hyperparameter of {name}", key, known)
     try:
-        made: Algorithm = _adapter(name).validate_python(dict(hyperparameters))
+        algorithm: Algorithm = _adapter(kind, name).validate_python(dict(hyperparameters))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or name
         raise InvalidValue(f"{name}: {where} = {first['input']!r:.100}: {first['msg']}.") from None
     except DtbenchError:
         raise
-    except Exception as error:  # of a __post_init__ of somebody's own
-        raise InvalidValue(f"{name} cannot be made with {dict(hyperparameters)!r:.200}: {told(error)}.") from error
+    except Exception as error:  # of a plug-in's __post_init__
+        raise InvalidValue(f"{name} refuses {dict(hyperparameters)!r:.200}: {_describe(error)}.") from error
     for key in hyperparameters:
-        _check_number(name, key, getattr(made, key))
-    return made
+        _check_number(name, key, getattr(algorithm, key))
+    return algorithm
 
 
 def all_hyperparameters(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Every hyperparameter of the algorithm with these differences from its defaults, as plain JSON values."""
-    plain: dict[str, Any] = _adapter(name).dump_python(make_algorithm(name, hyperparameters), mode="json")
+    """Return all hyperparameters, these and the algorithm's defaults, as plain JSON values."""
+    algorithm = make_algorithm(name, hyperparameters)
+    plain: dict[str, Any] = _adapter(type(algorithm), name).dump_python(algorithm, mode="json")
     return plain
 
 
 def algorithm_presets(name: str) -> Mapping[str, Mapping[str, Any]]:
-    """The named sets of hyperparameters that an algorithm's class declares as `presets`."""
-    found: Mapping[str, Mapping[str, Any]] = getattr(algorithm_class(name), "presets", {})
-    return found
+    """Return an algorithm's `presets`: named sets of hyperparameters."""
+    presets: Mapping[str, Mapping[str, Any]] = getattr(algorithm_class(name), "presets", {})
+    return presets
 
 
 def algorithm_version(name: str) -> str:
-    """What of the algorithm's code belongs to a trial's identity.
+    """Return the version of the algorithm's code, a part of a trial's identity.
 
-    A file's content where the name points at a file, else the class attribute `version` (1 where it has none),
-    to be raised when an algorithm's mathematics changes.
+    It is the hash of the file where the name points at a file, else the class attribute `version` (default 1).
     """
-    found = algorithm_class(name)
-    target = name.partition(":")[0]
-    if ":" in name and (path := _file_of(target)):
+    algorithm = algorithm_class(name)
+    if path := file_of(name):
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return str(getattr(found, "version", 1))
+    return str(getattr(algorithm, "version", 1))
 
 
 def file_of(name: str) -> Path | None:
-    """The file that a name such as "my_file:MyAlgorithm" points at; None for a registered name or a module."""
+    """Return the file of a name such as "my_file:MyAlgorithm"; None for a registered name or a module."""
     return _file_of(name.partition(":")[0]) if ":" in name else None
 
 
 def task_names() -> list[str]:
-    """The registered tasks of all domains."""
+    """Return the names of the registered tasks of all domains."""
     return sorted(name for tasks in _domains().values() for name in tasks)
 
 
 def tasks_by_domain() -> dict[str, list[str]]:
-    """The registered tasks, domain by domain."""
+    """Return the names of the registered tasks by domain."""
     return {domain: list(tasks) for domain, tasks in sorted(_domains().items())}
 
 
 def make_task(name: str, options: Mapping[str, Any] | None = None) -> "Task":
-    """The task of a registered name, or of "file_or_module:name" (a Task, or a function that makes one).
+    """Return the task of a registered name, or of "file_or_module:name" (a Task or a function that returns one).
 
-    A prefix may also name a scheme of the entry-point group `dtbench.task_schemes`, as in "minari:mujoco/hopper/
-    medium-v0". `options` go to the function that makes the task; raises UnknownName for those it does not take.
+    The prefix can also be a scheme of the entry-point group `dtbench.task_schemes`, as in "minari:mujoco/hopper/
+    medium-v0". `options` are the arguments of the task's function; raises UnknownName for one it does not take.
     """
     from dtbench.task import Task
 
     scheme, colon, _ = name.partition(":")
     if colon and scheme in (schemes := _points(SCHEMES)):
-        return _checked_task(name, _made(name, functools.partial(_load(schemes[scheme]), name), options))
-    if colon:
-        found = _named_object(name, "task", DOMAINS)
-        return found if isinstance(found, Task) and not options else _checked_task(name, _made(name, found, options))
-    for tasks in _domains().values():
-        if name in tasks:
-            return _checked_task(name, _made(name, tasks[name], options))
-    raise UnknownName("task", name, task_names())
+        make = functools.partial(_load(schemes[scheme]), name)
+    elif colon:
+        make = _named_object(name, "task", DOMAINS)
+        if isinstance(make, Task) and not options:
+            return make
+    else:
+        known = {task: make for tasks in _domains().values() for task, make in tasks.items()}
+        if name not in known:
+            raise UnknownName("task", name, known)
+        make = known[name]
+    task = _call(name, make, options or {})
+    if not isinstance(task, Task):
+        raise InvalidValue(f"task {name} returns a {type(task).__name__}. Return a dtbench.Task.")
+    return task
 
 
-def _made(name: str, make: Any, options: Mapping[str, Any] | None) -> Any:
-    """Call the function that makes a task; raise UnknownName for an option that it has no parameter for."""
-    taken = inspect.signature(make).parameters if callable(make) else {}
-    for option in options or ():
-        if option not in taken:
-            raise UnknownName(f"option of task {name}", option, taken)
+def report_sections(domain: str) -> Callable[[Any], Iterator[Any]] | None:
+    """Return the function that yields a domain's sections of a report (Section) from a SuiteAnalysis, or None.
+
+    It is the entry point of the group `dtbench.report_sections` with the domain's name, else `sections` in
+    dtbench/domains/<domain>/report.py. An archive names a domain, never code: a report runs only what is installed.
+    """
+    if domain in (points := _points(REPORT_SECTIONS)):
+        return cast("Callable[[Any], Iterator[Any]]", _load(points[domain]))
+    if not domain.isidentifier() or not (Path(__file__).parent / "domains" / domain / "report.py").is_file():
+        return None
+    return cast("Callable[[Any], Iterator[Any]]", importlib.import_module(f"dtbench.domains.{domain}.report").sections)
+
+
+def _call(name: str, make: Any, options: Mapping[str, Any]) -> Any:
+    """Call the function of a task; raise UnknownName for an option that is not one of its parameters."""
+    parameters = inspect.signature(make).parameters if callable(make) else {}
+    for option in options:
+        if option not in parameters:
+            raise UnknownName(f"option of task {name}", option, parameters)
     try:
-        return make(**(options or {}))
+        return make(**options)
     except DtbenchError:
         raise
     except Exception as error:
         given = f" with the options {dict(options)!r:.200}" if options else ""
-        raise InvalidValue(f"task {name} cannot be made{given}: {told(error)}. Mend it there.") from error
+        raise InvalidValue(f"task {name} fails{given}: {_describe(error)}. Correct it there.") from error
 
 
-def told(error: BaseException) -> str:
-    """An exception of somebody's own code in one line: what it says, and where it was raised."""
+def _describe(error: BaseException) -> str:
+    """Describe an exception of a plug-in in one line, with the place where it was raised."""
     where = ""
     for frame in traceback.extract_tb(error.__traceback__)[-1:]:
         where = f" ({Path(frame.filename).name}, line {frame.lineno})"
@@ -163,33 +183,25 @@ def told(error: BaseException) -> str:
 
 
 def _check_number(name: str, key: str, value: Any) -> None:
-    """Raise InvalidValue for what pydantic takes for a number, and no learner can begin with."""
+    """Raise InvalidValue for a number that pydantic accepts and no learner can use."""
     if isinstance(value, tuple | list):
         for item in value:
             _check_number(name, key, item)
     if isinstance(value, float) and math.isnan(value):
         raise InvalidValue(f"{name}: {key} is nan. Write a number.")
     if isinstance(value, int) and abs(value) > LARGEST:
-        raise InvalidValue(f"{name}: {key} = {value:.3g} is more than {LARGEST}, too large to be meant.")
+        raise InvalidValue(f"{name}: {key} = {value:.3g} exceeds the maximum of {LARGEST}.")
 
 
-def _adapter(name: str) -> TypeAdapter[Any]:
-    found = algorithm_class(name)
+@functools.cache
+def _adapter(algorithm: "type[Algorithm]", name: str) -> TypeAdapter[Any]:
     try:
-        adapter = TypeAdapter(found)
+        adapter = TypeAdapter(algorithm)
         adapter.rebuild(force=False)
     except (PydanticUserError, NameError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidAlgorithm(f"the hyperparameters of {name} must be plain values: {reason}") from None
     return adapter
-
-
-def _checked_task(name: str, made: Any) -> "Task":
-    from dtbench.task import Task
-
-    if not isinstance(made, Task):
-        raise InvalidValue(f"task {name} made a {type(made).__name__}, not a dtbench.Task.")
-    return made
 
 
 def _domains() -> dict[str, Mapping[str, Any]]:
@@ -210,7 +222,7 @@ def _named_object(name: str, kind: str, group: str) -> Any:
         return getattr(module, attribute)
     points = _points(group)
     if name not in points:
-        raise UnknownName(kind, name, points, hint='Your own: "file_or_module:Name".')
+        raise UnknownName(kind, name, points, hint='For your own, write "file_or_module:Name".')
     return _load(points[name])
 
 
@@ -218,25 +230,39 @@ def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
     except Exception as error:
-        found = f"the plug-in {point.name} = {point.value}"
-        raise InvalidAlgorithm(f"{found} cannot be loaded: {told(error)}. Mend or uninstall it.") from error
+        failure = f"the plug-in {point.name} = {point.value} cannot be loaded"
+        if other := _shadowing(point.module):
+            raise InvalidAlgorithm(
+                f"{failure}: {other} shadows dtbench's package `{BASELINES}`. Rename or uninstall it, or work in "
+                "another directory."
+            ) from error
+        raise InvalidAlgorithm(f"{failure}: {_describe(error)}. Correct or uninstall it.") from error
+
+
+def _shadowing(module: str) -> str:
+    """Return the path of another package with the name of our baselines, "" where there is none."""
+    spec = importlib.util.find_spec(BASELINES)
+    if module.partition(".")[0] != BASELINES or spec is None:
+        return ""
+    paths = [Path(path).resolve() for path in (spec.submodule_search_locations or [spec.origin or ""])]
+    return "" if Path(__file__).resolve().parents[1] / BASELINES in paths else str(paths[0])
 
 
 def _module(target: str, kind: str) -> ModuleType:
     path = _file_of(target)
-    nowhere = InvalidAlgorithm(
+    missing = InvalidAlgorithm(
         f"no {kind} module {target!r:.100}: neither a file {target:.100}.py in {Path.cwd()} nor an installed module."
     )
     if path is None and not all(part.isidentifier() for part in target.split(".")):
-        raise nowhere
+        raise missing
     try:
         return _module_from_file(path) if path else importlib.import_module(target)
     except ModuleNotFoundError as error:
         if error.name and target.split(".")[0] == error.name:
-            raise nowhere from None
-        raise InvalidAlgorithm(f"{target} cannot be imported: {told(error)}. Install it.") from error
+            raise missing from None
+        raise InvalidAlgorithm(f"{target} cannot be imported: {_describe(error)}. Install it.") from error
     except Exception as error:
-        raise InvalidAlgorithm(f"{target} cannot be imported: {told(error)}. Mend it there.") from error
+        raise InvalidAlgorithm(f"{target} cannot be imported: {_describe(error)}. Correct it there.") from error
 
 
 def _file_of(target: str) -> Path | None:
@@ -248,7 +274,7 @@ def _file_of(target: str) -> Path | None:
 
 
 def _module_from_file(path: Path) -> ModuleType:
-    # Named by its place, so that two files of one name are two modules and one file is loaded once.
+    # Named by its path, so that two files of one name are two modules and one file is loaded once.
     name = f"dtbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)

@@ -1,4 +1,4 @@
-"""A task: one environment, one dataset, and what its scores mean."""
+"""Task: an environment, an offline dataset and a score."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,85 +9,90 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from dtbench.algorithm import Learner
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.errors import IncompatibleTask, InvalidValue, MissingDataset, UnknownName
 from dtbench.evaluation import Episodes, TargetUnits
 
 TargetReturns = tuple[float, ...]
 AUTO = "auto"
-MOST_STEPS = 100_000_000  # of data made here
-TUNING_SHIFT = 10_000_000  # from the evaluation seeds that are reported on to those that searches play
+MOST_STEPS = 100_000_000  # of generated data
+TUNING_SHIFT = 10_000_000  # from the evaluation seeds of reports to those of searches
 
 
 def no_columns(episodes: Episodes, dataset: TrajectoryDataset) -> Mapping[str, NDArray[Any]]:
-    """Nothing to add to the table of episodes."""
+    """Return no further columns for the table of episodes."""
     return {}
 
 
 def consecutive_seeds(episodes: int) -> list[int]:
-    """Evaluation seeds, the same for every contender, far from those that make data."""
+    """Return evaluation seeds, equal for every contender and distinct from those that generate data."""
     return list(range(10_000_000, 10_000_000 + episodes))
 
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """One place that a task's data may come from."""
+    """A source of a task's data."""
 
     name: str  # "d4rl", "minari", "generated", ...
-    load: Callable[[], TrajectoryDataset]  # from disk, or made here; MissingDataset where it is neither
-    available: Callable[[], bool]  # whether `load` needs neither network nor long work
+    load: Callable[[], TrajectoryDataset]  # read or generate it; MissingDataset where neither is possible
+    available: Callable[[], bool]  # whether `load` returns quickly and without the network
     fetch: Callable[[], None] | None = None  # download it; MissingDataset where that fails
     automatic: bool = True  # whether "auto" may choose it
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a trial needs to know of a task, and what a report needs to say about it."""
+    """An environment, an offline dataset and a score."""
 
     name: str
     domain: str
-    load_dataset: Callable[[], TrajectoryDataset]  # opens the store, and fills it first where it can; needs no network
-    make_env: Callable[[int], VectorEnv[Any, Any, Any]]  # number of games -> vector environment
-    score: Callable[[Episodes], NDArray[np.float64]]  # on the domain's 0-100 scale, one for each episode
+    load_dataset: Callable[[], TrajectoryDataset]  # read it from the cache, or generate it; without the network
+    make_env: Callable[[int], VectorEnv[Any, Any, Any]]  # number of environments -> vector environment
+    score: Callable[[Episodes], NDArray[np.float64]]  # of each episode, on the domain's scale from 0 to 100
     score_name: str  # e.g. "success rate (%)"
-    target_returns: TargetReturns  # what a return-conditioned policy is asked for, unless the suite says otherwise
+    target_returns: TargetReturns  # of return-conditioned policies, by default
     description: str = ""
     version: int = 1  # part of a trial's identity: raise it when the environment or the scoring changes
     evaluation_seeds: Callable[[int], list[int]] = consecutive_seeds  # number of episodes -> their seeds
-    tune_on: str = ""  # where all that there is to play is reported on: what to tune on instead
-    info_keys: tuple[str, ...] = ()  # what to keep of the environment's info at an episode's end
+    tune_on: str = ""  # what to tune on instead, where a report uses all episodes
+    info_keys: tuple[str, ...] = ()  # entries of the environment's info to record at an episode's end
     columns: Callable[[Episodes, TrajectoryDataset], Mapping[str, NDArray[Any]]] = no_columns
-    sources: tuple[DataSource, ...] = ()  # where its data may come from, the best first; (): `load_dataset` alone
-    target_units: TargetUnits | None = (
-        None  # of targets and of the data's returns; None: the environment's own rewards
-    )
-    targets_of: Callable[[TrajectoryDataset], TargetReturns] | None = (
-        None  # targets that depend on the data, see `targets`
-    )
-
-    inspect: Callable[[Learner, TrajectoryDataset], Mapping[str, Any]] | None = (
-        None  # what else to record of a learner that has finished, as plain JSON; {} where there is nothing to say
-    )
+    sources: tuple[DataSource, ...] = ()  # of its data, the best first; (): `load_dataset` alone
+    target_units: TargetUnits | None = None  # of targets and of the data's returns; None: the environment's rewards
+    targets_of: Callable[[TrajectoryDataset], TargetReturns] | None = None  # target returns that depend on the data
+    # Further facts to record of a trained learner, as plain JSON.
+    inspect: Callable[[Learner, TrajectoryDataset], Mapping[str, Any]] | None = None
 
     def targets(self, dataset: TrajectoryDataset) -> TargetReturns:
-        """What a return-conditioned policy that learned from this data is asked for, in `target_units`."""
+        """Return the target returns of policies trained on this data, in `target_units`."""
         return self.target_returns if self.targets_of is None else self.targets_of(dataset)
 
-    def tuning_seeds(self, episodes: int) -> list[int]:
-        """Seeds of the episodes that a search for hyperparameters plays: none of those that are reported on.
+    def facts(self) -> dict[str, Any]:
+        """Return the description that is recorded beside each result, as plain JSON."""
+        return {
+            "name": self.name,
+            "domain": self.domain,
+            "version": self.version,
+            "description": self.description,
+            "score_name": self.score_name,
+            **({"target_units": self.target_units.name} if self.target_units else {}),
+        }
 
-        Raises IncompatibleTask, with what to tune on instead, where a report plays all that there is.
+    def tuning_seeds(self, episodes: int) -> list[int]:
+        """Return the seeds of a search's evaluation episodes, none of which a report uses.
+
+        Raises IncompatibleTask, with what to tune on instead, where a report uses all episodes.
         """
         if self.tune_on:
             raise IncompatibleTask(
-                f"{self.name} is reported on all of its starts: none is left to tune on. {self.tune_on}"
+                f"{self.name} is evaluated from all of its starts: none is left to tune on. {self.tune_on}"
             )
         return [seed + TUNING_SHIFT for seed in self.evaluation_seeds(episodes)]
 
     def open(self, source: str = AUTO) -> TrajectoryDataset:
-        """The task's data from the named source; "auto": see `resolve`. Raises UnknownName for other names.
+        """Return the data from a source, or from that which `resolve` chooses for "auto".
 
-        A task without `sources` has one way to its data, which "auto" and that data's own name both mean.
+        Raises UnknownName for other sources. A task without `sources` has one, named in its data's info.
         """
         if self.sources:
             named = {found.name: found for found in self.sources}
@@ -96,30 +101,31 @@ class Task:
                 raise UnknownName(f"source of {self.name}", source, [AUTO, *named])
             return named[name].load()
         dataset = self.load_dataset()
-        if source not in (AUTO, own := str(dataset.info.get("source", "unknown"))):
-            raise UnknownName(f"source of {self.name}", source, [AUTO, own])
+        known = (AUTO, str(dataset.info.get("source", "unknown")))
+        if source not in known:
+            raise UnknownName(f"source of {self.name}", source, known)
         return dataset
 
     def resolve(self, source: str = AUTO, *, fetch: bool = True) -> str:
-        """The source that "auto" stands for: real data on disk, else what can be downloaded, else the last one.
+        """Return the source that "auto" stands for: real data on disk, else downloadable data, else the last source.
 
-        With `fetch` the download is tried, in the order of `sources`. Other names stay as they are.
+        With `fetch` the downloads are tried, in the order of `sources`. Other names are returned as they are.
         """
         if source != AUTO or not self.sources:
             return source
         *others, last = self.sources
-        real = [found for found in others if found.automatic]
-        for found in real:
-            if found.available():
-                return found.name
-        for found in real:
-            if fetch and found.fetch is not None and _fetched(found):
-                return found.name
+        real = [source for source in others if source.automatic]
+        for candidate in real:
+            if candidate.available():
+                return candidate.name
+        for candidate in real:
+            if fetch and candidate.fetch is not None and _fetched(candidate):
+                return candidate.name
         return last.name
 
 
 def check_seed(seed: Any) -> None:
-    """Raise InvalidValue for a seed that numpy's generators do not take."""
+    """Raise InvalidValue for a seed that numpy's generators do not accept."""
     if type(seed) is not int or not 0 <= seed < 2**31:
         raise InvalidValue(f"seed {seed!r:.40} must be a whole number from 0 to {2**31 - 1}.")
 
@@ -133,6 +139,9 @@ def _fetched(source: DataSource) -> bool:
     return source.available()
 
 
-def normalize(returns: NDArray[np.float64], *, low: float, high: float) -> NDArray[np.float64]:
-    """100 (return - low) / (high - low): 0 for the reference `low`, 100 for `high` (Fu et al. 2020, section 5)."""
-    return 100 * (returns - low) / (high - low)
+def normalized_score(episodes: Episodes, *, reference: tuple[float, float] | None) -> NDArray[np.float64]:
+    """Return 100 (return - low) / (high - low), Fu et al. (2020), section 5, or the return without a reference."""
+    if reference is None:
+        return episodes.returns
+    low, high = reference
+    return 100 * (episodes.returns - low) / (high - low)

@@ -18,7 +18,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DTBENCH_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
-DEALT_OUT = ("test_baselines", "test_benchmarks", "test_cli", "test_docs", "test_learning", "test_resume")
+DEALT_OUT = (
+    "test_baselines",
+    "test_benchmarks",
+    "test_cli",
+    "test_docs",
+    "test_examples",
+    "test_learning",
+    "test_resume",
+)
 # What takes long: whole reports, a browser, servers, many processes. `make test-extended` runs it, and CI where time
 # is left.
 EXTENDED = (
@@ -27,13 +35,13 @@ EXTENDED = (
     "test_cluster_examples",
     "test_diverged",
     "test_docs",
+    "test_examples",
     "test_export",
     "test_figures",
     "test_gym_report",
     "test_holed_report",
     "test_html",
     "test_malformed_fuzz",
-    "test_merge",
     "test_mixed_report",
     "test_page_in_browser",
     "test_plot",
@@ -41,12 +49,11 @@ EXTENDED = (
     "test_resume",
     "test_rllib",
     "test_search_report",
-    "test_search_tuning",
-    "test_speed_scripts",
+    "test_search_planning",
     "test_status",
-    "test_storage",
+    "test_remote",
 )
-LONG = ("test_storage", "test_page_in_browser", "test_malformed_fuzz", *DEALT_OUT)
+LONG = ("test_remote", "test_page_in_browser", "test_malformed_fuzz", *DEALT_OUT)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -1,52 +1,107 @@
-"""The benchmarks run and say what they measured, with small sizes here."""
+"""The benchmarks run at tiny sizes and compute ratios right. No test asserts a time."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from benchmarks import timing, training_step
+from benchmarks.run import RESULTS, all_ratios
 
 ROOT = Path(__file__).parents[1]
+PEERS = os.environ.get("DTBENCH_PEERS_PYTHON")
 
 
-def printed(script: str, *arguments: str) -> dict[str, Any]:
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
-    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
+def printed(benchmark: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", "--quick", *arguments]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
-def test_a_game_played_alone_is_compared_with_the_same_game_of_a_batch() -> None:
-    sizes = ("--max-frames", "80", "--episodes", "2", "--targets", "2", "--rounds", "1", "--threads", "1")
-    found = printed("atari_rollout.py", *sizes)
-    assert (found["games_in_a_batch"], found["batch"]["episodes"], found["alone"]["episodes"]) == (4, 4, 2)
-    assert found["compared_episodes"] == 2
-    assert found["alone"]["steps"] <= 2 * 80 / 4
+def test_everybody_has_a_turn_in_every_round_and_another_one_starts_each() -> None:
+    order: list[str] = []
+
+    def turn(name: str, seconds: float) -> Any:
+        def run(count: int) -> float:
+            order.append(name)
+            return seconds * count
+
+        return run
+
+    seconds = timing.alternate({"ours": turn("ours", 0.5), "peer": turn("peer", 1.0)}, rounds=3, turn_seconds=2.0)
+    assert seconds == {"ours": [0.5] * 3, "peer": [1.0] * 3}
+    assert order[2 * timing.WARM_UP_TURNS :] == ["ours", "peer", "peer", "ours", "ours", "peer"]
 
 
-def test_a_step_of_a_game_is_held_against_transformers_model_with_equal_weights() -> None:
-    found = printed("rollout.py", "--quick")
-    assert {row["what"] for row in found["ratios"]} == {"exact", "streaming", "simulators"}
-    assert found["greatest_difference_of_actions"] < 1e-4
-    assert all(row["times_faster"]["least"] > 0 for row in found["ratios"])
+def test_a_ratio_is_taken_within_each_round_and_their_median_counts() -> None:
+    pairs = [timing.Pair("a step", "ours", "peer", 2.0), timing.Pair("a draw", "ours", "nobody")]
+    (row,) = timing.ratios(pairs, {"ours": [1.0, 2.0, 1.0], "peer": [1.0, 6.0, 2.0]})
+    assert row["times_faster"] == {"median": 2.0, "least": 1.0, "most": 3.0, "rounds": 3}
+    assert row["milliseconds"] == {"ours": 1000.0, "peer": 2000.0}
+    assert timing.table([row]).splitlines()[2].endswith("| 2 |")
+    assert "(missed)" in timing.table([{**row, "goal": 2.5}])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="sizes are read from /proc")
-def test_stored_frames_take_a_byte_a_pixel_and_learners_say_what_they_hold(tmp_path: Path) -> None:
-    found = printed("atari_memory.py", "--steps", "1500", "--updates", "1", "--out", str(tmp_path / "memory.json"))
-    assert 1500 * 84 * 84 < found["disk_bytes"] < 1500 * (84 * 84 + 50)
-    for sizes in found["learners"].values():
-        assert 0 < sizes["peak_anonymous_bytes"] < sizes["peak_resident_bytes"]
-    assert json.loads((tmp_path / "memory.json").read_text()) == found
+def test_steps_are_compared_with_networks_of_equal_outputs() -> None:
+    result = printed("training_step")
+    differences = result["greatest_difference_of_outputs"]
+    assert set(differences) == {"hopper: transformers", "hopper: CORL's layout", "atari: official layout"}
+    assert all(apart < 1e-4 for apart in differences.values())
+    assert {"Hopper, fp32", "Hopper, bf16", "Atari, fp32"} <= {row["what"] for row in result["ratios"]}
 
 
-@pytest.mark.ray
-@pytest.mark.timeout(900)
-def test_trials_with_ray_are_held_against_trials_without_it(tmp_path: Path) -> None:
-    sizes = ("--trials", "2", "--budget", "2", "--idle", "2", "--cores", "2")
-    found = printed("sweep_overhead.py", *sizes, "--out", str(tmp_path / "overhead.json"))
-    assert found["sizes"] == {"trials": 2, "budget": 2, "cores": 2, "idle": 2}
-    assert 0 < found["seconds"]["a_trial_alone"] < found["seconds"]["with_ray"]
-    assert {"ratio_to_alone", "ratio_to_processes_at_once", "overhead_seconds"} <= set(found)
-    assert json.loads((tmp_path / "overhead.json").read_text()) == found
+def test_padding_moves_to_the_side_that_a_network_wants() -> None:
+    steps = torch.tensor([[0, 0, 5], [1, 2, 3]])
+    mask = torch.tensor([[False, False, True], [True, True, True]])
+    left = training_step.Batch(steps, steps, steps, steps, mask)
+    right = training_step.padded(left, "right")
+    assert right.timesteps.tolist() == [[5, 0, 0], [1, 2, 3]]
+    assert right.mask.tolist() == [[True, False, False], [True, True, True]]
+    assert training_step.padded(right, "left").timesteps.tolist() == steps.tolist()
+
+
+def test_updates_and_draws_are_compared_with_d3rlpys_where_it_is_installed() -> None:
+    result = printed("td_update", "--only", "BC")
+    compared = {row["what"] for row in result["ratios"]}
+    assert compared == ({"BC", "BC, drawing too", "draw transitions", "draw windows"} if PEERS else set())
+    assert {"dtbench: BC", "dtbench: draw windows"} <= set(result["implementations"])
+
+
+def test_an_evaluation_is_compared_with_transformers_model_of_equal_weights() -> None:
+    result = printed("rollout")
+    assert {row["what"] for row in result["ratios"]} == {"evaluation", "cache", "simulators"}
+    assert result["greatest_difference_of_actions"] < 1e-4
+    assert all(row["times_faster"]["least"] > 0 for row in result["ratios"])
+
+
+def test_a_quick_guard_measures_and_judges_nothing() -> None:
+    result = printed("guard")
+    assert result["ratios"][0]["what"] == "Hopper, fp32"
+    assert len(result["ratios"]) == (5 if PEERS else 1)
+
+
+def test_one_table_holds_all_results(tmp_path: Path) -> None:
+    row = {
+        "what": "a step",
+        "ours": "ours",
+        "peer": "hopper: them",
+        "milliseconds": {"ours": 10.0, "peer": 20.0},
+        "times_faster": {"median": 2.0, "least": 1.5, "most": 2.5, "rounds": 5},
+        "goal": 1.5,
+    }
+    (tmp_path / "training_step.json").write_text(json.dumps({"ratios": [row]}))
+    command = [sys.executable, "-m", "benchmarks.run", "--table", "--out", str(tmp_path)]
+    table = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert "| training_step: a step | hopper: them | 10 | 20 | **2.00** | 1.50 to 2.50 | 1.5 |" in table
+
+
+@pytest.mark.skipif(not RESULTS.exists(), reason="needs the repository's results")
+def test_the_page_on_speed_has_the_ratios_of_the_results() -> None:
+    page = (ROOT / "docs" / "speed.md").read_text()
+    assert all(line in page for line in all_ratios(RESULTS).splitlines())

@@ -8,7 +8,6 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from dtbench import Evaluator, History, IncompatibleTask
-from dtbench.algorithm import Encoder, EncodingLearner
 from dtbench.domains.graph.env import GraphVectorEnv, random_graph
 from dtbench.domains.key_to_door.env import KeyToDoorEnv, KeyToDoorVectorEnv
 from dtbench.errors import UnknownName
@@ -28,7 +27,7 @@ class Watcher:
     def act(self, history: History) -> Tensor:
         fields = ("observations", "actions", "returns_to_go", "timesteps", "mask")
         copies = {name: getattr(history, name).clone() for name in fields}
-        self.seen.append(History(**copies, encoded=history.encoded))
+        self.seen.append(History(**copies))
         return self.action_logits(history).argmax(dim=-1)
 
     def action_logits(self, history: History) -> Tensor:
@@ -53,34 +52,6 @@ class Silent(Watcher):
 
     def act(self, history: History) -> Tensor:
         return torch.zeros(len(history.mask), dtype=torch.long)
-
-
-class Encoding(Watcher):
-    """Reads flat observations, twice each pixel, wherever it gets them from."""
-
-    rows: list[int]
-
-    def encoder(self) -> Encoder | None:
-        self.rows = []
-
-        def encode(observations: Tensor) -> Tensor:
-            self.rows.append(len(observations))
-            return observations.flatten(1).float() * 2
-
-        return encode
-
-    def action_logits(self, history: History) -> Tensor:
-        if not history.encoded:
-            plain = history.observations.flatten(2).float() * 2
-            history = History(plain, history.actions, history.returns_to_go, history.timesteps, history.mask, True)
-        return super().action_logits(history)
-
-
-class Plain(Encoding):
-    """The same without an encoder."""
-
-    def encoder(self) -> Encoder | None:
-        return None
 
 
 class Recorded(KeyToDoorVectorEnv):
@@ -142,7 +113,7 @@ def test_episodes_times_targets_in_order() -> None:
     assert (table.lengths > 0).all()
 
 
-@pytest.mark.parametrize("mode", ["argmax", "sample"])
+@pytest.mark.parametrize("mode", ["greedy", "sample"])
 def test_one_batch_of_many_targets_equals_many_single_runs(mode: Any) -> None:
     targets = [float(t) for t in range(20)]
     together = key_to_door(action_mode=mode).evaluate(Watcher(3, True), targets)
@@ -224,7 +195,7 @@ def test_training_seeds_sample_differently_and_each_the_same_again() -> None:
 
 
 def test_sampling_needs_logits_and_says_so_before_playing() -> None:
-    with pytest.raises(IncompatibleTask, match="argmax"):
+    with pytest.raises(IncompatibleTask, match="greedy"):
         key_to_door(action_mode="sample").evaluate(Silent())
 
 
@@ -238,53 +209,11 @@ def test_gymnasiums_own_vector_environment_gives_the_same_returns() -> None:
     assert ours.returns.tolist() == theirs.returns.tolist()
 
 
-def test_a_learner_with_an_encoder_acts_as_it_does_on_the_observations() -> None:
-    together, plain = (actions_of(kind(5, True), (1.0, 0.0)) for kind in (Encoding, Plain))
-    assert together.shape == (18, 46)
-    assert np.array_equal(together, plain)
-
-
-def test_the_window_of_an_encoding_learner_holds_encodings_and_zeros_where_padded() -> None:
-    encoding, plain = Encoding(4), Plain(4)
-    for learner in (encoding, plain):
-        key_to_door(3).evaluate(learner)
-    assert all(history.encoded for history in encoding.seen)
-    assert not any(history.encoded for history in plain.seen)
-    for ours, theirs in zip(encoding.seen, plain.seen, strict=True):
-        assert torch.equal(ours.observations, theirs.observations.flatten(2).float() * 2)
-        assert torch.equal(ours.mask, theirs.mask)
-
-
-def test_each_observation_is_encoded_once_and_only_of_games_still_played() -> None:
-    learner = Encoding(2)
-    table = Evaluator(recorded(Staggered), [1, 2, 3]).evaluate(learner)
-    assert table.lengths.tolist() == [3, 4, 5]
-    assert learner.rows == [3, 3, 3, 2, 1]
-
-
-def test_encodings_hold_no_gradients() -> None:
-    class Learning(Encoding):
-        def encoder(self) -> Encoder | None:
-            layer = torch.nn.Linear(1, 1)
-            return lambda observations: layer(observations.flatten(1).float()[:, :1])
-
-        def action_logits(self, history: History) -> Tensor:
-            assert not history.observations.requires_grad
-            return torch.zeros(len(history.mask), 4)
-
-    key_to_door(2).evaluate(Learning(3))
-
-
-def test_a_learner_says_by_its_encoder_that_it_encodes() -> None:
-    assert isinstance(Encoding(), EncodingLearner)
-    assert not isinstance(Watcher(), EncodingLearner)
-
-
 def test_epsilon_takes_the_likeliest_action_but_for_one_in_a_thousand() -> None:
     learner, environment = Watcher(), recorded()
     logits = torch.tensor([0.0, 3.0, 2.9, 0.0])
     learner.action_logits = lambda history: logits.expand(len(history.mask), 4)  # type: ignore[method-assign]
-    Evaluator(environment, list(range(20_000)), "epsilon", max_batch=20_000).evaluate(learner)
+    Evaluator(environment, list(range(20_000)), "epsilon_greedy", max_batch=20_000).evaluate(learner)
     taken = np.bincount(np.concatenate(environment.taken[:20]), minlength=4)
     assert 1 - taken[1] / taken.sum() == pytest.approx(0.00075, abs=0.0002)  # a quarter of all random ones are it too
     assert (taken > 50).all()  # about 100 of each other one in 400,000
@@ -293,11 +222,11 @@ def test_epsilon_takes_the_likeliest_action_but_for_one_in_a_thousand() -> None:
 def test_epsilon_depends_on_seed_episode_and_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dtbench.evaluation.EPSILON", 0.5)
     asked = (1.0, 0.0)
-    whole = actions_of(Watcher(2, True), asked, action_mode="epsilon")
-    assert np.array_equal(whole, actions_of(Watcher(2, True), asked, action_mode="epsilon", max_batch=6))
-    assert np.array_equal(whole[:9], actions_of(Watcher(2, True), asked[:1], action_mode="epsilon"))
+    whole = actions_of(Watcher(2, True), asked, action_mode="epsilon_greedy")
+    assert np.array_equal(whole, actions_of(Watcher(2, True), asked, action_mode="epsilon_greedy", max_batch=6))
+    assert np.array_equal(whole[:9], actions_of(Watcher(2, True), asked[:1], action_mode="epsilon_greedy"))
     assert not np.array_equal(whole, actions_of(Watcher(2, True), asked))
-    assert not np.array_equal(whole, actions_of(Watcher(2, True), asked, action_mode="epsilon", action_seed=1))
+    assert not np.array_equal(whole, actions_of(Watcher(2, True), asked, action_mode="epsilon_greedy", action_seed=1))
 
 
 def test_the_number_that_asks_for_a_random_action_also_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,19 +242,19 @@ def test_the_number_that_asks_for_a_random_action_also_says_which(monkeypatch: p
     learner, environment = Watcher(), recorded()
     logits = torch.tensor([0.0, 0.0, 9.0, 0.0])
     learner.action_logits = lambda history: logits.expand(len(history.mask), 4)  # type: ignore[method-assign]
-    Evaluator(environment, list(range(7)), "epsilon").evaluate(learner)
+    Evaluator(environment, list(range(7)), "epsilon_greedy").evaluate(learner)
     assert environment.taken[0].tolist() == [0, 0, 1, 2, 3, 2, 2]
 
 
 def test_epsilon_needs_logits_and_says_so_before_playing() -> None:
-    with pytest.raises(IncompatibleTask, match="no action_logits for action_mode epsilon: say argmax"):
-        key_to_door(action_mode="epsilon").evaluate(Silent())
+    with pytest.raises(IncompatibleTask, match="no action_logits for action_mode epsilon_greedy: use greedy"):
+        key_to_door(action_mode="epsilon_greedy").evaluate(Silent())
 
 
 def test_an_action_mode_that_is_none_gets_the_nearest() -> None:
-    assert action_mode("epsilon") == "epsilon"
-    with pytest.raises(UnknownName, match="Did you mean 'epsilon'"):
-        action_mode("epsilom")
+    assert action_mode("sample") == "sample"
+    with pytest.raises(UnknownName, match="Did you mean 'sample'"):
+        action_mode("sampel")
 
 
 @pytest.mark.parametrize(("spent", "left"), [(True, [9, 9.5]), (False, [-15, 9.5])])

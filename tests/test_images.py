@@ -4,7 +4,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from dtbench import TrajectoryDataset, image_scale, is_image, make_dataset
+from dtbench import TrajectoryDataset, make_dataset
+from dtbench.nn import image_scale, is_image
 
 
 def frames(*, moving: int) -> TrajectoryDataset:

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from dtbench.analysis.archive import write_archive
-from dtbench.analysis.report import build_report, write_report
-from dtbench.data import store
-from dtbench.data.minari_sets import check_id, is_local
+from dtbench.analysis.page.build import build_report, write_report
+from dtbench.data import cache
+from dtbench.data.minari import check_id, is_local
 from dtbench.errors import DtbenchError, InvalidSuite, InvalidValue, UnknownName
-from dtbench.ledger import Ledger
-from dtbench.shipped import find
-from dtbench.suite import load_suite, resolved_document, trial_specs
-from tests.tiny_ledger import spec_of, tiny_ledger
+from dtbench.ledger.store import Ledger
+from dtbench.suite.package_data import find
+from dtbench.suite.planning import load_suite, resolved_document, trial_specs
+from tests.support.tiny_ledger import spec_of, tiny_ledger
 
 NAMES = (
     *(
@@ -60,9 +60,9 @@ def test_a_suite_and_a_contender_of_any_name_write_into_the_results_alone(tmp_pa
     work = tmp_path / "a" / "b"
     work.mkdir(parents=True)
     for field in ("name", "contender", "title"):
-        document = {"tasks": ["graph-0"], "seeds": [0], "contenders": {"R": {"algorithm": "random", "budget": 0}}}
+        document = {"tasks": ["graph-0"], "seeds": [0], "contenders": {"R": {"algorithm": "random", "train_steps": 0}}}
         if field == "contender":
-            document["contenders"] = {name: {"algorithm": "random", "budget": 0}}
+            document["contenders"] = {name: {"algorithm": "random", "train_steps": 0}}
         else:
             document[field] = name
         (work / "mine.yaml").write_text(yaml.safe_dump(document))
@@ -72,9 +72,9 @@ def test_a_suite_and_a_contender_of_any_name_write_into_the_results_alone(tmp_pa
             continue
         specs = trial_specs(suite)
         ledger = Ledger(work / "results" / "runs")
-        ledger.remember_suite(resolved_document(suite, specs))
+        ledger.save_suite(resolved_document(suite, specs))
         for spec in specs:
-            ledger.begin(spec)
+            ledger.create(spec)
     above = everything_below(tmp_path)
     assert all(
         path in ("a", "a/b", "a/b/mine.yaml", "a/b/results") or path.startswith("a/b/results/runs") for path in above
@@ -103,7 +103,7 @@ def test_the_report_escapes_what_contenders_are_called_and_writes_below_its_fold
     "name", ["../x", "..", "/etc", "a/../../b-v0", "~/x-v0", ".hidden-v0", "a//b-v0", "a b-v0", "", "x" * 300]
 )
 def test_an_id_of_minari_stays_below_its_folder(name: str) -> None:
-    with pytest.raises(InvalidValue, match="no id of a dataset"):
+    with pytest.raises(InvalidValue, match="not an id of a dataset"):
         check_id(name)
     with pytest.raises(InvalidValue):
         is_local(name)
@@ -122,8 +122,8 @@ def test_a_published_table_is_one_of_its_folder(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", "a\\b", "..", "x\x00y"])
 def test_the_store_makes_one_folder_of_any_name(name: str) -> None:
-    folder = store.root() / store._safe(f"prefix-{name}")
-    assert folder.parent == store.root()
+    folder = cache.root() / cache._safe(f"prefix-{name}")
+    assert folder.parent == cache.root()
     assert "\x00" not in str(folder)
 
 

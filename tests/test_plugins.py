@@ -51,8 +51,8 @@ tasks: [key-to-door-1k, "my_task:mirrored"]
 seeds: [0]
 evaluation: {episodes: 3, every: 2, targets: [1.0, 0.0]}
 contenders:
-  Mine: {algorithm: "my_file:Constant", budget: 2, hyperparameters: {action: 1}}
-  Theirs: {algorithm: theirs, budget: 2}
+  Mine: {algorithm: "my_file:Constant", train_steps: 2, hyperparameters: {action: 1}}
+  Theirs: {algorithm: theirs, train_steps: 2}
 """
 
 TASK = """
@@ -84,7 +84,7 @@ def test_a_file_and_a_package_appear_in_scores_and_report(tmp_path: Path, site: 
     environment = os.environ | {"PYTHONPATH": str(site)}
 
     def dtbench(*arguments: str) -> str:
-        command = [sys.executable, "-c", "from dtbench.cli import main; main()", *arguments]
+        command = [sys.executable, "-c", "from dtbench.cli.run import main; main()", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout

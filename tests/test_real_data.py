@@ -16,15 +16,15 @@ from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from dtbench import Evaluator, TrajectoryDataset, registry
-from dtbench.cli import app
-from dtbench.data.hdf5 import read_d4rl
-from dtbench.domains.atari.console import PROTOCOLS
+from dtbench.cli.run import app
+from dtbench.data.d4rl_hdf5 import read_d4rl
 from dtbench.domains.atari.dqn_replay import load_shards
-from dtbench.domains.atari.games import AtariGames
+from dtbench.domains.atari.emulator import PROTOCOLS
+from dtbench.domains.atari.env import AtariVectorEnv
 from dtbench.domains.d4rl import files, rerecorded
-from dtbench.domains.d4rl.recording import Share, record
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
+from dtbench.domains.d4rl.generation import Share, record
 from dtbench.domains.d4rl.replay import verify_file
-from dtbench.domains.d4rl.robots import ROBOTS
 from dtbench.errors import InvalidDataset
 
 FOLDER = Path(os.environ.get("DTBENCH_REAL_DATA") or "/nonexistent")
@@ -92,8 +92,8 @@ def test_no_contact_of_halfcheetahs_head_is_missed() -> None:
 
 @pytest.mark.parametrize("robot", SHOWN)
 def test_the_policy_in_a_file_recorded_again_returns_what_d4rls_set_does(robot: str) -> None:
-    policy = rerecorded.read_policy(FOLDER / "d4rl" / f"{robot}_medium-v2.hdf5", ROBOTS[robot])
-    made = record(ROBOTS[robot], [Share(policy)], steps=20_000, seed=1)
+    policy = rerecorded.read_policy(FOLDER / "d4rl" / f"{robot}_medium-v2.hdf5", LOCOMOTION_ENVS[robot])
+    made = record(LOCOMOTION_ENVS[robot], [Share(policy)], steps=20_000, seed=1)
     known = files.known_statistics(f"{robot}-medium-v2")
     assert known is not None
     assert known.return_mean is not None
@@ -109,7 +109,7 @@ def test_an_excerpt_is_called_one_where_it_is_shown(monkeypatch: pytest.MonkeyPa
 
 def test_recorded_screens_of_asterix_are_those_of_the_emulator() -> None:
     folder = FOLDER / "dqn_replay" / "Asterix" / "1" / "replay_logs"
-    games = AtariGames("asterix", 1, protocol=PROTOCOLS["dopamine"])
+    games = AtariVectorEnv("asterix", 1, protocol=PROTOCOLS["dopamine"])
     first = games.reset(seed=0)[0][0, -1]
     with np.load(FOLDER / "dqn_replay" / "asterix_4_episodes.npz", allow_pickle=False) as episodes:
         frames, lengths = episodes["observations"], episodes["episode_lengths"]
@@ -129,10 +129,19 @@ def test_decision_transformer_follows_its_target_on_pendulums_replay_and_cloning
     path = FOLDER / "classic_control" / "pendulum_replay_v1.1.0.hdf5"
     task = registry.make_task("gym:Pendulum-v1", {"file": str(path)})
     data, device = task.open(), torch.device("cpu")
-    small = {"width": 64, "layers": 2, "context": 10, "dropout": 0.0, "learning_rate": 0.001, "warmup_steps": 100}
-    wide = {"initial_std": 0.1, "timestep_std": 0.05, "average_decay": 0.99, "decay_steps": 800}
+    small = {
+        "hidden_size": 64,
+        "num_layers": 2,
+        "context": 10,
+        "dropout": 0.0,
+        "learning_rate": 0.001,
+        "warmup_steps": 100,
+    }
+    wide = {"init_std": 0.1, "timestep_std": 0.05, "ema_decay": 0.99, "decay_steps": 800}
     learner = registry.make_algorithm("dt", {**small, **wide}).learner(data, seed=0, device=device)
-    imitator = registry.make_algorithm("bc", {"width": 64, "batch_size": 128}).learner(data, seed=0, device=device)
+    imitator = registry.make_algorithm("bc", {"hidden_size": 64, "batch_size": 128}).learner(
+        data, seed=0, device=device
+    )
     for _ in range(800):
         learner.update()
         imitator.update()

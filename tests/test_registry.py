@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -112,8 +115,8 @@ def test_mistakes_in_an_algorithms_name_say_what_to_do(
 def test_a_hyperparameter_is_checked_by_name_and_type() -> None:
     with pytest.raises(UnknownName, match="learning_rate"):
         registry.make_algorithm("dt", {"learning_rat": 1})
-    with pytest.raises(InvalidValue, match="width"):
-        registry.make_algorithm("dt", {"width": "broad"})
+    with pytest.raises(InvalidValue, match="hidden_size"):
+        registry.make_algorithm("dt", {"hidden_size": "broad"})
 
 
 def test_tasks_are_listed_by_domain() -> None:
@@ -149,7 +152,7 @@ def test_a_task_takes_the_options_that_its_function_has(plugin: Path) -> None:
         ("hopper-medium-v2", {"physics": "d5rl"}, UnknownName, "Did you mean 'd4rl'"),
         ("graph-0", {"physics": "v4"}, UnknownName, "option of task graph-0 'physics'"),
         ("my_file:tsk", None, UnknownName, "task"),
-        ("my_file:no_task", None, InvalidValue, "made a int"),
+        ("my_file:no_task", None, InvalidValue, "returns a int"),
         ("minary:mujoco/hopper/medium-v0", None, InvalidAlgorithm, "minary"),
     ],
 )
@@ -173,3 +176,19 @@ def test_a_prefix_may_be_a_scheme_that_makes_tasks_of_any_name(plugin: Path, mon
 
 def test_minari_is_a_scheme() -> None:
     assert "minari" in {point.name for point in entry_points(group=registry.SCHEMES)}
+
+
+def test_a_foreign_package_of_the_name_baselines_is_named(tmp_path: Path) -> None:
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines" / "__init__.py").write_text("")
+    code = "from dtbench.registry import algorithm_class; algorithm_class('bc')"
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    error = done.stderr.strip().splitlines()[-1]
+    assert f"{tmp_path / 'baselines'} shadows dtbench's package `baselines`" in error

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from baselines.bc import BehaviorCloning, BehaviorCloningLearner
-from dtbench import History, Metrics
+from dtbench import History
+from dtbench.algorithm import Metrics
 from dtbench.errors import InvalidAlgorithm
 from dtbench.testing import check_algorithm
 
@@ -58,7 +59,7 @@ class Blind(BehaviorCloningLearner):
     [
         (Global, "global random stream"),
         (Restless, "acting between updates"),
-        (Forgetful, "goes on differently"),
+        (Forgetful, "trains differently"),
         (Pickled, "more than tensors"),
         (Misshapen, "shape"),
         (Exploding, "after one step"),
@@ -71,9 +72,9 @@ def test_each_breach_is_named(learner: type[BehaviorCloningLearner], clause: str
         def learner(self, dataset: Any, *, seed: int, device: torch.device) -> BehaviorCloningLearner:
             return learner(self, dataset, seed=seed, device=device)
 
-    check_algorithm(BehaviorCloning(width=8))
+    check_algorithm(BehaviorCloning(hidden_size=8))
     with pytest.raises(InvalidAlgorithm, match=clause):
-        check_algorithm(Broken(width=8))
+        check_algorithm(Broken(hidden_size=8))
 
 
 def test_an_algorithm_must_be_a_frozen_dataclass() -> None:

@@ -11,13 +11,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from dtbench import trial
-from dtbench.analysis.scores import collect, write_scores
+from dtbench.analysis.results import collect, write_scores
 from dtbench.domains.key_to_door.tasks import key_to_door
 from dtbench.errors import LedgerError
-from dtbench.ledger import Ledger
-from dtbench.spec import EvaluationSpec, TrialSpec
-from dtbench.suite import load_suite, resolved_document, trial_specs
+from dtbench.ledger.store import Ledger
+from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
+from dtbench.suite.planning import load_suite, resolved_document, trial_specs
 from dtbench.trial import run_trial
 
 SUITE = {
@@ -28,11 +27,11 @@ SUITE = {
     "contenders": {
         "DT": {
             "algorithm": "dt",
-            "budget": 7,
-            "hyperparameters": {"width": 8, "layers": 1, "context": 4, "batch_size": 4, "average_decay": 0.9},
+            "train_steps": 7,
+            "hyperparameters": {"hidden_size": 8, "num_layers": 1, "context": 4, "batch_size": 4, "ema_decay": 0.9},
         },
-        "CQL": {"algorithm": "discrete_cql", "budget": 7, "hyperparameters": {"width": 8}},
-        "Random": {"algorithm": "random", "budget": 0, "action_mode": "sample"},
+        "CQL": {"algorithm": "discrete_cql", "train_steps": 7, "hyperparameters": {"hidden_size": 8}},
+        "Random": {"algorithm": "random", "train_steps": 0, "action_mode": "sample"},
     },
 }
 
@@ -44,7 +43,7 @@ def specs(folder: Path, **changes: object) -> list[TrialSpec]:
 
 def test_a_trial_records_every_episode_of_every_checkpoint(tmp_path: Path) -> None:
     spec = specs(tmp_path)[0]
-    assert run_trial(spec, tmp_path / "runs") == "done"
+    assert run_trial(spec, Ledger(tmp_path / "runs")) == "done"
     record = Ledger(tmp_path / "runs").record(spec)
     assert record is not None
     episodes = record.episodes()
@@ -57,16 +56,15 @@ def test_a_trial_records_every_episode_of_every_checkpoint(tmp_path: Path) -> No
 
 def test_a_trial_without_budget_is_evaluated_once_as_it_is(tmp_path: Path) -> None:
     spec = specs(tmp_path)[2]
-    assert run_trial(spec, tmp_path / "runs") == "done"
+    assert run_trial(spec, Ledger(tmp_path / "runs")) == "done"
     episodes = Ledger(tmp_path / "runs").record(spec).episodes()  # type: ignore[union-attr]
     assert episodes.step.tolist() == [0] * 4
     assert episodes.target.isna().all()
 
 
-def test_an_interrupted_trial_equals_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_trial_equals_an_undisturbed_one(tmp_path: Path) -> None:
     for spec in specs(tmp_path)[:2]:
-        run_trial(spec, tmp_path / "whole")
-        monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
+        run_trial(spec, Ledger(tmp_path / "whole"))
         for last_step in (2, 5, 6):
 
             def stop(step: int, score: float | None, last_step: int = last_step) -> None:
@@ -74,10 +72,10 @@ def test_an_interrupted_trial_equals_an_undisturbed_one(tmp_path: Path, monkeypa
                     raise KeyboardInterrupt
 
             with pytest.raises(KeyboardInterrupt):
-                run_trial(spec, tmp_path / "broken", stop)
-            assert Ledger(tmp_path / "broken").state(spec) == "partial"
+                run_trial(spec, Ledger(tmp_path / "broken"), on_progress=stop, checkpoint_seconds=0)
+            assert Ledger(tmp_path / "broken").state(spec) == "interrupted"
         steps: list[int] = []
-        run_trial(spec, tmp_path / "broken", lambda step, score, steps=steps: steps.append(step))
+        run_trial(spec, Ledger(tmp_path / "broken"), on_progress=lambda step, score, steps=steps: steps.append(step))
         assert steps == [7]
         whole, broken = (Ledger(tmp_path / name).record(spec) for name in ("whole", "broken"))
         pd.testing.assert_frame_equal(whole.episodes(), broken.episodes())  # type: ignore[union-attr]
@@ -86,17 +84,18 @@ def test_an_interrupted_trial_equals_an_undisturbed_one(tmp_path: Path, monkeypa
 
 KILLED = """
 import sys, json, pathlib
-from dtbench import trial
-from dtbench.spec import EvaluationSpec, TrialSpec
-trial.CHECKPOINT_SECONDS = 0.0
+from dtbench.ledger.store import Ledger
+from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.trial import run_trial
+ledger = Ledger(pathlib.Path(sys.argv[2]))
 spec = TrialSpec.from_json(json.loads(pathlib.Path(sys.argv[1]).read_text()))
-trial.run_trial(spec, pathlib.Path(sys.argv[2]), lambda step, score: print(step, flush=True))
+run_trial(spec, ledger, on_progress=lambda step, score: print(step, flush=True), checkpoint_seconds=0)
 """
 
 
 def test_a_process_killed_at_any_moment_loses_no_result(tmp_path: Path) -> None:
-    spec = specs(tmp_path, contenders={"DT": SUITE["contenders"]["DT"] | {"budget": 40}})[0]  # type: ignore[index]
-    run_trial(spec, tmp_path / "whole")
+    spec = specs(tmp_path, contenders={"DT": SUITE["contenders"]["DT"] | {"train_steps": 40}})[0]  # type: ignore[index]
+    run_trial(spec, Ledger(tmp_path / "whole"))
     (tmp_path / "spec.json").write_text(json.dumps(spec.to_json()))
     for delay in (0.0, 0.02, 0.05, 0.11):
         command = [sys.executable, "-c", KILLED, str(tmp_path / "spec.json"), str(tmp_path / "broken")]
@@ -106,7 +105,7 @@ def test_a_process_killed_at_any_moment_loses_no_result(tmp_path: Path) -> None:
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    run_trial(spec, tmp_path / "broken")
+    run_trial(spec, Ledger(tmp_path / "broken"))
     whole, broken = (Ledger(tmp_path / name).record(spec) for name in ("whole", "broken"))
     pd.testing.assert_frame_equal(whole.episodes(), broken.episodes())  # type: ignore[union-attr]
 
@@ -142,38 +141,38 @@ class FailingLearner(UniformRandomLearner):
 )
 def test_a_failure_is_recorded_with_its_reason(tmp_path: Path, how: str, state: str, reason: str) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
-    contender = {"algorithm": "failing:Failing", "budget": 3, "hyperparameters": {"how": how}}
+    contender = {"algorithm": "failing:Failing", "train_steps": 3, "hyperparameters": {"how": how}}
     spec = specs(tmp_path, contenders={"Failing": contender})[0]
     ledger = Ledger(tmp_path / "runs")
-    assert run_trial(spec, ledger.root) == state
+    assert run_trial(spec, ledger) == state
     assert ledger.state(spec) == state
     assert reason in (ledger.folder(spec) / "error.txt").read_text()
-    assert reason in ledger.failure(spec)["message"]
+    assert reason in ledger.failure(spec).message
     assert ledger.record(spec) is None
-    assert ledger.waiting(spec) is (state == "failed")
-    assert ledger.waiting(spec, again=True)
-    assert run_trial(spec, ledger.root) == state
-    assert ledger.failure(spec)["times"] == 2
-    run_trial(spec, ledger.root)
-    assert not ledger.waiting(spec)
+    assert ledger.should_run(spec) is (state == "failed")
+    assert ledger.should_run(spec, retry_failed=True)
+    assert run_trial(spec, ledger) == state
+    assert ledger.failure(spec).times == 2
+    run_trial(spec, ledger)
+    assert not ledger.should_run(spec)
     assert not (ledger.folder(spec) / "running.json").exists()
 
 
 def test_a_checkpoint_that_cannot_be_continued_says_what_to_delete(tmp_path: Path) -> None:
     spec = specs(tmp_path)[0]
-    folder = Ledger(tmp_path / "runs").begin(spec)
+    folder = Ledger(tmp_path / "runs").create(spec)
     (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    assert run_trial(spec, tmp_path / "runs") == "failed"
-    assert "Delete it to begin the trial anew" in (folder / "error.txt").read_text()
+    assert run_trial(spec, Ledger(tmp_path / "runs")) == "failed"
+    assert "Delete it to restart the trial" in (folder / "error.txt").read_text()
     (folder / "checkpoint.pt").unlink()
-    assert run_trial(spec, tmp_path / "runs") == "done"
+    assert run_trial(spec, Ledger(tmp_path / "runs")) == "done"
 
 
 def test_the_score_table_has_one_row_a_trial_checkpoint_and_target(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "runs")
     planned = specs(tmp_path)
     for spec in planned:
-        run_trial(spec, ledger.root)
+        run_trial(spec, ledger)
     document = resolved_document(load_suite(str(tmp_path / "toy.yaml")), planned)
     found = collect(document, ledger)
     assert found.scores.groupby("contender").size().to_dict() == {"DT": 6, "CQL": 3, "Random": 1}
@@ -189,7 +188,7 @@ def test_the_score_table_has_one_row_a_trial_checkpoint_and_target(tmp_path: Pat
 
 def test_renaming_a_contender_loses_nothing(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "runs")
-    run_trial(specs(tmp_path)[2], ledger.root)
+    run_trial(specs(tmp_path)[2], ledger)
     renamed = specs(tmp_path, contenders={"Chance": SUITE["contenders"]["Random"]})  # type: ignore[index]
     assert ledger.state(renamed[0]) == "done"
     assert collect(
@@ -201,7 +200,7 @@ def test_seeds_beyond_the_suites_own_belong_to_its_report(tmp_path: Path) -> Non
     ledger = Ledger(tmp_path / "runs")
     contenders = {"Random": SUITE["contenders"]["Random"]}  # type: ignore[index]
     for spec in specs(tmp_path, contenders=contenders, seeds=[0, 1, 2]):
-        run_trial(spec, ledger.root)
+        run_trial(spec, ledger)
     planned = specs(tmp_path, contenders=contenders, seeds=[1, 9])
     found = collect(resolved_document(load_suite(str(tmp_path / "toy.yaml")), planned), ledger)
     assert found.scores.seed.tolist() == [0, 1, 2]
@@ -211,7 +210,7 @@ def test_seeds_beyond_the_suites_own_belong_to_its_report(tmp_path: Path) -> Non
 def test_a_damaged_record_is_named_with_its_remedy(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "runs")
     spec = specs(tmp_path)[2]
-    run_trial(spec, ledger.root)
+    run_trial(spec, ledger)
     (ledger.folder(spec) / "result.json").write_text("{")
     with pytest.raises(LedgerError, match="Delete that trial"):
         ledger.record(spec)
@@ -226,10 +225,10 @@ KNOWN = TrialSpec(
     dataset_source="generated",
     algorithm="dt",
     algorithm_version="1",
-    hyperparameters={"width": 8},
+    hyperparameters={"hidden_size": 8},
     seed=3,
-    budget=7,
-    evaluation=EvaluationSpec(episodes=4, every=3, targets=(1.0, 0.0), action_mode="argmax"),
+    train_steps=7,
+    evaluation=EvaluationSpec(episodes=4, every=3, targets=(1.0, 0.0), action_mode="greedy"),
 )
 
 
@@ -280,7 +279,7 @@ def test_a_task_with_target_units_records_what_was_achieved_in_them(tmp_path: Pa
     contenders = {"Random": SUITE["contenders"]["Random"]}  # type: ignore[index]
     evaluation = {"episodes": 400, "every": 3}
     (spec,) = specs(tmp_path, tasks=["points:points"], contenders=contenders, evaluation=evaluation)
-    assert run_trial(spec, tmp_path / "runs") == "done"
+    assert run_trial(spec, Ledger(tmp_path / "runs")) == "done"
     record = Ledger(tmp_path / "runs").record(spec)
     assert record is not None
     episodes = record.episodes()
@@ -291,7 +290,7 @@ def test_a_task_with_target_units_records_what_was_achieved_in_them(tmp_path: Pa
 
 def test_a_task_without_target_units_records_no_more_than_before(tmp_path: Path) -> None:
     spec = specs(tmp_path)[2]
-    run_trial(spec, tmp_path / "runs")
+    run_trial(spec, Ledger(tmp_path / "runs"))
     record = Ledger(tmp_path / "runs").record(spec)
     assert record is not None
     assert list(record.episodes().columns) == ["step", "target", "episode", "seed", "return", "length", "score"]
@@ -309,25 +308,25 @@ def test_targets_may_depend_on_the_data() -> None:
 def test_an_action_mode_that_is_none_fails_with_the_nearest(tmp_path: Path) -> None:
     spec = specs(tmp_path)[2]
     odd = dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, action_mode="epsilon-greedy"))
-    assert run_trial(odd, tmp_path / "runs") == "failed"
-    assert "Did you mean 'epsilon'" in (Ledger(tmp_path / "runs").folder(odd) / "error.txt").read_text()
+    assert run_trial(odd, Ledger(tmp_path / "runs")) == "failed"
+    assert "Did you mean 'epsilon_greedy'" in (Ledger(tmp_path / "runs").folder(odd) / "error.txt").read_text()
 
 
 def test_a_trial_can_be_judged_by_epsilon_greedy_actions(tmp_path: Path) -> None:
     spec = specs(tmp_path)[1]
-    greedy = dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, action_mode="epsilon"))
+    greedy = dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, action_mode="epsilon_greedy"))
     assert greedy.key != spec.key
-    assert run_trial(greedy, tmp_path / "runs") == "done"
+    assert run_trial(greedy, Ledger(tmp_path / "runs")) == "done"
     record = Ledger(tmp_path / "runs").record(greedy)
     assert record is not None
-    assert record.result["action_mode"] == "epsilon"
+    assert record.result["action_mode"] == "epsilon_greedy"
 
 
 def test_the_sweep_is_asked_of_the_last_checkpoint_alone(tmp_path: Path) -> None:
     # From 0 to 1.5 in four: 0.0 and 1.0 are among the targets already and not asked twice.
     evaluation = SUITE["evaluation"] | {"sweep": 4}  # type: ignore[operator]
     spec = specs(tmp_path, evaluation=evaluation)[0]
-    assert run_trial(spec, tmp_path / "runs") == "done"
+    assert run_trial(spec, Ledger(tmp_path / "runs")) == "done"
     episodes = Ledger(tmp_path / "runs").record(spec).episodes()  # type: ignore[union-attr]
     asked = {step: sorted(group.target.unique()) for step, group in episodes.groupby("step")}
     assert asked == {3: [0.0, 1.0], 6: [0.0, 1.0], 7: [0.0, 0.5, 1.0, 1.5]}
@@ -338,7 +337,7 @@ def test_a_sweep_changes_nothing_in_what_is_asked_anyway(tmp_path: Path) -> None
     recorded = []
     for changes in ({}, {"evaluation": SUITE["evaluation"] | {"sweep": 4}}):  # type: ignore[operator]
         spec = specs(tmp_path, **changes)[0]
-        run_trial(spec, tmp_path / "runs")
+        run_trial(spec, Ledger(tmp_path / "runs"))
         recorded.append(Ledger(tmp_path / "runs").record(spec).episodes())  # type: ignore[union-attr]
     plain, swept = recorded
     kept = swept[swept.target.isin([0.0, 1.0])].reset_index(drop=True)
@@ -347,5 +346,5 @@ def test_a_sweep_changes_nothing_in_what_is_asked_anyway(tmp_path: Path) -> None
 
 def test_a_learner_that_takes_no_target_is_not_swept(tmp_path: Path) -> None:
     spec = specs(tmp_path, evaluation=SUITE["evaluation"] | {"sweep": 4})[2]  # type: ignore[operator]
-    run_trial(spec, tmp_path / "runs")
+    run_trial(spec, Ledger(tmp_path / "runs"))
     assert len(Ledger(tmp_path / "runs").record(spec).episodes()) == 4  # type: ignore[union-attr]

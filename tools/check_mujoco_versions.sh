@@ -21,12 +21,12 @@ for version in "${versions[@]}"; do
   mkdir -p "$scratch/empty" && cd "$scratch/empty" # MuJoCo 4 writes MUJOCO_LOG.TXT into the current folder
   PYTHONPATH=$root PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -W ignore - 2>/dev/null <<'CHECK'
 import gymnasium, mujoco, numpy
-from tests.test_physics import ROBOTS, deviation
+from tests.domains.test_physics import ROBOTS, deviation
 
 found = ", ".join(f"{robot} {deviation(robot, 'd4rl'):.1e}" for robot in ROBOTS)
 print(f"mujoco {mujoco.__version__}, gymnasium {gymnasium.__version__}, numpy {numpy.__version__}: {found}")
 CHECK
   PYTHONPATH=$root PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest -q -p no:cacheprovider --rootdir "$root" \
-    -c "$root/pyproject.toml" "$root/tests/test_physics.py" "$root/tests/test_games.py"
+    -c "$root/pyproject.toml" "$root/tests/domains/test_physics.py" "$root/tests/domains/test_games.py"
 done
 echo "the robots are the same with every MuJoCo: largest differences from the golden rollouts above"

@@ -29,7 +29,7 @@ def main(constraints: str) -> None:
 
 
 def installed() -> str | None:
-    """The torch that is there, without its local suffix."""
+    """Return the torch that is there, without its local suffix."""
     try:
         return importlib.metadata.version("torch").split("+")[0]
     except importlib.metadata.PackageNotFoundError:
@@ -37,7 +37,7 @@ def installed() -> str | None:
 
 
 def offered(pip: list[str], wanted: str) -> str:
-    """The version that pip would take; empty where pip is too old to say."""
+    """Return the version that pip would take; empty where pip is too old to say."""
     command = [*pip, "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", wanted]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:

@@ -1,9 +1,9 @@
-"""The losses of d3rlpy 2.8.1 on weights and batches that `tests/test_losses.py` wrote: IN.npz to OUT.json.
+"""The losses of d3rlpy 2.8.1 on weights and batches that `tests/baselines/test_losses.py` wrote: IN.npz to OUT.json.
 
 d3rlpy needs another gymnasium than dtbench, so this runs with an interpreter of its own and imports nothing of ours:
 
     python -m venv peers && peers/bin/pip install torch==2.13.0 d3rlpy==2.8.1
-    DTBENCH_PEERS_PYTHON=peers/bin/python python -m pytest tests/test_losses.py
+    DTBENCH_PEERS_PYTHON=peers/bin/python python -m pytest tests/baselines/test_losses.py
 
 An entry CASE/settings of the archive is JSON; CASE/batch/NAME, CASE/noise/I and CASE/MODULE/I/weight (or /bias, of the
 module's I-th linear layer) are arrays. What d3rlpy would draw at random, it takes from the noise, in order.
@@ -133,14 +133,14 @@ LOSSES: dict[str, Callable[..., dict[str, float]]] = {
 
 
 def made(config: Any, case: dict[str, Tensor], *, actions: int | None = None) -> Any:
-    """The implementation behind a configuration, for the batch's sizes; `actions` counts discrete ones."""
+    """Return the implementation behind a configuration, for the batch's sizes; `actions` counts discrete ones."""
     algorithm = config.create(device=False)
     algorithm.create_impl(case["batch/observations"].shape[1:], actions or case["batch/actions"].shape[1])
     return algorithm.impl
 
 
 def discrete(kind: Any, case: dict[str, Tensor], *, actions: int, quantiles: int | None) -> Any:
-    """The implementation of a learner of discrete actions with the case's network and target network."""
+    """Return the implementation of a learner of discrete actions with the case's network and target network."""
     q_function = QRQFunctionFactory(n_quantiles=quantiles) if quantiles else MeanQFunctionFactory()
     config = kind(encoder_factory=encoder(case, "network"), q_func_factory=q_function)
     impl = made(config, case, actions=actions)
@@ -150,7 +150,7 @@ def discrete(kind: Any, case: dict[str, Tensor], *, actions: int, quantiles: int
 
 
 def encoders(case: dict[str, Tensor], *networks: str) -> dict[str, VectorEncoderFactory]:
-    """Encoder factories of the sizes of these networks, as d3rlpy's configurations name them."""
+    """Return encoder factories of the sizes of these networks, as d3rlpy's configurations name them."""
     sources = {"critic": "critic_0"}
     return {f"{network}_encoder_factory": encoder(case, sources.get(network, network)) for network in networks}
 
@@ -180,7 +180,7 @@ def load_twins(modules: Any, case: dict[str, Tensor]) -> None:
 
 
 def batch(case: dict[str, Tensor]) -> TorchMiniBatch:
-    """The batch as d3rlpy has it, with columns."""
+    """Return the batch as d3rlpy has it, with columns."""
     columns = {name: case[f"batch/{name}"].float()[:, None] for name in ("rewards", "terminals")}
     return TorchMiniBatch(
         observations=case["batch/observations"],

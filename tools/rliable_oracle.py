@@ -3,7 +3,7 @@
 rliable needs an older pandas than dtbench, so this runs with an interpreter of its own and imports nothing of ours:
 
     python -m venv oracle && oracle/bin/pip install rliable==1.2.0 'pandas<3' 'arch<8'
-    DTBENCH_RLIABLE_PYTHON=oracle/bin/python python -m pytest tests/test_rliable.py
+    DTBENCH_RLIABLE_PYTHON=oracle/bin/python python -m pytest tests/analysis/test_rliable.py
 
 IN.json is a list of cases: what to compute (`ask`: a key of ANSWERS) and its arguments; OUT.json the list of answers.
 rliable draws from numpy's global generator whatever `random_state` it is given; so that one is seeded here.
@@ -29,7 +29,7 @@ def main(source: str, destination: str) -> None:
 
 
 def aggregates(scores: Matrix, *, gamma: float) -> dict[str, float]:
-    """The point estimates."""
+    """Return the point estimates."""
     return {name: float(found(np.array(scores))) for name, found in functions(gamma).items()}
 
 
@@ -75,7 +75,7 @@ ANSWERS: dict[str, Callable[..., Any]] = {
 
 
 def functions(gamma: float) -> dict[str, Callable[[Any], Any]]:
-    """The aggregates by dtbench's names."""
+    """Return the aggregates by dtbench's names."""
     return {
         "mean": metrics.aggregate_mean,
         "median": metrics.aggregate_median,

@@ -5,136 +5,172 @@ traceback), `episodes.parquet` every evaluation episode, `metrics.parquet` what 
 `remarks.md`, where there is one, what people have to say about the results.
 """
 
+import csv
+import dataclasses
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dtbench.analysis.scores import SuiteResults, score_table, scores_text, write_scores
-from dtbench.analysis.trial_table import TrialTable, joined
-from dtbench.errors import DAMAGED, LedgerError, UnknownName
-from dtbench.ledger import (
+from dtbench.analysis.extension import difference, extended
+from dtbench.analysis.results import (
+    TRIAL,
+    SuiteResults,
+    TrialTable,
+    collect,
+    joined,
+    score_table,
+    scores_text,
+    write_scores,
+)
+from dtbench.errors import LedgerError, NothingToReport, UnknownName
+from dtbench.ledger import schema
+from dtbench.ledger.names import with_current_action_mode
+from dtbench.ledger.store import (
+    PARQUET_ERRORS,
+    Ledger,
     TrialRecord,
     Unfinished,
+    check_episodes,
+    read_table,
     write_bytes,
     write_frame,
     write_json,
 )
-from dtbench.ledger_shapes import check_file_name, check_labels, check_provenance, check_result, check_suite
-from dtbench.spec import TrialSpec
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 REMARKS = "remarks"  # `<suite>/remarks.md`: what people wrote about the results, shown with them
+_ADVICE = "Restore it, or write it again with `dtbench report` where its ledger is."
 _TIMES = ("started", "finished")  # what differs between the provenances of trials that ran alike
 
 
-def archived(folder: Path) -> list[str]:
-    """The names of the suites that are kept in a folder such as results/scores."""
-    return sorted(path.parent.name for path in folder.glob("*/suite.json"))
+def archived(directory: Path) -> list[str]:
+    """Return the names of the suites in a directory such as results/scores."""
+    return sorted(path.parent.name for path in directory.glob("*/suite.json"))
 
 
-def write_archive(results: SuiteResults, folder: Path) -> None:
+def write_archive(results: SuiteResults, directory: Path) -> None:
     """Write the tidy table and the archive of a suite, under the suite's name."""
-    check_file_name(results.name)
-    place = folder / results.name
-    place.mkdir(parents=True, exist_ok=True)
-    provenances: dict[str, int] = {}  # as JSON -> its place
+    schema.check_file_name(results.name)
+    archive = directory / results.name
+    archive.mkdir(parents=True, exist_ok=True)
+    provenances: dict[str, int] = {}  # as JSON -> its index
     done = [_line_of(record, provenances) for record in results.records]
-    waiting = [_line_of_unfinished(trial) for trial in results.unfinished]
+    waiting = [
+        {"spec": one.spec.to_json(), "state": one.state, "error": one.error}
+        | ({"cause": one.cause} if one.cause else {})
+        for one in results.unfinished
+    ]
     about = {key: value for key, value in results.suite.items() if key not in ("trials", REMARKS)}
     lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in (*done, *waiting))
     metrics = joined({record.spec.key: record.metrics() for record in results.records})
-    write_frame(place / "episodes.parquet", results.episodes.rows)
-    write_frame(place / "metrics.parquet", metrics.rows)
-    write_bytes(place / "trials.jsonl", lines.encode())
+    write_frame(archive / "episodes.parquet", results.episodes.rows)
+    write_frame(archive / "metrics.parquet", metrics.rows)
+    write_bytes(archive / "trials.jsonl", lines.encode())
     write_json(
-        place / "suite.json",
+        archive / "suite.json",
         {"suite": about, "provenances": [json.loads(text) for text in provenances]},
         sort_keys=False,
     )
-    write_scores(results.scores, folder / f"{results.name}.csv")
+    write_scores(results.scores, directory / f"{results.name}.csv")
 
 
-def read_archive(folder: Path, name: str) -> SuiteResults:
-    """What `write_archive` wrote.
+def read_archive(directory: Path, name: str) -> SuiteResults:
+    """Return what `write_archive` wrote.
 
     Raises UnknownName for a suite that is not there, and LedgerError, naming the file, where one is damaged or where
     the digits of `<suite>.csv` are not those of the episodes.
     """
-    if name not in archived(folder):
-        raise UnknownName(f"suite in {folder}", name, archived(folder))
-    place = folder / name
-    about = _checked(place / "suite.json", lambda path: json.loads(path.read_text()))
-    lines = _checked(place / "trials.jsonl", lambda path: [json.loads(line) for line in path.read_text().splitlines()])
-    episodes = _checked(place / "episodes.parquet", lambda path: TrialTable(pd.read_parquet(path)))
-    metrics = _checked(place / "metrics.parquet", lambda path: TrialTable(pd.read_parquet(path)))
-    remarks = place / f"{REMARKS}.md"
-    try:
-        check_suite(about["suite"])
-        records = tuple(_record(line, about["provenances"], episodes, metrics) for line in _done(lines))
-        unfinished = tuple(
-            Unfinished(_spec(line), line["state"], line["error"], str(line.get("cause", "")))
-            for line in lines
-            if line["state"] != "done"
-        )
-        suite = {**about["suite"], "name": name, "trials": [line["spec"] for line in lines]}
-        if remarks.exists():
-            suite[REMARKS] = _checked(remarks, lambda path: path.read_text(encoding="utf-8"))
-        results = SuiteResults(suite, records, unfinished, score_table(records, episodes), episodes)
-    except DAMAGED as error:
-        raise LedgerError(_damaged(place, f"{type(error).__name__} {error}")) from error
-    _check_digits(results, folder / f"{name}.csv")
+    if name not in archived(directory):
+        raise UnknownName(f"suite in {directory}", name, archived(directory))
+    archive = directory / name
+    about = schema.read_mapping(archive / "suite.json", schema.ArchivedSuite, _ADVICE)
+    lines = _checked(archive / "trials.jsonl", _read_lines)
+    episodes = _checked(archive / "episodes.parquet", _read_episodes)
+    metrics = _checked(archive / "metrics.parquet", _read_table)
+    remarks = archive / f"{REMARKS}.md"
+    records = _checked(
+        archive / "trials.jsonl",
+        lambda _: tuple(_record(line, about["provenances"], episodes, metrics) for line in _done(lines)),
+    )
+    unfinished = tuple(
+        Unfinished(schema.parse_spec(line["spec"]), TrialState(line["state"]), line["error"], line.get("cause", ""))
+        for line in lines
+        if line["state"] != TrialState.DONE
+    )
+    suite = {**about["suite"], "name": name, "trials": [line["spec"] for line in lines]}
+    if remarks.exists():
+        suite[REMARKS] = _checked(remarks, lambda path: path.read_text(encoding="utf-8"))
+    scores = _checked(archive / "episodes.parquet", lambda _: score_table(records, episodes))
+    results = SuiteResults(suite, records, unfinished, scores, episodes)
+    _check_digits(results, directory / f"{name}.csv")
     return results
 
 
-def _line_of_unfinished(trial: Unfinished) -> dict[str, Any]:
-    line = {"spec": trial.spec.to_json(), "state": trial.state, "error": trial.error}
-    return {**line, "cause": trial.cause} if trial.cause else line
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a `trials.jsonl`, each with the fields that its state needs."""
+    found = [schema.validated(json.loads(line), schema.ArchivedTrial) for line in path.read_text().splitlines()]
+    for line in found:
+        schema.parse_spec(line["spec"])
+        needed = ("result", "provenance") if line["state"] == TrialState.DONE else ("error",)
+        if lacking := [name for name in needed if line.get(name) is None]:
+            raise ValueError(f"trial {line['spec'].get('key')} has no {lacking[0]}")
+    return found
+
+
+def _read_table(path: Path) -> TrialTable:
+    rows = read_table(path)
+    if TRIAL not in rows:
+        raise ValueError(f"it has no column {TRIAL}")
+    return TrialTable(rows)
+
+
+def _read_episodes(path: Path) -> TrialTable:
+    table = _read_table(path)
+    if len(table.rows):
+        check_episodes(table.rows)
+    return table
 
 
 def _line_of(record: TrialRecord, provenances: dict[str, int]) -> dict[str, Any]:
     shared = {key: value for key, value in record.provenance.items() if key not in _TIMES}
-    place = provenances.setdefault(json.dumps(shared, sort_keys=True), len(provenances))
-    line = {"spec": record.spec.to_json(), "state": "done", "result": dict(record.result), "provenance": place}
+    index = provenances.setdefault(json.dumps(shared, sort_keys=True), len(provenances))
+    line = {
+        "spec": record.spec.to_json(),
+        "state": TrialState.DONE,
+        "result": dict(record.result),
+        "provenance": index,
+    }
     line |= {key: record.provenance[key] for key in _TIMES if key in record.provenance}
     inspection = record.inspection()
     return {**line, "inspection": dict(inspection)} if inspection else line
 
 
-def _done(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [line for line in lines if line["state"] == "done"]
+def _done(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in lines if line["state"] == TrialState.DONE]
 
 
 def _record(
-    line: Mapping[str, Any],
-    provenances: list[Mapping[str, Any]],
-    episodes: TrialTable,
-    metrics: TrialTable,
+    line: Mapping[str, Any], provenances: list[Mapping[str, Any]], episodes: TrialTable, metrics: TrialTable
 ) -> TrialRecord:
-    spec = _spec(line)
+    spec = schema.parse_spec(line["spec"])
     if spec.key not in episodes:
-        raise KeyError(f"no episodes of trial {spec.key}")
+        raise ValueError(f"no episodes of trial {spec.key}")
+    if not 0 <= line["provenance"] < len(provenances):
+        raise ValueError(f"no provenance of trial {spec.key}")
     provenance = {**provenances[line["provenance"]], **{key: line[key] for key in _TIMES if key in line}}
-    check_result(line["result"])
-    check_provenance(provenance)
     return TrialRecord(
         spec,
-        line["result"],
+        with_current_action_mode(line["result"]),
         provenance,
         partial(episodes.of, spec.key),
         partial(metrics.of, spec.key),
         partial(dict, line.get("inspection") or {}),
     )
-
-
-def _spec(line: Mapping[str, Any]) -> TrialSpec:
-    spec = TrialSpec.from_json(line["spec"])
-    check_labels(spec)
-    if spec.key != line["spec"]["key"]:
-        raise KeyError(f"trial {line['spec']['key']!r:.40} has the key {spec.key}")
-    return spec
 
 
 def _check_digits(results: SuiteResults, path: Path) -> None:
@@ -154,9 +190,151 @@ def _rows(results: SuiteResults) -> list[str]:
 def _checked(path: Path, read: Any) -> Any:
     try:
         return read(path)
-    except DAMAGED as error:
-        raise LedgerError(_damaged(path, str(error) or type(error).__name__)) from error
+    except (*PARQUET_ERRORS, RecursionError) as error:
+        raise schema.unreadable(path, error, _ADVICE) from error
 
 
-def _damaged(path: Path, why: str) -> str:
-    return f"cannot read {path}: {why}. Restore it, or write it again with `dtbench report` where its ledger is."
+def load_results(results: Path, suites: Sequence[str] = ()) -> list[SuiteResults]:
+    """Return the suites asked for, or all of a results directory: from its ledger where it has them, else archived.
+
+    Raises UnknownName for a suite that is not there, NothingToReport where no trial has finished, and LedgerError,
+    naming the file, for what cannot be read.
+    """
+    ledger, scores = Ledger(results / "runs"), results / "scores"
+    ran = suites_by_name(ledger, scores)
+    known = list(dict.fromkeys([*ran, *archived(scores)]))
+    check_known(suites, known, results)
+    found = [
+        results_of(ran[name], ledger, scores) if name in ran else read_archive(scores, name)
+        for name in known
+        if not suites or name in suites
+    ]
+    empty = [one.name for one in found if not one.records]
+    if empty and (suites or len(empty) == len(found)):
+        raise NothingToReport(f"no trial of {', '.join(empty)} has finished. Run it: dtbench run --suite {empty[0]}")
+    return [one for one in found if one.records]
+
+
+def load_scores(results: str | Path = "results", *, suites: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the scores of all suites, or of these, as a tidy table: one row a trial, evaluation and target return."""
+    tables = [found.scores for found in load_results(Path(results), suites)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def check_known(suites: Sequence[str], known: Sequence[str], results: Path) -> None:
+    """Raise NothingToReport where there is no suite at all, UnknownName for one that is not among those known."""
+    if not known:
+        raise NothingToReport(f"{results} holds no results. Run a suite first: dtbench run --suite NAME")
+    for name in suites:
+        if name not in known:
+            raise UnknownName(f"suite in {results}", name, known, hint=f"Run it first: dtbench run -s {name}")
+
+
+def suites_by_name(ledger: Ledger, scores: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the suites of a ledger, by the names of their archives."""
+    remembered = ledger.saved_suites().values()
+    own = _finished(ledger) if remembered else set()
+    return {_free_name(document, own, ledger, scores): document for document in remembered}
+
+
+def keep_scores(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> SuiteResults:
+    """Write what `results_of` returns, unless no trial has finished or all of them are archived already."""
+    found = results_of(document, ledger, scores)
+    finished = {record.spec.key for record in found.records}
+    known = archived_keys(scores, found.name)
+    if finished and (known <= _finished(ledger) or not finished <= known):
+        write_archive(found, scores)
+    return found
+
+
+def results_of(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> SuiteResults:
+    """Return what the ledger has of a suite, with the archived trials that it extends.
+
+    The name is the suite's own, unless trials are archived there that this ledger does not have and that differ from
+    these, as those of another preset do; then `<suite>-<preset>`, and `-2`, `-3`, ... while that is taken too. Where
+    the archive differs, its trials count that are planned here too.
+    """
+    found = collect(document, ledger)
+    name, own = str(document["name"]), _finished(ledger) | {record.spec.key for record in found.records}
+    free = _free_name(document, own, ledger, scores)
+    if not archived_keys(scores, name) <= own and name in archived(scores):
+        archive = read_archive(scores, name)
+        archive = archive if free == name else _narrowed(archive, document)
+        found = extended(archive, found) if archive.records else found
+    return renamed(found, free)
+
+
+def differences(document: Mapping[str, Any], scores: Path) -> str:
+    """Return in what the archive of a suite's name differs from this plan of it, "" where it can be extended."""
+    path = scores / str(document["name"]) / "trials.jsonl"
+    theirs = _checked(path, _specs)
+    return difference(theirs, [TrialSpec.from_json(trial) for trial in document["trials"]])
+
+
+def _narrowed(archive: SuiteResults, document: Mapping[str, Any]) -> SuiteResults:
+    """Return the finished trials of an archive that a document plans, under its labels."""
+    planned = {trial["key"]: TrialSpec.from_json(trial) for trial in document["trials"]}
+    records = [record.relabelled(planned[key]) for record in archive.records if (key := record.spec.key) in planned]
+    return dataclasses.replace(archive, suite=document, records=tuple(records), unfinished=())
+
+
+def renamed(results: SuiteResults, name: str) -> SuiteResults:
+    """Return the same results as those of a suite of another name."""
+    if name == results.name:
+        return results
+    trials = [{**trial, "suite": name} for trial in results.suite.get("trials") or []]
+    title = f"{results.suite.get('title') or results.name} ({name})"
+    records = tuple(
+        record.relabelled(record.spec.labelled(suite=name, contender=record.spec.contender))
+        for record in results.records
+    )
+    unfinished = tuple(
+        dataclasses.replace(trial, spec=trial.spec.labelled(suite=name, contender=trial.spec.contender))
+        for trial in results.unfinished
+    )
+    suite = {**results.suite, "name": name, "title": title, "trials": trials}
+    scores = results.scores.assign(suite=name)
+    return dataclasses.replace(results, suite=suite, records=records, unfinished=unfinished, scores=scores)
+
+
+def _finished(ledger: Ledger) -> set[str]:
+    """Return the keys of all finished trials, from the names of their directories: nothing is opened."""
+    return {path.parent.name.rpartition("-")[2] for path in ledger.root.glob("*/*/result.json")}
+
+
+def _free_name(suite: Mapping[str, Any], own: set[str], ledger: Ledger, scores: Path) -> str:
+    others = set(ledger.saved_suites()) - {str(suite["name"])}
+    first = str(suite["name"])
+    if first not in others and (archived_keys(scores, first) <= own or not differences(suite, scores)):
+        return first
+    own = own | archived_keys(scores, first)
+    return next(name for name in _names(suite) if name not in (*others, first) and archived_keys(scores, name) <= own)
+
+
+def _names(suite: Mapping[str, Any]) -> Iterator[str]:
+    name, preset = str(suite["name"]), suite.get("preset")
+    yield name
+    if preset:
+        name = f"{name}-{preset}"
+        yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
+
+
+def archived_keys(scores: Path, name: str) -> set[str]:
+    """Return the keys of the finished trials that are archived under a name."""
+    table, lines = scores / f"{name}.csv", scores / name / "trials.jsonl"
+    path = table if table.exists() else lines
+    try:
+        if table.exists():
+            with table.open(newline="") as file:
+                return {row["trial"] for row in csv.DictReader(file)}
+        specs = _specs(lines, done=True)
+    except (OSError, ValueError, KeyError, RecursionError, csv.Error) as error:
+        raise LedgerError(f"cannot read {path}: {error}. Restore it, or remove it.") from error
+    return {spec.key for spec in specs}
+
+
+def _specs(path: Path, *, done: bool = False) -> list[TrialSpec]:
+    """Return the trials of a `trials.jsonl`, where there is one."""
+    lines = _read_lines(path) if path.exists() else []
+    return [schema.parse_spec(line["spec"]) for line in (_done(lines) if done else lines)]

@@ -1,17 +1,18 @@
-"""Before and after: what changed from one set of results to another, with intervals and a verdict for each pair."""
+"""What changed from one set of results to another: a difference with an interval and a verdict for each cell."""
 
 import json
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dtbench.analysis.sides import Side, SideScores, asked_alike
+from dtbench.analysis.archive import archived, load_results, read_archive
+from dtbench.analysis.results import SuiteResults, spec_values
 from dtbench.analysis.statistics import (
-    Array,
     Estimate,
     Interval,
     bootstrap_interval,
@@ -19,36 +20,70 @@ from dtbench.analysis.statistics import (
     mean,
     probability_of_improvement,
 )
-from dtbench.analysis.table import Cell, Column, Table, hole, number_cell, with_interval
-from dtbench.errors import NothingToReport, UnknownName
-from dtbench.spec import TrialSpec
+from dtbench.analysis.suite_analysis import diverged_of, final_rows
+from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
+from dtbench.errors import InvalidValue, NothingToReport, UnknownName
+from dtbench.ledger.trial_spec import TrialSpec
 
 BETTER, WORSE, SAME, UNCLEAR = "better", "worse", "identical", "no difference seen"
 FEW, LOST, ONLY_A, ONLY_B = "too few seeds", "no number in B", "only in A", "only in B"
 REGRESSION = "regression"
 
-_NAMED = 3  # cells that a remark lists before it counts the rest
-_COLUMNS = {  # of a score file -> what a reader calls it
-    "algorithm": "algorithm",
-    "dataset_source": "source of the data",
-    "dataset_digest": "data",
-    "step": "steps of training",
-    "action_mode": "action mode",
-    "episodes": "evaluation episodes",
-    "target": "target return",
-}
-_LABELS = ("suite", "contender", "task", "seed", "resources", "open_from", "key")  # what decides no outcome
+_LISTED = 3  # cells that a remark lists before it counts the rest
+_NAMES = {"dataset_source": "source of the data", "dataset_digest": "data"}  # fields of a spec in words
+_LABELS = ("suite", "contender", "task", "seed", "resources", "open_from", "key")  # fields that decide no outcome
+
+
+@dataclass(frozen=True, slots=True)
+class SideScores:
+    """One suite of one side."""
+
+    finals: pd.DataFrame  # a row a trial: its last checkpoint at its headline target
+    specs: Mapping[str, TrialSpec]  # by key
+    diverged: Mapping[tuple[str, str], int]  # trials by task and contender
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """All suites of one side of a comparison, and its name."""
+
+    name: str
+    suites: Mapping[str, SideScores]
+
+
+def open_side(name: str) -> Side:
+    """Read a results directory or a directory of scores.
+
+    Raises InvalidValue where it is not a directory, NothingToReport where it holds no results, LedgerError for
+    damaged ones.
+    """
+    directory = Path(name)
+    if not directory.is_dir():
+        raise InvalidValue(f"{name}: no such directory. Name a results directory or a directory of scores.")
+    if (directory / "runs").is_dir() or (directory / "scores").is_dir():
+        found = load_results(directory)
+    else:
+        found = [read_archive(directory, suite) for suite in archived(directory)]
+    if not found:
+        raise NothingToReport(f"{directory} holds no results, neither runs/ nor scores. Name a results directory.")
+    return Side(name, {one.name: scores_of(one) for one in found})
+
+
+def scores_of(results: SuiteResults) -> SideScores:
+    """Return what a comparison reads of a suite."""
+    specs = {record.spec.key: record.spec for record in results.records}
+    return SideScores(final_rows(results), specs, diverged_of(results.unfinished))
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When a comparison fails."""
+    """The rule by which a comparison fails."""
 
     max_drop: float = 0.0
     fail_below: float | None = None
 
     def __str__(self) -> str:
-        """The rule in words."""
+        """Return the rule in words."""
         drop = f"below {-self.max_drop:g}" if self.max_drop else "below 0"
         text = f"a regression is where the 95 % interval of the difference B - A lies wholly {drop}"
         if self.fail_below is not None:
@@ -58,7 +93,7 @@ class Rule:
         )
 
     def broken_by(self, pair: "Pair") -> bool:
-        """Whether the pair is a regression."""
+        """Return whether the pair is a regression."""
         if pair.verdict == SAME or pair.change is None:
             return pair.verdict == LOST
         dropped = pair.interval is not None and pair.interval.high < -self.max_drop
@@ -68,7 +103,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One contender on one task, in A and in B; None where a side or its spread is missing."""
+    """A contender on a task, in A and in B; None where a side or its interval is missing."""
 
     suite: str
     task: str
@@ -84,7 +119,7 @@ class Pair:
 
 
 def compare(before: Side, after: Side, suites: Sequence[str] = ()) -> list[Pair]:
-    """A pair for each suite, task and contender of either side, in the order of A.
+    """Return a pair for each suite, task and contender of either side, in the order of A.
 
     Raises UnknownName for a suite that neither has and NothingToReport where the sides have no cell in common.
     """
@@ -100,7 +135,7 @@ def compare(before: Side, after: Side, suites: Sequence[str] = ()) -> list[Pair]
 
 
 def table_of(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Table:
-    """The comparison as a table; remarks are its notes."""
+    """Return the comparison as a table; remarks are its notes."""
     numbers = [
         Column("n in A", number=True),
         Column("A", number=True),
@@ -123,11 +158,10 @@ def table_of(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Ta
 
 
 def notes(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Iterator[str]:
-    """What a reader must know besides the numbers: remarks first, then the rule, then the outcome."""
-    yield from (side.remark for side in (before, after) if side.remark)
+    """Yield the notes below the numbers: remarks, the rule, the outcome."""
     for remark, cells in _by_remark(pairs).items():
-        more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
-        yield f"{remark} ({'; '.join(cells[:_NAMED])}{more})."
+        more = f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else ""
+        yield f"{remark} ({'; '.join(cells[:_LISTED])}{more})."
     yield f"Rule: {rule}. Intervals over two or three seeds reach about from the lowest to the highest: too narrow."
     counts = pd.Series([pair.verdict for pair in pairs]).value_counts(sort=False)
     yield "Of " + f"{len(pairs)}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
@@ -136,12 +170,12 @@ def notes(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Itera
 
 
 def text(table: Table) -> str:
-    """The table for a terminal: columns aligned, notes below."""
-    shown = [place for place, column in enumerate(table.columns) if column.shown]
-    rows = [[table.columns[place].name for place in shown]]
-    rows += [[row[place].text for place in shown] for row in table.rows]
+    """Return the table for a terminal: columns aligned, notes below."""
+    shown = [index for index, column in enumerate(table.columns) if column.shown]
+    rows = [[table.columns[index].name for index in shown]]
+    rows += [[row[index].text for index in shown] for row in table.rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    numeric = [table.columns[place].number for place in shown]
+    numeric = [table.columns[index].number for index in shown]
     lines = []
     for row in rows:
         cells = zip(row, widths, numeric, strict=True)
@@ -150,7 +184,7 @@ def text(table: Table) -> str:
 
 
 def document(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> str:
-    """The comparison as JSON, nan as null."""
+    """Return the comparison as JSON, nan as null."""
     rows = [{**asdict(pair), REGRESSION: rule.broken_by(pair)} for pair in pairs]
     about = {"A": before.name, "B": after.name, "rule": str(rule), "notes": list(notes(pairs, before, after, rule))}
     return json.dumps({**about, "pairs": rows}, indent=2, allow_nan=False) + "\n"
@@ -165,17 +199,15 @@ def _nothing_in_common(before: Side, after: Side, chosen: Sequence[str]) -> str:
 
 
 def _pairs(suite: str, before: SideScores | None, after: SideScores | None) -> Iterator[Pair]:
-    if before and after:
-        before, after = asked_alike(before, after), asked_alike(after, before)
     groups = [_groups(side) for side in (before, after)]
     for task, contender in dict.fromkeys([*groups[0], *groups[1]]):
         ours, theirs = (group.get((task, contender)) for group in groups)
         if ours is None or theirs is None:
             left, right = (None if own is None else _estimate(own) for own in (ours, theirs))
-            told = tuple(_diverged(task, contender, before, after))
+            remarks = tuple(_diverged(task, contender, before, after))
             gone = theirs is None and after is not None and (task, contender) in after.diverged
             verdict = LOST if gone else ONLY_B if ours is None else ONLY_A
-            yield Pair(suite, task, contender, left, right, verdict, remarks=told)
+            yield Pair(suite, task, contender, left, right, verdict, remarks=remarks)
         else:
             assert before is not None
             assert after is not None
@@ -196,7 +228,7 @@ def _pair(names: tuple[str, str, str], a: pd.DataFrame, b: pd.DataFrame, remarks
     old, new = (np.asarray(one.values, np.float64)[:, None] for one in (before, after))
     alike = _outcomes(a) == _outcomes(b)
     resampled = min(len(old), len(new)) > 1 and not alike
-    interval = bootstrap_interval(_change, new, old) if resampled else None
+    interval = bootstrap_interval(lambda new, old: mean(new) - mean(old), new, old) if resampled else None
     return Pair(
         *names,
         before,
@@ -208,10 +240,6 @@ def _pair(names: tuple[str, str, str], a: pd.DataFrame, b: pd.DataFrame, remarks
         improvement_interval=bootstrap_interval(probability_of_improvement, new, old) if resampled else None,
         remarks=tuple(remarks),
     )
-
-
-def _change(after: Array, before: Array) -> Array:
-    return np.asarray(mean(after) - mean(before))
 
 
 def _verdict(interval: Interval | None) -> str:
@@ -226,7 +254,7 @@ def _estimate(finals: pd.DataFrame) -> Estimate | None:
 
 
 def _outcomes(finals: pd.DataFrame) -> set[tuple[str, str]]:
-    """Keys and scores, to the ten digits that score files have."""
+    """Return keys and scores, to the ten digits that score files have."""
     return {(key, f"{score:.10g}") for key, score in zip(finals["trial"], finals["score"], strict=True)}
 
 
@@ -245,45 +273,24 @@ def _diverged(task: str, contender: str, before: SideScores | None, after: SideS
 def _differences(
     a: pd.DataFrame, b: pd.DataFrame, before: Mapping[str, TrialSpec], after: Mapping[str, TrialSpec]
 ) -> Iterator[str]:
-    """What besides the seeds was not the same: of the specs where both are known, else of the tables' columns."""
-    specs = [[known[key] for key in own["trial"] if key in known] for own, known in ((a, before), (b, after))]
-    if not all(specs):
-        found = list(_told(_column_values(a), _column_values(b)))
-        yield from found or _keys_differ(a, b)
-    elif {spec.cell for spec in specs[0]} != {spec.cell for spec in specs[1]}:
-        found = list(_told(_spec_values(specs[0]), _spec_values(specs[1])))
+    """Yield what the specs differ in besides the seeds."""
+    ours, theirs = [before[key] for key in a["trial"]], [after[key] for key in b["trial"]]
+    if {spec.cell for spec in ours} != {spec.cell for spec in theirs}:
+        found = list(_changes(_spec_values(ours), _spec_values(theirs)))
         yield from found or ["the specs differ in the order or the rounding of their values"]
-
-
-def _keys_differ(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
-    both = set(a["seed"]) & set(b["seed"])
-    keys = [set(own.loc[own["seed"].isin(both), "trial"]) for own in (a, b)]
-    if keys[0] != keys[1]:
-        yield "the specs differ in something that a score file does not tell: hyperparameters, targets or versions"
-
-
-def _column_values(finals: pd.DataFrame) -> dict[str, list[str]]:
-    return {told: sorted({_said(told, value) for value in finals[name]}) for name, told in _COLUMNS.items()}
 
 
 def _spec_values(specs: Iterable[TrialSpec]) -> dict[str, list[str]]:
     values: dict[str, set[str]] = {}
     for spec in specs:
-        for name, value in _flat(spec.to_json()):
-            values.setdefault(name, set()).add(_said(name, value))
+        for field, value in spec_values(spec).items():
+            if field not in _LABELS:
+                name = _NAMES.get(field, field)
+                values.setdefault(name, set()).add(_text(name, value))
     return {name: sorted(found) for name, found in values.items()}
 
 
-def _flat(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names and values of a spec, those of its parts included: `evaluation.episodes`, `hyperparameters.width`, ..."""
-    for name, value in document.items():
-        if name in ("evaluation", "hyperparameters", "task_options"):
-            yield from ((f"{name}.{inner}", one) for inner, one in value.items())
-        elif name not in _LABELS:
-            yield _COLUMNS.get(name, name), value
-
-
-def _said(name: str, value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if name == "data":
         return f"digest {str(value)[:12]}"
     if isinstance(value, float):
@@ -291,7 +298,7 @@ def _said(name: str, value: Any) -> str:
     return str(value)
 
 
-def _told(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> Iterator[str]:
+def _changes(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> Iterator[str]:
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name, ["none"]), after.get(name, ["none"])
         if old != new:
@@ -317,7 +324,8 @@ def _cell_name(pair: Pair) -> str:
 
 def _row(pair: Pair, rule: Rule) -> tuple[Cell, ...]:
     verdict = f"{pair.verdict}: {REGRESSION.upper()}" if rule.broken_by(pair) else pair.verdict
-    ends = [end for one in (pair.interval, pair.improvement_interval) for end in _ends(one)]
+    intervals = (pair.interval, pair.improvement_interval)
+    ends = [end for one in intervals for end in ((one.low, one.high) if one else (None, None))]
     return (
         *map(Cell, (pair.suite, pair.task, pair.contender)),
         *(cell for side in (pair.before, pair.after) for cell in _mean_cells(side)),
@@ -327,10 +335,6 @@ def _row(pair: Pair, rule: Rule) -> tuple[Cell, ...]:
         *(number_cell(end, 2) for end in ends),
         Cell("; ".join(pair.remarks)),
     )
-
-
-def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
-    return (interval.low, interval.high) if interval else (None, None)
 
 
 def _mean_cells(side: Estimate | None) -> tuple[Cell, Cell]:

@@ -1,4 +1,4 @@
-"""Numbers that papers printed, each with its source, and what may be said of ours beside them."""
+"""Numbers that papers printed, each with its source, and what may be claimed of ours beside them."""
 
 import csv
 import fnmatch
@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dtbench import shipped
 from dtbench.analysis.statistics import Estimate
 from dtbench.errors import InvalidSuite, UnknownName
+from dtbench.suite import package_data
 
 AGREES, DIFFERS, NOT_RUN, NOT_COMPARABLE = "agrees", "differs", "not run", "not comparable"
 
@@ -33,18 +33,7 @@ _SOURCES = {
 # Data that the same policies recorded in the same physics: other episodes of the same distribution.
 _AS_GOOD_AS = {"d4rl": "re-recorded"}
 
-_COLUMNS = (
-    "table",
-    "dataset",
-    "env",
-    "algorithm",
-    "metric",
-    "mean",
-    "std",
-    "n_seeds",
-    "source",
-    "note",
-)
+_COLUMNS = ("table", "dataset", "env", "algorithm", "metric", "mean", "std", "n_seeds", "source", "note")
 
 VALUES = ("score", "return")  # of ours; the return is undiscounted and in the task's own points
 
@@ -64,18 +53,18 @@ class Published:
 
     @property
     def decimals(self) -> int:
-        """How many the paper prints."""
+        """Return how many decimals the paper prints."""
         return max(0, round(-math.log10(2 * self.rounding)))
 
     @property
     def printed(self) -> str:
-        """Mean and spread as the paper has them."""
+        """Return mean and spread as the paper has them."""
         spread = "" if self.std is None else f" ± {self.std:.{self.decimals}f}"
         return f"{self.mean:.{self.decimals}f}".replace("-", "\N{MINUS SIGN}") + spread
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PublishedEntry:
     """A printed number and where it stands in the paper's table."""
 
     line: int  # of the file: rows and columns of the table come in its order
@@ -88,12 +77,12 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class RunConditions:
     """Under what a task ran here, as far as it bears on a comparison."""
 
     source: str = ""  # of the data: d4rl, minari, generated; several where trials differ
     physics: str = ""  # empty where the task has none to choose
-    protocol: str = ""  # likewise: how a game is played when it is judged
+    protocol: str = ""  # likewise: how episodes are evaluated
     smoke: bool = False
 
 
@@ -115,10 +104,10 @@ class PublishedTable:
     file: str = ""
     table: str = ""  # its number, or how the file calls it
     value: str = "score"  # what of ours is held against it: one of VALUES
-    places: tuple[Place, ...] = ()  # every number that the paper prints there, of methods that nobody ran too
+    entries: tuple[PublishedEntry, ...] = ()  # all numbers of the table, of methods that nobody ran too
 
-    def why_not(self, task: str, contender: str, here: Circumstances, *, broken: int = 0, diverged: int = 0) -> str:
-        """Why the number of a task and contender cannot be held against ours; empty where it can.
+    def why_not(self, task: str, contender: str, here: RunConditions, *, broken: int = 0, diverged: int = 0) -> str:
+        """Return why a number cannot be compared with ours; "" where it can.
 
         `broken` counts seeds of ours that ended without a number, `diverged` those of them that diverged: a mean over
         the others is not what a paper prints.
@@ -137,10 +126,10 @@ class PublishedTable:
         reasons = (*apart, *stated, theirs, nans, f"{_seeds(diverged)} diverged" if diverged else "")
         return "; ".join(reason for reason in dict.fromkeys(reasons) if reason)
 
-    def rerecorded_note(self, circumstances: Mapping[str, Circumstances]) -> str:
-        """Which of our data, by task, are D4RL's sets recorded again; empty where none that may be compared are."""
+    def rerecorded_note(self, conditions: Mapping[str, RunConditions]) -> str:
+        """Return which tasks have D4RL's sets recorded again; "" where none that may be compared has."""
         again = _AS_GOOD_AS.get(self.data)
-        sources = {task: circumstances.get(task, Circumstances()).source.split(", ") for task in self.tasks}
+        sources = {task: conditions.get(task, RunConditions()).source.split(", ") for task in self.tasks}
         tasks = [task for task, names in sources.items() if again and again in names]
         return f"Data re-recorded with D4RL's policy: {', '.join(tasks)}." if tasks else ""
 
@@ -151,11 +140,11 @@ class PublishedTable:
 
 
 def read_rows(file: str) -> list[Row]:
-    """The rows of results/published/`file`, every value as printed.
+    """Return the rows of results/published/`file`, every value as printed.
 
     Raises UnknownName where there is no such file, InvalidSuite for one that is no such table.
     """
-    path = shipped.find("published", file)
+    path = package_data.find("published", file)
     try:
         with path.open(newline="", encoding="utf-8") as text:
             rows: list[Any] = list(csv.DictReader(text, strict=True))
@@ -168,13 +157,24 @@ def read_rows(file: str) -> list[Row]:
 
 
 def published_tables(suite: Mapping[str, Any], *, value: str = "score") -> tuple[PublishedTable, ...]:
-    """The tables that a suite holds this value of ours against; raise UnknownName for a name that a file lacks."""
-    tables = tuple(_readable_table(reference) for reference in suite.get("published") or ())
+    """Return the tables that a suite compares this value with.
+
+    Raises UnknownName for a name that a file lacks, InvalidSuite for a reference of another form.
+    """
+    tables = []
+    for reference in suite.get("published") or ():
+        try:
+            tables.append(_table(reference))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            why = f"{type(error).__name__} {error}"
+            raise InvalidSuite(
+                f"published: {reference!r:.200} cannot be read ({why}). See the shipped suites."
+            ) from error
     return tuple(table for table in tables if table.value == value)
 
 
 def spread_note(numbers: Collection[Published]) -> str:
-    """Where numbers are from, and whether their source says how far they spread."""
+    """Return where numbers are from, and whether their source prints a spread."""
     bare = [number for number in numbers if number.std is None]
     sources = "; ".join(sorted({number.source for number in numbers if number.source}))
     source = f"Source: {sources}." if sources else ""
@@ -186,7 +186,7 @@ def spread_note(numbers: Collection[Published]) -> str:
 
 
 def verdict(ours: Estimate | None, published: Published | None, *, why_not: str = "", broken: int = 0) -> str:
-    """What VERDICT_RULE says of one cell; empty where nothing was published.
+    """Return what VERDICT_RULE says of one cell; empty where nothing was published.
 
     `broken` counts trials of ours that ended without a number; where all did, nothing can be compared.
     """
@@ -213,19 +213,12 @@ def _other(kind: str, ours: str, theirs: str) -> str:
     return f"{kind} {ours}" if ours and theirs and ours != theirs else ""
 
 
-def _readable_table(reference: Mapping[str, Any]) -> PublishedTable:
-    """The table; raise InvalidSuite for a reference that is put together otherwise than references are."""
-    try:
-        return _table(reference)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = f"{type(error).__name__} {error}"
-        raise InvalidSuite(f"published: {reference!r:.200} cannot be read ({why}). See the shipped suites.") from error
-
-
 def _table(reference: Mapping[str, Any]) -> PublishedTable:
     rows = _rows_of_table(reference)
     averages = {average["name"]: average for average in reference.get("averages") or ()}
-    datasets = {**(reference.get("datasets") or {}), **{name: _place(average) for name, average in averages.items()}}
+    datasets = dict(reference.get("datasets") or {})
+    for name, average in averages.items():
+        datasets[name] = {column: average[column] for column in ("dataset", "env") if column in average}
     contenders = reference.get("contenders") or {}
     for algorithm in contenders.values():
         _check_known("algorithm", algorithm, rows, reference)
@@ -255,23 +248,23 @@ def _table(reference: Mapping[str, Any]) -> PublishedTable:
         file=str(reference["file"]),
         table=str(reference["table"]),
         value=_value(reference),
-        places=tuple(_places(rows, tasks, {algorithm: name for name, algorithm in contenders.items()})),
+        entries=tuple(_entries(rows, tasks, {algorithm: name for name, algorithm in contenders.items()})),
     )
 
 
-def _places(
+def _entries(
     rows: Sequence[Row], tasks: Mapping[str, tuple[str, tuple[str, str]]], contenders: Mapping[str, str]
-) -> Iterator[Place]:
-    """`tasks` are ours, with the paper's row, by line; `contenders` are ours by the paper's methods."""
+) -> Iterator[PublishedEntry]:
+    """Yield every entry; `tasks` are ours by line, with the paper's row, `contenders` ours by the paper's methods."""
     for row in rows:
         task, label = tasks.get(row["line"], ("", (row["dataset"], row["env"])))
         method = row["algorithm"]
         contender = contenders.get(method, "") if task else ""
-        yield Place(int(row["line"]), label, method, row["metric"], task, contender, _published(row))
+        yield PublishedEntry(int(row["line"]), label, method, row["metric"], task, contender, _published(row))
 
 
 def _row_label(dataset: str | Mapping[str, Any], row: Row) -> tuple[str, str]:
-    """How a table names the row: without version where it has numbers of several."""
+    """Return how a table names the row: without version where it has numbers of several."""
     several = isinstance(dataset, Mapping) and not isinstance(dataset.get("dataset", ""), str)
     return (re.sub(r"-v\d+$", "", row["dataset"]) if several else row["dataset"], row["env"])
 
@@ -287,26 +280,21 @@ def _value(reference: Mapping[str, Any]) -> str:
     return value
 
 
-def _protocols(said: str | Mapping[str, str], contenders: Sequence[str]) -> dict[str, str]:
-    """By contender: one protocol for all, or those of a mapping; raise UnknownName for a contender it invents.
+def _protocols(given: str | Mapping[str, str], contenders: Sequence[str]) -> dict[str, str]:
+    """Return a protocol by contender: one for all, or those of a mapping; raise UnknownName for an unknown contender.
 
     The paper's Table 1 quotes its CQL, QR-DQN and REM from papers that play with Dopamine's sticky actions.
     """
-    if isinstance(said, str):
-        return dict.fromkeys(contenders, said) if said else {}
-    for name in said:
+    if isinstance(given, str):
+        return dict.fromkeys(contenders, given) if given else {}
+    for name in given:
         if name not in contenders:
             raise UnknownName("contender of protocol", name, contenders)
-    return {name: str(protocol) for name, protocol in said.items()}
-
-
-def _place(average: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the file has a mean over tasks."""
-    return {column: average[column] for column in ("dataset", "env") if column in average}
+    return {name: str(protocol) for name, protocol in given.items()}
 
 
 def _averaged(average: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[str, ...]:
-    """The tasks that a mean is over: those of these names or patterns."""
+    """Return the tasks that a mean is over: those of these names or patterns."""
     tasks = list(reference.get("datasets") or {})
     chosen = {task for pattern in average["tasks"] for task in fnmatch.filter(tasks, pattern)}
     if not chosen:
@@ -315,7 +303,7 @@ def _averaged(average: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple
 
 
 def _rows_of_table(reference: Mapping[str, Any]) -> Sequence[Row]:
-    """The table's rows, each with its line in the file."""
+    """Return the table's rows, each with its line in the file."""
     rows = [{**row, "line": str(line)} for line, row in enumerate(read_rows(reference["file"]))]
     _check_known("table", str(reference["table"]), rows, reference)
     rows = [row for row in rows if row["table"] == str(reference["table"])]
@@ -326,7 +314,7 @@ def _rows_of_table(reference: Mapping[str, Any]) -> Sequence[Row]:
 
 
 def _rows_of_dataset(rows: Sequence[Row], dataset: str | Mapping[str, Any], reference: Mapping[str, Any]) -> list[Row]:
-    """A suite names a dataset, or dataset and env where the paper's table holds several environments.
+    """Return the rows of a dataset, or of a dataset and env where the paper's table holds several environments.
 
     Either may be a list: the paper's Table 2 has Decision Transformer on v2 data and the methods it quotes on v0.
     """

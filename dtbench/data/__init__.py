@@ -1,1 +1,35 @@
-"""Offline data: episodes, sampling, the store."""
+"""Offline data: datasets, samplers and random streams."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dtbench.data.cache import data_root as data_root
+    from dtbench.data.dataset import TrajectoryDataset as TrajectoryDataset
+    from dtbench.data.dataset import make_dataset as make_dataset
+    from dtbench.data.dataset import mean_and_std as mean_and_std
+    from dtbench.data.randomness import TorchStream as TorchStream
+    from dtbench.data.randomness import generator as generator
+    from dtbench.data.sampling import Transitions as Transitions
+    from dtbench.data.sampling import TransitionSampler as TransitionSampler
+    from dtbench.data.sampling import Windows as Windows
+    from dtbench.data.sampling import WindowSampler as WindowSampler
+
+_MODULES = {  # torch and pyarrow are imported with the first name that needs them
+    "cache": ("data_root",),
+    "dataset": ("TrajectoryDataset", "make_dataset", "mean_and_std"),
+    "randomness": ("TorchStream", "generator"),
+    "sampling": ("TransitionSampler", "Transitions", "WindowSampler", "Windows"),
+}
+__all__ = sorted(name for names in _MODULES.values() for name in names)
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"dtbench.data.{module}"), name)
+    raise AttributeError(f"module 'dtbench.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

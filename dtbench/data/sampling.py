@@ -10,18 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtbench.data.trajectories import TrajectoryDataset, give_back
+from dtbench.data.dataset import TrajectoryDataset, release_pages
 from dtbench.errors import InvalidValue
 
 Anchor = Literal["start", "end", "inside"]
 Side = Literal["left", "right"]
-DEVICE_BYTES = 2**31  # data that fits is kept whole on the device
-MAPPED_BYTES = 2**29  # read from a mapped file before its pages are given back
+DEVICE_BYTES = 2**31  # smaller data are copied to the device
+MAPPED_BYTES = 2**29  # read from a mapped file before its pages are released
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """B stretches of T steps, each within one episode, padded with zeros: on the left unless asked otherwise."""
+    """B windows of T steps, each within one episode, padded with zeros."""
 
     observations: Tensor  # [B, T, *observation]
     actions: Tensor  # [B, T, *action]
@@ -34,7 +34,7 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Transitions:
-    """B steps with what followed; where `terminals` is set, nothing followed and the next is zeros."""
+    """B steps and their successors, which are zeros after terminal steps."""
 
     observations: Tensor  # [B, *observation]
     actions: Tensor  # [B, *action]
@@ -50,8 +50,8 @@ class WindowSampler:
     `anchor="end"`: it ends the window, so that a window reaches back as far as the episode does;
     `anchor="inside"`: it begins the window unless the episode ends too soon, then the window moves back, as in
     their Atari code: windows are full wherever episodes are long enough, and whole episodes where they are not.
-    No window crosses an episode. Short ones are padded on the left, so that place -1 is always the newest step, or on
-    the right, where a causal model needs no mask: what stands to the right is never seen.
+    No window crosses an episode. Short ones are padded on the left, so that index -1 is the newest step, or on the
+    right, where a causal model needs no mask.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class WindowSampler:
     ) -> None:
         """Prepare windows of `context` steps; raise InvalidValue for sizes below 1.
 
-        `returns_to_go` [N] replaces the data's own where an algorithm labels them its own way; `weights` [N]
-        says how likely each step is to be drawn, in place of all being equally likely.
+        `returns_to_go` [N] replace those of the data; steps are drawn in proportion to `weights` [N], by default
+        uniformly.
         """
         if context < 1 or batch_size < 1:
             raise InvalidValue(f"context {context} and batch_size {batch_size} must be 1 or more.")
@@ -79,26 +79,24 @@ class WindowSampler:
         future = dataset.returns_to_go if returns_to_go is None else returns_to_go
         self._cumulative = None if weights is None else np.cumsum(weights, dtype=np.float64)
         self._observations = Observations(dataset)
-        self._places = np.arange(context)
         arrays = [dataset.actions, dataset.rewards, dataset.terminals, future.astype(np.float32)]
         if self._observations.are_few:
             arrays.append(dataset.observations)
-        self._arrays = _at_home(arrays, device)
+        self._arrays = _place_on_device(arrays, device)
 
     def sample(self) -> Windows:
-        """One batch of random windows."""
-        bounds = self._bounds(self._draw())
-        return self._gather(*bounds)
+        """Draw one batch of random windows."""
+        return self._gather(*self._bounds(self._draw()))
 
     def _draw(self) -> NDArray[np.int64]:
         if self._cumulative is None:
             return self.rng.integers(self.dataset.num_steps, size=self.batch_size)
-        places = self.rng.random(self.batch_size) * self._cumulative[-1]
-        drawn: NDArray[np.int64] = np.searchsorted(self._cumulative, places, side="right")
+        levels = self.rng.random(self.batch_size) * self._cumulative[-1]
+        drawn: NDArray[np.int64] = np.searchsorted(self._cumulative, levels, side="right")
         return drawn.clip(max=self.dataset.num_steps - 1)
 
     def _bounds(self, drawn: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """The first step of each window, the one after its last, and the first of its episode."""
+        """Return the first step of each window, the one after its last, and the first of its episode."""
         episode = np.searchsorted(self.dataset.offsets, drawn, side="right") - 1
         begin, end = self.dataset.offsets[episode], self.dataset.offsets[episode + 1]
         if self.anchor == "start":
@@ -110,32 +108,31 @@ class WindowSampler:
 
     def _gather(self, first: NDArray[np.int64], last: NDArray[np.int64], begin: NDArray[np.int64]) -> Windows:
         begun = first if self.pad == "right" else last - self.context
-        steps = begun[:, None] + self._places
+        steps = begun[:, None] + np.arange(self.context)
         mask = (steps >= first[:, None]) & (steps < last[:, None])
         timesteps, flat = (steps - begin[:, None]).reshape(-1), steps.reshape(-1)
         gaps = np.flatnonzero(~mask)
         flat[gaps] = first[gaps // self.context]
         rows = torch.from_numpy(flat).to(self._arrays[0].device)
-        found = [array.index_select(0, rows) for array in self._arrays]
+        columns = [array.index_select(0, rows) for array in self._arrays]
         if not self._observations.are_few:
-            found.append(torch.from_numpy(self._observations.at(flat)))
-        found = [values.to(self.device) for values in (*found, torch.from_numpy(timesteps))]
+            columns.append(torch.from_numpy(self._observations.at(flat)))
+        columns = [values.to(self.device) for values in (*columns, torch.from_numpy(timesteps))]
         if len(gaps):
             padded = torch.from_numpy(gaps).to(self.device)
-            found = [values.index_fill_(0, padded, 0) for values in found]
-        shaped = [values.view(*mask.shape, *values.shape[1:]) for values in found]
+            columns = [values.index_fill_(0, padded, 0) for values in columns]
+        shaped = [values.view(*mask.shape, *values.shape[1:]) for values in columns]
         actions, rewards, terminals, returns_to_go, observations, timed = shaped
-        kept = torch.from_numpy(mask).to(self.device)
-        return Windows(observations, actions, rewards.float(), terminals, returns_to_go, timed, kept)
+        unpadded = torch.from_numpy(mask).to(self.device)
+        return Windows(observations, actions, rewards.float(), terminals, returns_to_go, timed, unpadded)
 
 
 class TransitionSampler:
     """Draw single transitions uniformly.
 
-    The last step of a cut-off episode leads to the dataset's final observation, and is left out where that is unknown.
-
-    The arrays stay where they are, in memory or in a mapped file that trials share; on another device than the
-    processor they are copied there as a whole where they are smaller than `DEVICE_BYTES`.
+    The last step of a truncated episode leads to the dataset's final observation, and is left out where that is
+    unknown. The arrays stay in memory or in a mapped file that trials share; they are copied to another device than
+    the CPU where they are smaller than `DEVICE_BYTES`.
     """
 
     def __init__(
@@ -152,16 +149,16 @@ class TransitionSampler:
             known[last] = ~dataset.cut_off
         self._steps = np.flatnonzero(known)
         if not len(self._steps):
-            raise InvalidValue("the dataset holds no transition: every episode is a single cut-off step.")
+            raise InvalidValue("the dataset holds no transition: every episode is a single truncated step.")
         self._observations = Observations(dataset)
         arrays = [dataset.actions, dataset.rewards, dataset.terminals]
         if self._observations.are_few:
             arrays.insert(0, dataset.observations)
-        self._arrays = _at_home(arrays, device)
+        self._arrays = _place_on_device(arrays, device)
         self._home = self._arrays[0].device
 
     def sample(self) -> Transitions:
-        """One batch of random transitions."""
+        """Draw one batch of random transitions."""
         drawn = self._steps[self.rng.integers(len(self._steps), size=self.batch_size)]
         steps = torch.from_numpy(drawn).to(self._home)
         *whole, actions, rewards, terminals = (array.index_select(0, steps) for array in self._arrays)
@@ -186,7 +183,7 @@ class TransitionSampler:
 
 
 class _FinalObservations:
-    """What followed the last steps of episodes that were cut off."""
+    """The final observations of truncated episodes."""
 
     def __init__(self, dataset: TrajectoryDataset) -> None:
         cut = np.flatnonzero(dataset.cut_off)
@@ -194,38 +191,40 @@ class _FinalObservations:
         self._observations = np.asarray(dataset.final_observations)[cut]
 
     def write(self, steps: NDArray[np.int64], following: Tensor) -> None:
-        """Replace the rows of `following` [B, *observation] whose step is such a last one."""
-        places = np.searchsorted(self._last, steps)
-        rows = np.flatnonzero(self._last.take(places, mode="clip") == steps) if len(self._last) else ()
+        """Replace the rows of `following` [B, *observation] whose step is the last of a truncated episode."""
+        indices = np.searchsorted(self._last, steps)
+        rows = np.flatnonzero(self._last.take(indices, mode="clip") == steps) if len(self._last) else ()
         if len(rows):
-            final = torch.from_numpy(self._observations[places[rows]])
+            final = torch.from_numpy(self._observations[indices[rows]])
             following[torch.from_numpy(rows).to(following.device)] = final.to(following)
 
 
 class Observations:
-    """Reads observations of a dataset, and gives a mapped file's pages back once many have been read."""
+    """Reads observations of a dataset and releases the pages of a mapped file from time to time."""
 
     def __init__(self, dataset: TrajectoryDataset) -> None:
         self.dataset = dataset
-        self.are_few = dataset.frame_stack == 1 and dataset.observations.nbytes < MAPPED_BYTES  # so: gather directly
+        self.are_few = (
+            dataset.frame_stack == 1 and dataset.observations.nbytes < MAPPED_BYTES
+        )  # which are gathered directly
         self._read = 0
 
     def at(self, steps: NDArray[np.int64]) -> NDArray[Any]:
-        """See `TrajectoryDataset.observations_at`."""
-        found = self.dataset.observations_at(steps)
-        self._read += found.nbytes
+        """Return the observations of these steps, [..., *observation]."""
+        observations = self.dataset.observations_at(steps)
+        self._read += observations.nbytes
         if self._read > MAPPED_BYTES:
-            give_back(self.dataset.observations)
+            release_pages(self.dataset.observations)
             self._read = 0
-        return found
+        return observations
 
 
 def balanced_weights(dataset: TrajectoryDataset, *, bins: int = 20) -> NDArray[np.float64]:
-    """Weights [N] under which rare returns are drawn as often as common ones.
+    """Return weights [N] under which rare returns are drawn as often as common ones.
 
     Episodes are sorted by return into `bins` classes of equal width between the lowest and the highest; every class
-    that is not empty is equally likely, and within a class every step. Weighing by the return does not change what a
-    model conditioned on that return should predict, p(action | history, return); it only spends effort evenly.
+    that is not empty is equally likely, and within a class every step. Weighting by the return does not change
+    p(action | history, return), the prediction of a model conditioned on the return.
     """
     returns = dataset.returns
     width = (returns.max() - returns.min()) / bins
@@ -236,14 +235,14 @@ def balanced_weights(dataset: TrajectoryDataset, *, bins: int = 20) -> NDArray[n
     return weights
 
 
-def _at_home(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
-    """The arrays as tensors: on the device where all are smaller than `DEVICE_BYTES`, else where they lie."""
+def _place_on_device(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
+    """Return the arrays as tensors, on the device where they are smaller than `DEVICE_BYTES` together."""
     small = sum(array.nbytes for array in arrays) < DEVICE_BYTES
     return [_shared_tensor(array).to(device if small else "cpu") for array in arrays]
 
 
 def _shared_tensor(array: NDArray[Any]) -> Tensor:
-    """The array as a tensor, without a copy: for reading only, as PyTorch warns where the array is."""
+    """Return the array as a tensor without a copy; it must not be written to, of which PyTorch warns."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(np.asarray(array))

@@ -7,33 +7,32 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dtbench.algorithm import History, Metrics, Rollout
-from dtbench.data.images import is_image
+from dtbench.data.dataset import TrajectoryDataset, mean_and_std
+from dtbench.data.randomness import TorchStream, generator
 from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
-from dtbench.data.trajectories import TrajectoryDataset, moments
 from dtbench.decision_transformer.critic import Critic, class_weights
+from dtbench.decision_transformer.kv_cache import DecisionTransformerRollout
 from dtbench.decision_transformer.model import CausalTransformer
-from dtbench.decision_transformer.network import DecisionTransformerNetwork, Returns
-from dtbench.decision_transformer.returns import distinct_returns, label_returns, likely_high_return
-from dtbench.decision_transformer.rollout import DecisionTransformerRollout, Reading, chosen_actions
+from dtbench.decision_transformer.network import DecisionTransformerNetwork
+from dtbench.decision_transformer.returns import RETURN_TOKENS, PredictedReturns, Returns, mean_of_steps
 from dtbench.errors import IncompatibleTask, InvalidValue
-from dtbench.randomness import TorchStream, generator
+from dtbench.nn import greedy_actions, is_image
 
-PREDICTED_SHARE = 0.1  # of the loss of predicted returns beside that of actions, which hardly slopes on random walks
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class DecisionTransformer:
     """Predict actions from returns-to-go, observations and past actions (Chen et al. 2021, Algorithm 1).
 
-    Defaults are those of the paper's Gym experiments (Table 9 and its public code). `returns` says where the
-    return tokens come from: "given" as a target (the paper's DT), "none" (its behaviour cloning, the same
-    transformer without return tokens), "generated" by the model itself, weighed by a prior for high returns
+    Defaults are those of the paper's Gym experiments (Table 9 and its public code). `returns` is the source of
+    the return tokens: "given" as a target (the paper's DT), "none" (its behaviour cloning, the same
+    transformer without return tokens), "generated" by the model itself, weighted by a prior for high returns
     (its shortest paths on a graph, where a return follows the observation that it is predicted from), or
     "predicted": given as a target when it acts, and also predicted at every step (its critic on Key-to-Door).
     """
@@ -46,20 +45,20 @@ class DecisionTransformer:
     }
 
     context: int | None = 20  # steps; None: the longest episode of the data
-    width: int = 128
-    layers: int = 3
-    heads: int = 1
+    hidden_size: int = 128
+    num_layers: int = 3
+    num_heads: int = 1
     dropout: float = 0.1
     activation: Literal["relu", "gelu"] = "relu"
-    initial_std: float = 0.02  # of the stack's matrices; GPT-2's, made for widths of 768 and more
+    init_std: float = 0.02  # of the stack's matrices; GPT-2's, made for widths of 768 and more
     timestep_std: float = 1.0  # of the timestep embeddings; torch's, as in the public code
     batch_size: int = 64
     learning_rate: float = 1e-4
     warmup_steps: int = 10_000  # the public code's; the paper prints 1e5
     decay_steps: int | None = None  # cosine to zero at this step; None: constant
     weight_decay: float = 1e-4
-    gradient_clip: float = 0.25
-    average_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
+    grad_clip: float = 0.25
+    ema_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
     anchor: Anchor = "start"
     balance_returns: bool = False  # draw windows evenly over returns, see `balanced_weights`
     relative_timesteps: bool = False  # count from the window's first step, so that any step can begin an episode
@@ -71,121 +70,115 @@ class DecisionTransformer:
     returns: Returns = "given"
     cut_off_return: float | None = None  # generated: the return of an episode that never ended
     return_prior_power: float = 10.0  # generated: P(R) P_prior(R)^10
-    return_floor: float = 0.0  # generated: a return less likely than this is taken for impossible
+    return_floor: float = 0.0  # generated: a less likely return counts as impossible
 
-    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "DecisionTransformerLearner":
+    def learner(
+        self, dataset: TrajectoryDataset, *, seed: int, device: torch.device = CPU
+    ) -> "DecisionTransformerLearner":
         """Build the network for the dataset's spaces; raise InvalidValue for impossible sizes."""
         self.check_sizes()
         return DecisionTransformerLearner(self, dataset, seed=seed, device=device)
 
     def check_sizes(self) -> None:
         """Raise InvalidValue for sizes that no network can have."""
-        if self.width % self.heads:
-            raise InvalidValue(f"width {self.width} is not a multiple of heads {self.heads}.")
-        if not 0 <= self.average_decay < 1:
-            raise InvalidValue(f"average_decay {self.average_decay} must lie in [0, 1).")
+        if self.hidden_size % self.num_heads:
+            raise InvalidValue(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}.")
+        if not 0 <= self.ema_decay < 1:
+            raise InvalidValue(f"ema_decay {self.ema_decay} must lie in [0, 1).")
         if not 0 <= self.return_floor < 1:
             raise InvalidValue(f"return_floor {self.return_floor} must lie in [0, 1).")
 
 
 class DecisionTransformerLearner:
-    """Decision Transformer at work: samples windows, learns to predict their actions, acts on request."""
+    """A learner that samples windows and learns to predict their actions."""
 
     def __init__(
         self, algorithm: DecisionTransformer, dataset: TrajectoryDataset, *, seed: int, device: torch.device
     ) -> None:
-        """See `DecisionTransformer.learner`."""
         for space in (dataset.observation_space, dataset.action_space):
             if not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
                 raise IncompatibleTask(f"DecisionTransformer reads Box and Discrete spaces, not {space}.")
         self.algorithm, self.device = algorithm, device
-        self.return_conditioned = algorithm.returns in ("given", "predicted")
         longest = int(dataset.lengths.max())
         self.context = algorithm.context or longest
         self._set_normalization(dataset)
         # Chen et al. normalise with all data, also where X % BC keeps only the best of it.
-        kept = dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return)
-        told = algorithm.returns in ("generated", "predicted")
-        returns_to_go = label_returns(kept, algorithm.cut_off_return) if told else kept.returns_to_go
-        self.return_values = distinct_returns(returns_to_go) if told else np.zeros(0)
-        self.shares = {"return_loss": PREDICTED_SHARE} if algorithm.returns == "predicted" else {}
-        weights = balanced_weights(kept) if algorithm.balance_returns else None
-        self.return_weights = class_weights(returns_to_go, self.return_values, weights)
+        chosen = dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return)
+        self.returns = RETURN_TOKENS[algorithm.returns](algorithm, chosen)
+        self.return_conditioned = self.returns.conditioned
+        weights = balanced_weights(chosen) if algorithm.balance_returns else None
+        self.return_weights = class_weights(self.returns.labels, self.returns.values, weights)
         self.sampler = WindowSampler(
-            kept,
+            chosen,
             context=self.context,
             batch_size=algorithm.batch_size,
             rng=generator(seed, 1),
             device=device,
             anchor=algorithm.anchor,
-            pad="right",  # what stands to the right is never seen: padding needs no mask
-            returns_to_go=returns_to_go,
+            pad="right",  # a causal model never sees what stands to the right: no mask
+            returns_to_go=self.returns.labels,
             weights=weights,
         )
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             self.network = self._build(dataset, longest).to(device)
-        averaged = algorithm.average_decay > 0
+        averaged = algorithm.ema_decay > 0
         self.average = {name: value.clone() if averaged else value for name, value in self._weights().items()}
         self.optimizer = self._make_optimizer()
         self.step = 0
 
     def update(self) -> Metrics:
-        """One step of AdamW on the loss of a batch of windows."""
+        """Take one step of AdamW on the loss of a batch of windows."""
         windows = self.sampler.sample()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.algorithm.learning_rate * self._schedule()
         self.network.train()
         with self.stream.active():
             losses = self.losses(windows)
-            loss = self.weighed(losses)
+            weight = {"return_loss": self.returns.loss_weight}
+            loss = torch.stack([value * weight.get(name, 1.0) for name, value in losses.items()]).sum(dim=0)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.grad_clip)
             self.optimizer.step()
         self.step += 1
-        if share := self.average_share():
+        if share := self._average_share():
             current = self._weights()
             torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], share)
         return {name: value.detach() for name, value in losses.items()} | {"gradient_norm": norm}
 
     def act(self, history: History) -> Tensor:
-        """The likeliest discrete action, or the predicted continuous one, [B, *action]."""
-        return chosen_actions(self._predict(history), self.network.action_space)
+        """Return the likeliest discrete action, or the predicted continuous one, [B, *action]."""
+        return greedy_actions(self._predict(history), self.network.action_space)
 
     def action_logits(self, history: History) -> Tensor:
-        """Logits of the present's discrete actions, [B, actions]."""
+        """Return the logits of the present discrete actions, [B, actions]."""
         return self._predict(history)
 
-    def rollout(self, *, streaming: bool) -> Rollout | None:
-        """What plays games with the averaged weights of this moment, see `DecisionTransformerRollout`."""
+    def rollout(self) -> Rollout | None:
+        """Return a rollout with a copy of the averaged weights, which caches keys and values."""
         return DecisionTransformerRollout(
             self._acting_network(),
             context=self.context,
-            reading=Reading(
-                encode=self._encoder_input,
-                return_tokens=self._return_tokens,
-                choose_returns=self._choose_returns,
-                predict=self._predict,
-            ),
-            streaming=streaming,
+            encode=self._encoder_input,
+            predict=self._predict,
             anchored=self.algorithm.relative_timesteps,
         )
 
     def critic(self) -> Critic | None:
-        """What tells returns from a history as the learner now does; None where returns are not predicted."""
-        if self.algorithm.returns != "predicted":
+        """Return a critic with a copy of the averaged weights; None unless returns are predicted."""
+        if not isinstance(self.returns, PredictedReturns):
             return None
         return Critic(
             self._acting_network(),
-            values=self.return_values,
+            values=self.returns.values,
             weights=self.return_weights,
             encode=self._encoder_input,
             timesteps=self._timesteps,
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, their average, optimizer, step and both random streams."""
+        """Return weights, their average, optimizer, step and both random streams."""
         return {
             "network": self.network.state_dict(),
             "average": self.average,
@@ -198,7 +191,7 @@ class DecisionTransformerLearner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.network.load_state_dict(state["network"])
-        if self.algorithm.average_decay:
+        if self.algorithm.ema_decay:
             self.average = {name: value.to(self.device, copy=True) for name, value in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
@@ -206,7 +199,6 @@ class DecisionTransformerLearner:
         self.stream.state = state["stream"]
 
     def _acting_network(self) -> Any:
-        """A copy with the averaged weights, in evaluation mode."""
         network = copy.deepcopy(self.network)
         network.load_state_dict(self.average)
         return network.eval()
@@ -218,37 +210,39 @@ class DecisionTransformerLearner:
         )
 
     def _weights(self) -> dict[str, Tensor]:
-        """Those that learn, by their names."""
         weights: dict[str, Tensor] = self.network.state_dict()
         return weights
 
     def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
         algorithm = self.algorithm
-        transformer = CausalTransformer(
-            width=algorithm.width,
-            layers=algorithm.layers,
-            heads=algorithm.heads,
-            dropout=algorithm.dropout,
-            activation=algorithm.activation,
-            initial_std=algorithm.initial_std,
-        )
         return DecisionTransformerNetwork(
             observation_space=dataset.observation_space,
             action_space=dataset.action_space,
-            transformer=transformer,
-            width=algorithm.width,
+            transformer=self._transformer(),
+            hidden_size=algorithm.hidden_size,
             max_timestep=longest,
             dropout=algorithm.dropout,
-            returns=algorithm.returns,
-            return_bins=len(self.return_values),
+            returns=self.returns,
             timestep_std=algorithm.timestep_std,
+        )
+
+    def _transformer(self, *, scale_residuals: bool = True) -> CausalTransformer:
+        algorithm = self.algorithm
+        return CausalTransformer(
+            hidden_size=algorithm.hidden_size,
+            num_layers=algorithm.num_layers,
+            num_heads=algorithm.num_heads,
+            dropout=algorithm.dropout,
+            activation=algorithm.activation,
+            init_std=algorithm.init_std,
+            scale_residuals=scale_residuals,
         )
 
     def _set_normalization(self, dataset: TrajectoryDataset) -> None:
         space = dataset.observation_space
         self.mean, self.scale = torch.zeros(()), torch.ones(())
         if self.algorithm.normalize_observations and isinstance(space, gym.spaces.Box) and not is_image(space):
-            mean, std = moments(dataset.observations)
+            mean, std = mean_and_std(dataset.observations)
             self.mean = torch.tensor(mean, dtype=torch.float32)
             self.scale = torch.tensor(std + 1e-6, dtype=torch.float32)  # Chen et al.'s epsilon
         self.mean, self.scale = self.mean.to(self.device), self.scale.to(self.device)
@@ -256,53 +250,29 @@ class DecisionTransformerLearner:
     def _encoder_input(self, observations: Tensor) -> Tensor:
         return (observations.float() - self.mean) / self.scale if self.mean.dim() else observations
 
-    def _return_tokens(self, returns_to_go: Tensor) -> Tensor:
-        if self.algorithm.returns == "generated":
-            return torch.searchsorted(self._values(), returns_to_go.float().contiguous())
-        if self.algorithm.returns == "predicted":
-            return (returns_to_go.float()[..., None] - self._values()).abs().argmin(dim=-1)
-        return returns_to_go.float() / self.algorithm.return_scale
-
-    def _values(self) -> Tensor:
-        return torch.as_tensor(self.return_values, dtype=torch.float32, device=self.device)
-
     def _timesteps(self, history: History) -> Tensor:
         if not self.algorithm.relative_timesteps:
             return history.timesteps
         newest = history.mask.sum(dim=1, keepdim=True) - 1
-        places = newest - torch.arange(history.mask.shape[1] - 1, -1, -1, device=self.device)
-        return places.clamp(min=0)
+        return (newest - torch.arange(history.mask.shape[1] - 1, -1, -1, device=self.device)).clamp(min=0)
 
     def losses(self, windows: Windows) -> dict[str, Tensor]:
-        """Over windows that are padded on the right."""
-        returns, timesteps = self._return_tokens(windows.returns_to_go), windows.timesteps
-        if len(self.return_values):
-            returns = torch.where(windows.mask, returns, 0)
+        """Return the named losses of windows that are padded on the right."""
+        returns, timesteps = self.returns.tokens(windows.returns_to_go), windows.timesteps
         if self.algorithm.relative_timesteps:
             timesteps = torch.arange(self.context, device=self.device).expand_as(timesteps)
         observations = self._encoder_input(windows.observations)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.algorithm.precision == "bf16"):
             predicted, return_logits = self.network(returns, observations, windows.actions, timesteps, None)
         losses = {"action_loss": action_loss(predicted.float(), windows, self.network.action_space)}
-        if return_logits is not None:
-            errors = F.cross_entropy(return_logits.float().flatten(0, 1), returns.flatten(), reduction="none")
-            losses["return_loss"] = mean_of_steps(errors.view_as(returns), windows.mask)
-        return losses
+        return losses | self.returns.losses(return_logits, returns, windows.mask)
 
-    def weighed(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """What is minimised: the sum of all losses by their shares."""
-        return torch.stack([value * self.shares.get(name, 1.0) for name, value in losses.items()]).sum(dim=0)
-
-    def learning_rate(self) -> float:
-        """That of the next step."""
-        return self.algorithm.learning_rate * self._schedule()
-
-    def average_share(self) -> float:
-        """How far the average moves to the weights of the step just taken; 0 where there is no average."""
-        if not self.algorithm.average_decay:
+    def _average_share(self) -> float:
+        """Return the share by which the average moves to the present weights; 0 without an average."""
+        if not self.algorithm.ema_decay:
             return 0.0
         # Early averages forget fast, or the initial weights would linger in them.
-        return 1 - min(self.algorithm.average_decay, (1 + self.step) / (10 + self.step))
+        return 1 - min(self.algorithm.ema_decay, (1 + self.step) / (10 + self.step))
 
     def _schedule(self) -> float:
         warmup = min((self.step + 1) / max(self.algorithm.warmup_steps, 1), 1.0)
@@ -315,60 +285,28 @@ class DecisionTransformerLearner:
         self.network.eval()
         begin = int(history.mask.any(dim=0).int().argmax())  # steps before are padding in every row
         mask = history.mask[:, begin:]
-        observations = history.observations[:, begin:]
-        if not history.encoded:
-            observations = self._encoder_input(observations)
+        observations = self._encoder_input(history.observations[:, begin:])
         actions, timesteps = history.actions[:, begin:], self._timesteps(history)[:, begin:]
-        if self.algorithm.returns == "generated":
-            returns = self._generate_returns(observations, actions, timesteps, mask)
-        else:
-            returns = self._return_tokens(history.returns_to_go[:, begin:])
-        predicted, _ = self._apply(returns, observations, actions, timesteps, mask, encoded=history.encoded)
-        return predicted[:, -1]
-
-    def _generate_returns(self, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor) -> Tensor:
-        """Choose every step's return token in turn, each given those before it."""
-        returns = torch.zeros_like(timesteps)
-        for position in range(timesteps.shape[1]):
-            _, logits = self._apply(returns, observations, actions, timesteps, mask)
-            assert logits is not None
-            returns[:, position] = self._choose_returns(logits[:, position])
-        return returns
-
-    def _choose_returns(self, logits: Tensor) -> Tensor:
-        power, floor = self.algorithm.return_prior_power, self.algorithm.return_floor
-        return likely_high_return(logits, self._values(), power=power, floor=floor)
+        returns = self.returns.acting_tokens(
+            history.returns_to_go[:, begin:],
+            lambda tokens: self._apply(tokens, observations, actions, timesteps, mask)[1],
+        )
+        return self._apply(returns, observations, actions, timesteps, mask)[0][:, -1]
 
     def _apply(
-        self,
-        returns: Tensor,
-        observations: Tensor,
-        actions: Tensor,
-        timesteps: Tensor,
-        mask: Tensor,
-        *,
-        encoded: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        padding = None if bool(mask.all()) else mask
-        arguments = (returns, observations, actions, timesteps, padding)
-        options = {"encoded": True} if encoded else {}
-        outputs: tuple[Tensor, Tensor | None] = torch.func.functional_call(
-            self.network, self.average, arguments, options
-        )
+        self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        arguments = (returns, observations, actions, timesteps, None if bool(mask.all()) else mask)
+        outputs: tuple[Tensor, Tensor] = torch.func.functional_call(self.network, self.average, arguments)
         return outputs
 
 
 def action_loss(predicted: Tensor, windows: Windows, space: gym.Space[Any]) -> Tensor:
-    """Cross-entropy of discrete actions, mean squared error of continuous ones, over what is no padding."""
+    """Return cross-entropy of discrete actions or mean squared error of continuous ones, without padding."""
     if isinstance(space, gym.spaces.Discrete):
         labels = windows.actions.long() - int(space.start)
-        labels = torch.where(windows.mask, labels, 0)  # padding may be no action
+        labels = torch.where(windows.mask, labels, 0)  # padding need not be an action
         errors = F.cross_entropy(predicted.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
     else:
         errors = (predicted - windows.actions.flatten(2).float()).square().mean(dim=-1)
     return mean_of_steps(errors, windows.mask)
-
-
-def mean_of_steps(errors: Tensor, mask: Tensor) -> Tensor:
-    """The mean of errors [B, T] where `mask` [B, T]: a product, as picking them out would wait for a device."""
-    return (errors * mask).sum() / mask.sum()

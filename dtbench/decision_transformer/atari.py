@@ -1,28 +1,28 @@
 """Decision Transformer as in the paper's Atari experiments: another layout of tokens, schedule and weight decay."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from dtbench.algorithm import Encoder, History, Rollout
-from dtbench.data.images import ImageScale, image_scale, is_image
+from dtbench.algorithm import History, Rollout
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.sampling import Anchor
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.decision_transformer.agent import DecisionTransformer, DecisionTransformerLearner
-from dtbench.decision_transformer.model import CausalTransformer, Read
-from dtbench.decision_transformer.network import Returns, observation_encoder
-from dtbench.decision_transformer.rollout import WindowRollout
+from dtbench.decision_transformer.agent import CPU, DecisionTransformer, DecisionTransformerLearner
+from dtbench.decision_transformer.kv_cache import CHUNK_TOKENS, newest_hidden
+from dtbench.decision_transformer.model import CausalTransformer
+from dtbench.decision_transformer.network import observation_encoder
+from dtbench.decision_transformer.returns import ReturnTokens
 from dtbench.errors import IncompatibleTask
-from dtbench.layers import Dropout
+from dtbench.nn import Dropout, ImageScale, greedy_actions, image_scale, is_image
 
 WARMUP_TOKENS = 512 * 20  # of the public code; a token is a predicted action there
 FLOOR = 0.1  # of the learning rate, where the cosine ends
-WHOLE_ROWS = 4  # observations are encoded in multiples of so many
+WHOLE_ROWS = 4  # observations are encoded in multiples of this number
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class AtariDecisionTransformer(DecisionTransformer):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     context: int | None = 30  # Table 8; Pong 50
-    width: int = 128
-    layers: int = 6
-    heads: int = 8
+    hidden_size: int = 128
+    num_layers: int = 6
+    num_heads: int = 8
     activation: Literal["relu", "gelu"] = "gelu"
     batch_size: int = 128  # Pong 512
     learning_rate: float = 6e-4
     weight_decay: float = 0.1
-    gradient_clip: float = 1.0
+    grad_clip: float = 1.0
     anchor: Anchor = "inside"
     return_scale: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
@@ -53,85 +53,41 @@ class AtariDecisionTransformer(DecisionTransformer):
     standardize_images: bool = False  # see `ImageScale`; not the paper's
     schedule: Literal["code", "paper", "constant"] = "code"  # see `learning_rate_share`
 
-    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "AtariLearner":
+    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device = CPU) -> "AtariLearner":
         """Build the network for the dataset's spaces; raise InvalidValue for impossible sizes.
 
         Raises IncompatibleTask for continuous actions and for generated or predicted returns.
         """
         if not isinstance(dataset.action_space, gym.spaces.Discrete):
             raise IncompatibleTask(f"dt_atari predicts discrete actions, not {dataset.action_space}. Try dt.")
-        if self.returns not in ("given", "none"):
+        if self.returns in ("generated", "predicted"):
             raise IncompatibleTask("dt_atari takes returns given or none. Try dt.")
         self.check_sizes()
         return AtariLearner(self, dataset, seed=seed, device=device)
 
 
 class AtariLearner(DecisionTransformerLearner):
-    """Decision Transformer at work on Atari."""
+    """A learner for Atari: another network, optimizer and schedule."""
 
     algorithm: AtariDecisionTransformer
 
-    def encoder(self) -> Encoder | None:
-        """The convolution, where observations are images."""
-        if not is_image(self.network.observation_space):
-            return None
-        self.network.eval()
-        prefix = "embed_observation."
-        weights = {n.removeprefix(prefix): w for n, w in self.average.items() if n.startswith(prefix)}
-
-        def encode(observations: Tensor) -> Tensor:
-            # Few rows take other kernels, whose last bits differ: a game must not depend on how many are played.
-            missing = -len(observations) % WHOLE_ROWS
-            rows = torch.cat([observations, observations.new_zeros(missing, *observations.shape[1:])])
-            encoded: Tensor = torch.func.functional_call(self.network.embed_observation, weights, (rows[:, None],))
-            return encoded[: len(observations), 0]
-
-        return encode
-
-    def rollout(self, *, streaming: bool) -> Rollout | None:
-        """What plays games by reading the window anew at every step; raise IncompatibleTask for `streaming`."""
-        if streaming:
-            raise IncompatibleTask(
-                "dt_atari counts places from the window's first step and gives all of it the present timestep: no "
-                "token can be kept from step to step. Say evaluation.rollout=exact, or use dt."
-            )
-        network = self._acting_network()
-
-        def tokens(history: History) -> Tensor:
-            observations = history.observations if history.encoded else self._encoder_input(history.observations)
-            returns = self._return_tokens(history.returns_to_go)
-            inputs = (returns, observations, history.actions, history.timesteps, None)
-            read: Tensor = network.tokens(*inputs, encoded=history.encoded)
-            return read[:, :-1]
-
-        return WindowRollout(
-            tokens=tokens,
-            transformer=network.transformer,
-            head=network.action_head,
-            action_space=network.action_space,
-        )
+    def rollout(self) -> Rollout:
+        """Return a rollout that reads the whole window at every step and encodes each image once."""
+        return AtariRollout(self._acting_network(), encoder_input=self._encoder_input)
 
     def _build(self, dataset: TrajectoryDataset, longest: int) -> Any:
         algorithm = self.algorithm
-        return WindowNetwork(
+        return AtariNetwork(
             observation_space=dataset.observation_space,
             action_space=dataset.action_space,
-            transformer=CausalTransformer(
-                width=algorithm.width,
-                layers=algorithm.layers,
-                heads=algorithm.heads,
-                dropout=algorithm.dropout,
-                activation=algorithm.activation,
-                initial_std=algorithm.initial_std,
-                scale_residuals=False,
-            ),
-            width=algorithm.width,
+            transformer=self._transformer(scale_residuals=False),
+            hidden_size=algorithm.hidden_size,
             context=self.context,
             max_timestep=longest,
             dropout=algorithm.dropout,
-            returns=algorithm.returns,
+            returns=self.returns,
             channels=algorithm.channels,
-            initial_std=algorithm.initial_std,
+            init_std=algorithm.init_std,
             scale=image_scale(dataset, standardize=True) if algorithm.standardize_images else None,
         )
 
@@ -152,7 +108,51 @@ class AtariLearner(DecisionTransformerLearner):
         return learning_rate_share((self.step + 1) * batch * self.context, final)
 
 
-class WindowNetwork(nn.Module):
+class AtariRollout:
+    """A rollout that reads the whole window at every step, as all tokens change, and caches encoded images."""
+
+    def __init__(self, network: "AtariNetwork", *, encoder_input: Callable[[Tensor], Tensor]) -> None:
+        """`network` is in evaluation mode and does not change."""
+        self.network, self.encoder_input = network, encoder_input
+        self.encodings = torch.zeros(0)  # [B, T, hidden_size]; zeros where padded
+
+    def act(self, history: History, rows: Tensor) -> Tensor:
+        return greedy_actions(self.action_logits(history, rows), self.network.action_space)
+
+    @torch.inference_mode()
+    def action_logits(self, history: History, rows: Tensor) -> Tensor:
+        if is_image(self.network.observation_space):
+            history = replace(history, observations=self._encoded(history.observations[:, -1], rows))
+        begin = int(history.mask[rows[0]].int().argmax())  # steps before are padding in every row
+        episodes = max(1, CHUNK_TOKENS // (3 * (history.mask.shape[1] - begin)))
+        parts = [self._tokens(history.of(part, begin)) for part in torch.split(rows, episodes)]
+        head, transformer = self.network.action_head, self.network.transformer
+        return torch.cat([head(newest_hidden(transformer, tokens)) for tokens in parts])
+
+    def _encoded(self, observations: Tensor, rows: Tensor) -> Tensor:
+        """Encode the present's images of these rows; return the windows of encodings, [B, T, hidden_size]."""
+        images = observations if len(rows) == len(observations) else observations[rows]
+        # Few rows take other kernels, whose last bits differ: an episode must not depend on those beside it.
+        missing = -len(images) % WHOLE_ROWS
+        images = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
+        encoded: Tensor = self.network.embed_observation(images[:, None])[: len(rows), 0]
+        if not len(self.encodings):
+            self.encodings = encoded.new_zeros(len(observations), self.network.context, encoded.shape[-1])
+        present = encoded.new_zeros(len(observations), 1, encoded.shape[-1])
+        present[rows, 0] = encoded
+        self.encodings = torch.cat([self.encodings[:, 1:], present], dim=1)
+        return self.encodings
+
+    def _tokens(self, history: History) -> Tensor:
+        """Return the window's tokens up to the one that is read, [B, L, hidden_size]."""
+        encoded = is_image(self.network.observation_space)
+        observations = history.observations if encoded else self.encoder_input(history.observations)
+        returns = self.network.returns.tokens(history.returns_to_go)
+        inputs = (returns, observations, history.actions, history.timesteps, None)
+        return self.network.tokens(*inputs, encoded=encoded)[:, :-1]
+
+
+class AtariNetwork(nn.Module):
     """Tokens (return, observation, action) of T steps in, action logits for every step out (minGPT's layout).
 
     A token is a tanh of its embedding, plus a position embedding of its place in the window, plus the timestep
@@ -165,51 +165,43 @@ class WindowNetwork(nn.Module):
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         transformer: CausalTransformer,
-        width: int,
+        hidden_size: int,
         context: int,
         max_timestep: int,
         dropout: float = 0.1,
-        returns: Returns = "given",
+        returns: ReturnTokens,
         channels: tuple[int, int, int] = (32, 64, 64),
-        initial_std: float = 0.02,
+        init_std: float = 0.02,
         scale: ImageScale | None = None,
     ) -> None:
         """`context` is the longest window in steps, `max_timestep` the longest episode."""
         super().__init__()
         assert isinstance(action_space, gym.spaces.Discrete)
         self.observation_space, self.action_space, self.returns = observation_space, action_space, returns
-        self.kinds = 2 if returns == "none" else 3
-        self.embed_place = nn.Parameter(torch.zeros(context * self.kinds, width))
-        self.embed_timestep = nn.Parameter(torch.zeros(max_timestep + 1, width))
-        encoder = observation_encoder(observation_space, width, channels=channels, scale=scale)
+        self.context, self.kinds = context, returns.selection.kinds
+        self.embed_place = nn.Parameter(torch.zeros(context * self.kinds, hidden_size))
+        self.embed_timestep = nn.Parameter(torch.zeros(max_timestep + 1, hidden_size))
+        encoder = observation_encoder(observation_space, hidden_size, channels=channels, scale=scale)
         self.embed_observation: nn.Module = (
             encoder if is_image(observation_space) else nn.Sequential(encoder, nn.Tanh())
         )
-        embedding = nn.Embedding(int(action_space.n), width)
+        embedding = nn.Embedding(int(action_space.n), hidden_size)
         self.embed_action = nn.Sequential(embedding, nn.Tanh())
-        if returns != "none":
-            self.embed_return = nn.Sequential(nn.Linear(1, width), nn.Tanh())
+        embed_return = returns.embedding(hidden_size)
+        self.embed_return = None if embed_return is None else nn.Sequential(embed_return, nn.Tanh())
         self.embed_dropout = Dropout(dropout)
         self.transformer = transformer
-        self.action_head = nn.Linear(width, int(action_space.n), bias=False)
+        self.action_head = nn.Linear(hidden_size, int(action_space.n), bias=False)
         for weight in (embedding.weight, self.action_head.weight):
-            nn.init.normal_(weight, std=initial_std)
+            nn.init.normal_(weight, std=init_std)
 
     def forward(
-        self,
-        returns: Tensor,
-        observations: Tensor,
-        actions: Tensor,
-        timesteps: Tensor,
-        mask: Tensor | None,
-        *,
-        encoded: bool = False,
+        self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, None]:
-        """Action logits [B, T, actions]; `observations` are encodings [B, T, width] where `encoded`."""
-        tokens = self.tokens(returns, observations, actions, timesteps, mask, encoded=encoded)
+        """Return action logits [B, T, actions]."""
+        tokens = self.tokens(returns, observations, actions, timesteps, mask)
         token_mask = None if mask is None or bool(mask.all()) else mask.repeat_interleave(self.kinds, dim=1)
-        read = Read(self.kinds, self.kinds - 2, self.kinds - 1)
-        return self.action_head(self.transformer(tokens, token_mask, read=read)), None
+        return self.action_head(self.transformer(tokens, token_mask, read=self.returns.selection)), None
 
     def tokens(
         self,
@@ -221,19 +213,18 @@ class WindowNetwork(nn.Module):
         *,
         encoded: bool = False,
     ) -> Tensor:
-        """What the stack reads, [B, T x kinds, width]."""
+        """Return what the stack reads, [B, T x kinds, hidden_size], from observations or their encodings."""
         observation = observations if encoded else self.embed_observation(observations)
         action = self.embed_action(actions.long() - int(self.action_space.start))
-        kinds = [observation, action]
-        if self.returns != "none":
-            kinds.insert(0, self.embed_return(returns[..., None].float()))
-        batch, length, width = observation.shape
-        tokens = torch.stack(kinds, dim=2).view(batch, length * self.kinds, width)
+        nothing = torch.zeros((), device=observation.device)  # the window has one timestep, added below
+        kinds = [*self.returns.arrange(self.embed_return, returns, observation, nothing), action]
+        batch, length, hidden_size = observation.shape
+        tokens = torch.stack(kinds, dim=2).view(batch, length * self.kinds, hidden_size)
         dropped: Tensor = self.embed_dropout(tokens + self._places(timesteps, mask) + self._time(timesteps, mask))
         return dropped
 
     def _places(self, timesteps: Tensor, mask: Tensor | None) -> Tensor:
-        """Position embeddings [B or 1, T x kinds, width], counted from a window's first step that is no padding."""
+        """Return position embeddings [B or 1, T x kinds, hidden_size], counted from a window's first real step."""
         if mask is None or bool(mask.all()):
             return self.embed_place[None, : timesteps.shape[1] * self.kinds]
         steps = mask.long().cumsum(dim=1).sub(1).clamp(min=0)
@@ -241,7 +232,7 @@ class WindowNetwork(nn.Module):
         return self.embed_place[places.flatten(1)]
 
     def _time(self, timesteps: Tensor, mask: Tensor | None) -> Tensor:
-        """One timestep embedding a window, [B, 1, width]."""
+        """Return one timestep embedding a window, [B, 1, hidden_size]."""
         if self.training and mask is not None:
             chosen = timesteps.gather(1, mask.int().argmax(dim=1, keepdim=True))
         else:
@@ -250,7 +241,7 @@ class WindowNetwork(nn.Module):
 
 
 def learning_rate_share(tokens: int, final_tokens: int) -> float:
-    """Linear warm-up over 512 x 20 tokens, then a cosine that ends, at a tenth, with `final_tokens`.
+    """Warm up linearly over 512 x 20 tokens, then follow a cosine that ends, at a tenth, with `final_tokens`.
 
     The public code sets the last to 2 x 3K x the number of windows, and counts K tokens a window, so that its five
     epochs end at the floor; the paper prints 2 x 500,000 x K. `tokens` counts those of the present step too: the
@@ -263,7 +254,7 @@ def learning_rate_share(tokens: int, final_tokens: int) -> float:
 
 
 def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Weights of linear maps and convolutions, which decay, and all the rest, which does not."""
+    """Return the weights of linear maps and convolutions, which decay, and all others, which do not."""
     matrices = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     parameters = list(network.parameters())
     return [p for p in parameters if id(p) in matrices], [p for p in parameters if id(p) not in matrices]

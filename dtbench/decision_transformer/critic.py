@@ -1,4 +1,4 @@
-"""Decision Transformer as a critic: what return it expects, and what it looks at (Chen et al. 2021, Figure 5)."""
+"""Decision Transformer as a critic: predicted returns and the attention behind them (Chen et al. 2021, Figure 5)."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ from dtbench.algorithm import History
 
 
 class Critic:
-    """Tells the return from what has happened so far, and shows the attention behind it.
+    """Predicts the return from an episode's beginning, and gives the attention behind the prediction.
 
-    It is a copy of the network at one moment, in evaluation mode: asking it changes no learner and draws no random
-    number. The network's return tokens are private, so every prediction rests on observations and actions alone.
+    Its network is a copy in evaluation mode, so that it changes no learner and draws no random number. Return tokens
+    are private, so that every prediction rests on observations and actions alone.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Critic:
         encode: Callable[[Tensor], Tensor],
         timesteps: Callable[[History], Tensor],
     ) -> None:
-        """`values` are the returns told apart, `weights` see `class_weights`."""
+        """`values` are the distinct returns, `weights` those of `class_weights`."""
         self.network, self.values = network, values
         self._encode, self._timesteps = encode, timesteps
         self._shift = torch.from_numpy(np.log(weights)).float()
@@ -40,7 +40,7 @@ class Critic:
 
     @torch.inference_mode()
     def attention(self, history: History) -> Tensor:
-        """What the prediction at each step attends to, [layers, B, heads, T, T]: a row sums to 1.
+        """Return the attention of the prediction at each step, [layers, B, heads, T, T]: a row sums to 1.
 
         The observation and the action of a step count together.
         """
@@ -56,7 +56,7 @@ class Critic:
 def class_weights(
     returns_to_go: NDArray[np.float64], values: NDArray[np.float64], weights: NDArray[np.float64] | None
 ) -> NDArray[np.float64]:
-    """How much more often than in the data each return is drawn when steps are drawn by `weights` [N], [values].
+    """Return how much more often than in the data steps drawn by `weights` [N] have each return, [values].
 
     A network that learned from such draws gives P(R | history) times this, up to a constant, because weights that
     depend on the return alone leave P(history | R) as it is.

@@ -1,14 +1,13 @@
 """The causal transformer of Decision Transformer, from embeddings to heads."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dtbench.layers import Dropout, Linear, dropout, linear
+from dtbench.nn import Dropout, Linear, dropout, linear
 
 
 class CausalTransformer(nn.Module):
@@ -21,27 +20,27 @@ class CausalTransformer(nn.Module):
     def __init__(
         self,
         *,
-        width: int,
-        layers: int,
-        heads: int,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
         dropout: float,
         activation: str = "relu",
-        initial_std: float = 0.02,
+        init_std: float = 0.02,
         scale_residuals: bool = True,
     ) -> None:
-        """`width` must be a multiple of `heads`; matrices start as N(0, initial_std).
+        """`hidden_size` must be a multiple of `num_heads`; matrices start as N(0, init_std).
 
         Those that add to the stream of tokens start narrower in GPT-2, the deeper the stack; not in minGPT.
         """
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, dropout, activation) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        residual_std = initial_std / math.sqrt(2 * layers)  # Radford et al. 2019, section 2.3
+        self.blocks = nn.ModuleList(Block(hidden_size, num_heads, dropout, activation) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(hidden_size)
+        residual_std = init_std / math.sqrt(2 * num_layers)  # Radford et al. 2019, section 2.3
         for name, parameter in self.blocks.named_parameters():
             if scale_residuals and name.endswith(("attention.out.weight", "mlp_out.weight")):
                 nn.init.normal_(parameter, std=residual_std)
             elif parameter.dim() == 2:
-                nn.init.normal_(parameter, std=initial_std)
+                nn.init.normal_(parameter, std=init_std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
@@ -51,12 +50,11 @@ class CausalTransformer(nn.Module):
         mask: Tensor | None = None,
         private: Tensor | None = None,
         *,
-        read: "Read | None" = None,
+        read: "TokenSelection | None" = None,
     ) -> Tensor:
-        """`mask` [B, L] is False where a token is padding and must not be seen.
+        """Hide padding, where `mask` [B, L] is False, and tokens of `private` [L] from all others.
 
-        `private` [L] is True for tokens that only they themselves see. With `read` only those tokens are given,
-        [B, read, width]: the last block computes nothing for the others but what is seen of them.
+        With `read` only those tokens are returned, [B, read, width], and the last block computes only them.
         """
         visible = visibility(tokens, mask, private)
         *blocks, last = self.blocks
@@ -66,7 +64,7 @@ class CausalTransformer(nn.Module):
         return normed
 
     def attention_weights(self, tokens: Tensor, mask: Tensor | None = None, private: Tensor | None = None) -> Tensor:
-        """What `forward` attends to, computed step by step, [layers, B, heads, L, L]: a row's weights sum to 1."""
+        """Return the attention weights of `forward`, [layers, B, heads, L, L]: a row's weights sum to 1."""
         visible = visibility(tokens, mask, private)
         weights = []
         for block in self.blocks:
@@ -79,22 +77,22 @@ class CausalTransformer(nn.Module):
 class Block(nn.Module):
     """Attention and a two-layer network, each added to the stream of tokens."""
 
-    def __init__(self, width: int, heads: int, dropout: float, activation: str) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float, activation: str) -> None:
         super().__init__()
-        self.norm_1 = nn.LayerNorm(width)
-        self.attention = CausalAttention(width, heads, dropout)
-        self.norm_2 = nn.LayerNorm(width)
-        self.mlp_in = Linear(width, 4 * width)
-        self.mlp_out = Linear(4 * width, width)
+        self.norm_1 = nn.LayerNorm(hidden_size)
+        self.attention = CausalAttention(hidden_size, num_heads, dropout)
+        self.norm_2 = nn.LayerNorm(hidden_size)
+        self.mlp_in = Linear(hidden_size, 4 * hidden_size)
+        self.mlp_out = Linear(4 * hidden_size, hidden_size)
         self.activation: nn.Module = nn.ReLU() if activation == "relu" else nn.GELU()
         self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, visible: Tensor | None, read: "Read | None" = None) -> Tensor:
+    def forward(self, tokens: Tensor, visible: Tensor | None, read: "TokenSelection | None" = None) -> Tensor:
         mixed = self.attention(self.norm_1(tokens), visible, read)
         return self.after_attention((tokens if read is None else read.of(tokens)) + mixed)
 
     def after_attention(self, tokens: Tensor) -> Tensor:
-        """What the two-layer network adds to tokens to which attention has added its part."""
+        """Add the two-layer network's output to tokens with attention added."""
         normed = self.norm_2(tokens)
         if isinstance(self.activation, nn.ReLU):
             hidden = linear(normed, self.mlp_in.weight, self.mlp_in.bias, relu=True)
@@ -107,14 +105,14 @@ class Block(nn.Module):
 class CausalAttention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017) in which no token sees the future."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
-        self.qkv = Linear(width, 3 * width)
-        self.out = Linear(width, width)
+        self.num_heads = num_heads
+        self.qkv = Linear(hidden_size, 3 * hidden_size)
+        self.out = Linear(hidden_size, hidden_size)
         self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, visible: Tensor | None, read: "Read | None" = None) -> Tensor:
+    def forward(self, tokens: Tensor, visible: Tensor | None, read: "TokenSelection | None" = None) -> Tensor:
         query, key, value = self._projections(tokens, read)
         if read is not None:
             everything = torch.ones(1, tokens.shape[1], dtype=torch.bool, device=tokens.device)
@@ -124,67 +122,67 @@ class CausalAttention(nn.Module):
         return out
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
-        """Values mixed for each query, [B, heads, L of queries, width / heads]."""
+        """Mix values for each query, [B, heads, L of queries, width / heads]."""
         p = self.dropout.p if self.training else 0.0
         if query.device.type != "cpu" or not p:
             return F.scaled_dot_product_attention(
                 query, key, value, attn_mask=visible, is_causal=visible is None, dropout_p=p
             )
-        # With dropout PyTorch's own takes these steps too on a processor, with slower dropout.
+        # With dropout PyTorch takes these steps too on a CPU, with slower dropout.
         weights = dropout(self._scores(query, key, visible).softmax(dim=-1), p)
         return weights.to(value.dtype) @ value
 
     def _scores(self, query: Tensor, key: Tensor, visible: Tensor | None) -> Tensor:
-        """[B, heads, L of queries, L], -inf where a key is not to be seen."""
+        """Return scores [B, heads, L of queries, L], -inf where a key is hidden."""
         if visible is None:
             visible = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         hidden = torch.zeros(visible.shape, dtype=query.dtype, device=query.device).masked_fill_(~visible, -math.inf)
         return query @ (key / math.sqrt(query.shape[-1])).transpose(-1, -2) + hidden
 
     def weights(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
-        """The weights with which `forward` mixes values, [B, heads, L, L], which fused attention keeps to itself."""
+        """Return the weights of the values in `forward`, [B, heads, L, L], which fused attention does not give."""
         query, key, _ = self._projections(tokens)
         return self._scores(query, key, visible).softmax(dim=-1)
 
-    def _projections(self, tokens: Tensor, read: "Read | None" = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Query (of the tokens to read), key and value, [B, heads, L, width / heads] each."""
-        width = tokens.shape[-1]
+    def _projections(self, tokens: Tensor, read: "TokenSelection | None" = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return query (of the tokens to read), key and value, [B, heads, L, width / heads] each."""
+        hidden_size = tokens.shape[-1]
         if read is None:
             query, key, value = self.qkv(tokens).chunk(3, dim=-1)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
-            query = linear(read.of(tokens), weight[:width], bias[:width])
-            key, value = linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
+            query = linear(read.of(tokens), weight[:hidden_size], bias[:hidden_size])
+            key, value = linear(tokens, weight[hidden_size:], bias[hidden_size:]).chunk(2, dim=-1)
         return self._by_head(query), self._by_head(key), self._by_head(value)
 
     def _by_head(self, tokens: Tensor) -> Tensor:
-        batch, length, width = tokens.shape
-        return tokens.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+        batch, length, hidden_size = tokens.shape
+        return tokens.view(batch, length, self.num_heads, hidden_size // self.num_heads).transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """Which tokens of a step are to be read: of so many `kinds`, those of `first` and up to `last`, exclusive."""
+class TokenSelection:
+    """The tokens of a step to read: of `kinds` tokens those from `first` up to `last`, exclusive."""
 
     kinds: int
     first: int
     last: int
 
     def of(self, tokens: Tensor) -> Tensor:
-        """[B, T x kinds, width] to [B, T x (last - first), width]."""
-        batch, length, width = tokens.shape
-        steps = tokens.view(batch, length // self.kinds, self.kinds, width)
+        """Select [B, T x (last - first), width] from [B, T x kinds, width]."""
+        batch, length, hidden_size = tokens.shape
+        steps = tokens.view(batch, length // self.kinds, self.kinds, hidden_size)
         return steps[:, :, self.first : self.last].flatten(1, 2)
 
     def rows(self, visible: Tensor) -> Tensor:
-        """The rows of [B or 1, 1, T x kinds, T x kinds] that belong to them."""
+        """Select their rows of [B or 1, 1, T x kinds, T x kinds]."""
         batch, _, length, _ = visible.shape
         steps = visible.view(batch, 1, length // self.kinds, self.kinds, length)
         return steps[:, :, :, self.first : self.last].flatten(2, 3)
 
 
 def visibility(tokens: Tensor, mask: Tensor | None, private: Tensor | None) -> Tensor | None:
-    """What each token [B, L, width] sees in `CausalTransformer.forward`; None: itself and all that is left of it."""
+    """Return which tokens each token [B, L, width] sees; None: itself and all to its left."""
     if private is None:
         return None if mask is None else causal_visibility(mask)
     shared = ~private[None] if mask is None else mask & ~private
@@ -192,53 +190,8 @@ def visibility(tokens: Tensor, mask: Tensor | None, private: Tensor | None) -> T
 
 
 def causal_visibility(mask: Tensor) -> Tensor:
-    """[B, 1, L, L] bool: which token (row) sees which (column). Padding sees itself, so that no row is empty."""
+    """Return which token (row) sees which (column), [B, 1, L, L]; padding sees itself, so that no row is empty."""
     length = mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=mask.device)
     return ((causal & mask[:, None, :]) | itself)[:, None]
-
-
-class ConvolutionalEncoder(nn.Sequential):
-    """Mnih et al. (2015) with a tanh at the end: images [B, frames, 84, 84] to [B, width]."""
-
-    def __init__(self, frames: int, width: int, *, channels: tuple[int, int, int] = (32, 64, 64)) -> None:
-        first, second, third = channels
-        super().__init__(
-            nn.Conv2d(frames, first, 8, stride=4),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(first, second, 4, stride=2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(second, third, 3, stride=1),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-            Linear(third * 7 * 7, width),
-            nn.Tanh(),
-        )
-
-
-def transformer_weights_from_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of the `encoder` of transformers' DecisionTransformerModel for `CausalTransformer`.
-
-    Its GPT-2 keeps linear maps transposed (`Conv1D`) and position embeddings that are constant; the constant
-    belongs to the layer norm before the stack, see `agent.load_transformers_weights`.
-    """
-    names = {
-        "ln_1": "norm_1",
-        "ln_2": "norm_2",
-        "attn.c_attn": "attention.qkv",
-        "attn.c_proj": "attention.out",
-        "mlp.c_fc": "mlp_in",
-        "mlp.c_proj": "mlp_out",
-    }
-    renamed = {}
-    for name, value in weights.items():
-        if name.startswith("ln_f."):
-            renamed[name.replace("ln_f", "norm")] = value
-        elif name.startswith("h."):
-            _, block, rest = name.split(".", 2)
-            module, kind = rest.rsplit(".", 1)
-            if module in names:
-                transposed = ".c_" in module and kind == "weight"
-                renamed[f"blocks.{block}.{names[module]}.{kind}"] = value.T.contiguous() if transposed else value
-    return renamed

@@ -1,33 +1,22 @@
 """Tokens of Decision Transformer: returns, observations and actions in, predictions out."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from dtbench.data.images import ImageScale, is_image, to_floats
-from dtbench.decision_transformer.model import (
-    CausalTransformer,
-    ConvolutionalEncoder,
-    Read,
-    transformer_weights_from_transformers,
-)
-from dtbench.layers import Dropout, Linear
-
-Returns = Literal["given", "none", "generated", "predicted"]
+from dtbench.decision_transformer.model import CausalTransformer
+from dtbench.decision_transformer.returns import ReturnTokens
+from dtbench.nn import Dropout, ImageScale, Linear, NatureEncoder, is_image, to_floats
 
 
 class DecisionTransformerNetwork(nn.Module):
     """Tokens of T steps in, predictions for every step out.
 
-    The order of a step's tokens is return, observation, action; for generated and predicted returns it is
-    observation, return, action. The action is read where the last token before it stands, the return (where the
-    network tells it) at the observation. Return tokens of predicted returns are seen by nothing but themselves, so
-    that no prediction is a copy of an earlier return; they hold the observation too, as actions are read there. All
-    tokens of a step share its timestep embedding; one layer norm follows.
+    `ReturnTokens` decide the order of a step's tokens; the action is read at the last token before it. All tokens of a
+    step share its timestep embedding; one layer norm follows.
     """
 
     def __init__(
@@ -36,64 +25,54 @@ class DecisionTransformerNetwork(nn.Module):
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         transformer: CausalTransformer,
-        width: int,
+        hidden_size: int,
         max_timestep: int,
         dropout: float = 0.1,
-        returns: Returns = "given",
-        return_bins: int = 0,
+        returns: ReturnTokens,
         timestep_std: float = 1.0,
     ) -> None:
-        """`max_timestep` is the longest episode; `return_bins` the number of distinct returns to tell apart.
-
-        Timestep embeddings start as N(0, timestep_std): their size against that of what they are added to.
-        """
+        """`max_timestep` is the longest episode; timestep embeddings start as N(0, timestep_std)."""
         super().__init__()
         self.returns = returns
         self.observation_space, self.action_space = observation_space, action_space
-        self.embed_timestep = nn.Embedding(max_timestep, width)
+        self.embed_timestep = nn.Embedding(max_timestep, hidden_size)
         nn.init.normal_(self.embed_timestep.weight, std=timestep_std)
-        self.embed_observation = observation_encoder(observation_space, width)
+        self.embed_observation = observation_encoder(observation_space, hidden_size)
         self.embed_action: nn.Module
         if isinstance(action_space, gym.spaces.Discrete):
-            self.embed_action = nn.Embedding(int(action_space.n), width)
-            self.action_head: nn.Module = nn.Linear(width, int(action_space.n))
+            self.embed_action = nn.Embedding(int(action_space.n), hidden_size)
+            self.action_head: nn.Module = nn.Linear(hidden_size, int(action_space.n))
         else:
             size = math.prod(action_space.shape or ())
-            self.embed_action = Linear(size, width)
-            self.action_head = nn.Sequential(nn.Linear(width, size), nn.Tanh())
-        if self.returns == "given":
-            self.embed_return: nn.Module = nn.Linear(1, width)
-        elif self.returns != "none":
-            self.embed_return = nn.Embedding(return_bins, width)
-            self.return_head = nn.Linear(width, return_bins)
-        self.embed_norm = nn.LayerNorm(width)
+            self.embed_action = Linear(size, hidden_size)
+            self.action_head = nn.Sequential(nn.Linear(hidden_size, size), nn.Tanh())
+        self.embed_return = returns.embedding(hidden_size)
+        self.return_head = returns.head(hidden_size)
+        self.embed_norm = nn.LayerNorm(hidden_size)
         self.embed_dropout = Dropout(dropout)
         self.transformer = transformer
 
     def forward(
         self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Action predictions [B, T, actions] and, for generated and predicted returns, return logits [B, T, bins].
+        """Return action predictions [B, T, actions] and, where returns are predicted, their logits [B, T, bins].
 
-        `returns` are scaled [B, T] floats, or bins [B, T] where there are return logits; `observations` are encoder
-        input.
+        `returns` [B, T] are tokens of `ReturnTokens`; `observations` are encoder input.
         """
         batch, length = timesteps.shape
         tokens = self.tokens(returns, observations, actions, timesteps)
         visible = self._token_masks(tokens, mask, length)
-        told = self.returns in ("generated", "predicted")
-        of_action = 0 if self.returns == "none" else 1
-        read = Read(tokens.shape[1] // length, 0 if told else of_action, of_action + 1)
+        read = self.returns.selection
         hidden = self.transformer(tokens, *visible, read=read).view(batch, length, read.last - read.first, -1)
-        return_logits = self.return_head(hidden[:, :, 0]) if told else None
+        return_logits = None if self.return_head is None else self.return_head(hidden[:, :, 0])
         return self.action_head(hidden[:, :, -1]), return_logits
 
     def attention_weights(
         self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor | None
     ) -> Tensor:
-        """Of the first token of each step over all of them, [layers, B, heads, T, T, kinds of token], as in `forward`.
+        """Return the attention of each step's first token, [layers, B, heads, T, T, kinds], as in `forward`.
 
-        The last axis is the tokens of the step that is looked at, in their order; with it, a row sums to 1.
+        The last axis is the tokens of the step attended to; with it, a row sums to 1.
         """
         length = timesteps.shape[1]
         tokens = self.tokens(returns, observations, actions, timesteps)
@@ -103,33 +82,26 @@ class DecisionTransformerNetwork(nn.Module):
         return of_first.reshape(*of_first.shape[:-1], length, kinds)
 
     def tokens(self, returns: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
-        """What the stack reads, [B, T x kinds, width]."""
+        """Return the stack's input, [B, T x kinds, hidden_size]."""
         time = self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
         observation = self.embed_observation(observations) + time
         action = self.embed_actions(actions) + time
-        if self.returns == "none":
-            kinds = [observation, action]
-        elif self.returns == "given":
-            kinds = [self.embed_return(returns[..., None]) + time, observation, action]
-        elif self.returns == "generated":
-            kinds = [observation, self.embed_return(returns) + time, action]
-        else:
-            kinds = [observation, observation + self.embed_return(returns), action]
-        batch, length, width = time.shape
-        tokens = torch.stack(kinds, dim=2).view(batch, length * len(kinds), width)
+        kinds = [*self.returns.arrange(self.embed_return, returns, observation, time), action]
+        batch, length, hidden_size = time.shape
+        tokens = torch.stack(kinds, dim=2).view(batch, length * len(kinds), hidden_size)
         normed: Tensor = self.embed_dropout(self.embed_norm(tokens))
         return normed
 
     def _token_masks(self, tokens: Tensor, mask: Tensor | None, length: int) -> tuple[Tensor | None, Tensor | None]:
-        """Which tokens are no padding, [B, T x kinds], and which are private, [T x kinds]."""
+        """Return which tokens are not padding, [B, T x kinds], and which are private, [T x kinds]."""
         kinds = tokens.shape[1] // length
         token_mask = None if mask is None else mask.repeat_interleave(kinds, dim=1)
-        if self.returns != "predicted":
+        if not self.returns.private:
             return token_mask, None
         return token_mask, torch.arange(tokens.shape[1], device=tokens.device) % kinds == 1
 
     def embed_actions(self, actions: Tensor) -> Tensor:
-        """[B, T, *action] to [B, T, width]."""
+        """Embed [B, T, *action] as [B, T, hidden_size]."""
         if isinstance(self.action_space, gym.spaces.Discrete):
             embedded: Tensor = self.embed_action(actions.long() - int(self.action_space.start))
         else:
@@ -138,7 +110,7 @@ class DecisionTransformerNetwork(nn.Module):
 
 
 class ObservationEncoder(nn.Module):
-    """[B, T, *observation] to [B, T, width] by what the observation is: an index, an image, or a vector."""
+    """An encoder of indices, images or vectors, [B, T, *observation] to [B, T, hidden_size]."""
 
     def __init__(self, encoder: nn.Module, event_dims: int, *, scale: nn.Module | None = None) -> None:
         super().__init__()
@@ -159,42 +131,16 @@ class ObservationEncoder(nn.Module):
 
 def observation_encoder(
     space: gym.Space[Any],
-    width: int,
+    hidden_size: int,
     *,
     channels: tuple[int, int, int] = (32, 64, 64),
     scale: ImageScale | None = None,
 ) -> ObservationEncoder:
-    """An embedding for indices, the convolutional encoder for 84 x 84 images, a linear layer for the rest."""
+    """Return an embedding for indices, the Nature encoder for 84 x 84 images, a linear layer for the rest."""
     if isinstance(space, gym.spaces.Discrete):
-        return ObservationEncoder(nn.Embedding(int(space.n), width), 0)
+        return ObservationEncoder(nn.Embedding(int(space.n), hidden_size), 0)
     if is_image(space):
         return ObservationEncoder(
-            ConvolutionalEncoder((space.shape or ())[0], width, channels=channels), 3, scale=scale
+            NatureEncoder((space.shape or ())[0], hidden_size, activation=nn.Tanh(), channels=channels), 3, scale=scale
         )
-    return ObservationEncoder(Linear(math.prod(space.shape or ()), width), 1)
-
-
-def load_transformers_weights(network: DecisionTransformerNetwork, weights: Mapping[str, Tensor]) -> None:
-    """Load the weights of transformers' DecisionTransformerModel of the same sizes into `network`.
-
-    Its state and return heads, which no action depends on, are left out. Raises RuntimeError where sizes differ.
-    """
-    plain = {
-        "embed_timestep.weight": "embed_timestep.weight",
-        "embed_return.weight": "embed_return.weight",
-        "embed_return.bias": "embed_return.bias",
-        "embed_observation.encoder.weight": "embed_state.weight",
-        "embed_observation.encoder.bias": "embed_state.bias",
-        "embed_action.weight": "embed_action.weight",
-        "embed_action.bias": "embed_action.bias",
-        "embed_norm.weight": "embed_ln.weight",
-        "action_head.0.weight": "predict_action.0.weight",
-        "action_head.0.bias": "predict_action.0.bias",
-    }
-    loaded = {ours: weights[theirs] for ours, theirs in plain.items()}
-    # It calls GPT-2 with position 0 for every token, which adds one constant vector after the layer norm.
-    loaded["embed_norm.bias"] = weights["embed_ln.bias"] + weights["encoder.wpe.weight"][0]
-    encoder = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
-    for name, value in transformer_weights_from_transformers(encoder).items():
-        loaded[f"transformer.{name}"] = value
-    network.load_state_dict(loaded)
+    return ObservationEncoder(Linear(math.prod(space.shape or ()), hidden_size), 1)

@@ -32,26 +32,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget", type=int, default=600, help="gradient steps of a trial")
+    parser.add_argument("--train-steps", type=int, default=600, help="gradient steps of a trial")
     parser.add_argument("--seeds", type=int, default=4, help="trials of each of three contenders")
     parser.add_argument(
         "--longest", type=float, default=20.0, help="seconds between two kills; on a busy machine more"
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="an end to it all, reached or not")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary one otherwise")
-    asked = parser.parse_args()
-    folder = asked.folder or Path(tempfile.mkdtemp(prefix="dtbench-chaos-"))
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="dtbench-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("DTBENCH_OFFLINE", "1")
     os.environ.setdefault("DTBENCH_DATA", str(folder / "data"))
-    campaign = Campaign(folder, asked)
+    campaign = Campaign(folder, options)
     try:
         figures = campaign.run()
     except Broken as error:
-        print(f"BROKEN: {error}\nseed {asked.seed}, files in {folder}", flush=True)
+        print(f"BROKEN: {error}\nseed {options.seed}, files in {folder}", flush=True)
         return 1
     print(json.dumps(figures))
-    return 0 if figures["killed"] >= asked.kills else 1
+    return 0 if figures["killed"] >= options.kills else 1
 
 
 class Broken(Exception):
@@ -61,12 +61,14 @@ class Broken(Exception):
 class Campaign:
     """Sweeps of one suite, each in a results folder of its own, all on one cluster."""
 
-    def __init__(self, folder: Path, asked: argparse.Namespace) -> None:
-        self.folder, self.asked, self.rng = folder, asked, random.Random(asked.seed)
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self.folder, self.options, self.rng = folder, options, random.Random(options.seed)
         self.killed: collections.Counter[str] = collections.Counter()
         self.commands = self.trials = 0
-        self.deadline = time.monotonic() + 60 * asked.minutes
-        self.file = sweep.write_suite(folder, sweep.suite("chaos", budget=asked.budget, seeds=asked.seeds))
+        self.deadline = time.monotonic() + 60 * options.minutes
+        self.file = sweep.write_suite(
+            folder, sweep.suite("chaos", train_steps=options.train_steps, seeds=options.seeds)
+        )
 
     def run(self) -> dict[str, Any]:
         """Sweep after sweep, until enough were killed."""
@@ -75,7 +77,7 @@ class Campaign:
         if sweep.run(self.folder, self.file, "--local", "--results", str(whole)).wait():
             raise Broken("the undisturbed sweep failed")
         with sweep.nodes(3, self.folder / "home") as self.nodes:
-            while sum(self.killed.values()) < self.asked.kills and time.monotonic() < self.deadline:
+            while sum(self.killed.values()) < self.options.kills and time.monotonic() < self.deadline:
                 sweeps += 1
                 self.sweep(self.folder / f"sweep-{sweeps}", _table(whole))
                 print(f"sweep {sweeps}: as undisturbed; killed so far {dict(self.killed)}", flush=True)
@@ -86,7 +88,7 @@ class Campaign:
             "trials": self.trials,
             "commands": self.commands,
             "minutes": round((time.monotonic() - began) / 60, 1),
-            "seed": self.asked.seed,
+            "seed": self.options.seed,
         }
 
     def sweep(self, results: Path, expected: bytes) -> None:
@@ -104,7 +106,7 @@ class Campaign:
                     str(results),
                     "--checkpoint-minutes",
                     "0.01",
-                    "--again",
+                    "--retry-failed",
                 ),
                 log=results.with_suffix(".log"),
             )
@@ -114,8 +116,8 @@ class Campaign:
         else:
             raise Broken(f"{results.name} did not end in {MOST_COMMANDS} commands")
         self.look(results, seen)
-        if len(seen) != 3 * self.asked.seeds:
-            raise Broken(f"{len(seen)} trials of {3 * self.asked.seeds} have finished")
+        if len(seen) != 3 * self.options.seeds:
+            raise Broken(f"{len(seen)} trials of {3 * self.options.seeds} have finished")
         if _table(results) != expected:
             raise Broken(f"the table of {results.name} differs from the undisturbed one")
         self.trials += len(seen)
@@ -127,11 +129,11 @@ class Campaign:
             if time.monotonic() > deadline:
                 driver.kill()
                 raise Broken(f"{results.name}: a command took more than ten minutes")
-            moment = self.rng.uniform(0.5, self.asked.longest)
+            moment = self.rng.uniform(0.5, self.options.longest)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 driver.wait(timeout=moment)
             self.look(results, seen)
-            if driver.poll() is None and sum(self.killed.values()) < self.asked.kills:
+            if driver.poll() is None and sum(self.killed.values()) < self.options.kills:
                 self.kill(self.rng.choice(KINDS), driver, results)
 
     def kill(self, kind: str, driver: subprocess.Popen[bytes], results: Path) -> None:

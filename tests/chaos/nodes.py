@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, told what to do line by line: add, remove N, end."""
+"""A Ray cluster of several nodes on this machine, controlled by lines on stdin: add, remove N, end."""
 
 import sys
 

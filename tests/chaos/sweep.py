@@ -13,24 +13,28 @@ from typing import IO, Any
 
 import yaml
 
-from dtbench import cluster
+from dtbench.execution import cluster
 
-MAIN = "from dtbench.cli import main; main()"
-TRANSFORMER = {"width": 16, "layers": 1, "context": 8, "batch_size": 32, "dropout": 0.1}
+MAIN = "from dtbench.cli.run import main; main()"
+TRANSFORMER = {"hidden_size": 16, "num_layers": 1, "context": 8, "batch_size": 32, "dropout": 0.1}
 SECONDS = 600.0  # the longest that anything here may take
 
 
-def suite(name: str, *, budget: int, seeds: int) -> dict[str, Any]:
+def suite(name: str, *, train_steps: int, seeds: int) -> dict[str, Any]:
     """DT, BC and CQL on Key-to-Door, `seeds` trials of each; some have several checkpoints."""
     return {
         "name": name,
         "tasks": ["key-to-door-1k"],
         "seeds": list(range(seeds)),
-        "evaluation": {"episodes": 10, "every": max(1, budget // 8)},
+        "evaluation": {"episodes": 10, "every": max(1, train_steps // 8)},
         "contenders": {
-            "DT": {"algorithm": "dt", "budget": budget, "hyperparameters": TRANSFORMER},
-            "BC": {"algorithm": "dt", "budget": budget, "hyperparameters": {**TRANSFORMER, "returns": "none"}},
-            "CQL": {"algorithm": "discrete_cql", "budget": budget},
+            "DT": {"algorithm": "dt", "train_steps": train_steps, "hyperparameters": TRANSFORMER},
+            "BC": {
+                "algorithm": "dt",
+                "train_steps": train_steps,
+                "hyperparameters": {**TRANSFORMER, "returns": "none"},
+            },
+            "CQL": {"algorithm": "discrete_cql", "train_steps": train_steps},
         },
     }
 

@@ -49,8 +49,8 @@ def main() -> int:
                     findings.setdefault(line.splitlines()[-1], target.name)
             turn += 1
     for name, outcomes in counts.items():
-        told = ", ".join(f"{kind} {count}" for kind, count in outcomes.most_common())
-        print(f"{name:<18} {sum(outcomes.values()):>7}  {told}")
+        summary = ", ".join(f"{kind} {count}" for kind, count in outcomes.most_common())
+        print(f"{name:<18} {sum(outcomes.values()):>7}  {summary}")
     print(f"{sum(map(Counter.total, counts.values()))} inputs, {len(findings)} findings")
     return 1 if findings else 0
 
@@ -65,8 +65,8 @@ def _options() -> argparse.Namespace:
 
 def _turn(target: Target, number: int, folder: Path, until: float) -> tuple[Counter[str], Sequence[str]]:
     """Some inputs for one target, in a process that may die of them."""
-    told = folder / "told.json"
-    told.unlink(missing_ok=True)
+    path = folder / "outcomes.json"
+    path.unlink(missing_ok=True)
     process = multiprocessing.get_context("fork").Process(target=_work, args=(target, number, folder, until))
     process.start()
     process.join(PATIENCE)
@@ -74,9 +74,9 @@ def _turn(target: Target, number: int, folder: Path, until: float) -> tuple[Coun
         process.kill()
         process.join()
         return Counter({"no end": 1}), [f"no end in {PATIENCE} s: {_last(folder)}"]
-    if not told.exists():
+    if not path.exists():
         return Counter({"died": 1}), [f"exit code {process.exitcode}: {_last(folder)}"]
-    outcomes, found = json.loads(told.read_text())
+    outcomes, found = json.loads(path.read_text())
     return Counter(outcomes), found
 
 
@@ -116,7 +116,7 @@ def _work(target: Target, number: int, folder: Path, until: float) -> None:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
         fuzz()
-    (folder / "told.json").write_text(json.dumps([outcomes, found]))
+    (folder / "outcomes.json").write_text(json.dumps([outcomes, found]))
 
 
 if __name__ == "__main__":

@@ -12,17 +12,15 @@ from typing import Any
 import pandas as pd
 from hypothesis import strategies as st
 
-from dtbench import listings
-from dtbench.analysis.archive import read_archive, write_archive
-from dtbench.analysis.material import gather
-from dtbench.analysis.places import keep_scores, load_results, placed_suites
-from dtbench.analysis.sections import suite_page
+from dtbench.analysis.archive import keep_scores, load_results, read_archive, suites_by_name, write_archive
+from dtbench.analysis.page.suite_page import suite_page
+from dtbench.analysis.suite_analysis import analyze
+from dtbench.cli.status import show_trial, status_of
 from dtbench.errors import DtbenchError, LedgerError
-from dtbench.ledger import EPISODES, Ledger
-from dtbench.status import status_of
+from dtbench.ledger.store import EPISODES, Ledger
 from tests.fuzz.outcome import Target
 from tests.fuzz.values import anything, damage, damaged, mutated
-from tests.tiny_ledger import spec_of, tiny_ledger
+from tests.support.tiny_ledger import spec_of, tiny_ledger
 
 SCORES = {("hill", "DT"): (50.0, 51.0), ("hill", "BC"): (40.0, None)}
 _NO_TEXT = (EPISODES, "metrics.parquet")
@@ -34,7 +32,7 @@ def _originals() -> dict[str, bytes]:
     folder = Path("original").absolute()
     write_archive(tiny_ledger(folder, SCORES), folder / "scores")
     failed = Ledger(folder / "runs")
-    failed.fail(spec_of("hill", "BC", 1), cause="crash", text="Traceback\nValueError: no")
+    failed.record_failure(spec_of("hill", "BC", 1), cause="crash", text="Traceback\nValueError: no")
     found = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     shutil.rmtree(folder)
     return found
@@ -80,14 +78,13 @@ def check_results(results: Path, changed: str) -> None:
 def _acts(results: Path, ledger: Ledger) -> Iterator[Callable[[], object]]:
     specs = [spec_of("hill", contender, seed) for contender in ("DT", "BC") for seed in (0, 1)]
     for spec in specs:
-        yield lambda spec=spec: ledger.waiting(spec)
+        yield lambda spec=spec: ledger.should_run(spec)
         yield lambda spec=spec: _is_right(ledger, spec)
-        yield lambda spec=spec: listings.show_trial(spec.key, results)
-    yield lambda: listings.list_runs(results)
+        yield lambda spec=spec: show_trial(spec.key, results)
     yield lambda: status_of(results)
-    yield lambda: placed_suites(ledger, results / "scores")
+    yield lambda: suites_by_name(ledger, results / "scores")
     yield lambda: _pages(results)
-    yield lambda: [keep_scores(suite, ledger, results / "again") for suite in ledger.remembered_suites().values()]
+    yield lambda: [keep_scores(suite, ledger, results / "again") for suite in ledger.saved_suites().values()]
 
 
 def _is_right(ledger: Ledger, spec: Any) -> None:
@@ -111,7 +108,7 @@ def _original_episodes(key: str) -> pd.DataFrame:
 
 def _pages(results: Path) -> None:
     for found in load_results(results):
-        gather(found)
+        analyze(found)
 
 
 def _changed_archive(folder: Path, given: tuple[str, Any]) -> None:
@@ -121,7 +118,7 @@ def _changed_archive(folder: Path, given: tuple[str, Any]) -> None:
     shutil.rmtree(results / "runs")
     found = read_archive(results / "scores", "tiny")
     assert found.name == "tiny"
-    gather(found)
+    analyze(found)
 
 
 def _drawn_archive(folder: Path, given: tuple[str, Any]) -> None:
@@ -129,7 +126,7 @@ def _drawn_archive(folder: Path, given: tuple[str, Any]) -> None:
     name, how = given
     results = written(folder, name, how(_originals()[name]))
     shutil.rmtree(results / "runs")
-    suite_page(gather(read_archive(results / "scores", "tiny")))
+    suite_page(analyze(read_archive(results / "scores", "tiny")))
 
 
 def _changed_ledger(folder: Path, given: tuple[str, Any]) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from dtbench import registry, shipped
+from dtbench import registry
 from dtbench.analysis.published import published_tables
-from dtbench.ledger import Ledger
-from dtbench.suite import load_suite, narrow, parse_seeds, resolved_document, trial_specs
-from dtbench.suite_settings import Suite
+from dtbench.ledger.store import Ledger
+from dtbench.suite import package_data
+from dtbench.suite.planning import load_suite, narrow, parse_seeds, resolved_document, trial_specs
+from dtbench.suite.schema import Suite
 from tests.fuzz.outcome import Target
 from tests.fuzz.values import anything, damage, damaged, mutated, texts
 
@@ -37,12 +38,20 @@ TINY: Mapping[str, Any] = {
     "evaluation": {"episodes": 2, "every": 5, "targets": [1.0], "sweep": 2},
     "resources": {"cpu": 1, "gpu": 0},
     "contenders": {
-        "DT": {"algorithm": "dt", "budget": 2, "hyperparameters": {"width": 8, "layers": 1, "context": 2}},
-        "CQL": {"algorithm": "discrete_cql", "budget": 2, "by_task": {"key-*": {"hyperparameters": {"width": 8}}}},
+        "DT": {
+            "algorithm": "dt",
+            "train_steps": 2,
+            "hyperparameters": {"hidden_size": 8, "num_layers": 1, "context": 2},
+        },
+        "CQL": {
+            "algorithm": "discrete_cql",
+            "train_steps": 2,
+            "by_task": {"key-*": {"hyperparameters": {"hidden_size": 8}}},
+        },
     },
     "by_task": {"key-*": {"evaluation": {"episodes": 3}}},
-    "presets": {"smoke": {"seeds": [0], "contenders": {"DT*": {"budget": 1}}}},
-    "default_preset": {"gpu": "smoke", "cpu": "smoke"},
+    "presets": {"smoke": {"seeds": [0], "contenders": {"DT": {"train_steps": 1}}}},
+    "default_preset": "smoke",
     "published": [
         {
             "file": "decision_transformer.csv",
@@ -57,8 +66,8 @@ TINY: Mapping[str, Any] = {
 @cache
 def shipped_texts() -> tuple[str, ...]:
     """The files of the suites that dtbench ships."""
-    names = [name for name in shipped.names("sweeps") if name.endswith(".yaml")]
-    return tuple(shipped.find("sweeps", name).read_text() for name in names)
+    names = [name for name in package_data.names("sweeps") if name.endswith(".yaml")]
+    return tuple(package_data.find("sweeps", name).read_text() for name in names)
 
 
 @cache
@@ -104,7 +113,7 @@ def _use(suite: Suite) -> None:
 
 
 def _plan(folder: Path, document: Any) -> None:
-    """As `dtbench plan` of a suite whose datasets are small."""
+    """As `dtbench run --dry-run` of a suite whose datasets are small."""
     (folder / "mine.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     suite = load_suite("mine.yaml")
     if any(task not in ("key-to-door-1k", "graph-0") for task in suite.tasks):
@@ -113,10 +122,10 @@ def _plan(folder: Path, document: Any) -> None:
         return
     specs = trial_specs(suite)
     ledger = Ledger(folder / "results" / "runs")
-    ledger.remember_suite(resolved_document(suite, specs))
+    ledger.save_suite(resolved_document(suite, specs))
     for spec in specs[:3]:
         assert ledger.state(spec) == "missing"
-        ledger.begin(spec)
+        ledger.create(spec)
         assert ledger.folder(spec).parent.parent == ledger.root
     assert {path.name for path in folder.iterdir()} <= {"mine.yaml", "results"}
     assert {path.name for path in (folder / "results").iterdir()} == {"runs"}
@@ -127,8 +136,8 @@ def _or_text(names: str) -> st.SearchStrategy[str]:
     return st.one_of(st.sampled_from(names.split(" ")), texts)
 
 
-_HEADS = _or_text("DT D* * budget evaluation seeds tasks contenders name published by_task title")
-_TAILS = _or_text(" budget hyperparameters width episodes targets algorithm by_task 0 key-* evaluation")
+_HEADS = _or_text("DT D* * train_steps evaluation seeds tasks contenders name published by_task title")
+_TAILS = _or_text(" train_steps hyperparameters hidden_size episodes targets algorithm by_task 0 key-* evaluation")
 
 
 @st.composite

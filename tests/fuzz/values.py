@@ -115,7 +115,7 @@ def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 @st.composite
 def mutated(draw: st.DrawFn, originals: st.SearchStrategy[Any]) -> Any:
-    """A value in which a few places are replaced, left out, said again elsewhere, or called otherwise."""
+    """A value in which a few places are replaced, left out, copied elsewhere, or renamed."""
     whole = [copy.deepcopy(draw(originals))]
     for _ in range(draw(st.integers(1, 3))):
         found = list(places(whole))[1:]

@@ -19,10 +19,19 @@ from typing import Any
 
 from train import write_json
 
-from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.recording import mean_return
-from dtbench.domains.d4rl.robots import Robot, robot_named
-from dtbench.domains.d4rl.selection import MASTERED, MEDIUM, TOLERANCE
+from dtbench.domains.d4rl.env_specs import REACHER, LocomotionEnv, locomotion_env
+from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
+
+# Mean and standard deviation of the returns of D4RL's medium-v2 sets, from public logs (see
+# results/published/decision_transformer.csv); Reacher has none, and 40 is one of the targets in the public code.
+MEDIUM = {
+    "halfcheetah": (4770.335, 355.7504),
+    "hopper": (1422.0562, 378.9537),
+    "walker2d": (2852.0884, 1095.4434),
+    REACHER: (40.0, 30.0),
+}
+MASTERED = 0.9  # of the best return that training reaches
+TOLERANCE = 0.15  # of the medium policy's mean return
 
 EPISODES = 50
 MEDIUM_CANDIDATES, EXPERT_CANDIDATES = 8, 5
@@ -56,8 +65,8 @@ def snapshots_of(run: Path) -> list[Snapshot]:
     return found
 
 
-def choose(robot: Robot, run: Path) -> dict[str, Any]:
-    """The manifest, with files named as in the run."""
+def choose(robot: LocomotionEnv, run: Path) -> dict[str, Any]:
+    """Return the manifest, with files named as in the run."""
     everything = snapshots_of(run)
     target, spread = MEDIUM[robot.name]
     best = max(snapshot.mean for snapshot in everything)
@@ -107,13 +116,13 @@ def replay_of(run: Path, *, warmup: int, until: int) -> list[list[Any]]:
     return [[None, warmup], *played]
 
 
-def returns_of(robot: Robot, path: Path, *, noise: bool = True) -> Measured:
-    """What the shipped policy earns in episodes on seeds of their own."""
+def returns_of(robot: LocomotionEnv, path: Path, *, noise: bool = True) -> Measured:
+    """Return what the shipped policy earns in episodes on seeds of their own."""
     return Measured(*mean_return(robot, BehaviorPolicy.load(path), episodes=EPISODES, seed=1, noise=noise))
 
 
 def ship(run: Path, out: Path, manifest: dict[str, Any]) -> None:
-    """Copy the chosen policies, and what they come from, into a folder of their own."""
+    """Copy the chosen policies, and what they come from, into a directory."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for name in (manifest["medium"], manifest["expert"]):
@@ -135,11 +144,11 @@ def _rounded(measured: Measured) -> list[float]:
 def main() -> None:
     """Parse the command line, choose and ship."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="Folder of a run of train.py.")
+    parser.add_argument("run", type=Path, help="Directory of a run of train.py.")
     parser.add_argument("--out", type=Path, default=Path("dtbench/domains/d4rl/policies/sac"))
     arguments = parser.parse_args()
     name = json.loads((arguments.run / "training.json").read_text())["robot"]
-    robot = robot_named(name)
+    robot = locomotion_env(name)
     manifest = choose(robot, arguments.run)
     ship(arguments.run, arguments.out / name, manifest)
     print(json.dumps({key: value for key, value in manifest.items() if key != "replay"}, indent=1))

@@ -2,8 +2,8 @@
 
 At batches of 128 and layers of 256 more than half of an update by autograd is the cost of its many small operators.
 Here both critics are one stack, the policy's and the data's actions go through the critics together, and all
-parameters lie in one flat vector, which Adam moves by one operator. `tests/test_behavior_training.py` holds this to
-`baselines.sac.SACLearner`: equal weights, batch and noise give equal parameters.
+parameters lie in one flat vector, which Adam moves by one operator. `tests/domains/test_behavior_training.py` holds
+this to `baselines.sac.SACLearner`: equal weights, batch and noise give equal parameters.
 """
 
 import math
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.sac import SAC, SoftActorCritic
-from dtbench import TorchStream, Transitions
-from dtbench.domains.d4rl.behavior import LOG_STD_RANGE
+from dtbench.data import TorchStream, Transitions
+from dtbench.domains.d4rl.generation import LOG_STD_RANGE
 
 
 class SACUpdate:
@@ -29,7 +29,10 @@ class SACUpdate:
         self.stream = TorchStream(seed, torch.device("cpu"))
         with self.stream.active():
             network = SoftActorCritic(
-                *sizes, width=algorithm.width, layers=algorithm.layers, actor_width=algorithm.actor_width
+                *sizes,
+                hidden_size=algorithm.hidden_size,
+                num_layers=algorithm.num_layers,
+                actor_hidden_size=algorithm.actor_hidden_size,
             )
         parts = {
             "actor": [(layer.weight.T, layer.bias) for layer in network.actor if isinstance(layer, nn.Linear)],
@@ -78,7 +81,7 @@ class SACUpdate:
         entropy = density[:rows].mean()
         self.flat.grad[-1] = -(entropy - self.actions)
         self.optimizer.step()
-        self.target.lerp_(self.flat[: self.critic_size], a.target_rate)
+        self.target.lerp_(self.flat[: self.critic_size], a.tau)
 
     def act(self, states: Tensor, noise: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Hidden layers, what tanh squashes, unclamped log standard deviations, and the noise."""
@@ -161,7 +164,7 @@ def _log_density(raw: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
 
 
 def _layers(flat: Tensor, shapes: list[torch.Size], count: int) -> tuple[list[Any], list[Any]]:
-    """Views of a flat vector as (weight, bias) pairs, the first `count` shapes apart from the rest."""
+    """Return views of a flat vector as (weight, bias) pairs, the first `count` shapes apart from the rest."""
     ends = torch.tensor([math.prod(shape) for shape in shapes]).cumsum(0).tolist()
     views = [flat[begin:end].view(shape) for (begin, end), shape in zip(pairwise([0, *ends]), shapes, strict=True)]
     pairs = list(zip(views[::2], views[1::2], strict=True))

@@ -8,10 +8,10 @@ Replay sets are made in D4RL's size, the others of `--steps` steps, all through 
 import argparse
 from collections.abc import Iterator
 
-from dtbench.data.trajectories import TrajectoryDataset, share_on_bounds
-from dtbench.domains.d4rl import files, generated
-from dtbench.domains.d4rl.locomotion import WALKERS
-from dtbench.domains.d4rl.robots import ROBOTS
+from dtbench.data.dataset import TrajectoryDataset, share_on_bounds
+from dtbench.domains.d4rl import files, generation
+from dtbench.domains.d4rl.env import WALKERS
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 
 KINDS = ("random", "medium", "medium-replay", "expert")
 HEAD = (
@@ -21,11 +21,14 @@ HEAD = (
 
 
 def rows(steps: int) -> Iterator[str]:
-    """A line for each robot and kind."""
-    for robot in (ROBOTS[name] for name in WALKERS):
+    """Yield a line for each robot and kind."""
+    for robot in (LOCOMOTION_ENVS[name] for name in WALKERS):
         for kind in KINDS:
-            size = generated.default_steps(robot, kind) if kind == "medium-replay" else steps
-            yield row(f"{robot.name}-{kind}", generated.load_generated(robot, kind, steps=size, recipe="sac"))
+            size = generation.default_steps(robot, kind) if kind == "medium-replay" else steps
+            yield row(
+                f"{robot.name}-{kind}",
+                generation.load_generated(generation.Recording(robot, kind, size), recipe="sac"),
+            )
 
 
 def row(name: str, made: TrajectoryDataset) -> str:
@@ -45,7 +48,7 @@ def row(name: str, made: TrajectoryDataset) -> str:
 def main() -> None:
     """Parse the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=200_000, help="Of each set but replay.")
+    parser.add_argument("--steps", type=int, default=200_000, help="Steps of each set but replay.")
     print(*HEAD, sep="\n")
     for line in rows(parser.parse_args().steps):
         print(line, flush=True)

@@ -1,4 +1,4 @@
-"""Train one SAC run of a robot from uniform warm-up on, keep a snapshot every so many steps, resume after a kill.
+"""Train one SAC run of a robot from uniform warm-up on, keep with regular snapshots, resume after a kill.
 
     python tools/behavior_policies/train.py hopper --out FOLDER [--steps 1000000] [--seed 0] [--set learning_rate=3e-4]
 
@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from sac_update import SACUpdate
 
 from baselines.sac import SAC
-from dtbench import Transitions, generator
-from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.games import RobotGames
-from dtbench.domains.d4rl.recording import mean_return
-from dtbench.domains.d4rl.robots import REACHER, ROBOTS, Robot, robot_named
+from dtbench.data import Transitions, generator
+from dtbench.domains.d4rl.env import LocomotionVectorEnv
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, REACHER, LocomotionEnv, locomotion_env
+from dtbench.domains.d4rl.generation import BehaviorPolicy, mean_return
 
 Array = NDArray[Any]
 
@@ -55,7 +54,7 @@ class Training:
 class ReplayBuffer:
     """Every transition of the run, drawn uniformly."""
 
-    def __init__(self, robot: Robot, capacity: int, rng: np.random.Generator) -> None:
+    def __init__(self, robot: LocomotionEnv, capacity: int, rng: np.random.Generator) -> None:
         self.rng, self.size = rng, 0
         shapes = {"observations": robot.observation_size, "actions": robot.action_size, "rewards": 0}
         shapes |= {"next_observations": robot.observation_size, "terminals": 0}
@@ -79,15 +78,18 @@ class Run:
     """One run with all that its checkpoint holds."""
 
     def __init__(self, training: Training, folder: Path) -> None:
-        self.training, self.folder, self.robot = training, folder, robot_named(training.robot)
+        self.training, self.folder, self.robot = training, folder, locomotion_env(training.robot)
         t, robot = training, self.robot
         algorithm = SAC(
-            width=t.width, actor_width=t.actor_width, batch_size=t.batch_size, learning_rate=t.learning_rate
+            hidden_size=t.width,
+            actor_hidden_size=t.actor_width,
+            batch_size=t.batch_size,
+            learning_rate=t.learning_rate,
         )
         self.update = SACUpdate(algorithm, (robot.observation_size, robot.action_size), seed=t.seed)
         self.rng = generator(t.seed, 41)
         self.replay = ReplayBuffer(robot, t.steps, generator(t.seed, 42))
-        self.games = RobotGames(robot, t.environments, threads=1)
+        self.games = LocomotionVectorEnv(robot, t.environments, threads=1)
         self.present = self.games.reset(seed=self._seeds(t.environments))[0]
         self.step, self.updates, self.seconds = 0, 0, 0.0
         self.returns = np.zeros(t.environments)
@@ -159,7 +161,7 @@ class Run:
             self.updates += 1
 
     def policy(self) -> BehaviorPolicy:
-        """The policy as it is now."""
+        """Return the policy as it is now."""
         size = self.robot.observation_size
         return BehaviorPolicy(
             mean=np.zeros(size, np.float32),
@@ -229,7 +231,7 @@ class Run:
 
 
 def describe(training: Training) -> dict[str, Any]:
-    """What training.json says of a run."""
+    """Return what training.json says of a run."""
     return {
         "robot": training.robot,
         "algorithm": "sac",
@@ -241,7 +243,7 @@ def describe(training: Training) -> dict[str, Any]:
 
 
 def _arguments(training: Training) -> list[str]:
-    """What the command line says beyond the defaults."""
+    """Return what the command line says beyond the defaults."""
     default = Training(training.robot)
     changed = {name: value for name, value in asdict(training).items() if value != getattr(default, name)}
     plain = [f"--{name} {changed.pop(name)}" for name in ("steps", "seed") if name in changed]
@@ -268,8 +270,8 @@ def write_json(path: Path, content: Any) -> None:
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("robot", choices=[name for name in ROBOTS if name != REACHER])
-    parser.add_argument("--out", type=Path, required=True, help="Folder of the run.")
+    parser.add_argument("robot", choices=[name for name in LOCOMOTION_ENVS if name != REACHER])
+    parser.add_argument("--out", type=Path, required=True, help="Directory of the run.")
     parser.add_argument("--steps", type=int, default=Training.steps, help="Environment steps.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", dest="settings")

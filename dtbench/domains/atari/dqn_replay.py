@@ -7,16 +7,17 @@ atari/create_dataset.py at f04280e, whose capacity of 100,000 was a million befo
 * After a visit that ran into the capacity it drops the transitions but keeps the ends of their episodes.
 * The first step of each episode but the first has the length of the episode before as its timestep, the others are one
   too small; until August 2021 returns-to-go were misaligned too. Here both follow from whole episodes.
-* Its stacks reach back over the begin of an episode. Here frames from before it are zeros.
+* Its stacks contain frames of the previous episode. Here those are zeros.
 
 Dopamine stores three transitions of zeros before each episode (circular_replay_buffer.py, `_add_zero_transition`).
-They are part of the data there, and stay so here: all episodes open with them but those that a shard's begin cuts.
+They are part of the data there and here: all episodes begin with them but those that a shard's begin cuts.
 """
 
 import gzip
 import hashlib
 import os
 import tempfile
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,9 +29,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data import store
-from dtbench.data.trajectories import TrajectoryDataset, make_dataset
-from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset
+from dtbench.data import cache
+from dtbench.data.dataset import TrajectoryDataset, make_dataset
+from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset
 
 Array = NDArray[Any]
 
@@ -57,18 +58,18 @@ class Visit:
 
 
 def find_shards(game: str) -> Path | None:
-    """The folder in which at least one complete shard of this game lies, or None.
+    """Return the directory with at least one complete shard of this game, or None.
 
-    $DQN_REPLAY_DIR, by default ~/.dqn_replay, holds a folder of the game's name (in any capitalisation) with
-    1/replay_logs or with the shards themselves; or it lies itself in, or is, a folder of that name.
+    $DQN_REPLAY_DIR, by default ~/.dqn_replay, holds a directory of the game's name (in any capitalisation) with
+    1/replay_logs or with the shards themselves; or it is, or is in, a directory of that name.
     """
-    root = store.folder_of(os.environ.get("DQN_REPLAY_DIR") or "~/.dqn_replay")
+    root = cache.directory_of(os.environ.get("DQN_REPLAY_DIR") or "~/.dqn_replay")
     own = [root] if any(_plain(part) == _plain(game) for part in root.parts) else []
     try:
         inside = sorted(root.iterdir()) if root.is_dir() else []
     except OSError as error:
         raise MissingDataset(
-            f"{root} cannot be read: {error.strerror}. Set DQN_REPLAY_DIR to another folder."
+            f"{root} cannot be read: {error.strerror}. Set DQN_REPLAY_DIR to another directory."
         ) from error
     named = [*own, *(folder for folder in inside if _plain(folder.name) == _plain(game))]
     folders = [folder / below for folder in named for below in ("1/replay_logs", "")]
@@ -84,10 +85,10 @@ def plan_visits(
     capacity: int = 100_000,
     trajectories_per_visit: int = 10,
 ) -> list[Visit]:
-    """Which episodes of which buffers make up the data, in order, at least `steps` transitions (Chen et al. 2021).
+    """Return the visits that make up the data, in order, at least `steps` transitions (Chen et al. 2021).
 
-    Each of the last `num_buffers` of 50 is as likely to be visited next, with the draws of numpy's global generator;
-    one that is not among `terminals` (buffer -> [n]) is passed over. A visit goes on where the last one to its buffer
+    The last `num_buffers` of 50 are equally likely to be visited next, with the draws of numpy's global generator;
+    one that is not among `terminals` (buffer -> [n]) is skipped. A visit continues where the last one to its buffer
     ended and reads `trajectories_per_visit` + 1 episodes, because the public code counts after it compares. One that
     would reach the end of the buffer, or its entry number `capacity`, reads nothing.
 
@@ -109,7 +110,7 @@ def plan_visits(
     while left > 0:
         if not any(waiting.values()):
             raise InvalidDataset(
-                f"{steps} steps were asked for; by visits of {trajectories_per_visit + 1} whole episodes within the "
+                f"{steps} steps are too many: by visits of {trajectories_per_visit + 1} whole episodes within the "
                 f"first {capacity} entries, the buffers {', '.join(map(str, waiting))} give {steps - left}."
             )
         drawn = int(rng.choice(drawn_from, 1)[0])
@@ -129,10 +130,10 @@ def load_shards(
     num_buffers: int = BUFFERS,
     capacity: int = 100_000,
 ) -> TrajectoryDataset:
-    """Open the transitions that `plan_visits` chooses; the first time, and after files changed, they are read.
+    """Open the transitions of `plan_visits`; they are read into the store when the files are new or have changed.
 
     Observations are stacks of the last four frames, [4, 84, 84] of bytes; `actions` is the size of the game's action
-    set. A shard that lacks one of its four files counts as a hole, and `info` lists it. While reading, the frames lie
+    set. A shard that lacks one of its four files is skipped and listed in `info`. While reading, the frames are
     twice on the store's disk: 7 GB for 500,000 steps.
 
     All but the frames is checked before any frame is read. The checksum of a file of frames covers all of it and is
@@ -159,12 +160,12 @@ def load_shards(
         info = {"source": "dqn-replay", "game": game, **options, **_info(plan, present, num_buffers)}
         return _read(folder, plan, terminals, actions=actions, info=info)
 
-    return store.open_or_make(f"dqn-replay-{_plain(game)}-seed{seed}-{key}", make)
+    return cache.open_or_make(f"dqn-replay-{_plain(game)}-seed{seed}-{key}", make)
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """What one file of a shard holds: [n, *shape] of a type."""
+    """The array in one file of a shard: [n, *shape] of a type."""
 
     name: str
     dtype: np.dtype[Any]
@@ -198,7 +199,7 @@ def _file(column: _Column, buffer: int | str) -> str:
 
 
 def _complete(folder: Path, buffers: Sequence[int]) -> list[int]:
-    """Those of the buffers whose four files are all in the folder."""
+    """Return the buffers whose four files are all in the directory."""
     return [buffer for buffer in buffers if all((folder / _file(column, buffer)).is_file() for column in _COLUMNS)]
 
 
@@ -217,7 +218,7 @@ def _info(plan: Sequence[Visit], present: Sequence[int], num_buffers: int) -> di
 
 
 def _visits(buffer: int, terminals: NDArray[np.bool_], episodes: int) -> Iterator[Visit]:
-    """The visits that a buffer allows, in order."""
+    """Yield the visits that a buffer allows, in order."""
     # The public code compares with the capacity after it has counted a step: no visit may end with the last entry.
     ends = np.flatnonzero(terminals[:-1])[episodes - 1 :: episodes].tolist()
     for before, last in zip([-1, *ends], ends, strict=False):
@@ -225,7 +226,7 @@ def _visits(buffer: int, terminals: NDArray[np.bool_], episodes: int) -> Iterato
 
 
 class _Rows:
-    """The rows of one file, read from its begin on; damage is an InvalidDataset that names the file."""
+    """The rows of one file, read in order; damage raises InvalidDataset with the file."""
 
     def __init__(self, path: Path, stream: gzip.GzipFile, column: _Column) -> None:
         self.path, self._stream, self._column = path, stream, column
@@ -234,7 +235,7 @@ class _Rows:
         _check_size(path, stream.tell() + self.count * self._bytes)
 
     def read(self, rows: int) -> Array:
-        """The next rows, [rows, *shape]."""
+        """Return the next rows, [rows, *shape]."""
         with _reading(self.path):
             data = self._stream.read(rows * self._bytes)
         if len(data) < rows * self._bytes:
@@ -243,7 +244,7 @@ class _Rows:
         return np.frombuffer(data, self._column.dtype).reshape(rows, *self._column.shape)
 
     def finish(self) -> None:
-        """Read the rest, so that gzip compares the checksum; nothing may follow the array."""
+        """Read the rest, so that gzip compares the checksum; raise InvalidDataset for further bytes."""
         while self._read < self.count:
             self.read(min(_ROWS, self.count - self._read))
         with _reading(self.path):
@@ -252,7 +253,7 @@ class _Rows:
             raise InvalidDataset(f"{self.path} goes on after its {self.count} rows. {_REMEDY}")
 
     def finish_if_cheap(self) -> None:
-        """Finish where that costs no more than what was read."""
+        """Finish where that costs no more than the rows read so far."""
         if self.count <= 2 * self._read:
             self.finish()
 
@@ -274,7 +275,7 @@ def _opened(folder: Path, column: _Column, buffer: int) -> Iterator[_Rows]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except DAMAGED as error:
+    except (*cache.NPY_ERRORS, EOFError, zlib.error) as error:
         raise InvalidDataset(
             f"{path} cannot be read as a gzipped .npy: {str(error) or type(error).__name__}. {_REMEDY}"
         ) from error
@@ -284,7 +285,7 @@ _REMEDY = "Delete it and fetch it again: it may be cut short."
 
 
 def _count(path: Path, stream: gzip.GzipFile, column: _Column) -> int:
-    """Read the header of a .npy and give its number of rows, where it is what the column needs."""
+    """Read the header of a .npy and return its number of rows; raise InvalidDataset unless it fits the column."""
     with _reading(path):
         # Version 1.0 is what numpy writes for plain types; its headers are short, so a damaged one costs no memory.
         if (version := np.lib.format.read_magic(stream)) != (1, 0):
@@ -298,12 +299,12 @@ def _count(path: Path, stream: gzip.GzipFile, column: _Column) -> int:
 
 
 def _check_size(path: Path, size: int) -> None:
-    """Compare with the size that ends a gzip file: a file that was cut short is found without reading it all."""
+    """Compare with the size at the end of a gzip file, which reveals an incomplete file without reading it."""
     with _reading(path), path.open("rb") as file:
         file.seek(-4, os.SEEK_END)
-        said = int.from_bytes(file.read(), "little")
-    if said != size % 2**32:
-        raise InvalidDataset(f"{path} is cut short or damaged: its last bytes do not tell its size. {_REMEDY}")
+        stated = int.from_bytes(file.read(), "little")
+    if stated != size % 2**32:
+        raise InvalidDataset(f"{path} is cut short or damaged: its last bytes do not give its size. {_REMEDY}")
 
 
 def _all_terminals(folder: Path, buffers: Sequence[int], capacity: int) -> dict[int, NDArray[np.bool_]]:
@@ -334,7 +335,7 @@ def _terminals(folder: Path, buffer: int, capacity: int) -> NDArray[np.bool_]:
 
 
 def _column(folder: Path, column: _Column, buffer: int, *, rows: int) -> Array:
-    """The first rows of a file that is read to its end."""
+    """Return the first rows of a file that is read to its end."""
     with _opened(folder, column, buffer) as opened:
         values = opened.read(min(rows, opened.count)).copy()
         opened.finish()
@@ -372,7 +373,7 @@ def _read(
 
 
 def _along(plan: Sequence[Visit], values: Mapping[int, Array]) -> Array:
-    """Rows of all visits, in the order of the plan, [N]."""
+    """Return the rows of all visits, in the order of the plan, [N]."""
     return np.concatenate([values[visit.buffer][visit.first : visit.last + 1] for visit in plan])
 
 
@@ -383,15 +384,15 @@ def _check_rows(path: Path, values: Array, good: NDArray[np.bool_], wanted: str)
 
 
 def _frames(folder: Path, plan: Sequence[Visit]) -> NDArray[np.uint8]:
-    """The frames of all visits, [N, 84, 84], mapped from a file that has no name and goes when they go."""
+    """Return the frames of all visits, [N, 84, 84], mapped from an unnamed temporary file."""
     steps = sum(visit.steps for visit in plan)
-    store.root().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=store.root()) as file:
+    cache.root().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache.root()) as file:
         for buffer in sorted({visit.buffer for visit in plan}):
             with _opened(folder, _OBSERVATION, buffer) as rows:
                 # Visits to one buffer follow upon each other from its first entry on, so it is read straight through.
-                for place, visit in _places(plan, buffer):
-                    file.seek(place * FRAME[0] * FRAME[1])
+                for offset, visit in _offsets(plan, buffer):
+                    file.seek(offset * FRAME[0] * FRAME[1])
                     for begin in range(0, visit.steps, _ROWS):
                         file.write(rows.read(min(_ROWS, visit.steps - begin)).data)
                 rows.finish_if_cheap()
@@ -399,10 +400,10 @@ def _frames(folder: Path, plan: Sequence[Visit]) -> NDArray[np.uint8]:
         return np.memmap(file, np.uint8, "r", shape=(steps, *FRAME))
 
 
-def _places(plan: Sequence[Visit], buffer: int) -> Iterator[tuple[int, Visit]]:
-    """The visits to a buffer, each with the number of steps before it in the plan."""
-    place = 0
+def _offsets(plan: Sequence[Visit], buffer: int) -> Iterator[tuple[int, Visit]]:
+    """Yield the visits to a buffer, each with the number of steps before it in the plan."""
+    offset = 0
     for visit in plan:
         if visit.buffer == buffer:
-            yield place, visit
-        place += visit.steps
+            yield offset, visit
+        offset += visit.steps

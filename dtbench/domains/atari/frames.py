@@ -1,4 +1,4 @@
-"""From the console's 210 x 160 grey screens to 84 x 84 frames, by the two rules that papers use, in whole numbers."""
+"""Resizing of 210 x 160 grey screens to 84 x 84 frames by the two rules of papers, in integer arithmetic."""
 
 from functools import cache
 from math import gcd
@@ -46,16 +46,16 @@ def resize_linear(screens: Frames) -> Frames:
 
 
 def grey_frames(screens: Frames) -> Frames:
-    """84 x 84 frames [B, 84, 84] of screens as others keep them: grey [B, height, width] or coloured [B, ..., 3]."""
+    """Return frames [B, 84, 84] of screens, grey [B, height, width] or coloured [B, height, width, 3]."""
     if screens.ndim == 4:
-        # What the emulator's own palette and OpenCV call grey (ITU-R BT.601), rounded.
+        # Grey of the emulator's palette and of OpenCV (ITU-R BT.601), rounded.
         screens = np.rint(screens @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     return screens if screens.shape[1:] == (SIZE, SIZE) else resize_area(screens)
 
 
 @cache
 def _cells(length: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Which pixels [K, 84] each of 84 cells of an axis covers, and how much of each, [K, 84] whole numbers."""
+    """Return the pixels [K, 84] that each of 84 cells of an axis covers, and the integer share of each, [K, 84]."""
     unit = gcd(length, SIZE)
     step, pixel = length // unit, SIZE // unit  # a cell is `step` long where a pixel is `pixel` long
     begin = np.arange(SIZE) * step
@@ -67,7 +67,7 @@ def _cells(length: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
 
 @cache
 def _neighbours(length: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The two pixels [2, 84] on both sides of each cell's centre, and their weights of 11 bits."""
+    """Return the two pixels [2, 84] on both sides of each cell's centre, and their weights of 11 bits."""
     centre = (np.arange(SIZE, dtype=np.float64) + 0.5) * (length / SIZE) - 0.5
     below = np.floor(centre).astype(np.int64)
     share = (centre - below).astype(np.float32)

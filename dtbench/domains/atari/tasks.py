@@ -1,4 +1,4 @@
-"""The Atari tasks of Chen et al. (2021), and any other game whose data somebody has."""
+"""The Atari tasks of Chen et al. (2021), and tasks of any other game."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from dtbench.data import minari_sets
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.atari import dqn_replay, generated
-from dtbench.domains.atari.console import MAX_FRAMES, Protocol, action_count, check_game, protocol_of
+from dtbench.data import minari
+from dtbench.data.dataset import TrajectoryDataset
+from dtbench.domains.atari import dqn_replay, generation
+from dtbench.domains.atari.emulator import MAX_FRAMES, Protocol, action_count, check_game, protocol_of
+from dtbench.domains.atari.env import AtariVectorEnv
 from dtbench.domains.atari.frames import grey_frames
-from dtbench.domains.atari.games import AtariGames
 from dtbench.errors import InvalidValue, MissingDataset, UnknownName
-from dtbench.evaluation import Episodes, TargetUnits
-from dtbench.task import MOST_STEPS, DataSource, TargetReturns, Task, check_seed, normalize
+from dtbench.evaluation import TargetUnits
+from dtbench.task import MOST_STEPS, DataSource, TargetReturns, Task, check_seed, normalized_score
 
 SCHEME = "atari:"
 REWARD_UNITS = ("clipped", "official")
@@ -26,10 +26,10 @@ DQN_REPLAY_SEED = 123  # the first of the public code's three
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """What the paper says of a game."""
+    """The paper's numbers of a game."""
 
     target: float  # Table 8, in clipped rewards
-    multiple: float  # of the best return in its data, as its text has it
+    multiple: float  # of the best return in its data, from its text
     reference: tuple[float, float]  # raw returns of a random player and of a gamer (Table 11)
 
 
@@ -46,15 +46,15 @@ def atari_task(
     *,
     protocol: str = "official-dt",
     reward_units: str = "clipped",
-    steps: int = generated.STEPS,
+    steps: int = generation.STEPS,
     seed: int | None = None,
     max_frames: int = MAX_FRAMES,
 ) -> Task:
-    """The task of one game, "pong" or "atari:pong", of any that ale-py has.
+    """Return the task of one game, "pong" or "atari:pong", of any that ale-py has.
 
-    `protocol` is how it is played, in evaluation and in data made here: see `console.PROTOCOLS`. Returns of the data
-    and targets are sums of rewards clipped to [-1, 1]; with `reward_units` "clipped" a return-to-go falls by what the
-    clipped reward was, with "official" by the raw one, as in the public code. `steps` and `seed` are those of the
+    `protocol` is one of `emulator.PROTOCOLS`, for evaluation and for data made here. Returns of the data and targets
+    are sums of rewards clipped to [-1, 1]; with `reward_units` "clipped" a return-to-go falls by the
+    clipped reward, with "official" by the raw one, as in the public code. `steps` and `seed` are those of the
     data that is sampled from DQN-replay or made here; an episode ends after `max_frames` frames.
     Raises UnknownName or InvalidValue for others.
     """
@@ -74,7 +74,7 @@ def atari_task(
         domain="atari",
         load_dataset=sources[-1].load,
         make_env=partial(_play, game, how, max_frames),
-        score=partial(_gamer_normalized, known.reference) if known else _raw,
+        score=partial(normalized_score, reference=known.reference if known else None),
         score_name=f"{'gamer-normalised score' if known else 'raw return'} (protocol {protocol})",
         target_returns=(known.target,) if known else (),
         targets_of=partial(_targets, known),
@@ -87,8 +87,8 @@ def atari_task(
 def _sources(
     game: str, protocol: Protocol, *, steps: int, seed: int | None, max_frames: int
 ) -> tuple[DataSource, ...]:
-    """DQN-replay's shards, a Minari set where it is asked for, and what is made here."""
-    own = generated.SEED if seed is None else seed
+    """Return DQN-replay's shards, a Minari set on request, and data recorded here."""
+    recording = generation.Recording(game, steps, generation.SEED if seed is None else seed, protocol, max_frames)
     return (
         DataSource(
             name="dqn-replay",
@@ -98,24 +98,16 @@ def _sources(
         DataSource(
             name="minari",
             load=partial(_load_minari, game),
-            available=partial(minari_sets.is_local, minari_id(game)),
-            fetch=partial(minari_sets.fetch_minari, minari_id(game)),
+            available=partial(minari.is_local, minari_id(game)),
+            fetch=partial(minari.fetch_minari, minari_id(game)),
             automatic=False,
         ),
-        DataSource(
-            name="generated",
-            load=partial(
-                generated.load_generated, game, steps=steps, seed=own, protocol=protocol, max_frames=max_frames
-            ),
-            available=partial(
-                generated.is_stored, game, steps=steps, seed=own, protocol=protocol, max_frames=max_frames
-            ),
-        ),
+        DataSource(name="generated", load=recording.load, available=recording.is_stored),
     )
 
 
 def minari_id(game: str) -> str:
-    """The id of Minari's set of this game."""
+    """Return the id of Minari's set of this game."""
     return f"atari/{game.replace('_', '')}/expert-v0"
 
 
@@ -130,28 +122,20 @@ def _load_shards(game: str, steps: int, seed: int) -> TrajectoryDataset:
 
 
 def _load_minari(game: str) -> TrajectoryDataset:
-    return minari_sets.load_minari_frames(minari_id(game), actions=action_count(game), to_frame=grey_frames)
+    return minari.load_minari_frames(minari_id(game), actions=action_count(game), to_frame=grey_frames)
 
 
 def _play(game: str, protocol: Protocol, max_frames: int, num_envs: int) -> VectorEnv[Any, Any, Any]:
-    return AtariGames(game, num_envs, protocol=protocol, max_frames=max_frames)
+    return AtariVectorEnv(game, num_envs, protocol=protocol, max_frames=max_frames)
 
 
 def _targets(game: Game | None, dataset: TrajectoryDataset) -> TargetReturns:
-    """The paper's target and the data's best return; on other data than DQN-replay its multiple of that."""
+    """Return the paper's target and the data's best return; on other data than DQN-replay its multiple of that."""
     best = float(dataset.returns.max())
     if game is None:
         return (best,)
-    asked = game.target if dataset.info.get("source") == "dqn-replay" else game.multiple * best
-    return tuple(dict.fromkeys((asked, best)))
-
-
-def _gamer_normalized(reference: tuple[float, float], episodes: Episodes) -> NDArray[np.float64]:
-    return normalize(episodes.returns, low=reference[0], high=reference[1])
-
-
-def _raw(episodes: Episodes) -> NDArray[np.float64]:
-    return episodes.returns
+    target = game.target if dataset.info.get("source") == "dqn-replay" else game.multiple * best
+    return tuple(dict.fromkeys((target, best)))
 
 
 def _clipped(rewards: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The v2 files of D4RL (Fu et al. 2020): where they lie, where they are fetched from, and what is known of them."""
+"""The v2 files of D4RL (Fu et al. 2020): paths, downloads and published statistics."""
 
 import csv
 import hashlib
@@ -6,13 +6,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dtbench import shipped
-from dtbench.data import store
+from dtbench.data import cache
+from dtbench.data.d4rl_hdf5 import exported_source, read_d4rl
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.download import download, sha256_of
-from dtbench.data.hdf5 import exported_source, read_d4rl
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl.robots import KINDS, REACHER, ROBOTS, Robot
-from dtbench.errors import MissingDataset, UnknownName
+from dtbench.data.minari import describe, load_minari
+from dtbench.domains.d4rl.env_specs import KINDS, LOCOMOTION_ENVS, REACHER, LocomotionEnv
+from dtbench.errors import InvalidDataset, MissingDataset, UnknownName
+from dtbench.suite import package_data
 
 URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"  # d4rl/infos.py, DATASET_URLS
 
@@ -24,7 +25,7 @@ _READER = 2  # part of an import's identity: raise it when the reader gives othe
 
 @dataclass(frozen=True, slots=True)
 class KnownStatistics:
-    """What public logs say of a file; None where they do not."""
+    """Statistics of a file in public logs; None where unknown."""
 
     episodes: int | None
     return_mean: float | None
@@ -34,58 +35,53 @@ class KnownStatistics:
 
 
 def names() -> list[str]:
-    """The datasets that D4RL published files of, e.g. hopper-medium-v2."""
-    return [f"{robot}-{kind}-v2" for robot in ROBOTS if robot != REACHER for kind in KINDS]
+    """Return the datasets that D4RL published files of, e.g. hopper-medium-v2."""
+    return [f"{robot}-{kind}-v2" for robot in LOCOMOTION_ENVS if robot != REACHER for kind in KINDS]
 
 
 def file_name(name: str) -> str:
-    """D4RL's file of a dataset, e.g. hopper_medium_replay-v2.hdf5; raise UnknownName where it published none."""
+    """Return the file of a dataset, e.g. hopper_medium_replay-v2.hdf5; raise UnknownName for other names."""
     if name not in names():
         raise UnknownName("D4RL file", name, names())
     robot, _, kind = name.removesuffix("-v2").partition("-")
     return f"{robot}_{kind.replace('-', '_')}-v2.hdf5"
 
 
-def url(name: str) -> str:
-    """Where D4RL's file of a dataset lies."""
-    return URL + file_name(name)
-
-
-def folders() -> list[Path]:
-    """Where files are looked for: $D4RL_DATASET_DIR, d4rl's own folder, and dtbench's downloads."""
+def directories() -> list[Path]:
+    """Return the directories to search: $D4RL_DATASET_DIR, that of d4rl, and dtbench's downloads."""
     configured = os.environ.get("D4RL_DATASET_DIR")
-    own = [store.folder_of(configured)] if configured else []
-    return [*own, Path.home() / ".d4rl" / "datasets", store.root() / "downloads"]
+    own = [cache.directory_of(configured)] if configured else []
+    return [*own, Path.home() / ".d4rl" / "datasets", cache.root() / "downloads"]
 
 
 def find_file(name: str) -> Path | None:
-    """D4RL's file of a dataset on this machine, or None."""
-    paths = [folder / file_name(name) for folder in folders()]
+    """Return D4RL's file of a dataset on this machine, or None."""
+    paths = [directory / file_name(name) for directory in directories()]
     return next((path for path in paths if path.is_file()), None)
 
 
 def fetch(name: str) -> None:
-    """Download D4RL's file of a dataset unless it is here; raise MissingDataset where that fails."""
+    """Download D4RL's file of a dataset unless it is local; raise MissingDataset where that fails."""
     if find_file(name) is None:
-        download(url(name), folders()[-1] / file_name(name))
+        download(URL + file_name(name), directories()[-1] / file_name(name))
 
 
-def load(name: str, robot: Robot) -> TrajectoryDataset:
-    """Open D4RL's file of a dataset; the first time, and after it changed, it is read into the store.
+def load(name: str, robot: LocomotionEnv) -> TrajectoryDataset:
+    """Open D4RL's file of a dataset; it is read into the store when it is new or has changed.
 
-    A file that dtbench exported from other data keeps that data's source in `info`: under D4RL's name it does not pass
-    for D4RL's. Raises MissingDataset where there is no file, InvalidDataset for a broken one.
+    A file that dtbench exported from other data keeps the source of that data in `info`. Raises
+    MissingDataset where there is no file, InvalidDataset for a broken one.
     """
     path = find_file(name)
     if path is None:
         raise MissingDataset(
-            f"{name}: no file {file_name(name)} in {', '.join(map(str, folders()))}. "
+            f"{name}: no file {file_name(name)} in {', '.join(map(str, directories()))}. "
             f"Run `dtbench data get {name}`, or set D4RL_DATASET_DIR."
         )
     return load_file(path, name, robot)
 
 
-def load_file(path: Path, name: str, robot: Robot) -> TrajectoryDataset:
+def load_file(path: Path, name: str, robot: LocomotionEnv) -> TrajectoryDataset:
     """Open a file in D4RL's layout as data of this robot, through the store; raise MissingDataset where it is not."""
     if not path.is_file():
         raise MissingDataset(f"{name}: there is no file {path}.")
@@ -105,20 +101,20 @@ def load_file(path: Path, name: str, robot: Robot) -> TrajectoryDataset:
         few = "" if exported not in (None, SOURCE) else _shortfall(name, found.num_episodes)
         return found.with_info({"source": EXCERPT, "excerpt": few}) if few else found
 
-    return store.open_or_make(f"{name}-d4rl-{key}", make)
+    return cache.open_or_make(f"{name}-d4rl-{key}", make)
 
 
 def public_episodes(name: str) -> int | None:
-    """How many episodes D4RL's file has by public counts, an unfinished last one included; None where unknown."""
+    """Return the public number of episodes of D4RL's file, with an unfinished last one; None where unknown."""
     robot, _, kind = name.partition("-")
-    with shipped.find("published", "tfds_d4rl_v2_episodes.csv").open(newline="", encoding="utf-8") as text:
+    with package_data.find("published", "tfds_d4rl_v2_episodes.csv").open(newline="", encoding="utf-8") as text:
         counts = {(row["env"], row["dataset"]): row["mean"] for row in csv.DictReader(text)}
-    found = counts.get((robot, kind))
-    return int(found) if found else None
+    count = counts.get((robot, kind))
+    return int(count) if count else None
 
 
 def _shortfall(name: str, episodes: int) -> str:
-    """What an excerpt is of, or nothing where the file has about as many episodes as D4RL's."""
+    """Describe an excerpt; return "" where the file has about as many episodes as D4RL's."""
     public = public_episodes(name)
     if public is None or episodes >= _EXCERPT_SHARE * public:
         return ""
@@ -126,9 +122,9 @@ def _shortfall(name: str, episodes: int) -> str:
 
 
 def known_statistics(name: str) -> KnownStatistics | None:
-    """What the published tables that dtbench ships say of D4RL's file, or None."""
+    """Return the statistics of D4RL's file in the published tables, or None."""
     robot, _, kind = name.partition("-")
-    with shipped.find("published", "decision_transformer.csv").open(newline="", encoding="utf-8") as text:
+    with package_data.find("published", "decision_transformer.csv").open(newline="", encoding="utf-8") as text:
         rows = [
             row
             for row in csv.DictReader(text)
@@ -146,3 +142,19 @@ def known_statistics(name: str) -> KnownStatistics | None:
         return_min=means.get("traj_return_min"),
         return_max=means.get("traj_return_max"),
     )
+
+
+def load_minari_for(robot: LocomotionEnv, dataset_id: str) -> TrajectoryDataset:
+    """Return a Minari dataset as data of a robot, e.g. mujoco/hopper/medium-v0 for Hopper.
+
+    It was recorded with gymnasium's v5 physics and other policies than D4RL's. Raises InvalidDataset where its spaces
+    are not the robot's.
+    """
+    metadata = describe(dataset_id)
+    ours = (robot.observation_space, robot.action_space)
+    if (metadata.observation_space.shape, metadata.action_space.shape) != (ours[0].shape, ours[1].shape):
+        raise InvalidDataset(
+            f"minari:{dataset_id} has observations {metadata.observation_space} and actions {metadata.action_space}: "
+            f"{robot.name} has {ours[0]} and {ours[1]}."
+        )
+    return load_minari(dataset_id, spaces=ours)

@@ -1,8 +1,8 @@
-"""The physics that D4RL was recorded with: capsules weighed as mujoco_py weighed them, contact margins as they were.
+"""The physics that D4RL was recorded with: mujoco_py's masses of capsules and contact margins.
 
 Until 2.1.2 MuJoCo took a capsule for a cylinder when it derived mass and inertia, and from 3.5 on it adds the margins
-of two touching geoms where it used to take the larger. Today's `-v4` and `-v5` robots therefore weigh more than those
-of D4RL (Hopper 15.82 instead of 15.27), and policies of the one score differently on the other.
+of two touching geoms, of which it took the larger before. Today's `-v4` and `-v5` robots therefore weigh more than
+those of D4RL (Hopper 15.82 instead of 15.27), and policies of the one score differently on the other.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -30,7 +30,7 @@ class Solid:
 
 
 def restore_d4rl_physics(model: mujoco.MjModel, *, total_mass: float | None = None) -> None:
-    """Give the model, in place, the masses, inertias and contact margins that mujoco_py would have given it.
+    """Set the model's masses, inertias and contact margins to those of mujoco_py, in place.
 
     A capsule of radius r and half-length h counts as a solid cylinder of half-length h + r/2; the density is the one
     that the compiled model implies. `total_mass` is what the XML fixes with `settotalmass`, to which everything is
@@ -59,7 +59,7 @@ def restore_d4rl_physics(model: mujoco.MjModel, *, total_mass: float | None = No
 
 
 def solid_of(model: mujoco.MjModel, body: int, *, legacy: bool) -> Solid | None:
-    """The solid that capsules, or capsules and spheres, make up; None for a body without capsule or of other geoms."""
+    """Return the solid that capsules and spheres make up; None for a body without capsule or of other geoms."""
     geoms = np.flatnonzero(model.geom_bodyid == body)
     types = set(map(int, model.geom_type[geoms]))
     if CAPSULE not in types or not types <= {CAPSULE, SPHERE}:
@@ -80,9 +80,9 @@ def solid_of(model: mujoco.MjModel, body: int, *, legacy: bool) -> Solid | None:
     total = float(np.sum(volumes))
     centre = np.einsum("g,gi->i", np.array(volumes), np.array(centres)) / total
     inertia = np.zeros((3, 3))
-    for volume, place, own in zip(volumes, centres, inertias, strict=True):
-        offset = place - centre
-        inertia += own + volume * (offset @ offset * np.eye(3) - np.outer(offset, offset))  # parallel axes
+    for volume, position, part in zip(volumes, centres, inertias, strict=True):
+        offset = position - centre
+        inertia += part + volume * (offset @ offset * np.eye(3) - np.outer(offset, offset))  # parallel axes
     return Solid(total, centre, inertia)
 
 
@@ -112,20 +112,20 @@ def set_inertia(model: mujoco.MjModel, body: int, solid: Solid, density: float) 
 
 
 def cylinder(radius: float, half: float) -> tuple[float, Vector]:
-    """Volume and principal inertia (about x, y, z = axis) of a solid cylinder of unit density."""
+    """Return volume and principal inertia (about x, y, z = axis) of a solid cylinder of unit density."""
     volume = np.pi * radius**2 * 2 * half
     across = volume * (3 * radius**2 + (2 * half) ** 2) / 12
     return volume, np.array([across, across, volume * radius**2 / 2])
 
 
 def sphere(radius: float) -> tuple[float, Vector]:
-    """Volume and principal inertia of a solid sphere of unit density."""
+    """Return volume and principal inertia of a solid sphere of unit density."""
     volume = 4 / 3 * np.pi * radius**3
     return volume, np.full(3, 0.4 * volume * radius**2)
 
 
 def capsule(radius: float, half: float) -> tuple[float, Vector]:
-    """Volume and principal inertia of a solid capsule of unit density: a cylinder between two half spheres."""
+    """Return volume and principal inertia of a solid capsule of unit density, a cylinder between half spheres."""
     middle, inertia = cylinder(radius, half)
     ends = 4 / 3 * np.pi * radius**3
     shift = half + 3 / 8 * radius  # of a half sphere's centre of mass from the capsule's
@@ -134,13 +134,13 @@ def capsule(radius: float, half: float) -> tuple[float, Vector]:
 
 
 def fixed_total_mass(xml: Path) -> float | None:
-    """What the XML's `settotalmass` says, or None."""
+    """Return the `settotalmass` of the XML, or None."""
     compiler = ElementTree.parse(xml).getroot().find("compiler")
-    found = compiler.get("settotalmass") if compiler is not None else None
-    return float(found) if found else None
+    mass = compiler.get("settotalmass") if compiler is not None else None
+    return float(mass) if mass else None
 
 
 def mujoco_version() -> tuple[int, int]:
-    """Major and minor version of the MuJoCo in use."""
+    """Return major and minor version of MuJoCo."""
     major, minor = mujoco.__version__.split(".")[:2]
     return int(major), int(minor)

@@ -31,7 +31,7 @@ class Reacher2dEnv(MujocoEnv):
         return self._observation(), reward, False, False, {}
 
     def reset_model(self) -> NDArray[np.float64]:
-        """Joints in [-2, 2], at rest; the goal evenly in the ring between radii 0.5 and 1."""
+        """Draw joints in [-2, 2], at rest, and a goal uniformly in the ring between radii 0.5 and 1."""
         qpos = self.np_random.uniform(-2.0, 2.0, size=self.model.nq)
         goal = self.np_random.uniform(-1.5, 1.5, size=2)
         while not 0.5 <= np.linalg.norm(goal) <= 1.0:

@@ -1,7 +1,7 @@
-"""Which physics recorded a file: single transitions played again under each, and how far they miss what was recorded.
+"""Detection of the physics that recorded a file, by replaying single transitions under each.
 
-A transition is begun from `infos/qpos` and `infos/qvel` where a file has them and they belong to its observations, and
-from the observations otherwise, whose velocities must then not have been clipped.
+A transition is begun from `infos/qpos` and `infos/qvel` where a file has them and they belong to its observations,
+else from its observations, whose velocities must then not have been clipped.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,27 +14,27 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.hdf5 import check_room, numeric_column
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl.locomotion import FASTEST_SEEN, WALKERS, Locomotion
-from dtbench.domains.d4rl.robots import ANT, PHYSICS, ROBOTS, Physics, Robot
-from dtbench.errors import DAMAGED, InvalidDataset, MissingDataset, one_line
-from dtbench.randomness import generator
+from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, read_column
+from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.randomness import generator
+from dtbench.domains.d4rl.env import VELOCITY_CLIP, WALKERS, LocomotionRules
+from dtbench.domains.d4rl.env_specs import ANT, LOCOMOTION_ENVS, PHYSICS, LocomotionEnv, Physics
+from dtbench.errors import InvalidDataset, MissingDataset, one_line
 
-REPLAYED: Mapping[str, Robot] = {name: ROBOTS[name] for name in WALKERS} | {ANT.name: ANT}
-TRANSITIONS = 1000  # played again
-SAME = 1e-3  # a median error below it is rounding: the wrong physics misses by 1e-2 at the least
-APART = 10.0  # times the least error: physics nearer than that cannot be told from the best one
-_REWARD_SLACK = 0.01  # a reward that is wrong at all is wrong by 1: that of a fall
+REPLAYED: Mapping[str, LocomotionEnv] = {name: LOCOMOTION_ENVS[name] for name in WALKERS} | {ANT.name: ANT}
+TRANSITIONS = 1000  # replayed
+SAME = 1e-3  # a median error below it is rounding; that of wrong physics is at least 1e-2
+APART = 10.0  # times the least error, within which two physics are indistinguishable
+_REWARD_SLACK = 0.01  # a wrong reward is off by 1, that of a fall
 _ROUNDING = 1e-4
-_CLIPPED = ("hopper", "walker2d")  # their velocities, where they are seen
+_CLIPPED = ("hopper", "walker2d")  # their observed velocities
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Transitions to play again."""
+    """Transitions to replay."""
 
     positions: Array  # [n, coordinates]
     velocities: Array  # [n, coordinates]
@@ -46,21 +46,21 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """How far one physics misses the recorded observations: the largest number of each transition."""
+    """Errors of one physics: the largest of each transition's observation."""
 
     physics: Physics
     errors: Array  # [n]
-    wrong_rewards: int  # None of these is rounding
+    wrong_rewards: int  # by more than rounding
 
     @property
     def median(self) -> float:
-        """Half of the transitions are missed by less."""
+        """Median error of the transitions."""
         return float(np.median(self.errors))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a file was recorded with."""
+    """The physics that recorded a file, with the errors of each."""
 
     robot: str
     replays: tuple[Replay, ...]  # one for each physics
@@ -68,7 +68,7 @@ class Verdict:
 
     @property
     def physics(self) -> tuple[Physics, ...]:
-        """The physics that fit; several where they give the same transitions, none where all miss."""
+        """The physics that fit: several where they give equal transitions, none where none fits."""
         best = min(self.replays, key=lambda replay: (replay.median, replay.wrong_rewards))
         if not best.median <= SAME:
             return ()
@@ -85,7 +85,7 @@ class Verdict:
         return f"recorded with physics {' or '.join(self.physics)}{same}"
 
     def lines(self) -> Iterator[str]:
-        """One line for each physics, then the verdict."""
+        """Yield a line for each physics, then the verdict."""
         count = len(self.replays[0].errors)
         yield f"one-step error of {count} transitions of {self.robot}, begun from {self.begun_from}:"
         for replay in self.replays:
@@ -95,12 +95,11 @@ class Verdict:
         yield self.text
 
 
-def verify_file(path: Path, robot: Robot | None = None, *, seed: int = 0) -> Verdict:
-    """Play transitions of an HDF5 file in D4RL's layout again under each physics.
+def verify_file(path: Path, robot: LocomotionEnv | None = None, *, seed: int = 0) -> Verdict:
+    """Replay transitions of an HDF5 file in D4RL's layout under each physics.
 
-    Without `robot` every robot is tried whose observations and actions have the file's sizes, and the one that fits
-    best is named. Raises MissingDataset where there is no file and InvalidDataset for one that holds no transition of
-    these robots.
+    Without `robot` every robot of the file's sizes is tried, and the best fit is returned. Raises MissingDataset where
+    there is no file and InvalidDataset for one without transitions of these robots.
     """
     columns = _columns(path)
     sizes = columns["observations"].shape[1], columns["actions"].shape[1]
@@ -115,8 +114,8 @@ def verify_file(path: Path, robot: Robot | None = None, *, seed: int = 0) -> Ver
     return min(verdicts, key=lambda verdict: min(replay.median for replay in verdict.replays))
 
 
-def verify_dataset(dataset: TrajectoryDataset, robot: Robot, *, seed: int = 0) -> Verdict:
-    """Play transitions of a dataset again under each physics, begun from its observations."""
+def verify_dataset(dataset: TrajectoryDataset, robot: LocomotionEnv, *, seed: int = 0) -> Verdict:
+    """Replay transitions of a dataset under each physics, begun from its observations."""
     last = np.zeros(dataset.num_steps, bool)
     last[dataset.offsets[1:] - 1] = True
     observations = np.asarray(dataset.observations)
@@ -133,8 +132,8 @@ def verify_dataset(dataset: TrajectoryDataset, robot: Robot, *, seed: int = 0) -
     return _verdict(robot, _chosen("the dataset", columns, np.flatnonzero(~last), robot, seed))
 
 
-def one_step(robot: Robot, sample: Sample, physics: Physics) -> Replay:
-    """Play every transition of the sample under one physics."""
+def one_step(robot: LocomotionEnv, sample: Sample, physics: Physics) -> Replay:
+    """Replay the sample under one physics."""
     env: Any = robot.make(physics)
     model, state = env.model, env.data
     positions, velocities = np.empty_like(sample.positions), np.empty_like(sample.velocities)
@@ -146,22 +145,22 @@ def one_step(robot: Robot, sample: Sample, physics: Physics) -> Replay:
     if robot.name == ANT.name:
         seen, wrong = np.concatenate([positions[:, 2:], velocities], axis=1), 0
     else:
-        outcome = Locomotion(env, physics).outcome(sample.positions[:, 0], positions, velocities, sample.actions)
+        outcome = LocomotionRules(env, physics).outcome(sample.positions[:, 0], positions, velocities, sample.actions)
         seen = outcome.observations
         wrong = int((np.abs(outcome.rewards - sample.rewards) > _REWARD_SLACK).sum())
     return Replay(physics, np.abs(seen - sample.following).max(axis=1), wrong)
 
 
-def _verdict(robot: Robot, sample: Sample) -> Verdict:
+def _verdict(robot: LocomotionEnv, sample: Sample) -> Verdict:
     return Verdict(robot.name, tuple(one_step(robot, sample, physics) for physics in PHYSICS), sample.begun_from)
 
 
-def _sizes(robot: Robot) -> tuple[int, int]:
+def _sizes(robot: LocomotionEnv) -> tuple[int, int]:
     return robot.observation_size, robot.action_size
 
 
 def _columns(path: Path) -> dict[str, Array]:
-    """The arrays of a file that a replay reads, flat and in double precision."""
+    """Return the arrays of a file for a replay, flat and in double precision."""
     if not path.is_file():
         raise MissingDataset(f"no file {path}.")
     wanted = ("observations", "actions", "rewards", "terminals")
@@ -170,7 +169,7 @@ def _columns(path: Path) -> dict[str, Array]:
         with h5py.File(path, "r") as file:
             columns = {key: _array(path, file, key) for key in wanted}
             columns |= {key: _array(path, file, key) for key in optional if file.get(key, getlink=True)}
-    except DAMAGED as error:
+    except HDF5_ERRORS as error:
         raise InvalidDataset(f"{path} cannot be read as HDF5: {one_line(str(error), 200)}.") from error
     steps = len(columns["observations"])
     for key, values in columns.items():
@@ -178,18 +177,16 @@ def _columns(path: Path) -> dict[str, Array]:
         if len(values) != steps or values.ndim != (1 if flat else 2):
             raise InvalidDataset(f"{path}: {key!r} has shape {values.shape} beside {steps} observations.")
     if steps < 2:
-        raise InvalidDataset(f"{path}: {steps} observations are no transition.")
+        raise InvalidDataset(f"{path}: {steps} observations hold no transition.")
     return columns
 
 
 def _array(path: Path, file: Any, key: str) -> Array:
-    found = numeric_column(path, file, key)
-    check_room(path, [found])
-    values: Array = found[()].astype(np.float64)
+    values: Array = read_column(path, file, key).astype(np.float64)
     return values[:, 0] if key in ("rewards", "terminals", "timeouts") and values.shape[1:] == (1,) else values
 
 
-def _sample(path: Path, columns: Mapping[str, Array], robot: Robot, seed: int) -> Sample:
+def _sample(path: Path, columns: Mapping[str, Array], robot: LocomotionEnv, seed: int) -> Sample:
     following = columns.get("next_observations")
     ends = columns["terminals"].astype(bool) | columns.get("timeouts", np.zeros(len(columns["rewards"]))).astype(bool)
     if following is None or following.shape != columns["observations"].shape:
@@ -201,8 +198,10 @@ def _sample(path: Path, columns: Mapping[str, Array], robot: Robot, seed: int) -
     return _chosen(str(path), {**columns, "following": following}, rows, robot, seed)
 
 
-def _chosen(name: str, columns: Mapping[str, Array], rows: NDArray[np.int64], robot: Robot, seed: int) -> Sample:
-    """Some of these rows whose state is known before the step."""
+def _chosen(
+    name: str, columns: Mapping[str, Array], rows: NDArray[np.int64], robot: LocomotionEnv, seed: int
+) -> Sample:
+    """Return a sample of these rows with a known state before the step."""
     env: Any = robot.make()
     hidden, size, count = _hidden(robot), env.model.nq, env.model.nq + env.model.nv
     observations = np.asarray(columns["observations"][:, : count - hidden], np.float64)
@@ -220,7 +219,7 @@ def _chosen(name: str, columns: Mapping[str, Array], rows: NDArray[np.int64], ro
     finite = np.isfinite(np.concatenate([positions[rows], velocities[rows], columns["actions"][rows]], axis=1))
     rows = rows[finite.all(axis=1)]
     if not len(rows):
-        raise InvalidDataset(f"{name}: no transition can be played again: {robot.name}'s states are not known.")
+        raise InvalidDataset(f"{name}: no transition can be replayed: {robot.name}'s states are unknown.")
     chosen = generator(seed, 51).permutation(rows)[:TRANSITIONS]
     return Sample(
         positions=np.asarray(positions[chosen], np.float64),
@@ -232,23 +231,25 @@ def _chosen(name: str, columns: Mapping[str, Array], rows: NDArray[np.int64], ro
     )
 
 
-def _hidden(robot: Robot) -> int:
-    """Coordinates that are not seen: how far the robot has come."""
+def _hidden(robot: LocomotionEnv) -> int:
+    """Return the number of unobserved coordinates: the distance covered."""
     return 2 if robot.name == ANT.name else 1
 
 
-def _belong(observations: Array, positions: Array, velocities: Array, hidden: int, size: int, robot: Robot) -> bool:
-    """Whether qpos and qvel are those of the rows: in D4RL's v1 replay sets they are not."""
+def _belong(
+    observations: Array, positions: Array, velocities: Array, hidden: int, size: int, robot: LocomotionEnv
+) -> bool:
+    """Return whether qpos and qvel are those of the rows; in D4RL's v1 replay sets they are not."""
     if positions.shape[1:] != (size,) or velocities.shape[1:] != (observations.shape[1] - size + hidden,):
         return False
-    seen = velocities if robot.name not in _CLIPPED else velocities.clip(-FASTEST_SEEN, FASTEST_SEEN)
+    seen = velocities if robot.name not in _CLIPPED else velocities.clip(-VELOCITY_CLIP, VELOCITY_CLIP)
     expected = np.concatenate([positions[:, hidden:], seen], axis=1)
     return bool(np.isclose(observations, expected, rtol=_ROUNDING, atol=_ROUNDING).all())
 
 
-def _unclipped(velocities: Array, robot: Robot) -> NDArray[np.bool_]:
-    """Which velocities are those of the robot: Hopper's and Walker2d's are clipped where they are seen."""
+def _unclipped(velocities: Array, robot: LocomotionEnv) -> NDArray[np.bool_]:
+    """Return which velocities are unclipped; observations clip Hopper's and Walker2d's."""
     if robot.name not in _CLIPPED:
         return np.ones(len(velocities), bool)
-    slow: NDArray[np.bool_] = np.abs(velocities).max(axis=1) < FASTEST_SEEN
+    slow: NDArray[np.bool_] = np.abs(velocities).max(axis=1) < VELOCITY_CLIP
     return slow

@@ -1,10 +1,9 @@
-"""D4RL's sets recorded again: by the SAC policies that D4RL's own files carry, in the physics that recorded them.
+"""D4RL's sets recorded again, by the SAC policies in D4RL's files, in the physics that recorded them.
 
-A v2 file holds the network that played it (`metadata/policy/*`), and two episodes of it are as good as the whole file:
-the network is read, checked against the file's own log-probabilities, kept, and plays as many steps as are asked for.
+A v2 file holds the network that recorded it (`metadata/policy/*`), of which two episodes suffice: the network is read,
+checked against the file's log-probabilities, stored, and plays any number of steps.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,22 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data import store
-from dtbench.data.hdf5 import check_room, numeric_column, own_value
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data import cache
+from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, own_value, read_column
+from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.files import atomic_path
 from dtbench.domains.d4rl import files
-from dtbench.domains.d4rl.behavior import BehaviorPolicy
-from dtbench.domains.d4rl.generated import default_steps
-from dtbench.domains.d4rl.recording import Share, mean_return, record
+from dtbench.domains.d4rl.env_specs import LocomotionEnv
+from dtbench.domains.d4rl.generation import BehaviorPolicy, Recording, Share, default_steps, mean_return
 from dtbench.domains.d4rl.replay import verify_file
-from dtbench.domains.d4rl.robots import Physics, Robot
-from dtbench.errors import DAMAGED, InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
+from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, UnknownName, one_line
 
 NAME = "re-recorded"
 PART = "re-recorded-part"  # the source of data of fewer steps than D4RL's set, or of other physics
-SEED = 0
-_WHOLE = 0.99  # of the steps of D4RL's set, from which a recording counts as the set
+_WHOLE = 0.99  # of the steps of D4RL's set, from which a recording counts as whole
 RECIPE = 1  # raise it when equal arguments begin to give other data
-# The kinds that single policies played, and in what order; None plays uniformly at random. What SAC's replay buffer
-# held cannot be recorded again: D4RL published no policies of its training.
+# The policies of each kind in order; None plays uniformly at random. medium-replay cannot be recorded again, as D4RL
+# published no policies of SAC's training.
 PLAYED_BY: Mapping[str, tuple[str | None, ...]] = {
     "random": (None,),
     "medium": ("medium",),
@@ -44,37 +41,35 @@ NEEDS: Mapping[str, str] = {
 _LAYERS = ("fc0", "fc1", "last_fc", "last_fc_log_std")
 _LONGEST_WORD = 64  # bytes
 _MOST_WEIGHTS = 2**22  # of one layer: D4RL's have 65,536
-_STEPS_AN_EPISODE = 20_000  # recorded for each episode that measures a policy
-_SATURATED = 0.999  # the tanh of float32 actions beyond it cannot be undone precisely
-_FAR = 4.0  # standard deviations from D4RL's mean return: no episode of a set is all that far
-_TOLERANCE = 1e-3  # of a log-probability: those of D4RL's files agree within 3e-5
+_STEPS_AN_EPISODE = 20_000  # recorded, for each episode that measures a policy
+_SATURATED = 0.999  # arctanh of larger float32 actions is imprecise
+_FAR = 4.0  # standard deviations from D4RL's mean return, within which some episode must lie
+_TOLERANCE = 1e-3  # of a log-probability; D4RL's files agree within 3e-5
 _MOST_WRONG = 0.01  # share of the rows that may miss the tolerance
 
 
-def read_policy(path: Path, robot: Robot) -> BehaviorPolicy:
-    """Read the network of a D4RL file and check that it is the one that acted in it.
+def read_policy(path: Path, robot: LocomotionEnv) -> BehaviorPolicy:
+    """Read the network of a D4RL file and check that it recorded the file.
 
-    Raises MissingDataset where there is no file, InvalidDataset where the file carries no such network, one of another
-    robot, or one that does not give the file's own `infos/action_log_probs`.
+    Raises MissingDataset where there is no file, InvalidDataset where the file has no such network, one of another
+    robot, or one that does not give the file's `infos/action_log_probs`.
     """
     if not path.is_file():
         raise MissingDataset(f"no file {path}. Give --from a v2 file of D4RL, or an excerpt of one.")
     try:
         with h5py.File(path, "r") as file:
             policy = _network(path, file, robot)
-            rows = {key: _rows(path, file, key) for key in ("observations", "actions", "infos/action_log_probs")}
-    except DAMAGED as error:
+            keys = ("observations", "actions", "infos/action_log_probs")
+            rows = {key: read_column(path, file, key).astype(np.float32) for key in keys}
+    except HDF5_ERRORS as error:
         raise InvalidDataset(f"{path} cannot be read as HDF5: {one_line(str(error), 200)}.") from error
     _check_log_probabilities(path, policy, rows, robot)
     _check_physics(path, robot)
     return policy
 
 
-def check_returns(path: Path, name: str, robot: Robot) -> None:
-    """Raise InvalidDataset where no episode of the file returns about what those of this D4RL dataset do.
-
-    So is the file of a medium policy told from that of an expert.
-    """
+def check_returns(path: Path, name: str, robot: LocomotionEnv) -> None:
+    """Raise InvalidDataset where no episode's return is near those of this dataset."""
     known = files.known_statistics(name)
     if known is None or known.return_mean is None or known.return_std is None:
         return
@@ -86,130 +81,116 @@ def check_returns(path: Path, name: str, robot: Robot) -> None:
         )
 
 
-def keep_policy(name: str, policy: BehaviorPolicy) -> Path:
-    """Keep the policy of a D4RL dataset, e.g. hopper-medium-v2, for runs with `--source re-recorded`.
-
-    It takes the place of one that was kept before; data recorded with that one stay in the store under its digest.
-    """
+def store_policy(name: str, policy: BehaviorPolicy) -> Path:
+    """Store the policy of a D4RL dataset, e.g. hopper-medium-v2; it replaces an earlier one, but not its data."""
     path = policy_path(name)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        policy.save(temporary, bytes_per_weight=4)
-        temporary.replace(path)
+        with atomic_path(path) as temporary:
+            policy.save(temporary, bytes_per_weight=4)
     except OSError as error:
         raise InvalidValue(
-            f"cannot keep a policy in {path.parent}: {error.strerror or error}. Set DTBENCH_DATA."
+            f"cannot write a policy to {path.parent}: {error.strerror or error}. Set DTBENCH_DATA."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
 def policy_path(name: str) -> Path:
-    """Where the policy of a D4RL dataset is kept."""
-    return store.root() / "policies" / f"{name}.npz"
+    """Return the path of the policy of a D4RL dataset."""
+    return cache.root() / "policies" / f"{name}.npz"
 
 
-def check_kind(robot: Robot, kind: str) -> None:
-    """Raise InvalidValue for a kind of data that no policy of D4RL's files played."""
+def check_kind(robot: LocomotionEnv, kind: str) -> None:
+    """Raise InvalidValue for a kind of data that no policy in D4RL's files recorded."""
     if kind not in PLAYED_BY:
-        there = ", ".join(f"{robot.name}-{kind}-v2" for kind in PLAYED_BY)
+        known = ", ".join(f"{robot.name}-{kind}-v2" for kind in PLAYED_BY)
         raise InvalidValue(
             f"{robot.name}-{kind}-v2 cannot be recorded again: D4RL published no policies of its training. "
-            f"These can be: {there}."
+            f"These can be: {known}."
         )
 
 
-def policies_of(robot: Robot, kind: str) -> dict[str, BehaviorPolicy | None]:
-    """The policies that play this kind, by the dataset that each is of; "uniform" is None.
+def policies_of(robot: LocomotionEnv, kind: str) -> dict[str, BehaviorPolicy | None]:
+    """Return the policies of this kind by the dataset of each; "uniform" is None.
 
-    A policy is the one that was kept; that of D4RL's own file is read and kept first where the file is on this machine
-    (not while datasets are only listed). Raises MissingDataset where there is neither, InvalidValue for kinds that
-    nothing can record again.
+    A policy that is not stored is read from D4RL's file on this machine and stored (but not while datasets are only
+    listed). Raises MissingDataset where there is neither, InvalidValue for kinds that cannot be recorded again.
     """
     check_kind(robot, kind)
     return dict(_policy(robot, played) for played in PLAYED_BY[kind])
 
 
-def load(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl") -> TrajectoryDataset:
-    """Open the data that these policies recorded, or record and keep it first."""
-    policies = policies_of(robot, kind)
-    name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
-    return store.open_or_make(name, lambda: make(robot, kind, policies, steps=steps, seed=seed, physics=physics))
+def load(recording: Recording) -> TrajectoryDataset:
+    """Open the data; record and store it first where it is missing."""
+    policies = policies_of(recording.robot, recording.kind)
+    return cache.open_or_make(_stored_name(recording, policies), lambda: make(recording, policies))
 
 
-def is_stored(robot: Robot, kind: str, *, steps: int, seed: int = SEED, physics: Physics = "d4rl") -> bool:
-    """Whether it has been recorded already."""
+def is_stored(recording: Recording) -> bool:
+    """Return whether the store has the data."""
     try:
-        with store.reading_only():
-            policies = policies_of(robot, kind)
+        with cache.reading_only():
+            policies = policies_of(recording.robot, recording.kind)
     except (MissingDataset, InvalidDataset, InvalidValue):
         return False
-    name = _stored_name(robot, kind, policies, steps=steps, seed=seed, physics=physics)
-    return (store.root() / name / "meta.json").exists()
+    return (cache.root() / _stored_name(recording, policies) / "meta.json").exists()
 
 
-def make(
-    robot: Robot,
-    kind: str,
-    policies: Mapping[str, BehaviorPolicy | None],
-    *,
-    steps: int,
-    seed: int,
-    physics: Physics,
-) -> TrajectoryDataset:
-    """Record `steps` steps, an equal share by each policy; equal arguments give equal data."""
-    made = record(robot, [Share(policy) for policy in policies.values()], steps=steps, seed=seed, physics=physics)
-    return made.with_info(
+def make(recording: Recording, policies: Mapping[str, BehaviorPolicy | None]) -> TrajectoryDataset:
+    """Record an equal share by each policy."""
+    robot, kind = recording.robot, recording.kind
+    return recording.play([Share(policy) for policy in policies.values()]).with_info(
         {
-            "source": NAME if is_whole(robot, kind, steps=steps, physics=physics) else PART,
+            "source": NAME if is_whole(recording) else PART,
             "kind": kind,
             "dataset": f"{robot.name}-{kind}-v2",
             "policies": list(policies),
             "policy_digests": _digests(policies),
             "policy_returns": [
-                _returns(robot, name, policy, steps) for name, policy in policies.items() if policy is not None
+                _returns(robot, name, policy, recording.steps)
+                for name, policy in policies.items()
+                if policy is not None
             ],
             "recipe": RECIPE,
         }
     )
 
 
-def is_whole(robot: Robot, kind: str, *, steps: int, physics: Physics) -> bool:
-    """Whether published numbers on D4RL's set may stand beside such data: as many steps, in D4RL's physics."""
-    return physics == "d4rl" and steps >= _WHOLE * default_steps(robot, kind)
+def is_whole(recording: Recording) -> bool:
+    """Return whether it has the steps and physics of D4RL's set, so that published numbers are comparable."""
+    whole = _WHOLE * default_steps(recording.robot, recording.kind)
+    return recording.physics == "d4rl" and recording.steps >= whole
 
 
-def _returns(robot: Robot, name: str, policy: BehaviorPolicy, steps: int) -> dict[str, Any]:
-    """What the policy earns with its noise and without, by a few episodes of their own."""
+def _returns(robot: LocomotionEnv, name: str, policy: BehaviorPolicy, steps: int) -> dict[str, Any]:
+    """Measure the policy's mean return with its noise and without."""
     episodes = int(np.clip(steps // _STEPS_AN_EPISODE, 2, 50))
     means = [mean_return(robot, policy, episodes=episodes, seed=0, noise=noise)[0] for noise in (True, False)]
     return {"policy": name, "with_noise": means[0], "without_noise": means[1], "episodes": episodes}
 
 
-def _policy(robot: Robot, kind: str | None) -> tuple[str, BehaviorPolicy | None]:
+def _policy(robot: LocomotionEnv, kind: str | None) -> tuple[str, BehaviorPolicy | None]:
     if kind is None:
         return "uniform", None
     name = f"{robot.name}-{kind}-v2"
     if policy_path(name).exists():
-        return name, _kept(name)
+        return name, _stored_policy(name)
     official = files.find_file(name)
-    if official is not None and not store.is_reading_only():
+    if official is not None and not cache.is_reading_only():
         policy = read_policy(official, robot)
-        keep_policy(name, policy)
+        store_policy(name, policy)
         return name, policy
     raise MissingDataset(
-        f"no policy of {name} is kept in {policy_path(name).parent}, and its file is not here. Read it from D4RL's "
+        f"no policy of {name} is in {policy_path(name).parent}, and its file is not here. Read it from D4RL's "
         f"file or an excerpt of it: dtbench data rerecord {name} --from FILE."
     )
 
 
-def _kept(name: str) -> BehaviorPolicy:
+def _stored_policy(name: str) -> BehaviorPolicy:
     try:
         return BehaviorPolicy.load(policy_path(name))
     except InvalidDataset as error:
         raise InvalidDataset(
-            f"{error} Delete it, and read it anew: dtbench data rerecord {name} --from FILE."
+            f"{error} Delete it, and read it again: dtbench data rerecord {name} --from FILE."
         ) from error
 
 
@@ -217,23 +198,15 @@ def _digests(policies: Mapping[str, BehaviorPolicy | None]) -> list[str]:
     return ["" if policy is None else policy.digest for policy in policies.values()]
 
 
-def _stored_name(
-    robot: Robot,
-    kind: str,
-    policies: Mapping[str, BehaviorPolicy | None],
-    *,
-    steps: int,
-    seed: int,
-    physics: Physics,
-) -> str:
+def _stored_name(recording: Recording, policies: Mapping[str, BehaviorPolicy | None]) -> str:
     digests = "-".join(digest[:12] or "uniform" for digest in _digests(policies))
-    return f"re-recorded-{robot.name}-{kind}-{steps}-seed{seed}-{physics}-{digests}-recipe{RECIPE}"
+    return f"re-recorded-{recording.slug}-{digests}-recipe{RECIPE}"
 
 
-def _network(path: Path, file: Any, robot: Robot) -> BehaviorPolicy:
+def _network(path: Path, file: Any, robot: LocomotionEnv) -> BehaviorPolicy:
     if file.get("metadata/policy", getlink=True) is None:
         raise InvalidDataset(
-            f"{path} carries no policy (no group metadata/policy). D4RL's v2 files of medium and expert data do; "
+            f"{path} has no policy (no group metadata/policy). D4RL's v2 files of medium and expert data do; "
             f"random data needs no file, and other files cannot be recorded again."
         )
     nonlinearity = _text(path, file, "nonlinearity", "relu")
@@ -267,45 +240,34 @@ def _network(path: Path, file: Any, robot: Robot) -> BehaviorPolicy:
 
 
 def _layer(path: Path, file: Any, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weight [inputs, outputs] and bias [outputs] of one layer."""
-    found = []
+    """Read weight [inputs, outputs] and bias [outputs] of one layer."""
+    arrays = []
     for part, dimensions in (("weight", 2), ("bias", 1)):
         key = f"metadata/policy/{name}/{part}"
-        values = _array(path, file, key)
+        values = read_column(path, file, key)
         if values.ndim != dimensions or values.size > _MOST_WEIGHTS:
             raise InvalidDataset(f"{path}: {key} has shape {values.shape}: not that of a small network's {part}.")
         values = values.astype(np.float32)
         if not np.isfinite(values).all():
             raise InvalidDataset(f"{path}: {key} holds numbers that are not finite.")
-        found.append(np.ascontiguousarray(values.T))
-    return found[0], found[1]
-
-
-def _rows(path: Path, file: Any, key: str) -> NDArray[np.float32]:
-    return _array(path, file, key).astype(np.float32)
-
-
-def _array(path: Path, file: Any, key: str) -> NDArray[Any]:
-    found = numeric_column(path, file, key)
-    check_room(path, [found])
-    values: NDArray[Any] = found[()]
-    return values
+        arrays.append(np.ascontiguousarray(values.T))
+    return arrays[0], arrays[1]
 
 
 def _text(path: Path, file: Any, key: str, default: str) -> str:
-    """A word of the policy's description; the default where the file leaves it out."""
+    """Return a word of the policy's description, or the default where it is missing."""
     key = f"metadata/policy/{key}"
     if file.get(key, getlink=True) is None:
         return default
-    found = own_value(path, file, key)
-    if not isinstance(found, h5py.Dataset) or found.shape or found.dtype.itemsize > _LONGEST_WORD:
-        raise InvalidDataset(f"{path}: {key!r} is no word.")
-    value = found[()]
+    item = own_value(path, file, key)
+    if not isinstance(item, h5py.Dataset) or item.shape or item.dtype.itemsize > _LONGEST_WORD:
+        raise InvalidDataset(f"{path}: {key!r} is not a word.")
+    value = item[()]
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip().lower()
 
 
 def _check_log_probabilities(
-    path: Path, policy: BehaviorPolicy, rows: Mapping[str, NDArray[np.float32]], robot: Robot
+    path: Path, policy: BehaviorPolicy, rows: Mapping[str, NDArray[np.float32]], robot: LocomotionEnv
 ) -> None:
     """Raise InvalidDataset unless the policy gives the log-probabilities that the file recorded."""
     observations, actions, recorded = rows.values()
@@ -324,27 +286,27 @@ def _check_log_probabilities(
     wrong = ~(off <= _TOLERANCE * np.maximum(1, np.abs(recorded[plain])))  # nan is wrong too
     if wrong.mean() > _MOST_WRONG:
         raise InvalidDataset(
-            f"{path}: its policy does not give its own infos/action_log_probs: {wrong.sum()} of {len(off)} rows are "
+            f"{path}: its policy does not give its infos/action_log_probs: {wrong.sum()} of {len(off)} rows are "
             f"off, by {np.median(off):.2g} in the median. It did not record this file, or the file was changed."
         )
 
 
-def _check_physics(path: Path, robot: Robot) -> None:
+def _check_physics(path: Path, robot: LocomotionEnv) -> None:
     """Raise InvalidDataset unless the file's transitions are those of this robot under D4RL's physics.
 
-    Walker2d and HalfCheetah have equally many observations and actions, so that sizes do not tell them apart.
+    Sizes do not distinguish Walker2d from HalfCheetah.
     """
     verdict = verify_file(path, robot)
     if "d4rl" not in verdict.physics:
         missed = min(replay.median for replay in verdict.replays)
         raise InvalidDataset(
             f"{path} was not recorded with a {robot.name} under D4RL's physics: one step is missed by {missed:.2g} in "
-            f"the median. See `dtbench data verify {path}`."
+            f"the median. Run `dtbench data verify {path}`."
         )
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Robot and kind of a D4RL dataset's name; raise UnknownName for other tasks."""
+    """Return robot and kind of a D4RL dataset's name; raise UnknownName for others."""
     if name not in files.names():
         raise UnknownName("dataset of D4RL", name, files.names())
     robot, _, kind = name.removesuffix("-v2").partition("-")

@@ -1,23 +1,18 @@
 """The Gym tasks of D4RL (Fu et al. 2020) and the paper's Reacher, each with the sources of its data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dtbench.data import store
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl import files, generated, rerecorded
-from dtbench.domains.d4rl.games import RobotGames
-from dtbench.domains.d4rl.robots import KINDS, PHYSICS, REACHER, ROBOTS, Physics, Robot
-from dtbench.domains.minari.tasks import source as minari_source
+from dtbench.data import cache
+from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.minari import fetch_minari, is_local
+from dtbench.domains.d4rl import files, generation, rerecorded
+from dtbench.domains.d4rl.env import LocomotionVectorEnv
+from dtbench.domains.d4rl.env_specs import KINDS, LOCOMOTION_ENVS, PHYSICS, REACHER, LocomotionEnv, Physics
 from dtbench.errors import InvalidValue, UnknownName
-from dtbench.evaluation import Episodes
-from dtbench.task import MOST_STEPS, DataSource, Task, check_seed, normalize
+from dtbench.task import MOST_STEPS, DataSource, Task, check_seed, normalized_score
 
 GOALS = {
     "halfcheetah": "Run forward with half a cheetah",
@@ -25,7 +20,7 @@ GOALS = {
     "walker2d": "Walk forward on two legs",
     REACHER: "Bring a two-link arm to a goal and hold it there",
 }
-PLAYERS = {
+POLICIES = {
     "random": "uniformly random actions",
     "medium": "a mediocre policy",
     "medium-replay": "what a policy played until it was mediocre",
@@ -35,29 +30,29 @@ PLAYERS = {
 
 
 def gym_task(
-    robot: Robot,
+    robot: LocomotionEnv,
     kind: str,
     *,
     delayed: bool = False,
     physics: Physics = "d4rl",
     steps: int | None = None,
-    seed: int = generated.SEED,
+    seed: int = generation.SEED,
     recipe: str = "",
     file: str = "",
 ) -> Task:
-    """The task of one robot and one kind of data.
+    """Return the task of one robot and one kind of data.
 
     `physics` is that of evaluation and of generated data: "d4rl" is gymnasium's v4 with the physics of mujoco_py
     restored, "v4" and "v5" are gymnasium's own. `steps` and `seed` are those of generated and re-recorded data; by
-    default there are as many as in D4RL's set. `recipe` says whose policies play generated data: "sac" or "ppo".
-    `file` is a file in D4RL's layout to use in place of D4RL's own.
+    default there are as many as in D4RL's set. `recipe` is "sac" or "ppo", the algorithm of the policies of
+    generated data. `file` is a file in D4RL's layout that replaces D4RL's.
     Raises UnknownName or InvalidValue for others.
     """
     if physics not in PHYSICS:
         raise UnknownName("physics", physics, PHYSICS)
-    recipe = generated.checked_recipe(robot, recipe)
+    recipe = generation.checked_recipe(robot, recipe)
     if steps is None:
-        steps = generated.default_steps(robot, kind)
+        steps = generation.default_steps(robot, kind)
     if type(steps) is not int or not robot.horizon <= steps <= MOST_STEPS:
         raise InvalidValue(
             f"steps {steps!r:.40}: generated data needs a whole number of at least {robot.horizon} steps, "
@@ -67,92 +62,83 @@ def gym_task(
     if not isinstance(file, str):
         raise InvalidValue(f"file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     name = task_name(robot, kind, delayed=delayed)
-    late = _delayed if delayed else _as_it_is
-    made: dict[str, Any] = {"steps": steps, "seed": seed, "physics": physics}
-    made_here = DataSource(
-        name="generated",
-        load=lambda: late(generated.load_generated(robot, kind, recipe=recipe, **made)),
-        available=lambda: generated.is_stored(robot, kind, recipe=recipe, **made),
-    )
-    sources = [made_here]
-    if robot.name != REACHER:
-        again = [] if kind not in rerecorded.PLAYED_BY else [_rerecorded(robot, kind, late, made)]
-        sources = [_official(robot, kind, late, file), *again, *_minari(robot, kind, late), *sources]
+    recording = generation.Recording(robot, kind, steps, seed, physics)
+    sources = tuple(_sources(recording, recipe=recipe, file=file))
+    if delayed:
+        sources = tuple(replace(source, load=partial(_delayed, source.load)) for source in sources)
     return Task(
         name=name,
         domain="d4rl",
-        load_dataset=made_here.load,
-        make_env=partial(RobotGames, robot, physics=physics, delayed=delayed),
-        score=partial(_normalized, robot),
+        load_dataset=sources[-1].load,
+        make_env=partial(LocomotionVectorEnv, robot, physics=physics, delayed=delayed),
+        score=partial(normalized_score, reference=robot.reference),
         score_name=f"normalised score (physics {physics})",
         target_returns=robot.target_returns,
         description=_description(robot, kind, delayed=delayed),
         version=2 if robot.name == "halfcheetah" else 1,  # 2: no contact of its head is missed
-        sources=tuple(sources),
+        sources=sources,
     )
 
 
-def _official(
-    robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset], file: str
-) -> DataSource:
+def _sources(recording: generation.Recording, *, recipe: str, file: str) -> Iterator[DataSource]:
+    """Yield the sources of the data, the preferred one first; generated data, the last, can always be made."""
+    robot, kind = recording.robot, recording.kind
+    if robot.name != REACHER:
+        yield _official(robot, kind, file)
+        if kind in rerecorded.PLAYED_BY:
+            yield DataSource(
+                name=rerecorded.NAME,
+                load=partial(rerecorded.load, recording),
+                available=partial(rerecorded.is_stored, recording),
+            )
+        if kind in ("medium", "expert"):  # other policies, on gymnasium's v5: only on request
+            dataset_id = f"mujoco/{robot.name}/{kind}-v0"
+            yield DataSource(
+                name="minari",
+                load=partial(files.load_minari_for, robot, dataset_id),
+                available=partial(is_local, dataset_id),
+                fetch=partial(fetch_minari, dataset_id),
+                automatic=False,
+            )
+    yield DataSource(
+        name="generated",
+        load=partial(generation.load_generated, recording, recipe=recipe),
+        available=partial(generation.is_stored, recording, recipe=recipe),
+    )
+
+
+def _official(robot: LocomotionEnv, kind: str, file: str) -> DataSource:
     name = task_name(robot, kind)
     if file:
         path = Path(file).expanduser().absolute()
-        return DataSource(name="d4rl", load=lambda: late(files.load_file(path, name, robot)), available=lambda: True)
+        return DataSource(name="d4rl", load=lambda: files.load_file(path, name, robot), available=lambda: True)
     return DataSource(
         name="d4rl",
-        load=lambda: late(files.load(name, robot)),
+        load=lambda: files.load(name, robot),
         available=lambda: files.find_file(name) is not None,
         fetch=lambda: files.fetch(name),
     )
 
 
-def _rerecorded(
-    robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset], made: dict[str, Any]
-) -> DataSource:
-    """D4RL's set recorded again with D4RL's policy."""
-    return DataSource(
-        name=rerecorded.NAME,
-        load=lambda: late(rerecorded.load(robot, kind, **made)),
-        available=lambda: rerecorded.is_stored(robot, kind, **made),
-    )
-
-
-def _minari(robot: Robot, kind: str, late: Callable[[TrajectoryDataset], TrajectoryDataset]) -> list[DataSource]:
-    """Minari's set of the same robot and level: other policies on gymnasium's v5, so only where it is asked for."""
-    if kind not in ("medium", "expert"):
-        return []
-    found = minari_source(f"mujoco/{robot.name}/{kind}-v0", robot)
-    return [replace(found, load=lambda: late(found.load()), automatic=False)]
-
-
-def task_name(robot: Robot, kind: str, *, delayed: bool = False) -> str:
-    """D4RL's own name where it has one: hopper-medium-replay-v2."""
+def task_name(robot: LocomotionEnv, kind: str, *, delayed: bool = False) -> str:
+    """Return the task's name, D4RL's where it has one: hopper-medium-replay-v2."""
     words = [robot.name, kind, *(["delayed"] if delayed else []), *([] if robot.name == REACHER else ["v2"])]
     return "-".join(words)
 
 
-def _description(robot: Robot, kind: str, *, delayed: bool) -> str:
+def _description(robot: LocomotionEnv, kind: str, *, delayed: bool) -> str:
     late = "; all reward of an episode comes with its last step" if delayed else ""
-    return f"{GOALS[robot.name]}; data of {PLAYERS[kind]}{late}."
+    return f"{GOALS[robot.name]}; data of {POLICIES[kind]}{late}."
 
 
-def _normalized(robot: Robot, episodes: Episodes) -> NDArray[np.float64]:
-    low, high = robot.reference
-    return normalize(episodes.returns, low=low, high=high)
-
-
-def _delayed(dataset: TrajectoryDataset) -> TrajectoryDataset:
-    return store.open_or_make(f"delayed-{dataset.digest[:16]}", dataset.delayed)
-
-
-def _as_it_is(dataset: TrajectoryDataset) -> TrajectoryDataset:
-    return dataset
+def _delayed(load: Callable[[], TrajectoryDataset]) -> TrajectoryDataset:
+    dataset = load()
+    return cache.open_or_make(f"delayed-{dataset.digest[:16]}", dataset.delayed)
 
 
 TASKS: dict[str, Callable[..., Task]] = {
     task_name(robot, kind, delayed=delayed): partial(gym_task, robot, kind, delayed=delayed)
-    for robot in ROBOTS.values()
+    for robot in LOCOMOTION_ENVS.values()
     for kind in KINDS
     for delayed in (False, True)
 }

@@ -1,45 +1,42 @@
-"""What can be checked of the Gym tasks' data: D4RL's files against public logs, generated data against its recipe."""
+"""Checks of the Gym tasks' data: D4RL's files against public logs, generated data against its recipe."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.download import check_file
-from dtbench.data.trajectories import TrajectoryDataset
-from dtbench.domains.d4rl import files, generated, rerecorded
-from dtbench.domains.d4rl.infos import disagreements, installed_infos
-from dtbench.domains.d4rl.locomotion import WALKERS
+from dtbench.domains.d4rl import files, generation, rerecorded
+from dtbench.domains.d4rl.env import WALKERS
+from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, LocomotionEnv, locomotion_env
 from dtbench.domains.d4rl.replay import verify_dataset, verify_file
-from dtbench.domains.d4rl.robots import ROBOTS, Robot, robot_named
 from dtbench.errors import InvalidDataset, MissingDataset, abridged
 
-FEW_ERRORS = 3.0  # standard errors that a mean may be off
+FEW_ERRORS = 3.0  # standard errors by which a mean may be off
 NOT_D4RL = "made by dtbench with behaviour policies of its own: this is NOT D4RL's data, nor comparable as if it were"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """One check and its outcome."""
 
     passed: bool
     text: str
 
 
 def findings(dataset: TrajectoryDataset, *, remake: bool = False, file: Path | None = None) -> Iterator[Finding]:
-    """Look at everything that is known of the dataset; nothing where it is no dataset of these tasks.
+    """Yield all checks of a dataset of these tasks.
 
-    `remake` plays the behaviour policies of generated data again, which takes as long as making it did. `file` is what
-    the data were read from where that is not D4RL's own file.
+    `remake` records generated data again, which takes as long as the first time. `file` is the file of the data where
+    it is not D4RL's.
     """
     source, robot = dataset.info.get("source"), _robot_of(dataset)
     if source in (files.SOURCE, files.EXCERPT):
         file = file or files.find_file(str(dataset.info["dataset"]))
         yield _file(dataset, file)
         yield from _statistics(dataset)
-        yield _package()
     elif source in (rerecorded.NAME, rerecorded.PART):
         yield from rerecorded_statistics(dataset)
     elif source == "generated" and robot is not None:
@@ -48,11 +45,11 @@ def findings(dataset: TrajectoryDataset, *, remake: bool = False, file: Path | N
     if remake and source in (rerecorded.NAME, rerecorded.PART, "generated") and robot is not None:
         yield _remade(dataset)
     if robot in WALKERS and not dataset.info.get("delayed"):
-        yield from _physics(dataset, robot_named(robot), file)
+        yield from _physics(dataset, locomotion_env(robot), file)
 
 
 def rerecorded_statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
-    """What was recorded, and how far its mean return is from that of D4RL's own set, in standard errors."""
+    """Yield the policies, and the difference of the mean return from that of D4RL's set, in standard errors."""
     digests = [digest[:12] or "uniform" for digest in dataset.info["policy_digests"]]
     played = ", ".join(f"{name} ({digest})" for name, digest in zip(dataset.info["policies"], digests, strict=True))
     yield Finding(True, f"recorded again with D4RL's own policies: {played}")
@@ -71,28 +68,28 @@ def rerecorded_statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
 
 
 def _robot_of(dataset: TrajectoryDataset) -> str | None:
-    """The robot of the data, which D4RL's files name in the dataset's name."""
+    """Return the robot of the data."""
     named = dataset.info.get("robot") or str(dataset.info.get("dataset", "")).partition("-")[0]
-    return str(named) if named in ROBOTS else None
+    return str(named) if named in LOCOMOTION_ENVS else None
 
 
-def _physics(dataset: TrajectoryDataset, robot: Robot, file: Path | None) -> Iterator[Finding]:
-    """Which physics recorded it: transitions played again from the file it came from, else from its observations."""
+def _physics(dataset: TrajectoryDataset, robot: LocomotionEnv, file: Path | None) -> Iterator[Finding]:
+    """Find the physics by replaying transitions of the file, else of the observations."""
     try:
         verdict = verify_file(file, robot) if file is not None else verify_dataset(dataset, robot)
     except (InvalidDataset, MissingDataset) as error:
         yield Finding(False, str(error))
         return
     expected = str(dataset.info.get("physics", "d4rl"))
-    *lines, said = verdict.lines()
+    *lines, summary = verdict.lines()
     yield from (Finding(True, line) for line in lines)
     fits = expected in verdict.physics
-    yield Finding(fits, said if fits else f"{said}, where {expected} was expected")
+    yield Finding(fits, summary if fits else f"{summary}, where {expected} was expected")
 
 
 def _file(dataset: TrajectoryDataset, path: Path | None) -> Finding:
     if path is None:
-        return Finding(False, f"the file {dataset.info['file']} that it was read from is no longer here")
+        return Finding(False, f"the file {dataset.info['file']} that it was read from is missing")
     try:
         sha256 = check_file(path)
     except InvalidDataset as error:
@@ -104,7 +101,7 @@ def _statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
     known = files.known_statistics(str(dataset.info["dataset"]))
     returns = dataset.returns
     if dataset.info.get("source") == files.EXCERPT:
-        yield Finding(False, f"AN EXCERPT: {dataset.info['excerpt']}; its returns are not held against D4RL's")
+        yield Finding(False, f"AN EXCERPT: {dataset.info['excerpt']}; its returns are not compared with D4RL's")
         return
     if known is None:
         return
@@ -124,45 +121,37 @@ def _statistics(dataset: TrajectoryDataset) -> Iterator[Finding]:
             yield Finding(bool(close), f"{name}: {value:.4f} here, {published} in public logs of D4RL v2")
 
 
-def _package() -> Finding:
-    infos = installed_infos()
-    if infos is None:
-        return Finding(True, "the package d4rl is not installed, so its constants were not compared with ours")
-    wrong = disagreements(infos)
-    return Finding(not wrong, "; ".join(wrong) or f"reference scores and addresses are those of d4rl {infos.version}")
-
-
 def _recipe(dataset: TrajectoryDataset) -> Iterator[Finding]:
-    info, robot = dataset.info, robot_named(str(dataset.info["robot"]))
+    info, robot = dataset.info, locomotion_env(str(dataset.info["robot"]))
     longest = int(dataset.lengths.max())
     yield Finding(longest <= robot.horizon, f"longest episode: {longest} of at most {robot.horizon} steps")
     share = dataset.num_steps / int(info["asked_steps"])
-    yield Finding(0.9 < share <= 1, f"steps: {dataset.num_steps} of {info['asked_steps']} asked for")
+    yield Finding(0.9 < share <= 1, f"steps: {dataset.num_steps} of {info['asked_steps']}")
     cut = ~np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
     early = int((cut & (dataset.lengths < robot.horizon)).sum())
     policies = list(info.get("policies", ()))
     allowed = len(policies) if info.get("kind") == "medium-replay" else 0
     yield Finding(
-        early <= allowed, f"episodes cut off before the time limit: {early}, by the recipe at most {allowed}"
+        early <= allowed, f"episodes truncated before the time limit: {early}, by the recipe at most {allowed}"
     )
     recipe = str(info.get("recipe"))
-    there = recipe in generated.recipes_of(robot)
-    shares = generated.policy_shares(robot, str(info.get("kind")), recipe) if there else []
+    there = recipe in generation.recipes_of(robot)
+    shares = generation.policy_shares(robot, str(info.get("kind")), recipe) if there else []
     played = [name or "uniform" for name, _ in shares]
     yield Finding(policies == played, f"behaviour policies: {', '.join(map(str, abridged(policies)))}")
-    same = there and info.get("recipe_version") == generated.RECIPES[recipe]
-    told = f"recipe {recipe} {info.get('recipe_version', '')}".strip()
-    yield Finding(same, f"{told}, seed {info.get('seed')}, physics {info.get('physics')}")
+    same = there and info.get("recipe_version") == generation.RECIPES[recipe]
+    recorded = f"recipe {recipe} {info.get('recipe_version', '')}".strip()
+    yield Finding(same, f"{recorded}, seed {info.get('seed')}, physics {info.get('physics')}")
 
 
 def _remade(dataset: TrajectoryDataset) -> Finding:
     info = dataset.info
-    robot, kind = robot_named(str(info["robot"])), str(info["kind"])
-    made: dict[str, Any] = {"steps": int(info["asked_steps"]), "seed": int(info["seed"]), "physics": info["physics"]}
+    robot, kind = locomotion_env(str(info["robot"])), str(info["kind"])
+    recording = generation.Recording(robot, kind, int(info["asked_steps"]), int(info["seed"]), info["physics"])
     if info["source"] != "generated":
-        again = rerecorded.make(robot, kind, rerecorded.policies_of(robot, kind), **made)
+        again = rerecorded.make(recording, rerecorded.policies_of(robot, kind))
     else:
-        again = generated.make_generated(robot, kind, recipe=str(info["recipe"]), **made)
+        again = generation.make_generated(recording, recipe=str(info["recipe"]))
     if info.get("delayed"):
         again = again.delayed()
     return Finding(again.digest == dataset.digest, f"made again: digest {again.digest}")

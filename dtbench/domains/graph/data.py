@@ -1,14 +1,13 @@
 """Random walks on a graph, and which paths they contain."""
 
 from collections import Counter
-from collections.abc import Iterable
 
 import gymnasium as gym
 import numpy as np
 
-from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+from dtbench.data.dataset import TrajectoryDataset, make_dataset
+from dtbench.data.randomness import generator
 from dtbench.domains.graph.env import GOAL, NODES, WALK_STEPS, Graph
-from dtbench.randomness import generator
 
 
 def random_walks(graph: Graph, *, walks: int, seed: int) -> TrajectoryDataset:
@@ -41,18 +40,12 @@ def random_walks(graph: Graph, *, walks: int, seed: int) -> TrajectoryDataset:
 
 
 def subpaths(dataset: TrajectoryDataset) -> set[str]:
-    """Every stretch of two nodes and more of every walk, as "3-7-12"."""
-    found: set[str] = set()
+    """Return all parts of two or more nodes of every walk, as "3-7-12"."""
+    paths: set[str] = set()
     for begin, end in zip(dataset.offsets[:-1], dataset.offsets[1:], strict=True):
         nodes = [*map(int, dataset.observations[begin:end]), int(dataset.actions[end - 1])]
-        found.update(_stretches(nodes))
-    return found
-
-
-def _stretches(nodes: list[int]) -> Iterable[str]:
-    for first in range(len(nodes)):
-        for last in range(first + 2, len(nodes) + 1):
-            yield "-".join(map(str, nodes[first:last]))
+        paths.update("-".join(map(str, nodes[i:j])) for i in range(len(nodes)) for j in range(i + 2, len(nodes) + 1))
+    return paths
 
 
 def _walk(graph: Graph, start: int, rng: np.random.Generator) -> list[int]:

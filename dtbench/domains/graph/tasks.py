@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data import store
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data import cache
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.domains.graph.data import random_walks, subpaths
 from dtbench.domains.graph.env import GOAL, Graph, GraphVectorEnv, random_graph
 from dtbench.evaluation import Episodes
@@ -23,7 +23,7 @@ TUNE_ON = (
 
 
 def graph_task(number: int) -> Task:
-    """The shortest-path task on the random graph with this seed."""
+    """Return the shortest-path task on the random graph with this seed."""
     graph = random_graph(number)
     name = f"graph-{number}"
     return Task(
@@ -49,7 +49,7 @@ def shortest_share(graph: Graph, episodes: Episodes) -> NDArray[np.float64]:
 
 
 def path_columns(graph: Graph, episodes: Episodes, dataset: TrajectoryDataset) -> Mapping[str, NDArray[Any]]:
-    """What a report on paths wants: start, shortest, reached, path, and whether no walk of the data contains it."""
+    """Return a report's columns: start, shortest, reached, path, and whether no walk of the data contains it."""
     known = subpaths(dataset)
     novel = np.array([path not in known for path in episodes.info["path"]])
     return {**_path_facts(graph, episodes), "path": episodes.info["path"], "novel": novel}
@@ -68,7 +68,7 @@ def _seeds_of_every_start(starts: int, episodes: int) -> list[int]:
 
 
 def _dataset(name: str, graph: Graph, seed: int) -> TrajectoryDataset:
-    walks = store.open_or_make(f"{name}-{WALKS}-walks", partial(random_walks, graph, walks=WALKS, seed=seed))
+    walks = cache.open_or_make(f"{name}-{WALKS}-walks", partial(random_walks, graph, walks=WALKS, seed=seed))
     return walks.with_info({"edges": np.argwhere(graph.edges).tolist()})  # [from, to] each: a report draws them
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dtbench.algorithm import History, Learner
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.domains.key_to_door.data import random_walks
 from dtbench.domains.key_to_door.env import HORIZON, KEY, MOVES, PHASE_STEPS, VIEW_RADIUS
 from dtbench.domains.key_to_door.exact import success_probabilities
@@ -32,11 +32,11 @@ class Critic(Protocol):
     values: NDArray[np.float64]  # the returns it tells apart
 
     def probabilities(self, history: History) -> Tensor:
-        """P(return = value) at every step, [B, T, values]."""
+        """Return P(return = value) at every step, [B, T, values]."""
         ...
 
     def attention(self, history: History) -> Tensor:
-        """What the prediction of each step attends to, [layers, B, heads, T, T]."""
+        """Return what the prediction of each step attends to, [layers, B, heads, T, T]."""
         ...
 
 
@@ -45,7 +45,7 @@ class CriticLearner(Protocol):
     """A learner that may have a critic."""
 
     def critic(self) -> Critic | None:
-        """Its present critic, independent of the learner; None where it predicts no returns."""
+        """Return the present critic, independent of the learner; None where it predicts no returns."""
         ...
 
 
@@ -61,17 +61,17 @@ class Walks:
 
     @property
     def outcomes(self) -> NDArray[np.int64]:
-        """Place in OUTCOMES, [E]."""
+        """Return each episode's index in OUTCOMES, [E]."""
         return np.where(self.opened, 2, np.where(self.key_steps >= 0, 1, 0))
 
     @property
     def played(self) -> NDArray[np.bool_]:
-        """Whether the episode was still going on, [E, HORIZON]."""
+        """Return whether the episode was still going on, [E, HORIZON]."""
         mask: NDArray[np.bool_] = np.arange(HORIZON) < self.lengths[:, None]
         return mask
 
     def history(self, episodes: NDArray[np.int64]) -> History:
-        """These episodes as a critic reads them; what stands after an episode's end is to be ignored."""
+        """Return these episodes as a critic reads them; what stands after an episode's end is to be ignored."""
         shape = (len(episodes), HORIZON)
         return History(
             observations=torch.from_numpy(self.observations[episodes]),
@@ -85,7 +85,7 @@ class Walks:
 def inspect_credit(
     learner: Learner, dataset: TrajectoryDataset, *, walks: int = HELD_OUT_WALKS, seed: int = HELD_OUT_SEED
 ) -> Mapping[str, Any]:
-    """What the learner's critic says of random walks that it did not learn from; {} where it has no critic.
+    """Return what the learner's critic says of random walks that it did not learn from; {} where it has no critic.
 
     `predictions`: by outcome, the mean probability of success at every step with its 95 % interval over episodes,
     beside the exact probability given the true state. `calibration`: Brier scores. `episode`: attention in the first
@@ -113,7 +113,7 @@ def inspect_credit(
 
 
 def side_by_side(data: TrajectoryDataset) -> Walks:
-    """The episodes of a dataset with what happened in them, read off its observations and actions."""
+    """Return the episodes of a dataset with what happened in them, read off its observations and actions."""
     observations = np.zeros((data.num_episodes, HORIZON, *data.observations.shape[1:]), np.uint8)
     actions = np.zeros((data.num_episodes, HORIZON), np.int64)
     played = np.arange(HORIZON) < data.lengths[:, None]
@@ -122,7 +122,7 @@ def side_by_side(data: TrajectoryDataset) -> Walks:
 
 
 def key_steps(observations: NDArray[np.uint8], actions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The step of each episode that walks onto the key, [E] from [E, T, ...]; -1 where there is none."""
+    """Return the step of each episode that walks onto the key, [E] from [E, T, ...]; -1 where there is none."""
     ahead = VIEW_RADIUS + MOVES[actions]  # the player stands in the middle of the view
     episode, step = np.indices(actions.shape)
     taken = observations[episode, step, ahead[..., 0], ahead[..., 1], KEY] == 1
@@ -130,7 +130,7 @@ def key_steps(observations: NDArray[np.uint8], actions: NDArray[np.int64]) -> ND
 
 
 def predict_success(critic: Critic, walks: Walks) -> Curve:
-    """P(return = 1) at every step of every episode, [E, HORIZON]."""
+    """Return P(return = 1) at every step of every episode, [E, HORIZON]."""
     place = int(np.flatnonzero(critic.values == 1.0)[0])
     parts = np.array_split(np.arange(len(walks.lengths)), -(-len(walks.lengths) // BATCH))
     found = [critic.probabilities(walks.history(part))[..., place].double().cpu().numpy() for part in parts]
@@ -138,14 +138,14 @@ def predict_success(critic: Critic, walks: Walks) -> Curve:
 
 
 def attend(critic: Critic, walks: Walks, episodes: NDArray[np.int64]) -> Curve:
-    """What each step's prediction attends to, means over heads, [episodes, layers, HORIZON, HORIZON]."""
+    """Return what each step's prediction attends to, means over heads, [episodes, layers, HORIZON, HORIZON]."""
     parts = np.array_split(episodes, -(-len(episodes) // BATCH))
     found = [critic.attention(walks.history(part)).mean(dim=2).double().cpu().numpy() for part in parts]
     return np.concatenate(found, axis=1).swapaxes(0, 1)
 
 
 def predictions(walks: Walks, predicted: Curve, exact: Curve, *, outcome: int) -> dict[str, Any]:
-    """Mean predictions of the episodes with this outcome, at each step that ENOUGH of them reached."""
+    """Return mean predictions of the episodes with this outcome, at each step that ENOUGH of them reached."""
     chosen = walks.outcomes == outcome
     played = walks.played[chosen]
     counts = played.sum(axis=0)
@@ -164,7 +164,7 @@ def predictions(walks: Walks, predicted: Curve, exact: Curve, *, outcome: int) -
 
 
 def calibration(walks: Walks, predicted: Curve, exact: Curve, *, base_rate: float) -> dict[str, Any]:
-    """Brier scores at four moments, and the last prediction by outcome.
+    """Return Brier scores at four moments, and the last prediction by outcome.
 
     `base_rate` is the success rate of the data that the critic learned from: what a critic that looks at nothing
     would say. `exact` is the best that anyone who knew the true state could reach.
@@ -195,7 +195,7 @@ def calibration(walks: Walks, predicted: Curve, exact: Curve, *, base_rate: floa
 
 
 def one_episode(walks: Walks, predicted: Curve, attention: Curve, *, episode: int) -> dict[str, Any]:
-    """One walk: what was predicted at every step, and what the predictions attended to.
+    """Return what was predicted at every step of one walk, and what the predictions attended to.
 
     `superimposed` holds a row for each step: its attention to itself and to the steps before it.
     """
@@ -215,7 +215,7 @@ def one_episode(walks: Walks, predicted: Curve, attention: Curve, *, episode: in
 
 
 def by_event(walks: Walks, attention: Curve, episodes: NDArray[np.int64]) -> dict[str, Any]:
-    """Attention by what happened at the step that is looked at, means over episodes, layers and heads.
+    """Return attention by what happened at the attended step, means over episodes, layers and heads.
 
     `last`: of the prediction of the last step, which reaches the door; `layers`: the same, layer by layer;
     `empty_room`: of the predictions in the empty room. `other` is a mean over the steps that are no event's,

@@ -1,25 +1,25 @@
-"""Random walks through Key-to-Door: the paper's own recipe for its data."""
+"""Random walks through Key-to-Door, the data of Chen et al. (2021)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.trajectories import TrajectoryDataset, make_dataset
+from dtbench.data.dataset import TrajectoryDataset, make_dataset
+from dtbench.data.randomness import generator
 from dtbench.domains.key_to_door.env import ACTION_SPACE, HORIZON, OBSERVATION_SPACE, KeyToDoorVectorEnv
-from dtbench.randomness import generator
 
 
 def random_walks(episodes: int, *, seed: int) -> TrajectoryDataset:
-    """Record `episodes` games of a uniformly random player; equal seeds give equal data."""
+    """Record `episodes` episodes of uniformly random actions; equal seeds give equal data."""
     env = KeyToDoorVectorEnv(episodes)
-    actions, games = draw_games(episodes, seed=seed)
+    actions, seeds = draw_walks(episodes, seed=seed)
     rewards = np.zeros((episodes, HORIZON), np.float32)
     observations = np.zeros((episodes, HORIZON, *OBSERVATION_SPACE.shape), np.uint8)
     ended = np.zeros((episodes, HORIZON), bool)
-    present, _ = env.reset(seed=games)
+    present, _ = env.reset(seed=seeds)
     for step in range(HORIZON):
         observations[:, step] = present
         present, rewards[:, step], ended[:, step], _, _ = env.step(actions[:, step])
-    lengths = ended.argmax(axis=1) + 1  # a finished game starts anew; what follows is not its own
+    lengths = ended.argmax(axis=1) + 1  # the first end of each row
     played = np.arange(HORIZON) < lengths[:, None]
     return make_dataset(
         observations=observations[played],
@@ -33,8 +33,8 @@ def random_walks(episodes: int, *, seed: int) -> TrajectoryDataset:
     )
 
 
-def draw_games(episodes: int, *, seed: int) -> tuple[NDArray[np.int64], list[int]]:
-    """What `random_walks` plays: the actions of every step, [episodes, HORIZON], and the seed of every game."""
+def draw_walks(episodes: int, *, seed: int) -> tuple[NDArray[np.int64], list[int]]:
+    """Return the actions of `random_walks`, [episodes, HORIZON], and the seed of every episode."""
     rng = generator(seed, 0)
     actions = rng.integers(int(ACTION_SPACE.n), size=(episodes, HORIZON))
     return actions, [int(s) for s in rng.integers(2**31, size=episodes)]

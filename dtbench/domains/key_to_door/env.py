@@ -1,13 +1,13 @@
-"""Key-to-Door: three rooms, one key, one door, and nothing in between to remember it by."""
+"""Key-to-Door: a key in the first room, an empty room, and a door in the third."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
+
+from dtbench.domains.lockstep import LockstepVectorEnv, Mask
 
 # The rooms of Hung et al. (2019), "Optimizing agent behavior over long time scales by transporting
 # value", public in google-deepmind/deepmind-research, tvt/pycolab/key_to_door.py. Chen et al. (2021)
@@ -49,18 +49,15 @@ FLOOR, WALL, KEY, DOOR = range(4)
 VIEW_RADIUS = 2  # an egocentric 5 x 5 view
 
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
-_COLOURS = {"floor": (46, 49, 56), "wall": (120, 124, 133), "key": (240, 200, 60), "door": (90, 60, 180)}
-_PLAYER_COLOUR = (220, 70, 60)
-_TILE = 24  # pixels
 
 
 def _cells(room: Sequence[str], symbols: str) -> NDArray[np.int64]:
-    """Row and column of every cell drawn with one of `symbols`, [cells, 2]."""
+    """Return row and column of every cell drawn with one of `symbols`, [cells, 2]."""
     return np.array([(r, c) for r, line in enumerate(room) for c, s in enumerate(line) if s in symbols])
 
 
 def _padded_maps() -> NDArray[np.int8]:
-    """Cell kinds of the three rooms with a margin of wall, so that no view leaves the array."""
+    """Return the kinds of cells of the three rooms, with a margin of wall, so that no view leaves the array."""
     kinds = {"#": WALL, "d": DOOR}
     maps = np.array([[[kinds.get(s, FLOOR) for s in line] for line in room] for room in ROOMS], np.int8)
     margin = (VIEW_RADIUS, VIEW_RADIUS)
@@ -77,77 +74,41 @@ OBSERVATION_SPACE = gym.spaces.Box(0, 1, (len(_VIEW), len(_VIEW), len(CELL_NAMES
 ACTION_SPACE: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(len(ACTION_NAMES))
 
 
-class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[Any]]):
-    """Many games in lock step, in numpy: [B, 5, 5, 4] one-hot views, reward 1 at the opened door.
+class KeyToDoorVectorEnv(LockstepVectorEnv):
+    """Many episodes in lock step, in numpy: [B, 5, 5, 4] one-hot views, reward 1 at the opened door.
 
-    The key lies somewhere in the first room and vanishes once walked over; neither the empty room nor the
-    room with the door shows who holds it. An episode ends (`terminated`) when the door opens or when the
-    last phase is over: the phases' clocks belong to the game, so nothing is ever cut off (`truncated`).
-    Finished games start anew with the next step, as gymnasium's `AutoresetMode.NEXT_STEP` asks.
+    Actions are 0 north, 1 south, 2 west, 3 east. The key lies somewhere in the first room and vanishes once walked
+    over; the other rooms do not show whether it is held. An episode ends (`terminated`) when the door opens or when
+    the last phase is over: the phases' clocks belong to the environment, so no episode is `truncated`.
     """
 
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-
     def __init__(self, num_envs: int = 1) -> None:
-        """Prepare `num_envs` games; `reset` starts them."""
-        self.num_envs = num_envs
-        self.single_observation_space = OBSERVATION_SPACE
-        self.single_action_space = ACTION_SPACE
-        self.observation_space = batch_space(OBSERVATION_SPACE, num_envs)
-        self.action_space = batch_space(ACTION_SPACE, num_envs)
+        """Prepare `num_envs` episodes; `reset` starts them."""
+        super().__init__(num_envs, OBSERVATION_SPACE, ACTION_SPACE)
         self.generators = [np.random.default_rng() for _ in range(num_envs)]
         self.position = np.zeros((num_envs, 2), np.int64)
         self.key_position = np.zeros((num_envs, 2), np.int64)
         self.has_key = np.zeros(num_envs, bool)
         self.elapsed = np.zeros(num_envs, np.int64)
-        self._finished = np.zeros(num_envs, bool)
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Start every game; an int seeds game i with `seed + i`, a sequence seeds each game alone."""
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
-        for row, value in enumerate(seeds or ()):
-            if value is not None:
-                self.generators[row] = np.random.default_rng(value)
-        self._start(np.arange(self.num_envs))
-        return self._observe(), self._info()
-
-    def step(
-        self, actions: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Move every player one cell; actions are 0 north, 1 south, 2 west, 3 east, [B]."""
-        playing = ~self._finished
-        if not playing.all():
-            self._start(np.flatnonzero(self._finished))
-        self._move(np.asarray(actions, np.int64), playing)
-        opened = playing & self._at_door()
-        self.elapsed += playing
-        terminated = opened | (playing & (self.elapsed == HORIZON))
-        self._enter_next_room(playing & ~terminated)
-        self._finished = terminated
-        return self._observe(), opened.astype(np.float64), terminated, np.zeros_like(terminated), self._info()
-
-    def picture(self, row: int) -> NDArray[np.uint8]:
-        """The whole room of one game as pixels, [168, 264, 3]."""
-        kinds = _MAPS[self._phase()[row]].copy()
-        if self._phase()[row] == 0 and not self.has_key[row]:
-            kinds[tuple(self.key_position[row] + VIEW_RADIUS)] = KEY
-        inner = kinds[VIEW_RADIUS:-VIEW_RADIUS, VIEW_RADIUS:-VIEW_RADIUS]
-        colours = np.array([_COLOURS[name] for name in CELL_NAMES], np.uint8)[inner]
-        colours[tuple(self.position[row])] = _PLAYER_COLOUR
-        pixels: NDArray[np.uint8] = colours.repeat(_TILE, axis=0).repeat(_TILE, axis=1)
-        return pixels
-
-    def _start(self, rows: NDArray[np.int64]) -> None:
+    def _start(self, rows: NDArray[np.int64], seeds: Sequence[int | None]) -> None:
         for row in rows:
+            if seeds[row] is not None:
+                self.generators[row] = np.random.default_rng(seeds[row])
             key, start = self.generators[row].integers((len(KEY_CELLS), len(START_CELLS[0])))
             self.key_position[row], self.position[row] = KEY_CELLS[key], START_CELLS[0][start]
         self.has_key[rows] = False
         self.elapsed[rows] = 0
-        self._finished[rows] = False
 
-    def _move(self, actions: NDArray[np.int64], playing: NDArray[np.bool_]) -> None:
+    def _advance(self, running: Mask, actions: NDArray[Any], rewards: NDArray[np.float64]) -> None:
+        self._move(np.asarray(actions, np.int64), running)
+        opened = running & self._at_door()
+        rewards[opened] = 1.0
+        self.elapsed += running
+        self._terminated |= opened | (self.elapsed == HORIZON)
+        self._enter_next_room(running & ~self._terminated)
+
+    def _move(self, actions: NDArray[np.int64], playing: Mask) -> None:
         phase = self._phase()
         ahead = self.position + MOVES[actions]
         kind = _MAPS[phase, ahead[:, 0] + VIEW_RADIUS, ahead[:, 1] + VIEW_RADIUS]
@@ -160,7 +121,7 @@ class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray
         at_door: NDArray[np.bool_] = _MAPS[self._phase(), rows, columns] == DOOR
         return at_door
 
-    def _enter_next_room(self, playing: NDArray[np.bool_]) -> None:
+    def _enter_next_room(self, playing: Mask) -> None:
         for phase in (1, 2):
             arriving = playing & (self.elapsed == sum(PHASE_STEPS[:phase]))
             self.position[arriving] = START_CELLS[phase][0]
@@ -184,34 +145,27 @@ class KeyToDoorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray
 
 
 class KeyToDoorEnv(gym.Env[NDArray[np.uint8], np.int64]):
-    """One game of `KeyToDoorVectorEnv`, as a plain gymnasium environment."""
+    """A single environment with the rules of `KeyToDoorVectorEnv`."""
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}
+    observation_space = OBSERVATION_SPACE
+    action_space = ACTION_SPACE
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        """`render_mode` is None or "rgb_array"."""
-        self.render_mode = render_mode
-        self.observation_space = OBSERVATION_SPACE
-        self.action_space = ACTION_SPACE
-        self._games = KeyToDoorVectorEnv(1)
+    def __init__(self) -> None:
+        self._envs = KeyToDoorVectorEnv(1)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Start a game: the same seed as a row of the vector environment gives the same game."""
+        """Start an episode, the same as a row of the vector environment with this seed."""
         super().reset(seed=seed)
-        self._games.generators[0] = self.np_random
-        observations, _ = self._games.reset()
+        self._envs.generators[0] = self.np_random
+        observations, _ = self._envs.reset()
         return observations[0], self._row_info()
 
     def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Move one cell."""
-        observations, rewards, terminated, truncated, _ = self._games.step(np.array([action]))
+        observations, rewards, terminated, truncated, _ = self._envs.step(np.array([action]))
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), self._row_info()
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """The room as pixels where `render_mode` asks for them."""
-        return self._games.picture(0) if self.render_mode == "rgb_array" else None
-
     def _row_info(self) -> dict[str, Any]:
-        return {"has_key": bool(self._games.has_key[0]), "phase": int(self._games._phase()[0])}
+        return {"has_key": bool(self._envs.has_key[0]), "phase": int(self._envs._phase()[0])}

@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data import store
-from dtbench.data.trajectories import TrajectoryDataset
+from dtbench.data import cache
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.domains.key_to_door.credit import inspect_credit
 from dtbench.domains.key_to_door.data import random_walks
 from dtbench.domains.key_to_door.env import KeyToDoorVectorEnv
@@ -18,7 +18,7 @@ DATASET_SEED = 0
 
 
 def key_to_door(name: str, episodes: int) -> Task:
-    """The task with `episodes` random walks as its data."""
+    """Return the task with `episodes` random walks as its data."""
     return Task(
         name=name,
         domain="key_to_door",
@@ -38,7 +38,7 @@ def success_rate(episodes: Episodes) -> NDArray[np.float64]:
 
 
 def _dataset(name: str, episodes: int) -> TrajectoryDataset:
-    return store.open_or_make(f"{name}-seed{DATASET_SEED}", partial(random_walks, episodes, seed=DATASET_SEED))
+    return cache.open_or_make(f"{name}-seed{DATASET_SEED}", partial(random_walks, episodes, seed=DATASET_SEED))
 
 
 TASKS: dict[str, Callable[[], Task]] = {

@@ -1,0 +1,1 @@
+"""Speed beside other implementations; run from the repository's root, e.g. `python -m benchmarks.guard`."""

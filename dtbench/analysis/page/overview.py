@@ -1,0 +1,157 @@
+"""All suites together: who is ahead where, the paper's tables and Figure 3, and what nobody ran."""
+
+from collections.abc import Iterator, Sequence
+
+from dtbench.analysis import pairwise, statistics
+from dtbench.analysis.figures.bars import SuiteAverage, draw_suite_bars, suite_average
+from dtbench.analysis.figures.searches import draw_expected_best
+from dtbench.analysis.page.paper_tables import all_paper_tables
+from dtbench.analysis.page.section import Section
+from dtbench.analysis.suite_analysis import SuiteAnalysis
+from dtbench.analysis.tables.protocol import SMOKE
+from dtbench.analysis.tables.searches import best_table, budget_table, expected_curves
+from dtbench.analysis.tables.table import DASH, Cell, Column, Table
+from dtbench.suite.loading import suite_names
+from dtbench.tuning.search import SearchRecord
+
+QUESTION = (
+    "Each suite's first contender is held against every other one, task by task, on the evaluation episodes that both "
+    "played. A pair is decided where the 95 % interval of the difference leaves out zero. Seeds are few and budgets "
+    "small in most suites: undecided says that more seeds are needed, not that the two are equal."
+)
+AVERAGES = (
+    "The paper's Figure 3, for every suite whose tasks share a scale: the average over the tasks that somebody "
+    "finished, of the contenders that finished all of these."
+)
+PAPER = (
+    "Every table of Chen et al. (2021) that holds results, in its own shape, and CORL's table of the same tasks on "
+    "D4RL's v2 data. A cell reads: ours / published / difference / verdict. What nobody ran stays visible."
+)
+SEARCHES_HEADING = "Hyperparameter searches"
+SEARCHES = (
+    "Searches train with seeds from 1000 on and play other evaluation episodes than those that are reported on; the "
+    "best setting was then run as a contender of its own, or not at all. Choosing a target return is tuning too: each "
+    "pair of a setting and a target counts as a setting tried. Steps are gradient steps of all its trials."
+)
+EXPECTED = (
+    "The score to expect of the best of n settings, were n of those tried drawn at random (Dodge et al. 2019, with "
+    "replacement, exactly). A setting that was stopped early counts with its last score, one without a score as the "
+    "lowest."
+)
+
+
+def overview(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
+    """Yield the sections of the overview, from the suites that have results."""
+    yield Section("Suites", tuple(_warning(analyses)), (suite_table(analyses),))
+    yield Section("Who is ahead", (QUESTION,), (verdict_table(analyses),))
+    averages = [average for analysis in analyses for average in _averages(analysis)]
+    drawn = draw_suite_bars(averages, smoke=all(analysis.smoke for analysis in analyses))
+    if drawn:
+        yield Section("Averages by suite", (AVERAGES,), drawings=(drawn,))
+    ran = {analysis.results.name: analysis for analysis in analyses}
+    yield Section("The paper's tables", (PAPER,), tuple(all_paper_tables(ran)))
+    yield Section("What was not run", tuple(_not_run(analyses)))
+
+
+def searches_section(records: Sequence[SearchRecord]) -> Iterator[Section]:
+    """Yield the section of the report; nothing where there is no search."""
+    if records:
+        drawings = tuple(draw_expected_best(record, tuple(expected_curves(record))) for record in records)
+        tables = (budget_table(records), *(best_table(record, 5) for record in records))
+        yield Section(SEARCHES_HEADING, (SEARCHES, EXPECTED), tables, tuple(one for one in drawings if one))
+
+
+def suite_table(analyses: Sequence[SuiteAnalysis]) -> Table:
+    """Return a row a suite: how much of it ran, with which preset, on which data."""
+    names = ("Suite", "Title", "Preset", "Tasks", "Contenders", "Seeds", "Trials", "Data")
+    columns = tuple(Column(name, number=name in ("Tasks", "Contenders", "Seeds", "Trials")) for name in names)
+    return Table("suites", "Suites with results", columns, tuple(map(_suite_row, analyses)))
+
+
+def verdict_table(analyses: Sequence[SuiteAnalysis]) -> Table:
+    """Return on how many tasks each suite's first contender is above, below or undecided against each other one."""
+    rows = [row for analysis in analyses for row in _verdict_rows(analysis)]
+    names = ("Suite", "First", "Against", "Tasks", "Above", "Undecided", "Below", "Not both ran")
+    columns = tuple(Column(name, number=name in names[3:]) for name in names)
+    return Table("verdicts", "Tasks on which the first contender is above or below", columns, tuple(rows))
+
+
+def _suite_row(analysis: SuiteAnalysis) -> tuple[Cell, ...]:
+    results = analysis.results
+    ran = {record.spec.task for record in results.records}
+    seeds = {record.spec.seed for record in results.records}
+    took_part = {record.spec.contender for record in results.records}
+    done, planned = len(results.records), len(results.records) + len(results.unfinished)
+    sources = sorted({record.spec.dataset_source for record in results.records})
+    return (
+        Cell(results.name, link=f"suite-{results.name}"),
+        Cell(str(results.suite.get("title") or DASH)),
+        Cell(str(results.suite.get("preset") or DASH)),
+        _share(len(ran), len(analysis.tasks)),
+        _share(len(took_part), len(analysis.contenders)),
+        Cell(str(len(seeds)), len(seeds)),
+        _share(done, planned),
+        Cell(", ".join(sources)),
+    )
+
+
+def _verdict_rows(analysis: SuiteAnalysis) -> Iterator[tuple[Cell, ...]]:
+    first, *rivals = analysis.contenders
+    found = pairwise.differences(
+        analysis.results.records, analysis.finals, tasks=analysis.tasks, contenders=analysis.contenders
+    )
+    for rival in rivals:
+        signs = [found[task, rival].sign for task in analysis.tasks if (task, rival) in found]
+        counts = [signs.count(1), signs.count(0), signs.count(-1), len(analysis.tasks) - len(signs)]
+        numbers = (len(signs), *counts)
+        yield (
+            Cell(analysis.results.name, link=f"suite-{analysis.results.name}"),
+            *(Cell(first), Cell(rival)),
+            *(Cell(str(number), number) for number in numbers),
+        )
+
+
+def _averages(analysis: SuiteAnalysis) -> Iterator[SuiteAverage]:
+    """Yield the panel of a suite whose tasks share a scale: its mean over those that somebody finished."""
+    over = analysis.ran
+    if len(analysis.scales) != 1 or not over:
+        return
+    whole = len(over) == len(analysis.tasks)
+    name = next((name for name, tasks in analysis.averages.items() if whole and set(tasks) == set(over)), over[0])
+    estimates, some = analysis.inputs.estimates, "" if whole else f"{len(over)} of {len(analysis.tasks)}"
+    if not whole:
+        found = {who: statistics.matrix_estimate(scores) for who, scores in analysis.matrices(over).items()}
+        estimates = {(name, who): average for who, average in found.items() if average}
+    yield suite_average(
+        analysis,
+        name,
+        title=", ".join(filter(None, (analysis.results.name, some, "SMOKE" if analysis.smoke else ""))),
+        tasks=len(over),
+        estimates=estimates,
+        published=analysis.published if whole else (),
+    )
+
+
+def _warning(analyses: Sequence[SuiteAnalysis]) -> Iterator[str]:
+    smoke = [analysis.results.name for analysis in analyses if analysis.smoke]
+    if smoke:
+        yield f"Of {', '.join(smoke)}: {SMOKE}"
+
+
+def _share(done: int, planned: int) -> Cell:
+    return Cell(str(done) if done == planned else f"{done} of {planned}", done)
+
+
+def _not_run(analyses: Sequence[SuiteAnalysis]) -> Iterator[str]:
+    ran = {analysis.results.name for analysis in analyses}
+    absent = [name for name in suite_names() if name not in ran]
+    if absent:
+        yield f"Suites that nobody ran here: {', '.join(absent)}."
+    for analysis in analyses:
+        tasks = [task for task in analysis.tasks if task not in analysis.ran]
+        took_part = set(analysis.finals["contender"])
+        names = [name for name in analysis.contenders if name not in took_part]
+        parts = [f"tasks {', '.join(tasks)}" if tasks else "", f"contenders {', '.join(names)}" if names else ""]
+        if any(parts):
+            yield f"Of {analysis.results.name}: {'; '.join(filter(None, parts))}."
+        yield from (f"{analysis.results.name}: {text}" for text in analysis.diverged_text)

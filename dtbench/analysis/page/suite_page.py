@@ -1,0 +1,236 @@
+"""The sections of a suite's page, in the order in which they are read."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from dtbench.analysis import pairwise, suite_analysis
+from dtbench.analysis.figures.bars import draw_bars, draw_grouped_bars
+from dtbench.analysis.figures.curves import draw_progress, draw_progress_grid
+from dtbench.analysis.figures.data_card import draw_data_cards
+from dtbench.analysis.figures.profiles import draw_improvement, draw_profiles
+from dtbench.analysis.figures.style import Drawing
+from dtbench.analysis.figures.targets import draw_target_grid, draw_targets
+from dtbench.analysis.page.html import SuitePage
+from dtbench.analysis.page.methods import methods_text
+from dtbench.analysis.page.paper_tables import paper_tables
+from dtbench.analysis.page.section import Section
+from dtbench.analysis.page.trials import trial_data
+from dtbench.analysis.results import SuiteResults
+from dtbench.analysis.suite_analysis import SuiteAnalysis
+from dtbench.analysis.tables import checkpoint_selection, protocol, targets
+from dtbench.analysis.tables import scores as tables
+from dtbench.analysis.tables.diverged import of_cell, of_contender, of_pair, with_diverged
+from dtbench.analysis.tables.table import DASH
+from dtbench.ledger.trial_spec import TrialState
+from dtbench.registry import report_sections
+
+LONG_TABLE = 30  # rows; longer ones are folded
+
+
+def suite_page(analysis: SuiteAnalysis) -> SuitePage:
+    """Return the page of one suite."""
+    results, suite = analysis.results, analysis.results.suite
+    makers = (_results, _beside_papers, _over_tasks, _pairs, _rules, _targets, _progress, _of_domains)
+    sections = [section for make in makers for section in make(analysis)]
+    return SuitePage(
+        name=results.name,
+        title=str(suite.get("title") or results.name or "dtbench"),
+        description=str(suite.get("description") or "").strip(),
+        facts=tuple(_facts(results)),
+        warning=protocol.SMOKE if analysis.smoke else "",
+        sections=tuple(map(_lean, (*sections, *_record(analysis)))),
+        trials=trial_data(analysis),
+    )
+
+
+def _facts(results: SuiteResults) -> Iterator[tuple[str, str]]:
+    suite, done = results.suite, len(results.records)
+    yield "Suite", str(suite.get("name") or DASH)
+    yield "Preset", str(suite.get("preset") or DASH)
+    yield "Overrides", ", ".join(map(str, suite.get("overrides") or [])) or "none"
+    yield "Training seeds", ", ".join(map(str, suite.get("seeds") or [])) or DASH
+    yield "Data", ", ".join(sorted({record.spec.dataset_source for record in results.records}))
+    yield "Trials finished", f"{done} of {done + len(results.not_run)}"
+
+
+def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
+    many = len(analysis.tasks) > tables.MANY_TASKS
+    shown = [*analysis.tasks, *analysis.shown_averages] if many else analysis.tasks
+    scores = tables.score_table(
+        analysis.inputs,
+        tasks=shown,
+        contenders=analysis.contenders,
+        headings=protocol.headings(analysis.results, analysis.averages, analysis.mixed_score_names),
+    )
+    text = [suite_analysis.MIXED_RULE.format(len(analysis.scales))] if len(analysis.scales) > 1 else []
+    if analysis.broken:
+        text.append(f"No number: {len(analysis.broken)} finished trials scored NaN and count as missing.")
+    text += analysis.diverged_text
+    shown_tables = (protocol.task_table(analysis.results), scores)
+    yield Section("Results", (*_remarks(analysis), *text), shown_tables, draw_finals(analysis))
+
+
+def draw_finals(analysis: SuiteAnalysis) -> tuple[Drawing, ...]:
+    """Return a figure for each task, or one for all where there are many of one scale."""
+    numbers, published = analysis.inputs.estimates, analysis.published
+    if len(analysis.tasks) > tables.MANY_TASKS and len(analysis.scales) == 1:
+        shown = [*analysis.tasks, *analysis.shown_averages]
+        return _present([draw_grouped_bars(analysis, shown, estimates=numbers, published=published)])
+    return _present([draw_bars(analysis, t, estimates=numbers, published=published) for t in analysis.tasks])
+
+
+def _beside_papers(analysis: SuiteAnalysis) -> Iterator[Section]:
+    shown = paper_tables(analysis)
+    if len(analysis.published) > 1:
+        shown.insert(0, tables.side_by_side_table(analysis.published, analysis.inputs))
+    if shown:
+        text = "The rule behind the verdicts is in the protocol below."
+        long = any(len(table.rows) > LONG_TABLE for table in shown)
+        yield Section("Beside published numbers", (text,), tables=tuple(shown), folded=long)
+
+
+def _over_tasks(analysis: SuiteAnalysis) -> Iterator[Section]:
+    """Yield aggregates over every set of tasks that some contender finished; the others are named."""
+    made, absent = [], []
+    for place, name in enumerate(analysis.shown_averages, start=1):
+        over = analysis.averages[name]
+        matrices = analysis.matrices(over)
+        if not set(over) <= set(analysis.ran):
+            absent.append(name)
+            continue
+        whole = set(over) == set(analysis.tasks)
+        scope = "" if whole else f"{len(over)} tasks ({name})"
+        if not whole and over in analysis.scales:
+            scope = f"{len(over)} tasks, {analysis.score_names[over[0]]}"
+        kind = "aggregate" if whole else f"aggregate-{place}"
+        first, lost = analysis.contenders[0], analysis.inputs.diverged(over)
+        table = tables.aggregate_table(matrices, first=first, name=kind, over=scope, diverged=lost)
+        made.append(with_diverged(table, of_contender(analysis.inputs, over)))
+    if made:
+        text = f"Not run on every task, so without numbers: {', '.join(absent)}."
+        yield Section("Over all tasks", (text,) if absent else (), tuple(made), _present(_spread(analysis)))
+
+
+def _spread(analysis: SuiteAnalysis) -> Iterator[Drawing | None]:
+    """Yield profiles and chances of improvement over the tasks of the first scale that has several."""
+    sets = [[task for task in scale if task in analysis.ran] for scale in analysis.scales]
+    over = next((tasks for tasks in sets if len(tasks) > 1), [])
+    if over:
+        matrices, first = analysis.matrices(over), analysis.contenders[0]
+        yield draw_profiles(analysis, matrices, tasks=over)
+        yield draw_improvement(analysis, matrices, first, tasks=over)
+
+
+def _pairs(analysis: SuiteAnalysis) -> Iterator[Section]:
+    """Yield the first contender against each other one, on the episodes that both played."""
+    table = pairwise.pair_table(
+        analysis.results.records,
+        analysis.finals,
+        tasks=analysis.ran,
+        contenders=analysis.contenders,
+        averages={name: analysis.averages[name] for name in analysis.shown_averages},
+        inputs=analysis.inputs,
+    )
+    if table:
+        count_of = of_pair(analysis.inputs, analysis.contenders[0])
+        yield Section("Pair by pair", tables=(with_diverged(table, count_of),))
+
+
+def _rules(analysis: SuiteAnalysis) -> Iterator[Section]:
+    fixed = {record.spec.key: record.spec.evaluation.targets for record in analysis.results.records}
+    rows = checkpoint_selection.rule_rows(analysis.results.scores, analysis.finals, fixed)
+    several = len(analysis.scales) > 1
+    shown = []
+    for place, scale in enumerate(analysis.scales, start=1):
+        table = checkpoint_selection.rule_table(
+            rows[rows["task"].isin(scale)],
+            tasks=scale,
+            contenders=analysis.contenders,
+            name=f"rules-{place}" if several else "rules",
+            note="" if several else checkpoint_selection.RULES_NOTE,
+            diverged=analysis.inputs.diverged(scale),
+        )
+        if table:
+            shown.append(with_diverged(table, of_contender(analysis.inputs, scale)))
+    if shown:
+        yield Section("Scoring rules", (checkpoint_selection.RULES_NOTE,) if several else (), tables=tuple(shown))
+
+
+def _targets(analysis: SuiteAnalysis) -> Iterator[Section]:
+    found = targets.all_targets(analysis)
+    drawings = [draw_targets(analysis, one) for one in found]
+    grid = draw_target_grid(analysis, found) if len(found) > 2 else None
+    table = targets.target_table(found)
+    without = [task for task in analysis.tasks if task not in {one.task for one in found}]
+    text = f"No contender was asked for more than one target return on {', '.join(without)}: nothing to draw."
+    paragraphs = (text,) if without else ()
+    shown = (with_diverged(table, of_cell(analysis.inputs)),) if table else ()
+    yield Section("Achieved against target return", paragraphs, shown, _present([grid, *drawings]))
+
+
+def _progress(analysis: SuiteAnalysis) -> Iterator[Section]:
+    if len(analysis.tasks) > tables.MANY_TASKS:
+        drawings = [draw_progress_grid(analysis, analysis.tasks)]
+    else:
+        drawings = [draw_progress(analysis, task) for task in analysis.tasks]
+    yield Section("Score over training", analysis.diverged_text, drawings=_present(drawings))
+
+
+def _of_domains(analysis: SuiteAnalysis) -> Iterator[Section]:
+    """Yield what the domains of the suite's tasks add."""
+    facts = (analysis.provenance.get(task, {}).get("task") or {} for task in analysis.tasks)
+    for domain in dict.fromkeys(str(fact.get("domain", "")) for fact in facts):
+        if add := report_sections(domain):
+            yield from add(analysis)
+
+
+def _record(analysis: SuiteAnalysis) -> Iterator[Section]:
+    """Yield what ran, on what, how, and what did not."""
+    results, finals = analysis.results, analysis.finals
+    cards = {task: (facts.get("dataset") or {}).get("card") or {} for task, facts in analysis.provenance.items()}
+    asked = {record.spec.task: record.spec.evaluation.targets for record in results.records}
+    drawn = draw_data_cards(analysis, {task: c for task, c in cards.items() if c}, targets=asked)
+    yield Section("Protocol", protocol.protocol(results, finals))
+    yield Section("Methods", methods_text(results))
+    yield Section("Data", tables=(protocol.data_table(results),), drawings=_present([drawn]))
+    yield Section("Contenders", tables=(protocol.contender_table(results),))
+    yield Section("Hyperparameters", tables=(protocol.hyperparameter_table(results),), folded=True)
+    seeds = protocol.seed_table(finals, analysis.mixed_score_names)
+    yield Section("Every trial", tables=(seeds,), folded=True, in_page=False)
+    lacking = bool(results.unfinished or analysis.broken)
+    shown = (protocol.not_run_table(results, analysis.broken),) if lacking else ()
+    yield Section("What was not run", tuple(_not_run_text(analysis)), shown)
+    yield Section("Software", tables=(protocol.software_table(results.records),), folded=True)
+
+
+def _not_run_text(analysis: SuiteAnalysis) -> Iterator[str]:
+    states: Counter[str] = Counter(trial.state for trial in analysis.results.unfinished)
+    states["nan"] = len(analysis.broken)
+    words = {
+        "missing": "never began",
+        "interrupted": "began and did not end",
+        TrialState.DIVERGED: "diverged (a loss became NaN)",
+        "failed": "failed",
+        "nan": "ended with a score that is no number",
+    }
+    parts = [f"{states[state]} {text}" for state, text in words.items() if states[state]]
+    yield f"Of the planned trials {', '.join(parts)}." if parts else "Every planned trial has finished."
+    absent = [task for task in analysis.tasks if task not in analysis.ran]
+    if absent:
+        yield f"The suite's other tasks have no finished trial: {', '.join(absent)}."
+
+
+def _remarks(analysis: SuiteAnalysis) -> tuple[str, ...]:
+    """Return what people wrote beside the scores, e.g. why a number disappoints."""
+    text = str(analysis.results.suite.get("remarks") or "")
+    return tuple(" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph.strip())
+
+
+def _lean(section: Section) -> Section:
+    """Return the section without the matplotlib figures behind its drawings, which are large."""
+    return replace(section, drawings=tuple(replace(drawing, sheet=None) for drawing in section.drawings))
+
+
+def _present(drawings: Iterable[Drawing | None]) -> tuple[Drawing, ...]:
+    return tuple(drawing for drawing in drawings if drawing is not None)

@@ -1,0 +1,250 @@
+"""The tidy table that every table and figure is made from: one row a trial, checkpoint and target return."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dtbench.errors import LedgerError
+from dtbench.ledger.store import EPISODES, Ledger, TrialRecord, Unfinished, write_bytes
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
+
+COLUMNS = (
+    "suite",
+    "task",
+    "contender",
+    "algorithm",
+    "seed",
+    "step",
+    "target",
+    "action_mode",
+    "episodes",
+    "return_mean",
+    "return_std",
+    "achieved_mean",
+    "length_mean",
+    "score",
+    "dataset_source",
+    "dataset_digest",
+    "trial",
+)
+ACHIEVED = "achieved_mean"  # in the task's target units; left out of files where no task of the suite has its own
+
+
+class TrialTable:
+    """A table whose rows belong to trials."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        """Take rows that have a column `trial`."""
+        self.rows = rows.assign(trial=rows[TRIAL].astype("category"))
+        groups = self.rows.groupby(TRIAL, observed=True, sort=False)
+        self._rows = groups.indices
+        filled = groups.count().reindex(columns=self.rows.columns)  # NaN in the column of trials itself
+        shown = (filled > 0).to_numpy() | self.rows.columns.isin(ALWAYS)
+        self._columns = {name: np.flatnonzero(row) for name, row in zip(filled.index, shown, strict=True)}
+
+    def __contains__(self, trial: object) -> bool:
+        return trial in self._rows
+
+    def of(self, trial: str) -> pd.DataFrame:
+        """Return one trial's rows, without the columns that only other trials have; empty where it has none."""
+        if trial not in self._rows:
+            return pd.DataFrame()
+        return self.rows.iloc[self._rows[trial], self._columns[trial]].reset_index(drop=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteResults:
+    """All that a report may know: what was to run, what ran, and nothing else."""
+
+    suite: Mapping[str, Any]  # the resolved suite: name, title, description, preset, tasks, contenders, seeds, ...
+    records: tuple[TrialRecord, ...]
+    unfinished: tuple[Unfinished, ...]
+    scores: pd.DataFrame  # COLUMNS
+    episodes: TrialTable  # of all records
+
+    @property
+    def not_run(self) -> tuple[TrialSpec, ...]:
+        """Return the planned trials without a result."""
+        return tuple(trial.spec for trial in self.unfinished)
+
+    @property
+    def name(self) -> str:
+        """Return the suite's name."""
+        return str(self.suite.get("name") or "")
+
+
+def contenders(results: SuiteResults) -> dict[str, Mapping[str, Any]]:
+    """Return what the suite says of each, in table order; those that it does not list come last."""
+    listed = {name: asked or {} for name, asked in (results.suite.get("contenders") or {}).items()}
+    specs = [*(record.spec for record in results.records), *results.not_run]
+    unlisted = sorted({spec.contender for spec in specs} - set(listed))
+    return {**listed, **{name: {} for name in unlisted}}
+
+
+def order_of(results: SuiteResults) -> Callable[..., tuple[Any, ...]]:
+    """Return a sorting key for (task, contender, seed), or for their beginning, in the suite's own order."""
+    known = {record.spec.task for record in results.records} | {spec.task for spec in results.not_run}
+    tasks = list(results.suite.get("tasks") or ())
+    tasks += sorted(known - set(tasks))
+    names = list(contenders(results))
+
+    def key(task: str, contender: str | None = None, seed: int = 0) -> tuple[Any, ...]:
+        return tasks.index(task), names.index(contender) if contender is not None else 0, seed
+
+    return key
+
+
+def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
+    """Return all of a suite's planned trials in the ledger, further seeds included."""
+    planned = [TrialSpec.from_json(trial) for trial in suite["trials"]]
+    cells: dict[str, dict[str, list[TrialRecord]]] = {}
+    for task in dict.fromkeys(spec.task for spec in planned):
+        cells[task] = defaultdict(list)
+        for record in ledger.records_of(task):
+            cells[task][record.spec.cell].append(record)
+    records: dict[tuple[str, str], TrialRecord] = {}
+    for spec in {(spec.contender, spec.cell): spec for spec in planned}.values():
+        for record in cells[spec.task][spec.cell]:
+            records[spec.contender, record.spec.key] = record.relabelled(spec)
+    missing = [spec for spec in planned if (spec.contender, spec.key) not in records]
+    folders = ledger.folders()
+    episodes = read_all({key: folders[key] / EPISODES for _, key in records})
+    found = tuple(replace(r, episodes=partial(episodes.of, r.spec.key)) for r in records.values())
+    nowhere = ledger.root / "nowhere"
+    unfinished = [ledger.unfinished(spec, folders.get(spec.key, nowhere)) for spec in missing]
+    unfinished += _diverged_beyond(planned, ledger, folders)
+    return SuiteResults(suite, found, tuple(unfinished), score_table(found, episodes), episodes)
+
+
+def _diverged_beyond(
+    planned: Sequence[TrialSpec], ledger: Ledger, folders: Mapping[str, Path]
+) -> Iterator[Unfinished]:
+    """Yield diverged trials of further seeds: finished ones count, so a mean without these would look better."""
+    known, cells = {spec.key for spec in planned}, {(spec.contender, spec.cell): spec for spec in planned}
+    for key, directory in folders.items():
+        if key in known or not (directory / "failure.json").exists():
+            continue
+        spec = ledger.spec(directory)
+        if ledger.state(spec, directory) is TrialState.DIVERGED:
+            own = [found for found in cells.values() if found.cell == spec.cell]
+            labelled = [spec.labelled(suite=found.suite, contender=found.contender) for found in own]
+            yield from (ledger.unfinished(one, directory) for one in labelled)
+
+
+def score_table(records: Sequence[TrialRecord], episodes: TrialTable | None = None) -> pd.DataFrame:
+    """Return COLUMNS, sorted; `return_std` is over the evaluation episodes of one trial (population).
+
+    `episodes` are those of all records, where they are already at hand.
+    """
+    if not records:
+        return pd.DataFrame(columns=list(COLUMNS))
+    known = episodes or joined({record.spec.key: record.episodes() for record in records})
+    rows = known.rows.reindex(columns=[*_MEANS, "step", "target", TRIAL])
+    groups = rows.groupby([TRIAL, "step", "target"], dropna=False, sort=True, observed=True)
+    table = groups[list(_MEANS)].mean().rename(columns=_MEANS)
+    table["return_std"] = groups["return"].std(ddof=0)
+    table["episodes"] = groups.size()
+    labels = pd.DataFrame([_labels(record) for record in records])
+    whole = labels.merge(table.reset_index().astype({TRIAL: str}), on=TRIAL)[list(COLUMNS)].astype({"step": int})
+    keys = ["task", "contender", "seed", "step", "target", TRIAL]
+    return whole.sort_values(keys, na_position="first", kind="stable").reset_index(drop=True)
+
+
+def headline_rows(scores: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
+    """Return all checkpoints of the trials in `finals`, at the target of each trial's row there."""
+    keys = ["contender", "trial"]
+    wanted = finals[[*keys, "target"]].rename(columns={"target": "headline"})
+    rows = scores.merge(wanted, on=keys, how="inner")
+    return rows[same(rows["target"], rows["headline"])].drop(columns="headline")
+
+
+def same(targets: pd.Series, wanted: Any) -> NDArray[np.bool_]:
+    """Return which targets are the wanted one, or that of their row; nan means no target."""
+    found, asked = targets.to_numpy(float), np.asarray(wanted, float)
+    return np.asarray((found == asked) | (np.isnan(found) & np.isnan(asked)))
+
+
+def spec_values(spec: TrialSpec) -> dict[str, Any]:
+    """Return the fields of a spec, those of its parts as `evaluation.episodes`, `hyperparameters.hidden_size`, ..."""
+    flat: dict[str, Any] = {}
+    for name, value in spec.to_json().items():
+        flat |= {f"{name}.{part}": own for part, own in value.items()} if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def scores_text(table: pd.DataFrame) -> str:
+    """Return the tidy table as CSV, `achieved_mean` only where it says anything: equal ledgers give equal text."""
+    if table[ACHIEVED].isna().all():
+        table = table.drop(columns=ACHIEVED)
+    return str(table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+
+
+def write_scores(table: pd.DataFrame, path: Path) -> None:
+    """Write `scores_text` atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, scores_text(table).encode())
+
+
+_MEANS = {"return": "return_mean", "achieved": ACHIEVED, "length": "length_mean", "score": "score"}
+
+
+def _labels(record: TrialRecord) -> dict[str, Any]:
+    spec = record.spec
+    return {
+        "suite": spec.suite,
+        "task": spec.task,
+        "contender": spec.contender,
+        "algorithm": spec.algorithm,
+        "seed": spec.seed,
+        "action_mode": record.result["action_mode"],
+        "dataset_source": spec.dataset_source,
+        "dataset_digest": spec.dataset_digest,
+        "trial": spec.key,
+    }
+
+
+TRIAL = "trial"
+ALWAYS = ("step", "target", "episode", "seed", "return", "length", "score")  # of episodes, even where all are nan
+
+
+def joined(parts: Mapping[str, pd.DataFrame]) -> TrialTable:
+    """Return the tables of several trials, by key, as one."""
+    filled = {key: rows for key, rows in parts.items() if len(rows)}
+    if not filled:
+        return TrialTable(pd.DataFrame({TRIAL: []}))
+    rows = pd.concat(list(filled.values()), ignore_index=True)
+    return TrialTable(rows.assign(trial=_repeated(filled, [len(part) for part in filled.values()])))
+
+
+def read_all(paths: Mapping[str, Path]) -> TrialTable:
+    """Read the Parquet files of several trials, by key; raise LedgerError, naming the file, where one is damaged."""
+    if not paths:
+        return TrialTable(pd.DataFrame({TRIAL: []}))
+    with ThreadPoolExecutor(4) as pool:
+        tables = list(pool.map(_read, paths.values()))
+    rows = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    return TrialTable(rows.assign(trial=_repeated(paths, [table.num_rows for table in tables])))
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, use_threads=False).replace_schema_metadata(None)
+    except (OSError, ValueError) as error:
+        raise LedgerError(
+            f"cannot read {path}: {error}. Delete that trial's directory and run the suite again."
+        ) from error
+
+
+def _repeated(keys: Iterable[str], sizes: list[int]) -> pd.Categorical:
+    names = list(keys)
+    return pd.Categorical.from_codes(np.repeat(np.arange(len(names)), sizes), categories=names)

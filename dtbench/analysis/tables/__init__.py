@@ -1,0 +1,1 @@
+"""Tables of scores, targets, protocols and searches."""

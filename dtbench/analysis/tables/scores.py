@@ -1,0 +1,169 @@
+"""The tables of results: scores, aggregates, and ours beside all published numbers."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from dtbench.analysis import statistics
+from dtbench.analysis.published import NOT_RUN, PublishedTable
+from dtbench.analysis.statistics import Array, Estimate, Statistic
+from dtbench.analysis.suite_analysis import CellStatus, TableInputs
+from dtbench.analysis.tables.diverged import not_on_every_task
+from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, with_interval
+from dtbench.ledger.trial_spec import TrialState
+
+BOLD_RULE = (
+    "Bold: the highest mean of a task and every mean whose 95 % interval overlaps its interval; "
+    "nothing is bold where the highest mean has no interval, and no mean without one is. A contender with a trial "
+    "that returned no number takes no part."
+)
+
+AGGREGATE_RULE = (
+    "Seeds are resampled within each task (stratified percentile bootstrap, 2000 resamples, fixed seed). Median: of "
+    "the tasks' means. IQM: mean of the middle half of all runs. Optimality gap: how far runs stay below 100 on "
+    "average, those above counting as 100; less is better. A contender that misses a task has no numbers."
+)
+
+MANY_TASKS = 5  # with more than these, tasks become rows and figures share a grid
+
+
+def score_table(
+    inputs: TableInputs, *, tasks: Sequence[str], contenders: Sequence[str], headings: Mapping[str, str]
+) -> Table:
+    """Return mean and interval of contenders x tasks, transposed for more than MANY_TASKS; the best in bold.
+
+    `headings` name the tasks, means over tasks among them.
+    """
+    best = {task: best_on(task, contenders, inputs) for task in tasks}
+
+    def shown(task: str, contender: str) -> Cell:
+        status, ours = inputs.status(task, contender), inputs.estimates.get((task, contender))
+        text = score_text(ours, status)
+        if ours is None:
+            return Cell(text, kind="hole", link=status.link if status.broken else "")
+        return Cell(text, strong=contender in best[task], link=status.link, rank=ours.mean)
+
+    caption = "Final score: mean over training seeds, with its 95 % interval and the number of seeds"
+    if len(tasks) > MANY_TASKS:
+        stamps = {headings[task].removeprefix(task).strip() for task in tasks if headings.get(task, task) != task}
+        if len(stamps) == 1:  # once for all
+            caption, headings = f"{caption} {stamps.pop()}", {}
+        names = (Column("Task"), *(Column(contender, number=True) for contender in contenders))
+        turned = [(Cell(headings.get(task, task)), *(shown(task, name) for name in contenders)) for task in tasks]
+        return Table("scores", caption, names, tuple(turned), (BOLD_RULE,))
+    columns = (Column("Contender"), *(Column(headings.get(task, task), number=True) for task in tasks))
+    rows = [(Cell(name), *(shown(task, name) for task in tasks)) for name in contenders]
+    return Table("scores", caption, columns, tuple(rows), (BOLD_RULE,))
+
+
+def best_on(task: str, contenders: Sequence[str], inputs: TableInputs) -> set[str]:
+    """Return the contenders in bold on a task."""
+    ours = {name: inputs.estimates[task, name] for name in contenders if (task, name) in inputs.estimates}
+    return best_contenders(ours, barred=[name for name in contenders if inputs.status(task, name).broken])
+
+
+def best_contenders(estimates: Mapping[str, Estimate], *, barred: Collection[str] = ()) -> set[str]:
+    """Return the contenders in bold by BOLD_RULE; `barred` have a trial that returned no number."""
+    able = {name: ours for name, ours in estimates.items() if name not in barred and math.isfinite(ours.mean)}
+    if not able:
+        return set()
+    # Among equal means one without an interval decides, whatever the order: then nothing is bold.
+    highest = max(able.values(), key=lambda ours: (ours.mean, ours.interval is None)).interval
+    if highest is None:
+        return set()
+    return {name for name, ours in able.items() if ours.interval and ours.interval.overlaps(highest)}
+
+
+def side_by_side_table(references: Sequence[PublishedTable], inputs: TableInputs) -> Table:
+    """Return ours beside all that was published: a row for each task and contender, a column for each source."""
+    cells = dict.fromkeys(cell for table in references for cell in table.numbers if all(cell))
+    rows = []
+    for cell in cells:
+        ours, status = inputs.estimates.get(cell), inputs.status(*cell)
+        text = score_text(ours, CellStatus(status.missing))
+        mean = Cell(text, ours.mean if ours else None, kind="" if ours else "hole", link=status.link)
+        printed = [table.numbers.get(cell) for table in references]
+        theirs = [Cell(number.printed, number.mean) if number else hole() for number in printed]
+        rows.append((*map(Cell, cell), Cell(inputs.conditions_of(cell[0]).source or DASH), mean, *theirs))
+    columns = [Column("Task"), Column("Contender"), Column("Data"), Column("Ours", number=True)]
+    columns += [Column(table.title, number=True) for table in references]
+    notes = [
+        f"{table.title}: {' '.join(filter(None, (table.note, f'Source: {table.source}.')))}" for table in references
+    ]
+    return Table("published", "Ours and all published numbers", tuple(columns), tuple(rows), tuple(notes))
+
+
+def aggregate_table(
+    scores: Mapping[str, Array], *, first: str, name: str = "aggregate", over: str = "", diverged: Collection[str] = ()
+) -> Table:
+    """Return contenders over all tasks, or those that `over` names, from seeds x tasks; holes where one misses a task.
+
+    The last column is the probability that `first` improves on the row's contender. `diverged` are contenders that
+    may miss a task for that reason.
+    """
+    rows = [
+        (Cell(contender), *_aggregates(matrix, scores.get(first), diverged=contender in diverged))
+        for contender, matrix in scores.items()
+    ]
+    columns = [Column("Contender"), *(Column(statistic, number=True) for statistic in _AGGREGATES)]
+    columns.append(Column(f"P({first} improves on it)", number=True))
+    caption = f"Over {over or 'all tasks of the suite'}, with 95 % intervals"
+    return Table(name, caption, tuple(columns), tuple(rows), (AGGREGATE_RULE, *_holes_note(scores)))
+
+
+_AGGREGATES = ("Mean", "Median", "IQM", "Optimality gap")  # as statistics.AGGREGATES has them
+
+
+def score_text(ours: Estimate | None, status: CellStatus) -> str:
+    """Return a text like "61.2 [50.1, 70.3] (n = 3)", which names seeds that are missing, diverged or no number."""
+    if ours is None:
+        return no_number(status) if status.broken else NOT_RUN
+    diverged, nans = status.diverged, status.broken - status.diverged
+    remarks = (
+        f"{diverged} {TrialState.DIVERGED}" if diverged else "",
+        f"{nans} without a number" if nans else "",
+        "no interval" if ours.interval is None else "",
+    )
+    text = ", ".join(filter(None, remarks))
+    seeds = f"n = {_seeds(ours, status.missing)}" if len(ours.values) > 1 or status.missing else "1 seed"
+    return f"{with_interval(ours.mean, ours.interval)} ({seeds}{': ' if text else ''}{text})"
+
+
+def no_number(status: CellStatus) -> str:
+    """Return the text of a cell whose trials all finished without a number, diverged, or failed to finish."""
+    diverged, broken = status.diverged, status.broken
+    if diverged and diverged == broken:
+        return f"{TrialState.DIVERGED}: {diverged} of {max(status.missing, diverged)} seeds"
+    also = f", {diverged} {TrialState.DIVERGED}" if diverged else ""
+    return f"no number: {broken - diverged} of {max(status.missing, broken)} seeds returned NaN{also}"
+
+
+def _seeds(ours: Estimate, missing: int) -> str:
+    """Return how many seeds a number has, and how many it should have."""
+    done = len(ours.values)
+    return f"{done} of {done + missing}" if missing else str(done)
+
+
+def _holes_note(scores: Mapping[str, Array]) -> list[str]:
+    """Return which contenders' numbers are made from fewer runs than seeds x tasks."""
+    holes = {name: int(np.isnan(matrix).sum()) for name, matrix in scores.items() if statistics.complete(matrix)}
+    parts = [f"{name} {count} of {scores[name].size}" for name, count in holes.items() if count]
+    return [f"Runs without a score, which no number here counts: {', '.join(parts)}."] if parts else []
+
+
+def _aggregates(matrix: Array, first: Array | None, *, diverged: bool = False) -> list[Cell]:
+    if not statistics.complete(matrix):
+        return [Cell(not_on_every_task(diverged=diverged), kind="hole")] + [hole()] * len(_AGGREGATES)
+    intervals = statistics.aggregate_intervals(matrix)
+    values = {name: float(statistic(matrix)) for name, statistic in statistics.AGGREGATES.items()}
+    cells = [Cell(with_interval(value, intervals[name], 1), value) for name, value in values.items()]
+    if first is matrix or first is None or not statistics.complete(first):
+        return [*cells, hole()]
+    return [*cells, aggregate_cell(statistics.probability_of_improvement, first, matrix, decimals=2)]
+
+
+def aggregate_cell(statistic: Statistic, *samples: Array, decimals: int) -> Cell:
+    """Return a statistic of seeds x tasks with its interval, where every task has two seeds."""
+    value = float(statistic(*samples))
+    return Cell(with_interval(value, statistics.bootstrap_interval(statistic, *samples), decimals), value)

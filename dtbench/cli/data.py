@@ -1,0 +1,352 @@
+"""The commands of `dtbench data`: list, download, generate, show, verify and export datasets."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dtbench.errors import DtbenchError, InvalidDataset, InvalidValue, MissingDataset, UnknownName
+
+if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
+    from dtbench.data.dataset import TrajectoryDataset
+    from dtbench.domains.d4rl.verification import Finding
+    from dtbench.task import DataSource, Task
+
+data_app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+
+GENERATED = "generated"
+
+TaskArgument = Annotated[
+    str, typer.Argument(metavar="TASK", help="A name from `list tasks`, or minari:ID.", show_default=False)
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Data source: d4rl, re-recorded, dqn-replay, minari, generated, ... Default: the data on disk, else "
+        "generated; never a download."
+    ),
+]
+StepsOption = Annotated[int | None, typer.Option(help="Steps of generated and re-recorded data.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of generated and re-recorded data.")]
+RecipeOption = Annotated[
+    str | None, typer.Option(help="Behaviour policies of generated locomotion data: sac, as in D4RL, or ppo.")
+]
+
+
+@data_app.command("ls")
+def ls(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="Names or patterns: 'hopper-*'.")
+    ] = None,
+) -> None:
+    """List tasks and their sources: what is on disk, and what can be downloaded or generated."""
+    from rich.table import Table
+
+    from dtbench import registry
+    from dtbench.cli.progress import say, show
+    from dtbench.data import cache
+    from dtbench.domains.minari import tasks as minari
+
+    names = list(dict.fromkeys([*registry.task_names(), *minari.local_names()]))
+    selected = [name for name in names if not tasks or any(fnmatch(name, pattern) for pattern in tasks)]
+    if not selected:
+        raise UnknownName("task", " ".join(tasks or ()), names)
+    table = Table()
+    for column in ("task", "source", "state", "episodes", "steps", "MiB", "digest"):
+        table.add_column(column, justify="right" if column in ("episodes", "steps", "MiB") else "left", no_wrap=True)
+    for name in selected:
+        for row in _rows(name):
+            table.add_row(name, *row)
+    show(table)
+    say(f"datasets are stored in {cache.root()}")
+
+
+@data_app.command()
+def get(
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="Names from `list tasks`, or minari:ID.")],
+    source: Annotated[str | None, typer.Option(help="Data source. Default: the first that can be downloaded.")] = None,
+) -> None:
+    """Download datasets; continue interrupted downloads."""
+    from dtbench import registry
+    from dtbench.cli.progress import download_bar
+    from dtbench.data.download import reporting
+
+    for name in tasks:
+        with download_bar(name) as on_bytes, reporting(on_bytes):
+            selected = _downloadable(registry.make_task(name), source)
+            if not selected.available():
+                assert selected.fetch is not None
+                selected.fetch()
+        typer.echo(f"{name}: {selected.name}, {_size(selected.load())}")
+
+
+@data_app.command()
+def generate(
+    task: TaskArgument, steps: StepsOption = None, seed: SeedOption = None, recipe: RecipeOption = None
+) -> None:
+    """Generate a dataset with dtbench's behaviour policies, unless it is on disk."""
+    from dtbench import registry
+
+    opened = registry.make_task(task, _options(steps, seed, recipe))
+    sources = [source.name for source in opened.sources]
+    if sources and GENERATED not in sources:
+        raise UnknownName(f"source of {task}", GENERATED, sources, hint="Its data cannot be generated.")
+    typer.echo(f"{task}: {_size(_open(opened, GENERATED if sources else 'auto'))}")
+
+
+@data_app.command()
+def rerecord(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A dataset of D4RL: hopper-medium-v2.")],
+    file: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="D4RL's v2 file of it, or an excerpt, with its policy."),
+    ] = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Record a dataset of D4RL again, with the policy in its file and D4RL's physics.
+
+    The policy must reproduce the log-probabilities in the file. It is stored for later runs with `--source
+    re-recorded`. Random data need no file; medium-expert data need the policies of both halves.
+    """
+    from dtbench import registry
+    from dtbench.domains.d4rl import rerecorded, verification
+    from dtbench.domains.d4rl.env_specs import locomotion_env
+
+    env_name, kind = rerecorded.split_name(task)
+    env = locomotion_env(env_name)
+    rerecorded.check_kind(env, kind)
+    opened = registry.make_task(task, _options(steps, seed))
+    if file is not None:
+        if kind not in ("medium", "expert"):
+            raise InvalidValue(f"{task} has no single policy: leave out --from. {rerecorded.NEEDS[kind]}")
+        policy = rerecorded.read_policy(file, env)
+        rerecorded.check_returns(file, task, env)
+        path = rerecorded.store_policy(task, policy)
+        typer.echo(f"{file}: its policy reproduces its log-probabilities; stored in {path}")
+    source = next(source for source in opened.sources if source.name == rerecorded.NAME)
+    if not source.available():
+        rerecorded.policies_of(env, kind)
+        typer.echo(f"{task}: recording, which takes minutes")
+    dataset = source.load()
+    typer.echo(f"{task}: {dataset.info['source']}, {_size(dataset)}")
+    for finding in verification.rerecorded_statistics(dataset):
+        _print_finding(finding)
+    option = f"task_options.steps={dataset.info['asked_steps']}" + (
+        "" if seed is None else f" task_options.seed={seed}"
+    )
+    typer.echo(f"Use it: dtbench run --suite d4rl -t {task} --source {rerecorded.NAME} {option}")
+
+
+@data_app.command()
+def show(
+    task: TaskArgument,
+    source: SourceOption = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the card as SVG and PNG.")] = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    recipe: RecipeOption = None,
+) -> None:
+    """Print a dataset's card: episodes, returns and their histogram, best episode, digest and provenance."""
+    from dtbench import registry
+    from dtbench.cli.data_card import card_lines
+
+    opened = registry.make_task(task, _options(steps, seed, recipe))
+    dataset = _open(opened, source)
+    for line in card_lines(opened, dataset):
+        typer.echo(line)
+    if out is not None:
+        from dtbench.analysis.figures.data_card import write_card
+
+        for path in write_card(dataset, task, out):
+            typer.echo(path)
+
+
+@data_app.command()
+def verify(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK|FILE", help="A name from `list tasks`, or a file in D4RL's layout.", show_default=False
+        ),
+    ],
+    source: SourceOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    recipe: RecipeOption = None,
+    file: Annotated[Path | None, typer.Option(help="File to read as the data of TASK, instead of D4RL's.")] = None,
+    remake: Annotated[bool, typer.Option("--remake", help="Generate it again and compare; takes minutes.")] = False,
+) -> None:
+    """Hash a dataset again and compare it with published facts. Exit code 1: something differs.
+
+    For Hopper, HalfCheetah and Walker2d (and files of Ant) it replays a sample of transitions under the physics d4rl,
+    v4 and v5, prints the one-step errors and names the physics that recorded the data.
+    """
+    from dtbench import registry
+
+    options = _options(steps, seed, recipe, str(file) if file else None)
+    if task.endswith((".hdf5", ".h5")):
+        raise typer.Exit(0 if _verify_file(Path(task).expanduser(), options) else 1)
+    opened = registry.make_task(task, options)
+    dataset = _open(opened, source)
+    typer.echo(f"{task}: data source {dataset.info.get('source', 'unknown')}")
+    absolute = file.expanduser().absolute() if file else None
+    passed = [_print_finding(finding) for finding in _findings(opened, dataset, remake=remake, file=absolute)]
+    raise typer.Exit(0 if all(passed) else 1)
+
+
+@data_app.command()
+def export(
+    task: TaskArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE.hdf5", help="The file to write.", show_default=False)],
+    source: SourceOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    recipe: RecipeOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a dataset without stacked frames as an HDF5 file in D4RL's layout."""
+    from dtbench import registry
+    from dtbench.data.d4rl_hdf5 import write_d4rl
+
+    if file.exists() and not force:
+        raise DtbenchError(f"{file} exists. Choose another name, or use --force.")
+    dataset = _open(registry.make_task(task, _options(steps, seed, recipe)), source)
+    if dataset.frame_stack > 1:
+        raise InvalidDataset(f"{task} holds stacked frames, which D4RL's layout does not support.")
+    write_d4rl(dataset, file)
+    episodes = f"{dataset.num_episodes} episodes, {dataset.num_steps} steps"
+    typer.echo(f"{file}: {episodes}, {file.stat().st_size / 2**20:.1f} MiB")
+
+
+def _options(
+    steps: int | None, seed: int | None, recipe: str | None = None, file: str | None = None
+) -> dict[str, Any]:
+    options = {"steps": steps, "seed": seed, "recipe": recipe, "file": file}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _size(dataset: "TrajectoryDataset") -> str:
+    return f"{dataset.num_episodes} episodes, {dataset.num_steps} steps, {dataset.digest}"
+
+
+def _print_finding(finding: "Finding") -> bool:
+    typer.echo(f"{'ok  ' if finding.passed else 'FAIL'} {finding.text}")
+    return finding.passed
+
+
+def _rows(task_name: str) -> list[tuple[str, ...]]:
+    """Return the rows of a task in the list, one for each source."""
+    from dtbench import registry
+    from dtbench.data import cache
+    from dtbench.task import DataSource
+
+    with cache.reading_only():
+        try:
+            task = registry.make_task(task_name)
+        except DtbenchError as error:
+            return [("", _error_state(error), "", "", "", "")]
+        sources = task.sources or (DataSource("", task.load_dataset, available=lambda: False),)
+        return [_row(source) for source in sources]
+
+
+def _row(source: "DataSource") -> tuple[str, ...]:
+    from dtbench.data.dataset import ARRAYS
+
+    try:
+        dataset = source.load()
+    except MissingDataset:
+        if source.available():
+            state = "on disk, not read yet"
+        elif source.fetch is not None:
+            state = "can be downloaded"
+        else:
+            state = "can be generated" if source.name in ("", GENERATED) else "not on disk"
+        return (source.name or GENERATED, state, "", "", "", "")
+    except DtbenchError as error:
+        return (source.name, _error_state(error), "", "", "", "")
+    arrays = [*(getattr(dataset, array) for array in ARRAYS), *dataset.extras.values()]
+    name = source.name or str(dataset.info.get("source", GENERATED))
+    size = f"{sum(array.nbytes for array in arrays) / 2**20:.1f}"
+    return (name, "on disk", str(dataset.num_episodes), str(dataset.num_steps), size, dataset.digest[:12])
+
+
+def _error_state(error: DtbenchError) -> str:
+    return "on disk, not read yet" if isinstance(error, MissingDataset) else f"broken: {error}"
+
+
+def _downloadable(task: "Task", source: str | None) -> "DataSource":
+    sources = {found.name: found for found in task.sources if found.fetch is not None}
+    if source is not None and source not in sources:
+        raise UnknownName(f"downloadable source of {task.name}", source, sources)
+    if not sources:
+        raise MissingDataset(f"{task.name} has nothing to download. Generate it: dtbench data generate {task.name}")
+    return sources[source] if source is not None else next(iter(sources.values()))
+
+
+def _open(task: "Task", source: str | None) -> "TrajectoryDataset":
+    """Open a task's data, without a download unless the source asks for one; announce what takes minutes."""
+    from dtbench.cli.progress import download_bar
+    from dtbench.data.download import reporting
+
+    name = source or (task.resolve(fetch=False) if task.sources else "auto")
+    selected = next((found for found in task.sources if found.name == name), None)
+    if selected is not None and name == GENERATED and not selected.available():
+        typer.echo(f"{task.name}: generating its data, which takes minutes")
+    if selected is None:
+        with download_bar(task.name) as on_bytes, reporting(on_bytes):
+            return task.open(name)
+    return selected.load()
+
+
+def _verify_file(path: Path, options: Mapping[str, Any]) -> bool:
+    """Print the physics that recorded a file in D4RL's layout; return whether it is known."""
+    from dtbench.domains.d4rl.replay import verify_file
+
+    if options:
+        given = ", ".join(f"--{name}" for name in options)
+        raise InvalidValue(f"{given} does not apply to a file, whose physics alone is verified. Name a task instead.")
+    verdict = verify_file(path)
+    typer.echo(path)
+    for line in verdict.lines():
+        typer.echo(line)
+    return bool(verdict.physics)
+
+
+def _findings(task: "Task", dataset: "TrajectoryDataset", *, remake: bool, file: Path | None) -> "Iterator[Finding]":
+    from dtbench.data.dataset import digest_of, validate
+    from dtbench.domains.d4rl import verification
+    from dtbench.domains.d4rl.verification import Finding
+
+    yield Finding(digest_of(dataset) == dataset.digest, f"digest {dataset.digest}: all arrays hashed again")
+    try:
+        validate(dataset)
+        yield Finding(True, "whole, finite episodes of the declared spaces")
+    except InvalidDataset as error:
+        yield Finding(False, str(error))
+    yield from verification.findings(dataset, remake=remake, file=file)
+    if remake and dataset.info.get("source") == GENERATED and "robot" not in dataset.info:
+        with _empty_cache():
+            again = task.open(GENERATED).digest
+        yield Finding(again == dataset.digest, f"generated again: digest {again}")
+
+
+@contextmanager
+def _empty_cache() -> Iterator[None]:
+    """Use a temporary, empty cache of datasets within the block."""
+    from dtbench.data import cache
+
+    before = os.environ.get("DTBENCH_DATA")
+    with tempfile.TemporaryDirectory(dir=cache.root(), prefix=".remade.") as directory:
+        os.environ["DTBENCH_DATA"] = directory
+        try:
+            yield
+        finally:
+            del os.environ["DTBENCH_DATA"]
+            if before is not None:
+                os.environ["DTBENCH_DATA"] = before

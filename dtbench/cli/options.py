@@ -1,0 +1,18 @@
+"""Command-line options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A name from `list suites`, or a YAML file.")]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings as path=value: evaluation.episodes=50, train_steps=100 or DT.dropout=0.2."),
+]
+PresetOption = Annotated[str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...")]
+TaskOption = Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or pattern of tasks.")]
+AddressOption = Annotated[str | None, typer.Option(help="Address of a running Ray cluster: auto or ray://host:10001.")]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(help="Data source: auto (real data on disk, else download, else generate), d4rl, minari, ..."),
+]

@@ -1,0 +1,170 @@
+"""The output of `run`: before the trials their data, counts and time left; after them scores and failures."""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from dtbench import registry
+from dtbench.cli.progress import complain, duration, finished_seconds, say, show, trial_name
+from dtbench.execution.resources import parallel_trials
+from dtbench.ledger.store import MOST_FAILURES, Ledger
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
+from dtbench.suite.loading import read_document
+from dtbench.suite.schema import Suite
+
+FULL_PRESET = "paper"  # the full protocol
+# Sources with published numbers.
+PUBLISHED_SOURCES = {"d4rl": "D4RL", "dqn-replay": "DQN-replay", "minari": "Minari"}
+_CAUTIONS = {
+    "re-recorded": "data: RE-RECORDED with D4RL's policies in its physics, comparable with published numbers",
+    "re-recorded-part": "data: A PART of a re-recorded set (fewer steps than D4RL's, or other physics), never compare "
+    "with published numbers",
+    "d4rl-excerpt": "data: AN EXCERPT of D4RL's file, never compare with published numbers",
+}
+
+
+def preset_reason(suite: Suite, name: str, preset: str | None) -> str:
+    """Return why the suite of this name runs with its preset, if the user did not choose it."""
+    if preset or not suite.preset:
+        return ""
+    has_full = suite.preset != FULL_PRESET and FULL_PRESET in read_document(name)["presets"]
+    return "the suite's default" + (f"; --preset {FULL_PRESET} for the full protocol" if has_full else "")
+
+
+def print_trials(suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[TrialSpec], *, why: str = "") -> None:
+    """Print the number of trials, the preset and its reason `why`, the tasks' options and their data sources."""
+    say(f"{suite.name}: {len(specs)} trials, {len(specs) - len(missing)} done, {len(missing)} to run")
+    if suite.preset:
+        say(f"preset {suite.preset}" + (f" ({why})" if why else ""))
+    for line in _task_options(suite):
+        say(line)
+    for (source, published), tasks in _by_source(specs).items():
+        names = ", ".join(tasks)
+        if source in _CAUTIONS:
+            first = {spec.task: spec for spec in specs if spec.task in tasks}
+            say(f"{_CAUTIONS[source]}: {', '.join(map(_with_excerpt, first.values()))}", style="bold yellow")
+        elif published:
+            caution = "behaviour policies of dtbench; never compare with published numbers"
+            say(f"data: GENERATED HERE, not {published}: {names} ({caution})", style="bold yellow")
+        else:
+            say(f"data: {source} ({names})")
+
+
+def print_skipped(specs: Sequence[TrialSpec], others: Collection[str], ledger: Ledger) -> None:
+    """Print the number of failed trials that do not run again; `others` are the keys of all other trials."""
+    states = Counter(ledger.state(spec) for spec in specs if spec.key not in others)
+    reasons = {TrialState.DIVERGED: "diverged before", TrialState.FAILED: f"failed {MOST_FAILURES} times"}
+    skipped = [f"{states[state]} {reason}" for state, reason in reasons.items() if states[state]]
+    if skipped:
+        complain(f"not run: {', '.join(skipped)}. `dtbench status` shows why, --retry-failed runs them again.")
+
+
+def print_plan(suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[TrialSpec], ledger: Ledger) -> None:
+    """Print a table of contenders and tasks, and the time left as far as finished trials show it."""
+    speeds = finished_seconds(specs, ledger)
+    show(_plan_table(suite, specs, missing, ledger, speeds))
+    known = [speeds[spec.cell] * max(spec.train_steps, 1) for spec in missing if spec.cell in speeds]
+    unknown = f", and {len(missing) - len(known)} trials of unknown length" if len(known) < len(missing) else ""
+    say(f"To go: {duration(sum(known))} of trial time{unknown}.")
+    if missing and not parallel_trials(missing[0].resources):
+        cpu, gpu = (missing[0].resources.get(name, default) for name, default in (("cpu", 1), ("gpu", 0)))
+        say(f"Ray cannot run them on this machine: each trial needs cpu {cpu:g} and gpu {gpu:g}. Use --local.")
+
+
+def print_scores(
+    finals: pd.DataFrame, contenders: Sequence[str], tasks: Sequence[str], diverged: Mapping[tuple[str, str], int]
+) -> None:
+    """Print mean scores over training seeds at the last checkpoint, with one row a contender, or a task if more.
+
+    `diverged` counts the diverged seeds of a (contender, task).
+    """
+    groups = finals.groupby(["contender", "task"]).score.agg(["mean", "count"])
+    cells = {key: f"{count} diverged" for key, count in diverged.items()}
+    for key, row in groups.iterrows():
+        others = f", {cells[key]}" if key in cells else ""
+        cells[key] = f"{row['mean']:.1f} ({int(row['count'])}{others})"
+    by_task = len(tasks) > len(contenders)
+    rows, columns = (tasks, contenders) if by_task else (contenders, tasks)
+    table = Table("task" if by_task else "contender")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name in rows:
+        keys = [(column, name) if by_task else (name, column) for column in columns]
+        table.add_row(name, *(cells.get(key, "not run") for key in keys))
+    say("score at the last checkpoint: mean over n training seeds (n)")
+    show(table)
+
+
+def print_failures(specs: Sequence[TrialSpec], ledger: Ledger) -> None:
+    """Print every failed or diverged trial with the last line of its traceback."""
+    for spec in specs:
+        state = ledger.state(spec)
+        if state in (TrialState.FAILED, TrialState.DIVERGED):
+            reason = ledger.failure(spec).message or "no reason is recorded"
+            complain(f"{state}: {trial_name(spec)}: {reason}\n        see {ledger.folder(spec) / 'error.txt'}")
+
+
+def evaluations(spec: TrialSpec) -> int:
+    """Return the number of evaluations of a trial."""
+    return max(1, math.ceil(spec.train_steps / spec.evaluation.every))
+
+
+def _plan_table(
+    suite: Suite,
+    specs: Sequence[TrialSpec],
+    missing: Sequence[TrialSpec],
+    ledger: Ledger,
+    speeds: Mapping[str, float],
+) -> Table:
+    table = Table("task", "contender", title=f"{suite.title} (preset {suite.preset or 'none'})", title_justify="left")
+    for column in ("train_steps", "evaluations", "seeds", "to run", "failed", "time left"):
+        table.add_column(column, justify="right")
+    seeds, to_run = Counter(spec.cell for spec in specs), Counter(spec.cell for spec in missing)
+    failed = Counter(spec.cell for spec in specs if ledger.state(spec) in (TrialState.FAILED, TrialState.DIVERGED))
+    for cell, spec in {spec.cell: spec for spec in specs}.items():
+        left = duration(to_run[cell] * speeds[cell] * max(spec.train_steps, 1)) if cell in speeds else ""
+        numbers = (spec.train_steps, evaluations(spec), seeds[cell], to_run[cell], failed[cell])
+        table.add_row(spec.task, spec.contender, *map(str, numbers), left if to_run[cell] else "")
+    return table
+
+
+def _task_options(suite: Suite) -> Iterator[str]:
+    """Yield the options that all tasks share, then the others with their tasks."""
+    options = {task: suite.options_of(task) for task in suite.tasks}
+    first, *others = options.values()
+    shared = {
+        name: value for name, value in first.items() if all(name in other and other[name] == value for other in others)
+    }
+    if shared:
+        yield f"task options: {_format_options(shared)}"
+    tasks_of: dict[str, list[str]] = {}
+    for task, values in options.items():
+        text = _format_options({name: value for name, value in values.items() if name not in shared})
+        tasks_of.setdefault(text, []).append(task)
+    yield from (f"task options of {', '.join(tasks)}: {text}" for text, tasks in tasks_of.items() if text)
+
+
+def _format_options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
+def _with_excerpt(spec: TrialSpec) -> str:
+    """Return the task's name and, of an excerpt, its size."""
+    task = registry.make_task(spec.task, spec.task_options)
+    excerpt = task.open(spec.open_from or spec.dataset_source).info.get("excerpt")
+    return f"{spec.task} ({excerpt})" if excerpt else spec.task
+
+
+def _by_source(specs: Sequence[TrialSpec]) -> dict[tuple[str, str], list[str]]:
+    """Return the tasks by (source of their data, names of the published sources that it replaces)."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for spec in {spec.task: spec for spec in specs}.values():
+        sources = registry.make_task(spec.task, spec.task_options).sources
+        names = [PUBLISHED_SOURCES[one.name] for one in sources if one.name in PUBLISHED_SOURCES and one.automatic]
+        replaced = "" if spec.dataset_source in PUBLISHED_SOURCES else " or ".join(names)
+        groups.setdefault((spec.dataset_source, replaced), []).append(spec.task)
+    return groups

@@ -1,0 +1,276 @@
+"""The command line. Exit codes: 0 success, 1 some trials have no result, 2 an error, 130 interrupted."""
+
+import contextlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from dtbench.cli.data import data_app
+from dtbench.cli.options import (
+    AddressOption,
+    OverridesArgument,
+    PresetOption,
+    SourceOption,
+    SuiteOption,
+    TaskOption,
+)
+from dtbench.cli.report import COMMANDS, ResultsOption, SuitesOption, keep_scores
+from dtbench.cli.tune import COMMANDS as TUNE_COMMANDS
+from dtbench.errors import DtbenchError, RayDied, UnknownName
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
+
+if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
+    from dtbench.execution.local import OnProgress
+    from dtbench.ledger.store import Ledger
+    from dtbench.suite.schema import Suite
+
+app = typer.Typer(
+    help="Does return-conditioned sequence modelling match TD learning for offline RL?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 success, 1 some trials have no result, 2 an error, 130 interrupted.",
+)
+
+app.add_typer(data_app, name="data", help="List, download, generate, show, verify and export datasets.")
+
+SeedsOption = Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")]
+ContenderOption = Annotated[
+    list[str] | None, typer.Option("--contender", "-c", help="Name or pattern of contenders: 'DT*'.")
+]
+LocalOption = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
+ResourcesOption = Annotated[
+    str | None,
+    typer.Option(help="Resources of each trial: cpu=2,gpu=0.25; gpu=auto measures how many fit on one GPU."),
+]
+CheckpointOption = Annotated[float, typer.Option(min=0.0, help="Minutes between checkpoints.")]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Run trials again that diverged or failed three times.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would run, what is done and the time left; run nothing.")
+]
+
+
+@app.command()
+def run(
+    suite: SuiteOption,
+    overrides: OverridesArgument = None,
+    preset: PresetOption = None,
+    seeds: SeedsOption = None,
+    contender: ContenderOption = None,
+    task: TaskOption = None,
+    local: LocalOption = False,
+    address: AddressOption = None,
+    resources: ResourcesOption = None,
+    checkpoint_minutes: CheckpointOption = 1.0,
+    retry_failed: RetryOption = False,
+    source: SourceOption = None,
+    dry_run: DryRunOption = False,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Run the missing trials of a suite; continue interrupted ones from their checkpoints.
+
+    Trials that results/scores/SUITE has finished count as done.
+
+    Ctrl-C once: trials write their checkpoints and stop. Twice: they stop at once. The same command continues them.
+    """
+    from dtbench.analysis.archive import archived_keys
+    from dtbench.cli import plans, progress
+    from dtbench.execution.resources import sized
+    from dtbench.suite.planning import load_suite, narrow, trial_specs
+
+    run_trials = _runner(local, address, results, 60 * checkpoint_minutes)
+    sized((), resources)  # raises an error before any data are opened
+    whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
+    narrowed = narrow(whole, tasks=task or (), contenders=contender or ())
+    with _ledger_at(results, read_only=dry_run) as ledger:
+        with progress.preparing() as on_dataset:
+            specs = sized(trial_specs(narrowed, on_dataset), resources)
+        archived = archived_keys(results / "scores", whole.name)
+        unique = {spec.key: spec for spec in specs if spec.key not in archived}
+        missing = [spec for spec in unique.values() if ledger.should_run(spec, retry_failed=retry_failed)]
+        plans.print_trials(narrowed, specs, missing, why=plans.preset_reason(whole, suite, preset))
+        plans.print_skipped(specs, [*(spec.key for spec in missing), *archived], ledger)
+        if dry_run:
+            plans.print_plan(narrowed, specs, missing, ledger)
+            raise typer.Exit
+        _check(missing, on_this_machine=not local and address is None)
+        document = _save_suite(whole, specs, ledger)
+        states = None
+        with _interruptible(missing, ledger) as (on_progress, should_stop):
+            try:
+                states = run_trials(missing, ledger.root, on_progress, should_stop=should_stop)
+            except RayDied as error:
+                states = {}
+                typer.echo(f"dtbench: {error}", err=True)
+        stopped = states is None or TrialState.STOPPED in states.values()
+        _finish(document, ledger, missing, stopped=stopped)
+    done = all(spec.key in archived or ledger.state(spec) is TrialState.DONE for spec in specs)
+    raise typer.Exit(130 if stopped else 0 if done else 1)
+
+
+@app.command()
+def status(
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="A trial's key or its beginning: print this trial's record.")
+    ] = None,
+    suite: SuitesOption = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Summarize trial states: running, done, failed and why, interrupted, missing. Read-only.
+
+    The exit code is 0 for all states; programs can use --json.
+    """
+    from dtbench.cli.status import show_status, show_trial, status_of
+
+    if key is not None:
+        show_trial(key, results)
+    elif json_:
+        typer.echo(json.dumps(status_of(results, suite or ()).to_json(), indent=2))
+    else:
+        show_status(status_of(results, suite or ()))
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(help="suites, tasks or algorithms")]) -> None:
+    """List the names of suites, tasks or algorithms."""
+    from dtbench.cli import listings
+
+    known = {
+        "suites": listings.list_suites,
+        "tasks": listings.list_tasks,
+        "algorithms": listings.list_algorithms,
+    }
+    if what not in known:
+        raise UnknownName("listing", what, known)
+    known[what]()
+
+
+for _command in (*COMMANDS, *TUNE_COMMANDS):
+    app.command()(_command)
+
+
+@app.command()
+def check(
+    algorithm: Annotated[str, typer.Argument(help="A name from `list algorithms`, or my_file:MyAlgorithm.")],
+) -> None:
+    """Check that an algorithm fulfils the contract of `dtbench.algorithm`."""
+    from dtbench.testing import check_algorithm
+
+    check_algorithm(algorithm)
+    typer.echo(f"{algorithm} passed all checks of the contract")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, CPU, GPU, directories, plug-ins."""
+    from dtbench.cli.doctor import examine
+
+    raise typer.Exit(0 if examine() else 1)
+
+
+def _runner(
+    local: bool, address: str | None, results: Path, checkpoint_seconds: float
+) -> "Callable[..., dict[str, TrialState]]":
+    """Return the function that runs trials, in this process or with Ray."""
+    from dtbench.ledger.remote import remote_of
+
+    if local and address is not None:
+        raise DtbenchError("--local and --address exclude each other. Leave one out.")
+    options: dict[str, Any] = {"remote": remote_of(results), "checkpoint_seconds": checkpoint_seconds}
+    if local:
+        from dtbench.execution.local import run_local
+
+        return partial(run_local, **options)
+    from dtbench.execution.cluster import check_address
+    from dtbench.execution.ray_driver import run_ray
+
+    if address is not None:
+        check_address(address)
+    return partial(run_ray, address=address, **options)
+
+
+@contextmanager
+def _ledger_at(results: Path, *, read_only: bool) -> "Iterator[Ledger]":
+    """Yield the ledger of a results directory, locked against other runs unless it is only read."""
+    from dtbench.ledger.remote import acquire
+    from dtbench.ledger.store import Ledger, check_disk
+
+    if not read_only:
+        check_disk(results)
+    with contextlib.nullcontext() if read_only else acquire(results):
+        yield Ledger(results / "runs")
+
+
+def _check(missing: list[TrialSpec], *, on_this_machine: bool) -> None:
+    """Raise an error for trials that cannot start, before any of them runs."""
+    from dtbench.execution.resources import check_room
+    from dtbench.suite.planning import check_fit
+
+    if on_this_machine:
+        check_room(missing)
+    check_fit(missing)
+
+
+def _save_suite(whole: "Suite", specs: list[TrialSpec], ledger: "Ledger") -> Mapping[str, Any]:
+    """Save the suite's definition in the ledger and return it."""
+    from dtbench.ledger.remote import published
+    from dtbench.suite.planning import resolved_document
+
+    with published(ledger.root.parent, fresh=False):
+        return ledger.save_suite(resolved_document(whole, specs))
+
+
+@contextmanager
+def _interruptible(missing: list[TrialSpec], ledger: "Ledger") -> "Iterator[tuple[OnProgress, Callable[[], bool]]]":
+    """Show the progress of trials; on Ctrl-C they stop and keep what is done."""
+    from dtbench.cli import progress
+    from dtbench.execution.signals import graceful_shutdown
+
+    def on_first() -> None:
+        typer.echo("stopping: trials write their checkpoints ... (once more to stop at once)", err=True)
+
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        progress.display(missing, ledger) as on_progress,
+        graceful_shutdown(on_first) as shutdown,
+    ):
+        yield on_progress, lambda: shutdown.requested
+
+
+def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec], *, stopped: bool) -> None:
+    """Update the suite's scores and print them with the failures; of an interrupted run, only push the suite."""
+    from dtbench.analysis.suite_analysis import final_rows
+    from dtbench.cli import plans
+    from dtbench.ledger.remote import published
+
+    if stopped:
+        typer.echo("interrupted: finished trials are kept; the same command continues the others.", err=True)
+    with published(ledger.root.parent):
+        scores = None if stopped else keep_scores(document, ledger, ledger.root.parent)
+    if scores and scores.records:
+        lost = (one.spec for one in scores.unfinished if one.state is TrialState.DIVERGED)
+        diverged = Counter((spec.contender, spec.task) for spec in lost)
+        plans.print_scores(final_rows(scores), list(document["contenders"]), document["tasks"], diverged)
+    if not stopped:
+        plans.print_failures(ran, ledger)
+
+
+def main() -> NoReturn:
+    """Run the command line; print a user's mistake as one line on stderr."""
+    try:
+        app(standalone_mode=True)
+    except DtbenchError as error:
+        typer.echo(f"dtbench: {error}", err=True)
+        sys.exit(2)
+    sys.exit(0)

@@ -1,0 +1,1 @@
+"""Any gymnasium environment with a data file of the user."""

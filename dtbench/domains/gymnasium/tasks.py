@@ -1,0 +1,142 @@
+"""Tasks of the form gym:Pendulum-v1: a file in D4RL's layout, judged in any environment that gymnasium knows."""
+
+import hashlib
+import importlib
+import math
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from dtbench.data import cache
+from dtbench.data.d4rl_hdf5 import exported_source, read_d4rl
+from dtbench.data.dataset import TrajectoryDataset, is_flat, single_precision
+from dtbench.data.download import sha256_of
+from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
+from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_line
+from dtbench.task import TargetReturns, Task, normalized_score
+
+SCHEME = "gym:"
+LONGEST_EPISODE = 10_000_000  # steps
+SOURCE = "file"  # of data without a known source
+
+_READER = 2  # part of an import's identity: raise it when the reader gives other arrays for the same file
+
+
+def task_from_id(
+    name: str,
+    *,
+    file: str = "",
+    reference_min: float | None = None,
+    reference_max: float | None = None,
+    horizon: int | None = None,
+) -> Task:
+    """Return the task of a gymnasium environment, named gym:ID or gym:module:ID, with the data of `file`.
+
+    `file` is HDF5 in D4RL's layout. Scores are returns, or 100 (return - reference_min) / (reference_max -
+    reference_min). `horizon` is the most steps of an episode, by default the environment's. Target returns are the
+    best and the median return of the data.
+
+    Raises InvalidValue for an environment that cannot be made and for options that do not fit, MissingDataset where
+    there is no file; opening the data raises InvalidDataset where it is not of the environment's spaces.
+    """
+    env_id = name.removeprefix(SCHEME)
+    if horizon is not None and (type(horizon) is not int or not 1 <= horizon <= LONGEST_EPISODE):
+        raise InvalidValue(f"{name}: horizon {horizon!r:.40} must be a whole number from 1 to {LONGEST_EPISODE}.")
+    if not isinstance(file, str):
+        raise InvalidValue(f"{name}: file {file!r:.60} must be a path: task_options.file=my.hdf5.")
+    if not file:
+        raise InvalidValue(f"{name} needs data: set task_options.file=my.hdf5, a file in D4RL's layout.")
+    path = Path(file).expanduser().absolute()
+    if not path.is_file():
+        raise MissingDataset(f"{name}: there is no file {path}.")
+    make = partial(_made, name, env_id, horizon)
+    spaces, steps = _described(name, make())
+    reference = _reference(name, reference_min, reference_max)
+    return Task(
+        name=name,
+        domain="gym",
+        load_dataset=partial(_load, name, path, spaces, steps),
+        make_env=partial(GymnasiumVectorEnv, make),
+        score=partial(normalized_score, reference=reference),
+        score_name="raw return" if reference is None else "normalised return (references of one's own)",
+        target_returns=(),
+        targets_of=best_and_median,
+        description=f"{env_id} of gymnasium, with the data of {path.name}.",
+    )
+
+
+def best_and_median(dataset: TrajectoryDataset) -> TargetReturns:
+    """Return the best return of the data and its median, to four digits, each once."""
+    wanted = (dataset.returns.max(), np.median(dataset.returns))
+    return tuple(dict.fromkeys(float(f"{value:.4g}") for value in wanted))
+
+
+def _made(name: str, env_id: str, horizon: int | None) -> gym.Env[Any, Any]:
+    """Make one environment; raise InvalidValue where gymnasium cannot, or it has no time limit."""
+    module, colon, _ = env_id.rpartition(":")
+    try:
+        if colon:
+            _import(module)
+        made: gym.Env[Any, Any] = gym.make(env_id, max_episode_steps=horizon, disable_env_checker=True)
+    except Exception as error:  # what the module of an environment raises shares no base class
+        raise InvalidValue(
+            f"{name:.100}: gymnasium cannot make this environment: {one_line(str(error), 200)}. "
+            "Name one of your own my_module:MyEnv-v0, where my_module registers it."
+        ) from error
+    if made.spec is None or made.spec.max_episode_steps is None:
+        raise InvalidValue(f"{name} has no time limit, so an episode might never end: set task_options.horizon=1000.")
+    return made
+
+
+def _import(module: str) -> None:
+    """Import a module of the working directory, or an installed one."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last, so that nothing installed is hidden; gymnasium imports it again by its name
+    importlib.import_module(module)
+
+
+def _described(name: str, env: gym.Env[Any, Any]) -> tuple[tuple[gym.Space[Any], gym.Space[Any]], int]:
+    """Return the spaces of observations and actions in single precision, and the most steps of an episode."""
+    spaces = (single_precision(env.observation_space), single_precision(env.action_space))
+    limit = env.spec.max_episode_steps if env.spec else None
+    env.close()  # type: ignore[no-untyped-call]  # gymnasium leaves it untyped
+    for what, space in zip(("observations", "actions"), spaces, strict=True):
+        if not is_flat(space):
+            raise InvalidValue(f"{name}: its {what} are {space}: dtbench reads vectors and Discrete.")
+    assert limit is not None
+    return spaces, limit
+
+
+def _load(name: str, path: Path, spaces: tuple[gym.Space[Any], gym.Space[Any]], horizon: int) -> TrajectoryDataset:
+    """Open the file through the store; it is read when it is new or has changed."""
+    observation_space, action_space = spaces
+    stat = path.stat()
+    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {spaces} {horizon} {_READER}"
+
+    def make() -> TrajectoryDataset:
+        info = {"source": exported_source(path) or SOURCE, "dataset": name, "sha256": sha256_of(path)}
+        try:
+            return read_d4rl(
+                path, observation_space=observation_space, action_space=action_space, horizon=horizon, info=info
+            )
+        except InvalidDataset as error:
+            raise InvalidDataset(
+                f"{name} has observations {observation_space} and actions {action_space}. {error}"
+            ) from error
+
+    return cache.open_or_make(f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}", make)
+
+
+def _reference(name: str, low: float | None, high: float | None) -> tuple[float, float] | None:
+    if low is None and high is None:
+        return None
+    if low is None or high is None:
+        raise InvalidValue(f"{name}: reference_min and reference_max go together: the returns that score 0 and 100.")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InvalidValue(f"{name}: reference_min {low} must be less than reference_max {high}.")
+    return float(low), float(high)

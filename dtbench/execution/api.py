@@ -1,0 +1,112 @@
+"""Public functions: evaluate a learner, run a suite, load a trained policy."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dtbench.algorithm import Learner
+from dtbench.errors import InvalidValue, UnknownName
+from dtbench.evaluation import CPU, Episodes, Evaluator, HistoryBuffer, rollout_of
+from dtbench.execution.local import run_local
+from dtbench.ledger.remote import acquire
+from dtbench.ledger.store import Ledger, check_disk
+from dtbench.ledger.trial_spec import ActionMode, TrialState
+from dtbench.suite.planning import check_fit, load_suite, resolved_document, trial_specs
+from dtbench.task import Task
+from dtbench.trial import ignore, open_trial
+
+
+def evaluate(
+    learner: Learner,
+    task: Task,
+    *,
+    target_returns: Sequence[float] | None = None,
+    episodes: int = 100,
+    action_mode: ActionMode = "greedy",
+    device: torch.device = CPU,
+) -> Episodes:
+    """Evaluate a learner on the task's episodes, once for each target return (default: the task's)."""
+    evaluator = Evaluator(
+        make_env=task.make_env,
+        seeds=task.evaluation_seeds(episodes),
+        action_mode=action_mode,
+        device=device,
+        info_keys=task.info_keys,
+        target_units=task.target_units,
+    )
+    return evaluator.evaluate(learner, task.target_returns if target_returns is None else target_returns)
+
+
+def run_suite(
+    name: str,
+    *,
+    preset: str | None = None,
+    results: str | Path = "results",
+    overrides: Sequence[str] = (),
+) -> Mapping[str, TrialState]:
+    """Run the missing trials of a suite in this process, like `dtbench run --local`; return all states by key.
+
+    Finished trials are kept and interrupted ones continue.
+    """
+    suite, folder = load_suite(name, preset=preset, overrides=overrides), Path(results)
+    check_disk(folder)
+    with acquire(folder):
+        ledger = Ledger(folder / "runs")
+        specs = {spec.key: spec for spec in trial_specs(suite)}
+        missing = [spec for spec in specs.values() if ledger.should_run(spec)]
+        check_fit(missing)
+        ledger.save_suite(resolved_document(suite, specs.values()))
+        run_local(missing, ledger.root, ignore)
+        return {key: ledger.state(spec) for key, spec in specs.items()}
+
+
+def load_policy(results: str | Path, key: str) -> "Policy":
+    """Return the policy of a finished trial; `key` is in the column `trial` of `load_scores`.
+
+    Opens the trial's dataset, from which its learner is built. Raises UnknownName for an unknown key, InvalidValue
+    for a trial that has not finished.
+    """
+    ledger = Ledger(Path(results) / "runs")
+    folders = ledger.folders()
+    if key not in folders:
+        raise UnknownName(f"trial in {results}", key, folders)
+    spec = ledger.spec(folders[key])
+    if ledger.state(spec) is not TrialState.DONE:
+        raise InvalidValue(f"trial {key} is {ledger.state(spec)}, not done. Run it first: dtbench run -s {spec.suite}")
+    trial = open_trial(spec)
+    state = torch.load(folders[key] / "checkpoint.pt", map_location="cpu", weights_only=True)
+    trial.learner.load_state_dict(state["learner"])
+    return Policy(trial.learner, trial.task, action_shape=trial.dataset.action_space.shape or (), device=trial.device)
+
+
+class Policy:
+    """A learner's greedy policy in one episode at a time."""
+
+    def __init__(
+        self, learner: Learner, task: Task, *, action_shape: tuple[int, ...], device: torch.device = CPU
+    ) -> None:
+        """Use the learner's current parameters."""
+        self.learner, self.task, self.action_shape, self.device = learner, task, action_shape, device
+        self.reset()
+
+    def reset(self, target_return: float | None = None) -> None:
+        """Begin an episode; the default target is the task's first."""
+        targets = self.task.target_returns
+        self.return_to_go = (targets[0] if targets else 0.0) if target_return is None else target_return
+        self._rollout, self._step = rollout_of(self.learner), 0
+        self._buffer = HistoryBuffer(1, self.learner.context, self.action_shape, self.device)
+
+    def act(self, observation: Any, *, reward: float = 0.0) -> NDArray[Any]:
+        """Return the action for an observation; `reward` is that of the previous action."""
+        self.return_to_go -= reward
+        history = self._buffer.write(np.asarray(observation)[None], np.array([self.return_to_go]), self._step)
+        rows = torch.zeros(1, dtype=torch.long, device=self.device)
+        actions: NDArray[Any] = self._rollout.act(history, rows).detach().cpu().numpy()
+        self._buffer.write_actions(actions)
+        self._step += 1
+        action: NDArray[Any] = actions[0]
+        return action

@@ -1,0 +1,1 @@
+"""What has run: one directory a trial, identified by content."""

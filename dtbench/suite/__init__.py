@@ -1,0 +1,1 @@
+"""What to run: suites in YAML, laid out as trial specifications."""

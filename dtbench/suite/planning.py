@@ -1,0 +1,274 @@
+"""Plan a suite's trials (tasks x contenders x seeds) and check that they can start."""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from dtbench import registry
+from dtbench.data.dataset import TrajectoryDataset
+from dtbench.errors import DtbenchError, InvalidValue, UnknownName, one_line
+from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
+from dtbench.suite.loading import check_names, overridden, read_document, select, with_preset
+from dtbench.suite.schema import (
+    LARGEST_SEED,
+    MOST_TRIALS,
+    Contender,
+    ContenderSettings,
+    Evaluation,
+    Resources,
+    Suite,
+    of_task,
+    stated,
+    validated,
+)
+from dtbench.task import Task
+from dtbench.trial import open_trial
+
+SWEEP_REACH = 1.5  # the sweep's highest target, in units of the data's range of returns
+_OVERRIDDEN = [name for name in Suite.model_fields if name not in ("preset", "overrides")]
+
+
+def load_suite(
+    name: str,
+    *,
+    preset: str | None = None,
+    seeds: str | None = None,
+    source: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Suite:
+    """Read a suite by name or path and apply, in this order, preset, overrides, seeds and source.
+
+    `seeds` is "0..4" or "0,2,5"; `overrides` are "path=value": a path into the suite, or a contender's name and one of
+    its settings. They also override `by_task`. Raises UnknownName, InvalidValue or InvalidSuite.
+    """
+    document = read_document(name)
+    presets = document.pop("presets", {})
+    default = document.pop("default_preset", None)
+    preset = preset or default or next(iter(presets), "")
+    if preset:
+        if not isinstance(preset, str) or preset not in presets:
+            raise UnknownName(f"preset of {document.get('name', name)}", str(preset), presets)
+        document = with_preset(document, presets[preset])
+    for text in overrides:
+        document = overridden(document, text, suite=_OVERRIDDEN, contender=Contender.model_fields)
+    if seeds is not None:
+        document["seeds"] = parse_seeds(seeds)
+    if source is not None:
+        document["source"] = source
+    suite = validated(document | {"preset": preset, "overrides": list(overrides)})
+    check(suite)
+    return suite
+
+
+def narrow(suite: Suite, *, tasks: Sequence[str] = (), contenders: Sequence[str] = ()) -> Suite:
+    """Keep the tasks and contenders of these names or patterns; raise UnknownName where none matches."""
+    changes: dict[str, Any] = {}
+    if tasks:
+        changes["tasks"] = select("task", suite.tasks, tasks)
+    if contenders:
+        selected = select("contender", suite.contenders, contenders)
+        changes["contenders"] = {name: suite.contenders[name] for name in selected}
+    return suite.model_copy(update=changes)
+
+
+def check(suite: Suite) -> None:
+    """Raise UnknownName, InvalidSuite or InvalidValue for an unknown name or an invalid value."""
+    check_names(suite.name, suite.contenders)
+    if (trials := len(suite.tasks) * len(suite.contenders) * len(suite.seeds)) > MOST_TRIALS:
+        raise InvalidValue(
+            f"suite {suite.name} has {trials} trials, and the maximum is {MOST_TRIALS}. Use fewer seeds, or split it."
+        )
+    registered = registry.task_names()
+    for task in suite.tasks:
+        if ":" not in task and task not in registered:
+            raise UnknownName("task", task, registered)
+    for contender in suite.contenders.values():
+        for task in ("", *suite.tasks):
+            resolved_hyperparameters(contender, task)
+    _check_patterns(suite)
+    if len(set(suite.seeds)) != len(suite.seeds):
+        raise InvalidValue(f"seeds {suite.seeds} contain a seed twice. Write each once.")
+
+
+def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -> list[TrialSpec]:
+    """Return every trial of the suite, seed by seed, so that all contenders have one result early.
+
+    Opens the datasets, and generates or downloads missing ones: their digests belong to the trials' keys.
+    `on_dataset` is called with the name of each task before its data are opened.
+    """
+    specs = []
+    tasks = {name: registry.make_task(name, suite.options_of(name)) for name in suite.tasks}
+    sources, datasets = {}, {}
+    for name, task in tasks.items():
+        if on_dataset:
+            on_dataset(name)
+        sources[name] = task.resolve(suite.source)
+        datasets[name] = task.open(sources[name])
+    contenders = {
+        (name, label): contender_on(contender, name) for name in tasks for label, contender in suite.contenders.items()
+    }
+    evaluations = {
+        (name, label): _evaluation_spec(suite.evaluation_of(name), contender, tasks[name], datasets[name])
+        for (name, label), contender in contenders.items()
+    }
+    for seed in suite.seeds:
+        for (name, label), contender in contenders.items():
+            specs.append(
+                TrialSpec(
+                    suite=suite.name,
+                    contender=label,
+                    task=name,
+                    task_version=tasks[name].version,
+                    task_options=suite.options_of(name),
+                    dataset_digest=datasets[name].digest,
+                    open_from=sources[name],
+                    dataset_source=str(datasets[name].info.get("source", "unknown")),
+                    algorithm=contender.algorithm,
+                    algorithm_version=registry.algorithm_version(contender.algorithm),
+                    hyperparameters=resolved_hyperparameters(contender),
+                    seed=seed,
+                    train_steps=contender.train_steps,
+                    evaluation=evaluations[name, label],
+                    resources=_resources(suite.resources),
+                )
+            )
+    return specs
+
+
+def check_fit(specs: Iterable[TrialSpec]) -> None:
+    """Build every contender's learner on the best episode of every task, before any trial runs.
+
+    Raises IncompatibleTask for spaces that do not fit, InvalidValue for hyperparameters that do not work. Algorithms
+    in files are skipped: they may crash their process, which only a worker survives.
+    """
+    pairs = {(spec.task, spec.contender): spec for spec in specs if ":" not in spec.algorithm}
+    for spec in pairs.values():
+        try:
+            open_trial(spec, check_only=True)
+        except DtbenchError as error:
+            error.args = (f"{spec.contender} on {spec.task}: {error}",)
+            raise error from None
+        except Exception as error:
+            if _starts_with_defaults(spec):
+                raise InvalidValue(_cannot_start(spec, error)) from error
+            continue  # a failure for another reason belongs to the trial's record
+
+
+def _starts_with_defaults(spec: TrialSpec) -> bool:
+    try:
+        open_trial(dataclasses.replace(spec, hyperparameters={}), check_only=True)
+    except Exception:
+        return False
+    return True
+
+
+def _cannot_start(spec: TrialSpec, error: Exception) -> str:
+    defaults = registry.all_hyperparameters(spec.algorithm, {})
+    changed = {name: value for name, value in spec.hyperparameters.items() if value != defaults.get(name)}
+    reason = one_line(f"{type(error).__name__}: {error}", 160)
+    where = f"{spec.contender} on {spec.task}"
+    return f"{where} cannot start ({reason}). With its defaults it can: check {one_line(str(changed), 200)}."
+
+
+def contender_on(contender: Contender, task: str) -> Contender:
+    """Return the contender on one task ("": on none in particular), without `by_task`.
+
+    Where a task changes the algorithm, its hyperparameters and preset replace the contender's, else they are merged.
+    """
+    settings: dict[str, Any] = {name: getattr(contender, name) for name in ContenderSettings.model_fields}
+    for matching in of_task(contender.by_task, task):
+        changes = stated(matching)
+        if changes.get("algorithm", settings["algorithm"]) != settings["algorithm"]:
+            settings |= {"hyperparameters": {}, "hyperparameter_preset": ""}
+        hyperparameters = {**settings["hyperparameters"], **changes.get("hyperparameters", {})}
+        settings |= {**changes, "hyperparameters": hyperparameters}
+    return contender.model_copy(update={**settings, "by_task": {}})
+
+
+def resolved_hyperparameters(contender: Contender, task: str = "") -> dict[str, Any]:
+    """Return all hyperparameters as plain JSON: defaults < preset < contender < task."""
+    contender = contender_on(contender, task)
+    hyperparameters: Mapping[str, Any] = contender.hyperparameters
+    if preset := contender.hyperparameter_preset:
+        presets = registry.algorithm_presets(contender.algorithm)
+        if preset not in presets:
+            raise UnknownName(f"preset of {contender.algorithm}", preset, presets)
+        hyperparameters = {**presets[preset], **hyperparameters}
+    return registry.all_hyperparameters(contender.algorithm, hyperparameters)
+
+
+def _check_patterns(suite: Suite) -> None:
+    """Raise UnknownName for a pattern of `by_task` that matches no task; tasks of other presets and suites count."""
+    known = list(dict.fromkeys((*suite.tasks, *registry.task_names())))
+    schemes = {name.partition(":")[0] for name in known if ":" in name}
+    patterns = list(suite.by_task)
+    for contender in suite.contenders.values():
+        patterns += contender.by_task
+    for pattern in patterns:
+        is_external = ":" in pattern and pattern.partition(":")[0] not in schemes  # files and schemes list no tasks
+        if not is_external and not fnmatch.filter(known, pattern):
+            raise UnknownName("task or pattern", pattern, known)
+
+
+def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any]:
+    """Return the suite as plain JSON with all hyperparameters and planned trials, for the ledger and the report."""
+    document = suite.model_dump(mode="json")
+    specs = list(specs)
+    for label, contender in suite.contenders.items():
+        document["contenders"][label]["hyperparameters"] = resolved_hyperparameters(contender)
+        document["contenders"][label]["action_mode"] = contender.action_mode or suite.evaluation.action_mode
+        document["contenders"][label]["by_task"] = _stated(contender.by_task)
+    document["by_task"] = _stated(suite.by_task)
+    document["trials"] = [spec.to_json() for spec in specs]
+    return document
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read "0..4" as 0, 1, 2, 3, 4 and "1,3" as 1, 3; commas join both. Raises InvalidValue otherwise."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,10})(?:\.\.([0-9]{1,10}))?\s*", part)
+        if not match:
+            raise InvalidValue(f"seeds {text!r:.60}: write 0..4, or 0,2,5, of numbers up to {LARGEST_SEED}.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last > LARGEST_SEED:
+            raise InvalidValue(f"seeds {text!r:.60}: {last} is too large. Write numbers up to {LARGEST_SEED}.")
+        if last < first:
+            raise InvalidValue(f"seeds {text!r:.60}: {first}..{last} counts downwards. Write {last}..{first}.")
+        if len(seeds) + last - first >= MOST_TRIALS:
+            raise InvalidValue(f"seeds {text!r:.60} are more than {MOST_TRIALS}. Write fewer, e.g. 0..4.")
+        seeds.extend(range(first, last + 1))
+    return list(dict.fromkeys(seeds))
+
+
+def _stated(settings: Mapping[str, BaseModel]) -> dict[str, Any]:
+    return {pattern: value.model_dump(mode="json", exclude_unset=True) for pattern, value in settings.items()}
+
+
+def _evaluation_spec(
+    evaluation: Evaluation, contender: Contender, task: Task, dataset: TrajectoryDataset
+) -> EvaluationSpec:
+    targets = task.targets(dataset) if evaluation.targets is None else evaluation.targets
+    return EvaluationSpec(
+        episodes=evaluation.episodes,
+        every=contender.eval_interval or evaluation.every,
+        targets=tuple(map(float, targets)),
+        action_mode=contender.action_mode or evaluation.action_mode,
+        sweep=_sweep(dataset, evaluation.sweep) if evaluation.sweep else (),
+    )
+
+
+def _resources(resources: Resources) -> dict[str, float]:
+    extra = {"extra_cpu": float(resources.extra_cpu)} if resources.extra_cpu else {}
+    return {"cpu": float(resources.cpu), "gpu": resources.gpu, **extra}
+
+
+def _sweep(dataset: TrajectoryDataset, size: int) -> tuple[float, ...]:
+    """Return `size` targets from 0, or the data's lowest return if below, to beyond the data's best."""
+    low, best = min(0.0, float(dataset.returns.min())), float(dataset.returns.max())
+    return tuple(round(float(target), 1) for target in np.linspace(low, low + SWEEP_REACH * (best - low), size))

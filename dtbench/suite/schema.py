@@ -1,0 +1,138 @@
+"""The settings of a suite and their limits, as pydantic models."""
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from dtbench.errors import InvalidSuite, UnknownName, one_line
+from dtbench.ledger.names import check_current
+from dtbench.ledger.trial_spec import ActionMode
+
+T = TypeVar("T")
+
+# Typing errors are refused before they fill the memory or a week.
+LARGEST_SEED = 2**31 - 1
+MOST_TRIALS = 100_000
+MOST_STEPS = 1_000_000_000
+MOST_EPISODES = 1_000_000
+MOST_TARGETS = 1000
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Evaluation(_Strict):
+    """How every contender is evaluated."""
+
+    episodes: int = Field(default=100, ge=1, le=MOST_EPISODES)
+    every: int = Field(default=1000, ge=1, le=MOST_STEPS)
+    action_mode: ActionMode = "greedy"
+    targets: list[FiniteFloat] | None = Field(default=None, max_length=MOST_TARGETS)  # None: the task's own
+    sweep: int = Field(
+        default=0, ge=0, le=MOST_TARGETS
+    )  # further targets of the last checkpoint, up to 1.5 x the best
+
+
+class ContenderSettings(_Strict):
+    """The settings of a contender that can differ from task to task."""
+
+    algorithm: str = ""
+    train_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
+    description: str = ""
+    action_mode: ActionMode | None = None  # None: the suite's
+    eval_interval: int | None = Field(default=None, ge=1, le=MOST_STEPS)  # gradient steps; None: the suite's
+    hyperparameter_preset: str = ""  # one of the algorithm's `presets`, below `hyperparameters`
+    hyperparameters: dict[str, Any] = {}
+
+
+class Contender(ContenderSettings):
+    """An algorithm and its differences from the defaults."""
+
+    algorithm: str
+    train_steps: int = Field(ge=0, le=MOST_STEPS)
+    by_task: dict[str, ContenderSettings] = {}  # task name or pattern -> changes; later ones win
+
+
+class Resources(_Strict):
+    """The resources of one trial: CPU cores (also its number of threads) and a share of a GPU."""
+
+    cpu: int = Field(default=1, ge=1)
+    gpu: float = Field(default=0.0, ge=0)
+    extra_cpu: int = Field(default=0, ge=0)  # further cores, for Ray tasks that its learner starts (RLlib's)
+
+
+class TaskSettings(_Strict):
+    """The settings of a suite that can differ from task to task."""
+
+    evaluation: Evaluation = Evaluation()
+    task_options: dict[str, Any] = {}
+
+
+class Suite(_Strict):
+    """A suite with preset and overrides applied."""
+
+    name: str
+    title: str
+    description: str = ""
+    tasks: list[str] = Field(min_length=1)
+    contenders: dict[str, Contender] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1, max_length=MOST_TRIALS)
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+    source: str = "auto"  # of the data: auto, or one of the tasks' sources
+    task_options: dict[str, Any] = {}  # of every task: physics, steps, ...
+    by_task: dict[str, TaskSettings] = {}  # task name or pattern -> changes; later ones win
+    published: list[dict[str, Any]] = []
+    preset: str = ""
+    overrides: list[str] = []
+
+    def options_of(self, task: str) -> dict[str, Any]:
+        """Return the options of a task."""
+        changes = [settings.task_options for settings in of_task(self.by_task, task)]
+        return {name: value for options in (self.task_options, *changes) for name, value in options.items()}
+
+    def evaluation_of(self, task: str) -> Evaluation:
+        """Return the evaluation settings of a task."""
+        evaluation = self.evaluation
+        for settings in of_task(self.by_task, task):
+            evaluation = evaluation.model_copy(update=stated(settings.evaluation))
+        return evaluation
+
+
+def validated(document: dict[str, Any]) -> Suite:
+    """Return the suite of a document; raise UnknownName for an unknown key, InvalidSuite for an invalid value."""
+    try:
+        return Suite.model_validate(document)
+    except ValidationError as error:
+        for one in error.errors():
+            check_current(str(one["loc"][-1] if one["type"] == "extra_forbidden" else one["input"]))
+        # A mistyped key is also missing under its right name: the unknown key is the better message.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        where = one_line(".".join(map(str, first["loc"])), 120)
+        if first["type"] == "extra_forbidden":
+            raise UnknownName("key", where, _model_at(first["loc"][:-1]).model_fields) from None
+        raise InvalidSuite(f"suite {document.get('name')!s:.80}: {where}: {first['msg']}.") from None
+
+
+def of_task(settings: Mapping[str, T], task: str) -> Iterator[T]:
+    """Yield the settings whose name or pattern matches a task, in their order."""
+    return (value for pattern, value in settings.items() if fnmatch.fnmatchcase(task, pattern))
+
+
+def stated(settings: BaseModel) -> dict[str, Any]:
+    """Return the settings that were set explicitly."""
+    return {name: getattr(settings, name) for name in settings.model_fields_set}
+
+
+def _model_at(path: Sequence[str | int]) -> type[BaseModel]:
+    """Return the model of the settings at a path of a suite."""
+    if "contenders" in path:
+        return ContenderSettings if "by_task" in path else Contender
+    by_name: dict[str | int, type[BaseModel]] = {"evaluation": Evaluation, "resources": Resources}
+    if path and path[-1] in by_name:
+        return by_name[path[-1]]
+    return TaskSettings if "by_task" in path else Suite

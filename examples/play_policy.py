@@ -1,0 +1,24 @@
+"""Train one trial, load its policy from the results, and play an episode in an environment of gymnasium's own.
+
+python examples/play_policy.py [RESULTS]
+"""
+
+import sys
+
+import dtbench
+from dtbench.domains.key_to_door.env import KeyToDoorEnv
+
+results = sys.argv[1] if len(sys.argv) > 1 else "results-of-play"
+dtbench.run_suite("key-to-door", preset="smoke", results=results, overrides=["tasks=[key-to-door-1k]"])
+scores = dtbench.load_scores(results)
+key = scores[scores.contender == "DT"].trial.iloc[0]
+
+policy = dtbench.load_policy(results, key)
+policy.reset(target_return=1.0)
+env = KeyToDoorEnv()
+observation, _ = env.reset(seed=0)
+ended, reward, total = False, 0.0, 0.0
+while not ended:
+    observation, reward, terminated, truncated, _ = env.step(policy.act(observation, reward=reward))
+    total, ended = total + reward, terminated or truncated
+print(f"trial {key}: return {total:g}")
