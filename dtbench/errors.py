@@ -7,6 +7,7 @@ from typing import Any
 
 LONGEST = 560  # characters of an error's text
 _SHOWN = 280  # characters of a list of names in it
+FOREIGN = (Exception, SystemExit)  # of plug-ins: a script that exits must not end dtbench as if all were well
 
 
 class DtbenchError(Exception):

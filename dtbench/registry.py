@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from dtbench.errors import DtbenchError, InvalidAlgorithm, InvalidValue, UnknownName, one_line
+from dtbench.errors import FOREIGN, DtbenchError, InvalidAlgorithm, InvalidValue, UnknownName, one_line
 from dtbench.ledger.names import check_current
 
 if TYPE_CHECKING:  # a listing of names must not load torch
@@ -74,7 +74,7 @@ def make_algorithm(name: str, hyperparameters: Mapping[str, Any] = MappingProxyT
         raise InvalidValue(f"{name}: {where} = {first['input']!r:.100}: {first['msg']}.") from None
     except DtbenchError:
         raise
-    except Exception as error:  # of a plug-in's __post_init__
+    except FOREIGN as error:  # of a plug-in's __post_init__
         raise InvalidValue(f"{name} refuses {dict(hyperparameters)!r:.200}: {_describe(error)}.") from error
     for key in hyperparameters:
         _check_number(name, key, getattr(algorithm, key))
@@ -169,7 +169,7 @@ def _call(name: str, make: Any, options: Mapping[str, Any]) -> Any:
         return make(**options)
     except DtbenchError:
         raise
-    except Exception as error:
+    except FOREIGN as error:
         given = f" with the options {dict(options)!r:.200}" if options else ""
         raise InvalidValue(f"task {name} fails{given}: {_describe(error)}. Correct it there.") from error
 
@@ -229,7 +229,7 @@ def _named_object(name: str, kind: str, group: str) -> Any:
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except Exception as error:
+    except FOREIGN as error:
         failure = f"the plug-in {point.name} = {point.value} cannot be loaded"
         if other := _shadowing(point.module):
             raise InvalidAlgorithm(
@@ -261,7 +261,7 @@ def _module(target: str, kind: str) -> ModuleType:
         if error.name and target.split(".")[0] == error.name:
             raise missing from None
         raise InvalidAlgorithm(f"{target} cannot be imported: {_describe(error)}. Install it.") from error
-    except Exception as error:
+    except FOREIGN as error:
         raise InvalidAlgorithm(f"{target} cannot be imported: {_describe(error)}. Correct it there.") from error
 
 

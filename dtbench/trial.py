@@ -18,7 +18,7 @@ import torch
 from dtbench import registry
 from dtbench.algorithm import Learner
 from dtbench.data.dataset import TrajectoryDataset
-from dtbench.errors import InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
+from dtbench.errors import FOREIGN, InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
 from dtbench.evaluation import Episodes, Evaluator, action_mode
 from dtbench.ledger import lock
 from dtbench.ledger.provenance import provenance
@@ -60,7 +60,7 @@ def run_trial(
 
     Equal specs give equal records on one kind of machine, however often the trial was interrupted: everything random
     is seeded, and a checkpoint holds every random stream. An exception is recorded in error.txt, and the trial FAILED
-    or DIVERGED; KeyboardInterrupt and SystemExit are raised. Where `should_stop` returns True between two steps, the
+    or DIVERGED; KeyboardInterrupt is raised. Where `should_stop` returns True between two steps, the
     trial writes its checkpoint and is STOPPED. Raises LedgerUnwritable where the ledger cannot be written to.
     """
     if ledger.state(spec) is TrialState.DONE:
@@ -214,7 +214,7 @@ def _recorded_failures(spec: TrialSpec, ledger: Ledger, heartbeat: Heartbeat, on
         yield
     except LedgerUnwritable:
         raise
-    except Exception as error:
+    except FOREIGN as error:
         cause = "crash"
         if isinstance(error, Diverged):
             cause = "diverged"

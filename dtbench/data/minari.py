@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dtbench.data import cache
 from dtbench.data.dataset import TrajectoryDataset, is_flat, make_dataset, single_precision
 from dtbench.data.download import check_reachable
-from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_line
+from dtbench.errors import FOREIGN, InvalidDataset, InvalidValue, MissingDataset, one_line
 
 HUB = "https://huggingface.co"  # where Minari keeps its datasets
 FRAME = (84, 84)
@@ -125,7 +125,7 @@ def make_environment(dataset_id: str) -> gym.Env[Any, Any]:
         made: gym.Env[Any, Any] = found.recover_environment(eval_env=True)
     except InvalidDataset:
         raise
-    except Exception as error:  # what other packages' environments raise shares no base class
+    except FOREIGN as error:  # what other packages' environments raise shares no base class
         raise InvalidDataset(
             f"minari:{dataset_id}: its environment cannot be made: {type(error).__name__}: {error}. "
             "Install the package that it is from."

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from dtbench import registry
 from dtbench.data.dataset import TrajectoryDataset
-from dtbench.errors import DtbenchError, InvalidValue, UnknownName, one_line
+from dtbench.errors import FOREIGN, DtbenchError, InvalidValue, UnknownName, one_line
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
 from dtbench.suite.loading import check_names, overridden, read_document, select, with_preset
 from dtbench.suite.schema import (
@@ -153,7 +153,7 @@ def check_fit(specs: Iterable[TrialSpec]) -> None:
         except DtbenchError as error:
             error.args = (f"{spec.contender} on {spec.task}: {error}",)
             raise error from None
-        except Exception as error:
+        except FOREIGN as error:
             if _starts_with_defaults(spec):
                 raise InvalidValue(_cannot_start(spec, error)) from error
             continue  # a failure for another reason belongs to the trial's record
@@ -162,12 +162,12 @@ def check_fit(specs: Iterable[TrialSpec]) -> None:
 def _starts_with_defaults(spec: TrialSpec) -> bool:
     try:
         open_trial(dataclasses.replace(spec, hyperparameters={}), check_only=True)
-    except Exception:
+    except FOREIGN:
         return False
     return True
 
 
-def _cannot_start(spec: TrialSpec, error: Exception) -> str:
+def _cannot_start(spec: TrialSpec, error: BaseException) -> str:
     defaults = registry.all_hyperparameters(spec.algorithm, {})
     changed = {name: value for name, value in spec.hyperparameters.items() if value != defaults.get(name)}
     reason = one_line(f"{type(error).__name__}: {error}", 160)

@@ -16,7 +16,7 @@ from dtbench.data.d4rl_hdf5 import exported_source, read_d4rl
 from dtbench.data.dataset import TrajectoryDataset, is_flat, single_precision
 from dtbench.data.download import sha256_of
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
-from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset, one_line
+from dtbench.errors import FOREIGN, InvalidDataset, InvalidValue, MissingDataset, one_line
 from dtbench.task import TargetReturns, Task, normalized_score
 
 SCHEME = "gym:"
@@ -82,7 +82,7 @@ def _made(name: str, env_id: str, horizon: int | None) -> gym.Env[Any, Any]:
         if colon:
             _import(module)
         made: gym.Env[Any, Any] = gym.make(env_id, max_episode_steps=horizon, disable_env_checker=True)
-    except Exception as error:  # what the module of an environment raises shares no base class
+    except FOREIGN as error:  # what the module of an environment raises shares no base class
         raise InvalidValue(
             f"{name:.100}: gymnasium cannot make this environment: {one_line(str(error), 200)}. "
             "Name one of your own my_module:MyEnv-v0, where my_module registers it."
