@@ -101,6 +101,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         pytest.param(SUITE + f"name: {'x' * 300}\n", "at most 80", id="a name of three hundred letters"),
         pytest.param(SUITE + 'name: "a\\nb"\n', "cannot name a suite", id="a name of two lines"),
         pytest.param(SUITE + "name: overview\n", "Choose another", id="the name of a folder of the report"),
+        pytest.param(SUITE + "name: index.html\n", "Choose another", id="the name of a file of the report"),
+        pytest.param(suite_with("Random:", "'=1+1':"), "as a formula", id="a contender that is a formula"),
+        pytest.param(suite_with("Random:", "'@SUM(A1)':"), "as a formula", id="a contender that is a function"),
         pytest.param(suite_with("Random:", "'':"), "cannot name a contender", id="a contender without a name"),
         pytest.param(suite_with("Random:", '"a\\nb":'), "cannot name a contender", id="a contender of two lines"),
         pytest.param(

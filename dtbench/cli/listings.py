@@ -22,7 +22,7 @@ def list_suites() -> None:
 
 def list_tasks() -> None:
     """Print the tasks by domain and by the sources of their data, the best first."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     for domain, names in registry.tasks_by_domain().items():
         by_source: dict[str, list[str]] = {}
         for name in names:

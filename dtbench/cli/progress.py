@@ -1,5 +1,6 @@
 """Terminal output: lines and tables, and the progress of datasets, downloads and trials."""
 
+import re
 import sys
 import threading
 import time
@@ -22,14 +23,23 @@ PLAIN_WIDTH = 1000  # without a terminal, so that rows of a status are not wrapp
 PIPED_WIDTH = 150  # without a terminal, where rich would cut tables to 80 columns
 
 
+# Names and texts in files can hold what moves a terminal's cursor, sets its title or turns the direction of writing.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """Return the text with a replacement character for what a terminal would act on."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def say(text: str, style: str | None = None) -> None:
     """Print a line without wrapping."""
-    Console(highlight=False).print(text, style=style, markup=False, soft_wrap=True)
+    Console(highlight=False, markup=False, emoji=False).print(visible(text), style=style, soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Print a line to stderr without wrapping."""
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    Console(stderr=True, highlight=False, markup=False, emoji=False).print(visible(text), soft_wrap=True)
 
 
 def show(table: Table) -> None:
@@ -42,14 +52,14 @@ def show_plain(rows: Sequence[Sequence[str]], *, indent: int = 0) -> None:
     columns = [column for column in zip(*rows, strict=True) if any(column)]
     table = Table.grid(*("" for _ in columns), padding=(0, 2))
     for row in zip(*columns, strict=True):
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     _console(PLAIN_WIDTH).print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def _console(width: int) -> Console:
     """Return the console, of this width where it is not a terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=width, highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def trial_name(spec: TrialSpec) -> str:
@@ -132,7 +142,7 @@ def display(specs: Sequence[TrialSpec], ledger: Ledger) -> Iterator[OnProgress]:
     The time left is estimated from running and finished trials of the same configuration.
     """
     rows = {spec.key: _Row(spec) for spec in specs}
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     started = printed = time.monotonic()
     known = finished_seconds(specs, ledger)
 
@@ -165,7 +175,7 @@ def display(specs: Sequence[TrialSpec], ledger: Ledger) -> Iterator[OnProgress]:
 @contextmanager
 def download_bar(name: str) -> Iterator[OnBytes]:
     """Yield the function that downloads report to; show a bar on a terminal, a line from time to time elsewhere."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         printed = time.monotonic()
 

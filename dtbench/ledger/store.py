@@ -370,7 +370,8 @@ def _key_of(folder: Path) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+%=-]+", "-", name).strip("-")[:80]  # file systems limit names to 255 bytes
+    """Return a name of a directory that no listing hides; file systems limit it to 255 bytes."""
+    return re.sub(r"[^A-Za-z0-9._+%=-]+", "-", name).strip("-").lstrip(".-")[:80] or "unnamed"
 
 
 # The files of a trial's directory, in an order in which they can be copied: result.json alone means done.

@@ -18,7 +18,8 @@ EVERY = "*"  # in a preset: every contender
 LARGEST_FILE = 2**20  # bytes: the largest shipped suite has some ten thousand
 LONGEST_NAME = 80  # the ledger truncates longer names of directories
 _UNPRINTABLE = re.compile(r"\\u00[01]|[\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # in JSON: controls and surrogates
-_RESERVED = ("overview",)  # other directories of the report
+FORMULA = "=+-@"  # what a spreadsheet takes for a formula where a cell begins with it
+_RESERVED = ("overview", "index.html", "manifest.json")  # what else is in the report
 
 
 def read_yaml(text: str) -> Any:
@@ -168,11 +169,15 @@ def check_names(name: str, contenders: Iterable[str]) -> None:
             f"at most {LONGEST_NAME}."
         )
     if name in _RESERVED:
-        raise InvalidSuite(f"{name!r} cannot name a suite: the report has a directory of that name. Choose another.")
+        raise InvalidSuite(f"{name!r} cannot name a suite: the report has something of that name. Choose another.")
     for label in contenders:
         if not _is_label(label):
             raise InvalidSuite(
                 f"{label!r:.100} cannot name a contender: write 1 to {LONGEST_NAME} characters on one line."
+            )
+        if label[0] in FORMULA:
+            raise InvalidSuite(
+                f"{label!r:.100} cannot name a contender: spreadsheets read {label[0]} at the beginning as a formula."
             )
 
 

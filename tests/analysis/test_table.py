@@ -116,6 +116,14 @@ def test_nan_and_infinity_are_no_numbers_in_any_format() -> None:
     assert [row["n"] for row in read(table.csv())] == ["", "\N{INFINITY}"]
 
 
+@pytest.mark.parametrize("text", ["=cmd|'/C calc'!A0", "@SUM(1)", "+HYPERLINK(1)", "-cmd", "= 1", "+-1"])
+def test_no_cell_of_the_csv_is_a_formula(text: str) -> None:
+    table = Table("t", "", (Column("contender"), Column(text)), ((Cell(text), Cell("-3.5 (-4.0 to -3.0)")),))
+    header, row = csv.reader(io.StringIO(table.csv()))
+    assert header == ["contender", f"'{text}"]
+    assert row == [f"'{text}", "-3.5 (-4.0 to -3.0)"]
+
+
 def test_only_a_bare_dash_is_empty_in_the_csv() -> None:
     dash = "\N{EN DASH}"
     assert [row["n"] for row in read(table_of(Cell(dash), Cell(f"{dash} / 3.1")).csv())] == ["", f"{dash} / 3.1"]

@@ -96,7 +96,7 @@ class Table:
         """Return every column as CSV, numbers with ten digits; dashes are left empty."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([printable(column.name) for column in self.columns])
+        writer.writerow([_csv_cell(Cell(column.name)) for column in self.columns])
         writer.writerows([[_csv_cell(cell) for cell in row] for row in self.rows])
         return text.getvalue()
 
@@ -184,4 +184,8 @@ def _markdown_cell(cell: Cell) -> str:
 def _csv_cell(cell: Cell) -> str:
     if cell.value is not None and math.isfinite(cell.value):
         return f"{cell.value:.10g}"
-    return "" if cell.text == DASH else printable(cell.text)  # programs read nothing where people read a dash
+    if cell.text == DASH:  # programs read nothing where people read a dash
+        return ""
+    text = printable(cell.text)
+    # A text that a spreadsheet would evaluate; a number with its interval is none.
+    return f"'{text}" if re.match(r"[=@]|[+-](?![\d.])", text) else text
