@@ -104,7 +104,7 @@ def read_archive(directory: Path, name: str) -> SuiteResults:
     )
     suite = {**about["suite"], "name": name, "trials": [line["spec"] for line in lines]}
     if remarks.exists():
-        suite[REMARKS] = _checked(remarks, lambda path: path.read_text(encoding="utf-8"))
+        suite[REMARKS] = _checked(remarks, lambda path: schema.regular(path).read_text(encoding="utf-8"))
     scores = _checked(archive / "episodes.parquet", lambda _: score_table(records, episodes))
     results = SuiteResults(suite, records, unfinished, scores, episodes)
     _check_digits(results, directory / f"{name}.csv")
@@ -113,7 +113,10 @@ def read_archive(directory: Path, name: str) -> SuiteResults:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a `trials.jsonl`, each with the fields that its state needs."""
-    found = [schema.validated(json.loads(line), schema.ArchivedTrial) for line in path.read_text().splitlines()]
+    found = [
+        schema.validated(json.loads(line), schema.ArchivedTrial)
+        for line in schema.regular(path).read_text().splitlines()
+    ]
     for line in found:
         schema.parse_spec(line["spec"])
         needed = ("result", "provenance") if line["state"] == TrialState.DONE else ("error",)
@@ -175,7 +178,7 @@ def _record(
 
 def _check_digits(results: SuiteResults, path: Path) -> None:
     """Raise LedgerError where the table that people read is not that of the episodes."""
-    found = _checked(path, lambda file: file.read_text().splitlines())
+    found = _checked(path, lambda file: schema.regular(file).read_text().splitlines())
     for number, (theirs, ours) in enumerate(zip(found, _rows(results), strict=False), start=1):
         if theirs != ours:
             raise LedgerError(f"{path}, line {number}: {theirs!r}, but the episodes beside it say {ours!r}.")
@@ -326,7 +329,7 @@ def archived_keys(scores: Path, name: str) -> set[str]:
     path = table if table.exists() else lines
     try:
         if table.exists():
-            with table.open(newline="") as file:
+            with schema.regular(table).open(newline="") as file:
                 return {row["trial"] for row in csv.DictReader(file)}
         specs = _specs(lines, done=True)
     except (OSError, ValueError, KeyError, RecursionError, csv.Error) as error:

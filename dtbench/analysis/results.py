@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dtbench.errors import LedgerError
+from dtbench.ledger.schema import regular
 from dtbench.ledger.store import EPISODES, Ledger, TrialRecord, Unfinished, write_bytes
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
@@ -238,7 +239,7 @@ def read_all(paths: Mapping[str, Path]) -> TrialTable:
 
 def _read(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path, use_threads=False).replace_schema_metadata(None)
+        return pq.read_table(regular(path), use_threads=False).replace_schema_metadata(None)
     except (OSError, ValueError) as error:
         raise LedgerError(
             f"cannot read {path}: {error}. Delete that trial's directory and run the suite again."

@@ -11,7 +11,7 @@ from typing import Any
 from dtbench.analysis.archive import archived_keys
 from dtbench.cli.progress import duration, say, show_plain
 from dtbench.errors import LedgerError, UnknownName, one_line
-from dtbench.ledger import lock
+from dtbench.ledger import lock, schema
 from dtbench.ledger.remote import holder, remote_of
 from dtbench.ledger.schema import Failure, Running
 from dtbench.ledger.store import EPISODES, MOST_FAILURES, Ledger, read_episodes, read_suite
@@ -200,7 +200,7 @@ def _failed(failure: Failure, folder: Path) -> dict[str, Any]:
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    lines = schema.read_text(path).split("\n")
     return next((line for line in reversed(lines) if line.strip()), "")
 
 
@@ -244,7 +244,7 @@ def show_trial(key: str, results: Path) -> None:
     (folder,) = matching
     for name in ("spec.json", "result.json", "provenance.json", "error.txt"):
         if (folder / name).exists():
-            say(f"== {folder / name}\n{(folder / name).read_text(errors='replace').rstrip()}")
+            say(f"== {folder / name}\n{schema.read_text(folder / name).rstrip()}")
     if (folder / EPISODES).exists():
         groups = read_episodes(folder / EPISODES).groupby(["step", "target"], dropna=False)
         means = groups[["return", "length", "score"]].mean()

@@ -125,6 +125,23 @@ class ArchivedTrial(_File):
     cause: str = ""
 
 
+def regular(path: Path) -> Path:
+    """Return the path; raise OSError where it is a link, a pipe or a device: a read could hang or leave the ledger."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OSError("not a regular file")
+    return path
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a text file, "" where there is none; raise LedgerError where it cannot be read."""
+    try:
+        return regular(path).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def read(path: Path, model: type[M]) -> M:
     """Return the content of a JSON file; raise LedgerError, naming the file, where it is damaged."""
     return model.model_validate(read_mapping(path, model))
@@ -133,7 +150,7 @@ def read(path: Path, model: type[M]) -> M:
 def read_mapping(path: Path, model: type[BaseModel], advice: str = TRIAL_ADVICE) -> dict[str, Any]:
     """Return the content of a JSON file, checked against a model, as plain values."""
     try:
-        return validated(json.loads(path.read_text(encoding="utf-8")), model)
+        return validated(json.loads(regular(path).read_text(encoding="utf-8")), model)
     except (OSError, ValueError, RecursionError) as error:
         raise unreadable(path, error, advice) from error
 

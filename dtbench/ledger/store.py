@@ -144,7 +144,7 @@ class Ledger:
         """Return the spec in a trial's directory; raise LedgerError where it cannot be read or belongs elsewhere."""
         path = folder / "spec.json"
         try:
-            spec = schema.parse_spec(json.loads(path.read_text(encoding="utf-8")))
+            spec = schema.parse_spec(json.loads(schema.regular(path).read_text(encoding="utf-8")))
             if _key_of(folder) != spec.key:
                 raise ValueError(f"its key {spec.key} is not that of its directory")
             if folder.parent.name != _slug(spec.task):
@@ -178,12 +178,15 @@ class Ledger:
         state = self.state(spec, folder)
         if state not in (TrialState.FAILED, TrialState.DIVERGED):
             return Unfinished(spec, state)
-        error = (folder / "error.txt").read_text(errors="replace")
+        error = schema.read_text(folder / "error.txt")
         return Unfinished(spec, state, error, self.failure(spec, folder).cause)
 
     def create(self, spec: TrialSpec) -> Path:
         """Make the trial's directory and write its spec; raise LedgerError where that cannot be done."""
         folder = self.folder(spec)
+        for directory in (folder, folder.parent):
+            if directory.is_symlink():
+                raise LedgerUnwritable(f"{directory} is a link, and no trial is written through one. Remove it.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
@@ -209,7 +212,7 @@ class Ledger:
         """Return the failures of a trial's workers, the latest last: cause, detail, when, run; skip broken lines."""
         path = self.folder(spec) / WORKER_FAILURES
         failures = []
-        for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        for line in schema.read_text(path).splitlines():
             with contextlib.suppress(ValueError):
                 failures.append(json.loads(line))
         return [failure for failure in failures if isinstance(failure, dict)]
@@ -258,7 +261,7 @@ class Ledger:
         if (folder / "result.json").exists():
             self._record(folder)
             with _explained(folder / EPISODES):
-                _check_columns(pq.read_schema(folder / EPISODES).names)
+                _check_columns(pq.read_schema(schema.regular(folder / EPISODES)).names)
             return
         spec = self.spec(folder)
         self.failure(spec, folder)
@@ -323,7 +326,7 @@ def read_suite(path: Path) -> Mapping[str, Any]:
 def read_table(path: Path) -> pd.DataFrame:
     """Return a Parquet table; raise one of PARQUET_ERRORS where the file is damaged."""
     # Without pandas' metadata, which it uses unchecked.
-    return pq.read_table(path).replace_schema_metadata(None).to_pandas()
+    return pq.read_table(schema.regular(path)).replace_schema_metadata(None).to_pandas()
 
 
 def read_episodes(path: Path) -> pd.DataFrame:
@@ -349,7 +352,7 @@ def _check_columns(names: Iterable[str]) -> None:
 
 def _read_metrics(path: Path) -> pd.DataFrame:
     with _explained(path):
-        lines = path.read_text().splitlines()
+        lines = schema.regular(path).read_text().splitlines()
         return pd.DataFrame([_METRICS.validate_python(json.loads(line), strict=True) for line in lines])
 
 

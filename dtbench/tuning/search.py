@@ -11,6 +11,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from dtbench.errors import LedgerError, one_line
 from dtbench.ledger.names import current_hyperparameters
+from dtbench.ledger.schema import regular
 from dtbench.ledger.store import write_bytes
 from dtbench.ledger.trial_spec import TrialState
 
@@ -183,7 +184,7 @@ def record_text(record: SearchRecord) -> str:
 def read_record(path: Path) -> SearchRecord:
     """Read a record, also with earlier names; raise LedgerError where it is damaged."""
     try:
-        return _with_current_names(SearchRecord.model_validate_json(path.read_bytes()))
+        return _with_current_names(SearchRecord.model_validate_json(regular(path).read_bytes()))
     except (OSError, ValueError) as error:
         cause = one_line(str(error), 200)
         raise LedgerError(f"cannot read the search {path}: {cause}. Restore it, or delete it.") from error
