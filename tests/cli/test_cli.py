@@ -69,7 +69,7 @@ def test_run_resume_extend_and_report(tmp_path: Path, here: Here) -> None:
     before = {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
     dtbench("report", "--suite", "key-to-door")
     assert before == {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
-    assert {path.suffix for path in before} == {".html", ".md", ".csv", ".tex", ".png"}
+    assert {path.suffix for path in before} == {".html", ".json", ".md", ".csv", ".tex", ".png"}
     here("report", "--check")
 
     key = scores.trial[0]
