@@ -39,7 +39,7 @@ class TargetUnits:
 
     name: str  # e.g. "clipped rewards"
     convert: Callable[[NDArray[np.float64]], NDArray[np.float64]]  # the environment's rewards of one step -> units
-    spent: bool = True  # whether these reduce the return-to-go; False: the environment's rewards do
+    lower_return_to_go: bool = True  # by these; False: by the environment's rewards
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Evaluator:
             return rewards
         converted = self.target_units.convert(rewards)
         table.achieved[rows] += converted[active]
-        return converted if self.target_units.spent else rewards
+        return converted if self.target_units.lower_return_to_go else rewards
 
     def _act(
         self,

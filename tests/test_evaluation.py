@@ -257,18 +257,18 @@ def test_an_action_mode_that_is_none_gets_the_nearest() -> None:
         action_mode("sampel")
 
 
-@pytest.mark.parametrize(("spent", "left"), [(True, [9, 9.5]), (False, [-15, 9.5])])
-def test_targets_are_used_up_in_their_own_units_or_in_the_environments(spent: bool, left: list[float]) -> None:
+@pytest.mark.parametrize(("lower", "left"), [(True, [9, 9.5]), (False, [-15, 9.5])])
+def test_targets_are_used_up_in_their_own_units_or_in_the_environments(lower: bool, left: list[float]) -> None:
     learner = Watcher(1, True)
-    units = TargetUnits("clipped rewards", clipped, spent=spent)
+    units = TargetUnits("clipped rewards", clipped, lower_return_to_go=lower)
     Evaluator(Paying, [1, 2], target_units=units).evaluate(learner, [10.0])
     assert learner.seen[0].returns_to_go[:, -1].tolist() == [10, 10]
     assert learner.seen[1].returns_to_go[:, -1].tolist() == left
 
 
-@pytest.mark.parametrize("spent", [True, False])
-def test_what_was_achieved_is_counted_in_the_targets_units_whatever_is_spent(spent: bool) -> None:
-    units = TargetUnits("clipped rewards", clipped, spent=spent)
+@pytest.mark.parametrize("lower", [True, False])
+def test_what_was_achieved_is_counted_in_the_targets_units_whatever_lowers_the_target(lower: bool) -> None:
+    units = TargetUnits("clipped rewards", clipped, lower_return_to_go=lower)
     table = Evaluator(Paying, list(range(6)), target_units=units, max_batch=4).evaluate(Watcher(1, True), [10.0])
     assert table.achieved is not None
     assert table.achieved.tolist() == [n * share for n, share in zip(table.lengths, [1, 0.5] * 3, strict=True)]

@@ -128,10 +128,10 @@ def test_a_task_says_its_protocol_and_its_units() -> None:
     task = atari_task("pong", protocol="dopamine", reward_units="official")
     assert "dopamine" in task.score_name
     assert task.target_units is not None
-    assert not task.target_units.spent
+    assert not task.target_units.lower_return_to_go
     clipped = atari_task("breakout").target_units
     assert clipped is not None
-    assert clipped.spent
+    assert clipped.lower_return_to_go
     assert clipped.convert(np.array([7.0, 0.0, -3.0])).tolist() == [1.0, 0.0, -1.0]
 
 

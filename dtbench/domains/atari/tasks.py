@@ -78,7 +78,7 @@ def atari_task(
         score_name=f"{'gamer-normalised score' if known else 'raw return'} (protocol {protocol})",
         target_returns=(known.target,) if known else (),
         targets_of=partial(_targets, known),
-        target_units=TargetUnits("clipped rewards", _clipped, spent=reward_units == "clipped"),
+        target_units=TargetUnits("clipped rewards", _clipped, lower_return_to_go=reward_units == "clipped"),
         description=f"Atari's {game.replace('_', ' ').title()}, four frames an action, stacks of four 84 x 84 frames.",
         sources=sources,
     )
