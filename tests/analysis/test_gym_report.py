@@ -140,7 +140,7 @@ def test_a_task_is_found_by_as_much_of_its_name_as_is_its_own(asked: str, found:
 
 
 def test_a_name_that_fits_several_tasks_is_refused() -> None:
-    with pytest.raises(InvalidValue, match=r"'hopper' fits hopper-medium-v2, hopper-medium-replay-v2"):
+    with pytest.raises(InvalidValue, match=r"'hopper' matches hopper-medium-v2, hopper-medium-replay-v2"):
         choose_task(TASKS, "hopper")
 
 
@@ -162,7 +162,7 @@ def test_the_endings_name_the_format(whole: SuiteResults, tmp_path: Path) -> Non
     for ending, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
         write_drawing(drawing, tmp_path / "new" / f"figure.{ending}")
         assert (tmp_path / "new" / f"figure.{ending}").read_bytes().startswith(start)
-    with pytest.raises(InvalidValue, match=r"written as \.png, \.svg, \.pdf"):
+    with pytest.raises(InvalidValue, match=r"suffix is one of \.png, \.svg, \.pdf"):
         write_drawing(drawing, tmp_path / "figure.gif")
 
 

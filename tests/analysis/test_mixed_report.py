@@ -206,7 +206,7 @@ def test_a_task_that_has_not_run_leaves_holes_and_belongs_to_no_scale(tmp_path: 
 def test_equal_ledgers_of_several_domains_give_equal_pages(report: Path, tmp_path: Path) -> None:
     again = report_of(results_of(tmp_path / "runs"), tmp_path / "report")
     files = sorted(path.relative_to(report.parent) for path in report.parent.rglob("*.*"))
-    assert {"index.html", "demo", "overview"} == {path.parts[0] for path in files}
+    assert {"index.html", "manifest.json", "demo", "overview"} == {path.parts[0] for path in files}
     assert files == sorted(path.relative_to(again.parent) for path in again.parent.rglob("*.*"))
     for path in files:
         assert (again.parent / path).read_bytes() == (report.parent / path).read_bytes()

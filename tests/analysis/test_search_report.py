@@ -98,7 +98,7 @@ def test_names_of_a_record_are_escaped() -> None:
     [
         (["--space", "dt", "--searcher", "randon"], "Did you mean 'random'"),
         (["--space", "dtt"], "Did you mean 'dt'"),
-        (["--space", "dt", "--results", "s3://bucket/results"], "in a folder"),
+        (["--space", "dt", "--results", "s3://bucket/results"], "needs a directory"),
         (["--space", "cql"], "unknown hyperparameter of dt"),
         (["--space", "dt", "-t", "key-to-dor-1k"], "Did you mean 'key-to-door-1k'"),
     ],
