@@ -245,7 +245,7 @@ def keep_scores(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> Su
     found = results_of(document, ledger, scores)
     finished = {record.spec.key for record in found.records}
     known = archived_keys(scores, found.name)
-    if finished and (known <= _finished(ledger) or not finished <= known):
+    if finished and (known <= _undamaged(ledger, found) or not finished <= known):
         write_archive(found, scores)
     return found
 
@@ -258,7 +258,7 @@ def results_of(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> Sui
     the archive differs, its trials count that are planned here too.
     """
     found = collect(document, ledger)
-    name, own = str(document["name"]), _finished(ledger) | {record.spec.key for record in found.records}
+    name, own = str(document["name"]), _undamaged(ledger, found) | {record.spec.key for record in found.records}
     free = _free_name(document, own, ledger, scores)
     if not archived_keys(scores, name) <= own and name in archived(scores):
         archive = read_archive(scores, name)
@@ -303,6 +303,11 @@ def renamed(results: SuiteResults, name: str) -> SuiteResults:
 def _finished(ledger: Ledger) -> set[str]:
     """Return the keys of all finished trials, from the names of their directories: nothing is opened."""
     return {path.parent.name.rpartition("-")[2] for path in ledger.root.glob("*/*/result.json")}
+
+
+def _undamaged(ledger: Ledger, found: SuiteResults) -> set[str]:
+    """Return the keys of the finished trials of a ledger; an archive may hold more of those that are damaged here."""
+    return _finished(ledger) - {one.spec.key for one in found.unfinished if one.state is TrialState.DAMAGED}
 
 
 def _free_name(suite: Mapping[str, Any], own: set[str], ledger: Ledger, scores: Path) -> str:

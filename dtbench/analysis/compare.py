@@ -41,6 +41,7 @@ class SideScores:
     finals: pd.DataFrame  # a row a trial: its last checkpoint at its headline target
     specs: Mapping[str, TrialSpec]  # by key
     diverged: Mapping[tuple[str, str], int]  # trials by task and contender
+    damaged: tuple[str, ...] = ()  # why the files of damaged trials cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def open_side(name: str) -> Side:
 def scores_of(results: SuiteResults) -> SideScores:
     """Return what a comparison reads of a suite."""
     specs = {record.spec.key: record.spec for record in results.records}
-    return SideScores(final_rows(results), specs, diverged_of(results.unfinished))
+    return SideScores(final_rows(results), specs, diverged_of(results.unfinished), results.damaged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dtbench.errors import LedgerError
-from dtbench.ledger.schema import regular
-from dtbench.ledger.store import EPISODES, Ledger, TrialRecord, Unfinished, write_bytes
+from dtbench.ledger.schema import regular, unreadable
+from dtbench.ledger.store import (
+    EPISODES,
+    PARQUET_ERRORS,
+    Ledger,
+    TrialRecord,
+    Unfinished,
+    check_episodes,
+    write_bytes,
+)
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 COLUMNS = (
@@ -79,6 +87,11 @@ class SuiteResults:
         return tuple(trial.spec for trial in self.unfinished)
 
     @property
+    def damaged(self) -> tuple[str, ...]:
+        """Return why the files of damaged trials cannot be read."""
+        return tuple(trial.error for trial in self.unfinished if trial.state is TrialState.DAMAGED)
+
+    @property
     def name(self) -> str:
         """Return the suite's name."""
         return str(self.suite.get("name") or "")
@@ -109,20 +122,30 @@ def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
     """Return all of a suite's planned trials in the ledger, further seeds included."""
     planned = [TrialSpec.from_json(trial) for trial in suite["trials"]]
     cells: dict[str, dict[str, list[TrialRecord]]] = {}
+    damaged: dict[str, str] = {}  # key -> error
     for task in dict.fromkeys(spec.task for spec in planned):
         cells[task] = defaultdict(list)
-        for record in ledger.records_of(task):
+        records_of_task, errors = ledger.read_records(task)
+        damaged |= errors
+        for record in records_of_task:
             cells[task][record.spec.cell].append(record)
     records: dict[tuple[str, str], TrialRecord] = {}
     for spec in {(spec.contender, spec.cell): spec for spec in planned}.values():
         for record in cells[spec.task][spec.cell]:
             records[spec.contender, record.spec.key] = record.relabelled(spec)
-    missing = [spec for spec in planned if (spec.contender, spec.key) not in records]
     folders = ledger.folders()
-    episodes = read_all({key: folders[key] / EPISODES for _, key in records})
+    episodes, errors = read_all({key: folders[key] / EPISODES for _, key in records})
+    damaged |= errors
+    records = {names: record for names, record in records.items() if names[1] not in errors}
+    missing = [spec for spec in planned if (spec.contender, spec.key) not in records]
     found = tuple(replace(r, episodes=partial(episodes.of, r.spec.key)) for r in records.values())
     nowhere = ledger.root / "nowhere"
-    unfinished = [ledger.unfinished(spec, folders.get(spec.key, nowhere)) for spec in missing]
+    unfinished = [
+        Unfinished(spec, TrialState.DAMAGED, damaged[spec.key])
+        if spec.key in damaged
+        else ledger.unfinished(spec, folders.get(spec.key, nowhere))
+        for spec in missing
+    ]
     unfinished += _diverged_beyond(planned, ledger, folders)
     return SuiteResults(suite, found, tuple(unfinished), score_table(found, episodes), episodes)
 
@@ -135,7 +158,10 @@ def _diverged_beyond(
     for key, directory in folders.items():
         if key in known or not (directory / "failure.json").exists():
             continue
-        spec = ledger.spec(directory)
+        try:
+            spec = ledger.spec(directory)
+        except LedgerError:
+            continue
         if ledger.state(spec, directory) is TrialState.DIVERGED:
             own = [found for found in cells.values() if found.cell == spec.cell]
             labelled = [spec.labelled(suite=found.suite, contender=found.contender) for found in own]
@@ -227,23 +253,59 @@ def joined(parts: Mapping[str, pd.DataFrame]) -> TrialTable:
     return TrialTable(rows.assign(trial=_repeated(filled, [len(part) for part in filled.values()])))
 
 
-def read_all(paths: Mapping[str, Path]) -> TrialTable:
-    """Read the Parquet files of several trials, by key; raise LedgerError, naming the file, where one is damaged."""
-    if not paths:
-        return TrialTable(pd.DataFrame({TRIAL: []}))
+def read_all(paths: Mapping[str, Path]) -> tuple[TrialTable, dict[str, str]]:
+    """Read the Parquet files of several trials, by key; return their table, and the errors of damaged ones by key."""
+    tables: dict[str, pa.Table] = {}
+    damaged: dict[str, str] = {}
     with ThreadPoolExecutor(4) as pool:
-        tables = list(pool.map(_read, paths.values()))
-    rows = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-    return TrialTable(rows.assign(trial=_repeated(paths, [table.num_rows for table in tables])))
+        for key, table in zip(paths, pool.map(_read, paths.values()), strict=True):
+            if isinstance(table, LedgerError):
+                damaged[key] = str(table)
+            else:
+                tables[key] = table
+    if not tables:
+        return TrialTable(pd.DataFrame({TRIAL: []})), damaged
+    rows = pa.concat_tables(_of_like_types([*tables.values()]), promote_options="permissive").to_pandas()
+    sizes = [table.num_rows for table in tables.values()]
+    return TrialTable(rows.assign(trial=_repeated(tables, sizes))), damaged
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path) -> pa.Table | LedgerError:
+    """Return a trial's episodes, or the error of a damaged file."""
     try:
-        return pq.read_table(regular(path), use_threads=False).replace_schema_metadata(None)
-    except (OSError, ValueError) as error:
-        raise LedgerError(
-            f"cannot read {path}: {error}. Delete that trial's directory and run the suite again."
-        ) from error
+        table = pq.read_table(regular(path), use_threads=False).replace_schema_metadata(None)
+        check_episodes(table.to_pandas())
+        return table
+    except (*PARQUET_ERRORS, RecursionError) as error:
+        return unreadable(path, error)
+
+
+def _of_like_types(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Return the tables, with columns of one name and several kinds as text: tasks name their own columns freely."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for table in tables:
+        for column in table.schema:
+            kinds[column.name].add(_kind(column.type))
+    mixed = {name for name, found in kinds.items() if len(found - {""}) > 1 or "other" in found}
+    return [_with_text(table, mixed & {*table.column_names}) for table in tables]
+
+
+def _with_text(table: pa.Table, names: Iterable[str]) -> pa.Table:
+    for name in names:
+        text = pa.array([None if value is None else str(value) for value in table[name].to_pylist()], pa.string())
+        table = table.set_column(table.column_names.index(name), name, text)
+    return table
+
+
+def _kind(of: pa.DataType) -> str:
+    """Return the kind of a column's type; those of one kind can be joined, "" with any."""
+    if pa.types.is_null(of):
+        return ""
+    if pa.types.is_boolean(of):
+        return "boolean"
+    if pa.types.is_integer(of) or pa.types.is_floating(of):
+        return "number"
+    return "text" if pa.types.is_string(of) or pa.types.is_large_string(of) else "other"
 
 
 def _repeated(keys: Iterable[str], sizes: list[int]) -> pd.Categorical:

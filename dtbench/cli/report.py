@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dtbench.errors import DtbenchError, LedgerError, UnknownName
+from dtbench.errors import DtbenchError, LedgerError, UnknownName, one_line
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from dtbench.analysis.compare import Pair, Rule, Side
@@ -92,6 +92,7 @@ def plot(
     if out is not None:
         check_file(out)
     (found,) = load_results(results, [suite])
+    warn_left_out(found.damaged)
     drawing = draw(found, kind, task)
     path = out or Path(f"{drawing.name}.png")
     write_drawing(drawing, path)
@@ -126,6 +127,7 @@ def compare(
     if format_ not in _PRINTED:
         raise UnknownName("format", format_, _PRINTED)
     sides = _side(before), _side(after)
+    warn_left_out(line for side in sides for one in side.suites.values() for line in one.damaged)
     pairs, rule = compare(*sides, suite or ()), Rule(max_drop, fail_below)
     _print_pairs(format_, pairs, *sides, rule)
     raise typer.Exit(1 if any(map(rule.broken_by, pairs)) else 0)
@@ -159,8 +161,7 @@ def export(
         raise DtbenchError(f"there are {len(found)} suites: {', '.join(one.name for one in found)}. Name a --suite.")
     path = out or Path(f"{found[0].name}-rliable.npz")
     check_path(path, force=force)
-    for line in write_rliable(found[0], path):
-        typer.secho(f"left out: {line}", err=True, fg="yellow", bold=True)
+    warn_left_out([*found[0].damaged, *write_rliable(found[0], path)])
     typer.echo(str(path.resolve()))
 
 
@@ -176,12 +177,19 @@ def keep_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path, *,
 
     with published(results, fresh=fresh):
         found = archive.keep_scores(document, ledger, results / "scores")
+    warn_left_out(found.damaged)
     name = str(document["name"])
     if found.records and found.name != name:
         why = archive.differences(document, results / "scores")
         other = f"{results / 'scores' / name} has other trials ({why}) and stays as it is"
         typer.secho(f"{other}. These results are kept as {found.name}.", err=True, fg="yellow", bold=True)
     return found
+
+
+def warn_left_out(lines: Iterable[str]) -> None:
+    """Print what is left out of results, and why."""
+    for line in lines:
+        typer.secho(f"left out: {one_line(line)}", err=True, fg="yellow", bold=True)
 
 
 def published(results: Path, *, fresh: bool = True) -> AbstractContextManager[None]:
@@ -199,6 +207,7 @@ def _refresh(names: Sequence[str], preset: str | None, results: Path) -> None:
     from dtbench.ledger.store import Ledger
 
     ledger = Ledger(results / "runs")
+    warn_left_out(ledger.read_suites()[1])
     if preset:
         documents = [_with_preset(names, preset)]
     else:

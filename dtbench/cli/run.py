@@ -113,8 +113,8 @@ def run(
                 states = {}
                 typer.echo(f"dtbench: {error}", err=True)
         stopped = states is None or TrialState.STOPPED in states.values()
-        _finish(document, ledger, missing, stopped=stopped)
-    done = all(spec.key in archived or ledger.state(spec) is TrialState.DONE for spec in specs)
+        damaged = _finish(document, ledger, missing, stopped=stopped)
+    done = not damaged and all(spec.key in archived or ledger.state(spec) is TrialState.DONE for spec in specs)
     raise typer.Exit(130 if stopped else 0 if done else 1)
 
 
@@ -248,8 +248,11 @@ def _interruptible(missing: list[TrialSpec], ledger: "Ledger") -> "Iterator[tupl
         yield on_progress, lambda: shutdown.requested
 
 
-def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec], *, stopped: bool) -> None:
-    """Update the suite's scores and print them with the failures; of an interrupted run, only push the suite."""
+def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec], *, stopped: bool) -> bool:
+    """Update the suite's scores and print them with the failures; of an interrupted run, only push the suite.
+
+    Return whether trials are damaged.
+    """
     from dtbench.analysis.suite_analysis import final_rows
     from dtbench.cli import plans
     from dtbench.ledger.remote import published
@@ -264,6 +267,7 @@ def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec],
         plans.print_scores(final_rows(scores), list(document["contenders"]), document["tasks"], diverged)
     if not stopped:
         plans.print_failures(ran, ledger)
+    return bool(scores and scores.damaged)
 
 
 def main() -> NoReturn:

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet as pq
@@ -116,12 +117,18 @@ class Ledger:
         return errors
 
     def state(self, spec: TrialSpec, folder: Path | None = None) -> TrialState:
-        """Return DONE, DIVERGED, FAILED, INTERRUPTED (it has a checkpoint) or MISSING; `folder` saves a search."""
+        """Return DONE, DIVERGED, FAILED, DAMAGED, INTERRUPTED (it has a checkpoint) or MISSING.
+
+        `folder` saves a search. DAMAGED is a failure that cannot be read; results are read by `read_records`.
+        """
         folder = folder or self.folder(spec)
         if (folder / "result.json").exists():
             return TrialState.DONE
         if (folder / "error.txt").exists():
-            diverged = self.failure(spec, folder).cause == TrialState.DIVERGED
+            try:
+                diverged = self.failure(spec, folder).cause == TrialState.DIVERGED
+            except LedgerError:
+                return TrialState.DAMAGED
             return TrialState.DIVERGED if diverged else TrialState.FAILED
         return TrialState.INTERRUPTED if (folder / "checkpoint.pt").exists() else TrialState.MISSING
 
@@ -134,8 +141,8 @@ class Ledger:
     def should_run(self, spec: TrialSpec, *, retry_failed: bool = False) -> bool:
         """Return whether to run the trial; with `retry_failed` also if it diverged or failed MOST_FAILURES times."""
         state = self.state(spec)
-        if state is TrialState.DONE or retry_failed:
-            return state is not TrialState.DONE
+        if state in (TrialState.DONE, TrialState.DAMAGED) or retry_failed:
+            return state not in (TrialState.DONE, TrialState.DAMAGED)
         if state is TrialState.FAILED:
             return self.failure(spec).times < MOST_FAILURES
         return state is not TrialState.DIVERGED
@@ -163,23 +170,32 @@ class Ledger:
         for path in sorted(self.root.glob("*/*/result.json")):
             yield self._record(path.parent)
 
-    def records_of(self, task: str) -> list[TrialRecord]:
-        """Return the finished trials of a task, sorted by seed."""
-        records = [self._record(path.parent) for path in sorted((self.root / _slug(task)).glob("*/result.json"))]
-        return sorted((record for record in records if record.spec.task == task), key=lambda record: record.spec.seed)
+    def read_records(self, task: str) -> tuple[list[TrialRecord], dict[str, str]]:
+        """Return the finished trials of a task, sorted by seed, and by key the errors of those that are damaged."""
+        records, damaged = [], {}
+        for path in sorted((self.root / _slug(task)).glob("*/result.json")):
+            try:
+                records.append(_loaded(self._record(path.parent)))
+            except LedgerError as error:
+                damaged[_key_of(path.parent)] = str(error)
+        of_task = (record for record in records if record.spec.task == task)
+        return sorted(of_task, key=lambda record: record.spec.seed), damaged
 
     def same_config(self, spec: TrialSpec) -> list[TrialRecord]:
-        """Return the finished trials of all seeds of a configuration, sorted by seed."""
-        return [record.relabelled(spec) for record in self.records_of(spec.task) if record.spec.cell == spec.cell]
+        """Return the undamaged finished trials of all seeds of a configuration, sorted by seed."""
+        records, _ = self.read_records(spec.task)
+        return [record.relabelled(spec) for record in records if record.spec.cell == spec.cell]
 
     def unfinished(self, spec: TrialSpec, folder: Path | None = None) -> Unfinished:
         """Return the state of a trial without a result, and why it failed; `folder` saves a search."""
         folder = folder or self.folder(spec)
         state = self.state(spec, folder)
-        if state not in (TrialState.FAILED, TrialState.DIVERGED):
+        if state not in (TrialState.FAILED, TrialState.DIVERGED, TrialState.DAMAGED):
             return Unfinished(spec, state)
-        error = schema.read_text(folder / "error.txt")
-        return Unfinished(spec, state, error, self.failure(spec, folder).cause)
+        try:
+            return Unfinished(spec, state, schema.read_text(folder / "error.txt"), self.failure(spec, folder).cause)
+        except LedgerError as error:
+            return Unfinished(spec, TrialState.DAMAGED, str(error))
 
     def create(self, spec: TrialSpec) -> Path:
         """Make the trial's directory and write its spec; raise LedgerError where that cannot be done."""
@@ -200,8 +216,9 @@ class Ledger:
 
     def record_failure(self, spec: TrialSpec, *, cause: str, text: str, step: int = 0) -> Path:
         """Record why a trial has no result (`text`: its traceback or an explanation); return its directory."""
-        folder = self.create(spec)
-        times = self.failure(spec, folder).times + 1
+        folder, times = self.create(spec), 1
+        with contextlib.suppress(LedgerError):  # what cannot be read is replaced
+            times = self.failure(spec, folder).times + 1
         message = next((line for line in reversed(text.splitlines()) if line.strip()), cause)
         failure = {"cause": cause, "message": message[:500], "step": step, "times": times}
         write_json(folder / "failure.json", failure)
@@ -231,7 +248,7 @@ class Ledger:
         contender or task does not narrow the report.
         """
         path = self.root / "suites" / f"{_slug(document['name'])}.json"
-        earlier = read_suite(path) if path.exists() else {}
+        earlier = read_suite(path) if path.exists() or path.is_symlink() else {}
         if earlier and earlier.get("name") != document["name"]:
             raise LedgerError(f"{path} is suite {earlier.get('name')!r}: rename it or {document['name']!r}.")
         trials = {trial["key"]: trial for trial in document["trials"]}
@@ -243,8 +260,18 @@ class Ledger:
         return document
 
     def saved_suites(self) -> dict[str, Mapping[str, Any]]:
-        """Return the saved definitions of suites by name."""
-        return {path.stem: read_suite(path) for path in sorted((self.root / "suites").glob("*.json"))}
+        """Return the saved definitions of suites by name, without damaged ones."""
+        return self.read_suites()[0]
+
+    def read_suites(self) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+        """Return the saved definitions of suites by name, and the errors of those that are damaged."""
+        documents, damaged = {}, []
+        for path in sorted((self.root / "suites").glob("*.json")):
+            try:
+                documents[path.stem] = read_suite(path)
+            except LedgerError as error:
+                damaged.append(str(error))
+        return documents, damaged
 
     def _record(self, folder: Path) -> TrialRecord:
         return TrialRecord(
@@ -303,6 +330,12 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_bytes(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
 
 
+def _loaded(record: TrialRecord) -> TrialRecord:
+    """Read what is small at once, so that damage shows here; raise LedgerError where there is any."""
+    metrics, inspection = record.metrics(), record.inspection()
+    return replace(record, metrics=lambda: metrics, inspection=lambda: inspection)
+
+
 def _read_if_there(path: Path, model: type[M]) -> M | None:
     try:
         return schema.read(path, model)
@@ -343,6 +376,9 @@ def check_episodes(rows: pd.DataFrame) -> None:
     for name in _COLUMNS:
         if not (pd.api.types.is_numeric_dtype(rows[name]) or rows[name].isna().all()):
             raise ValueError(f"its column {name} holds no numbers")
+    steps = rows["step"].to_numpy(float)
+    if len(steps) == 0 or not (np.isfinite(steps) & (steps == np.floor(steps)) & (steps >= 0)).all():
+        raise ValueError("its steps are no whole numbers")
 
 
 def _check_columns(names: Iterable[str]) -> None:

@@ -212,6 +212,7 @@ def _not_run_text(analysis: SuiteAnalysis) -> Iterator[str]:
         "interrupted": "began and did not end",
         TrialState.DIVERGED: "diverged (a loss became NaN)",
         "failed": "failed",
+        TrialState.DAMAGED: "cannot be read",
         "nan": "ended with a score that is no number",
     }
     parts = [f"{states[state]} {text}" for state, text in words.items() if states[state]]
