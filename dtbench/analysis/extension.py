@@ -50,7 +50,8 @@ def extended(archive: SuiteResults, found: SuiteResults) -> SuiteResults:
     }
     episodes = joined({record.spec.key: record.episodes() for record in finished})
     unfinished = tuple(one for key, one in waiting.items() if key not in records)
-    return SuiteResults(suite, tuple(finished), unfinished, score_table(finished, episodes), episodes)
+    scores = score_table(finished, episodes)
+    return SuiteResults(suite, tuple(finished), unfinished, scores, episodes, found.damaged)
 
 
 def _settings(spec: TrialSpec) -> dict[str, Any]:

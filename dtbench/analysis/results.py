@@ -80,16 +80,12 @@ class SuiteResults:
     unfinished: tuple[Unfinished, ...]
     scores: pd.DataFrame  # COLUMNS
     episodes: TrialTable  # of all records
+    damaged: tuple[str, ...] = ()  # why files of the ledger cannot be read
 
     @property
     def not_run(self) -> tuple[TrialSpec, ...]:
         """Return the planned trials without a result."""
         return tuple(trial.spec for trial in self.unfinished)
-
-    @property
-    def damaged(self) -> tuple[str, ...]:
-        """Return why the files of damaged trials cannot be read."""
-        return tuple(trial.error for trial in self.unfinished if trial.state is TrialState.DAMAGED)
 
     @property
     def name(self) -> str:
@@ -147,7 +143,8 @@ def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
         for spec in missing
     ]
     unfinished += _diverged_beyond(planned, ledger, folders)
-    return SuiteResults(suite, found, tuple(unfinished), score_table(found, episodes), episodes)
+    scores = score_table(found, episodes)
+    return SuiteResults(suite, found, tuple(unfinished), scores, episodes, tuple(damaged.values()))
 
 
 def _diverged_beyond(

@@ -251,7 +251,7 @@ def _interruptible(missing: list[TrialSpec], ledger: "Ledger") -> "Iterator[tupl
 def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec], *, stopped: bool) -> bool:
     """Update the suite's scores and print them with the failures; of an interrupted run, only push the suite.
 
-    Return whether trials are damaged.
+    Return whether planned trials are damaged.
     """
     from dtbench.analysis.suite_analysis import final_rows
     from dtbench.cli import plans
@@ -267,7 +267,7 @@ def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec],
         plans.print_scores(final_rows(scores), list(document["contenders"]), document["tasks"], diverged)
     if not stopped:
         plans.print_failures(ran, ledger)
-    return bool(scores and scores.damaged)
+    return scores is not None and any(one.state is TrialState.DAMAGED for one in scores.unfinished)
 
 
 def main() -> NoReturn:

@@ -374,10 +374,11 @@ def check_episodes(rows: pd.DataFrame) -> None:
     """Raise ValueError where a table of episodes lacks a required column of numbers."""
     _check_columns(rows.columns)
     for name in _COLUMNS:
-        if not (pd.api.types.is_numeric_dtype(rows[name]) or rows[name].isna().all()):
+        of = rows[name]
+        if not (pd.api.types.is_numeric_dtype(of) and not pd.api.types.is_bool_dtype(of) or of.isna().all()):
             raise ValueError(f"its column {name} holds no numbers")
     steps = rows["step"].to_numpy(float)
-    if len(steps) == 0 or not (np.isfinite(steps) & (steps == np.floor(steps)) & (steps >= 0)).all():
+    if not len(steps) or not ((steps == np.floor(steps)) & (steps >= 0) & (steps < 2**53)).all():
         raise ValueError("its steps are no whole numbers")
 
 
