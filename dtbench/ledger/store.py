@@ -375,7 +375,7 @@ def check_episodes(rows: pd.DataFrame) -> None:
     _check_columns(rows.columns)
     for name in _COLUMNS:
         of = rows[name]
-        if not (pd.api.types.is_numeric_dtype(of) and not pd.api.types.is_bool_dtype(of) or of.isna().all()):
+        if not ((pd.api.types.is_numeric_dtype(of) and not pd.api.types.is_bool_dtype(of)) or of.isna().all()):
             raise ValueError(f"its column {name} holds no numbers")
     steps = rows["step"].to_numpy(float)
     if not len(steps) or not ((steps == np.floor(steps)) & (steps >= 0) & (steps < 2**53)).all():

@@ -3,7 +3,8 @@
     python tests/fuzz/mutations.py --count 5000 --seed 0
 
 Each mutation is a function of the seed and its number. A finding is a traceback, an error of several lines, another
-exit code than 0, 1 or 2, more than 60 seconds, or a file changed outside of the results. Exit code 1 where there is one.
+exit code than 0, 1 or 2, more than 60 seconds, or a file changed outside of the results. Exit code 1 where there is
+one.
 """
 
 import argparse
@@ -27,17 +28,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import pyarrow as pa  # noqa: E402  # after the path is set
-import pyarrow.parquet as pq  # noqa: E402
-import yaml  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
+import pyarrow as pa  # after the path is set
+import pyarrow.parquet as pq
+import yaml
+from typer.testing import CliRunner
 
-from dtbench.cli.run import app  # noqa: E402
-from dtbench.errors import DtbenchError  # noqa: E402
-from dtbench.ledger.store import Ledger  # noqa: E402
-from dtbench.ledger.trial_spec import TrialSpec  # noqa: E402
-from tests.fuzz.outcome import LONGEST  # noqa: E402
-from tests.fuzz.values import NUMBERS, WORDS, places  # noqa: E402
+from dtbench.cli.run import app
+from dtbench.errors import DtbenchError
+from dtbench.ledger.store import Ledger
+from dtbench.ledger.trial_spec import TrialSpec
+from tests.fuzz.outcome import LONGEST
+from tests.fuzz.values import NUMBERS, WORDS, places
 
 SUITE = {
     "name": "toy",
@@ -123,7 +124,9 @@ def _bytes(path: Path, chance: random.Random) -> str:
 
 
 def _replaced(path: Path, chance: random.Random) -> str:
-    how = chance.choice(("missing", "directory", "pipe", "link out", "link nowhere", "link to itself", "pickle", "device"))
+    how = chance.choice(
+        ("missing", "directory", "pipe", "link out", "link nowhere", "link to itself", "pickle", "device")
+    )
     path.unlink()
     if how == "directory":
         path.mkdir()
