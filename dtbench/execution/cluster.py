@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ PACKAGES = ("dtbench", "torch", "numpy", "gymnasium", "mujoco", "ale-py", "panda
 CONNECT_SECONDS = 30.0
 ALIVE_SECONDS = 3.0  # a node may outlive a worker that died with it by this long
 LINE = 400  # maximum number of characters of an error
+SESSIONS = (Path(os.environ.get("RAY_TMPDIR") or "/tmp"), "dtbench-ray")  # short: names of sockets are limited
+_NO_METADATA = "AWS_EC2_METADATA_DISABLED"
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -73,39 +75,58 @@ class RunContext:
 def ray_started(address: str | None = None) -> Iterator[None]:
     """Start a Ray for this process, or join the cluster at `address`, without output and telemetry.
 
+    Files of a Ray of our own are removed when it ends; those of a killed run by the next one.
+
     Raises DtbenchError where Ray cannot start or refuses the connection, RayDied where a Ray of our own dies.
     """
     import ray
 
     changed = {name: os.environ.get(name) for name in ("HOME", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     os.environ.update(QUIET)
-    if address is None:
-        # Ray listens on every network interface: without the token of this run nobody else can have it run code.
-        os.environ.update(HOME=str(_ray_home()), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    else:
+    if address is not None:
         use_token()
         check_connection(address)
-    _reload_authentication()
     try:
-        ray.init(
-            address=address or "local",  # not RAY_ADDRESS
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            # Without credentials a worker would query the cloud's metadata address.
-            runtime_env={"env_vars": {name: os.environ.get(name, "true") for name in ("AWS_EC2_METADATA_DISABLED",)}},
-            **({} if address else {"num_cpus": lock.processors()}),
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise DtbenchError(f"Ray did not start: {one_line(str(error), LINE)}. Run without it: --local.") from error
+        with ExitStack() as stack:
+            with _starting():
+                own = {} if address else _own_settings(stack.enter_context(lock.process_directory(*SESSIONS)))
+                stack.callback(ray.shutdown)
+                _reload_authentication()
+                ray.init(
+                    address=address or "local",  # not RAY_ADDRESS
+                    include_dashboard=None if address else False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    # Without credentials a worker would query the cloud's metadata address.
+                    runtime_env={"env_vars": {_NO_METADATA: os.environ.get(_NO_METADATA, "true")}},
+                    **own,
+                )
+            _restore_environment({"HOME": changed.pop("HOME")})
+            with nullcontext() if address else watched(ray._private.worker.global_worker.node):
+                yield
     finally:
-        _restore_environment({"HOME": changed.pop("HOME")})
-    try:
-        with nullcontext() if address else watched(ray._private.worker.global_worker.node):
-            yield
-    finally:
-        ray.shutdown()
         _restore_environment(changed)
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    try:
+        yield
+    except DtbenchError:
+        raise
+    except Exception as error:  # where a node takes long to start, Ray raises no more than that
+        raise DtbenchError(f"Ray did not start: {one_line(str(error), LINE)}. Run without it: --local.") from error
+
+
+def _own_settings(directory: Path) -> dict[str, Any]:
+    """Return the settings of a Ray of our own with its files in `directory`; set its environment.
+
+    Ray listens on every network interface: without the token of this run nobody else can have it run code. Its HOME
+    has a file without which its dashboard queries the cloud's metadata address.
+    """
+    (directory / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
+    os.environ.update(HOME=str(directory), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    return {"num_cpus": lock.processors(), "_temp_dir": str(directory)}
 
 
 def _reload_authentication() -> None:
@@ -300,14 +321,6 @@ def _listens(node_id: str) -> bool:
                 return False
             return bool(node["Alive"])
     return not node_id
-
-
-def _ray_home() -> Path:
-    """Return a HOME for Ray with a file without which its dashboard queries the cloud's metadata address."""
-    home = cache.root() / ".ray-home"
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "ray_bootstrap_config.yaml").write_text("provider:\n  type: local\n")
-    return home
 
 
 def _code_digest() -> str:

@@ -1,6 +1,7 @@
 """Locks on a results directory or address, and the identity of the process that holds one."""
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -208,7 +209,8 @@ def is_running(process: int) -> bool:
 def process_directory(parent: Path, prefix: str) -> Iterator[Path]:
     """Yield a directory below `parent` for this process; remove those of processes that were killed here."""
     parent.mkdir(parents=True, exist_ok=True)
-    prefix = f"{prefix}-{platform.node()}-"
+    node = hashlib.sha256(platform.node().encode()).hexdigest()[:4]  # short: paths of sockets are limited
+    prefix = f"{prefix}-{node}-"
     for left in parent.glob(f"{prefix}*"):
         process = left.name.removeprefix(prefix).partition("-")[0]
         if process.isdecimal() and not is_running(int(process)):

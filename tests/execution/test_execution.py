@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from dtbench.errors import DtbenchError
 from dtbench.execution import cluster
+from dtbench.ledger import lock
 
 pytestmark = pytest.mark.ray
 
@@ -167,6 +170,74 @@ def test_a_ray_that_dies_is_one_line_within_half_a_minute(process: str, tmp_path
     assert run.returncode == 1
     assert f"dtbench: Ray died (its {process})." in errors
     assert "Traceback" not in errors
+    _all_ended(run.pid, since=killed)
+    with lock.process_directory(*cluster.SESSIONS):
+        assert not list(_sessions_of(run.pid))
+
+
+@pytest.mark.timeout(900)
+def test_workers_end_within_ten_seconds_of_their_driver(tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(SUITE | {"contenders": {"DT": DT | {"train_steps": 10**6}}}))
+    command = [sys.executable, "-c", MAIN, "run", "--suite", "toy.yaml"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
+        while not list(tmp_path.glob("results/runs/*/*/running.json")):
+            time.sleep(0.5)
+            assert run.poll() is None
+        assert list(_sessions_of(run.pid))
+        run.kill()
+        run.wait()
+    _all_ended(run.pid, since=time.monotonic())
+
+
+def _all_ended(driver: int, *, since: float) -> None:
+    """Wait until no process is left that works in the directory of the driver's Ray; fail after ten seconds."""
+    sessions = [str(path).encode() for path in _sessions_of(driver)]
+    while left := [
+        path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if any(s in _content(path) for s in sessions)
+    ]:
+        assert time.monotonic() - since < 10, left
+        time.sleep(0.2)
+
+
+def _content(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
+def _sessions_of(process: int) -> Iterator[Path]:
+    folder, prefix = cluster.SESSIONS
+    return folder.glob(f"{prefix}-*-{process}-*")
+
+
+@pytest.mark.parametrize(
+    "error", [Exception("The current node timed out during startup."), OSError(28, "No space left")]
+)
+def test_a_ray_that_cannot_start_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def fails(**_: object) -> None:
+        raise error
+
+    before = dict(os.environ)
+    monkeypatch.setattr(ray, "init", fails)
+    with (
+        pytest.raises(DtbenchError, match=r"Ray did not start: .*\. Run without it: --local\."),
+        cluster.ray_started(),
+    ):
+        raise AssertionError("it started")
+    assert {name: os.environ.get(name) for name in ("HOME", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")} == {
+        name: before.get(name) for name in ("HOME", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+    }
+
+
+def test_a_run_with_ray_needs_no_writable_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTBENCH_DATA", str(tmp_path / "file" / "cache"))
+    (tmp_path / "file").write_text("no directory can be made here")
+    with cluster.ray_started():
+        import ray
+
+        assert ray.get(ray.remote(lambda: 7).remote()) == 7
 
 
 def _child(parent: int, name: str) -> int:

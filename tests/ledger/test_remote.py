@@ -2,7 +2,7 @@
 
 import os
 import pickle
-import platform
+import re
 import signal
 import socket
 import subprocess
@@ -337,7 +337,7 @@ def test_copies_of_killed_workers_are_swept_up(place: Remote) -> None:
         os._exit(0)
     os.waitpid(process, 0)
     with working_copy(place, SPEC) as (root, _):
-        left = root.parent.with_name(f"work-{platform.node()}-{process}-left")
+        left = root.parent.with_name(re.sub(r"[0-9]+-[^-]+$", f"{process}-left", root.parent.name))
         left.mkdir()
     with working_copy(place, SPEC):
         assert not left.exists()
