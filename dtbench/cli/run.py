@@ -22,6 +22,7 @@ from dtbench.cli.options import (
     TaskOption,
 )
 from dtbench.cli.report import COMMANDS, ResultsOption, SuitesOption, keep_scores
+from dtbench.cli.streams import forgiving
 from dtbench.cli.tune import COMMANDS as TUNE_COMMANDS
 from dtbench.errors import DtbenchError, RayDied, UnknownName
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
@@ -272,9 +273,10 @@ def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec],
 
 def main() -> NoReturn:
     """Run the command line; print a user's mistake as one line on stderr."""
-    try:
-        app(standalone_mode=True)
-    except DtbenchError as error:
-        typer.echo(f"dtbench: {error}", err=True)
-        sys.exit(2)
+    with forgiving():
+        try:
+            app(standalone_mode=True)
+        except DtbenchError as error:
+            typer.echo(f"dtbench: {error}", err=True)
+            sys.exit(2)
     sys.exit(0)

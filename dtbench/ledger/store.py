@@ -377,9 +377,9 @@ def check_episodes(rows: pd.DataFrame) -> None:
         of = rows[name]
         if not ((pd.api.types.is_numeric_dtype(of) and not pd.api.types.is_bool_dtype(of)) or of.isna().all()):
             raise ValueError(f"its column {name} holds no numbers")
-    steps = rows["step"].to_numpy(float)
-    if not len(steps) or not ((steps == np.floor(steps)) & (steps >= 0) & (steps < 2**53)).all():
-        raise ValueError("its steps are no whole numbers")
+    counts = rows[["step", "episode", "length"]].to_numpy(float)
+    if not len(counts) or not ((counts == np.floor(counts)) & (counts >= 0) & (counts < 2**53)).all():
+        raise ValueError("its steps, episodes or lengths are not whole numbers")
 
 
 def _check_columns(names: Iterable[str]) -> None:
