@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from baselines.checkpoint import Checkpointed
 from baselines.networks import descend, flat_observations, flat_size, observation_scale
 from dtbench import History, IncompatibleTask, Metrics, TrajectoryDataset, WindowSampler
-from dtbench.data import TorchStream, generator
+from dtbench.data import TorchStream, generator, require_unit
 from dtbench.nn import MLP, greedy_actions
 
 
@@ -52,7 +52,8 @@ class BehaviorCloning:
     warmup_steps: int = 0  # the learning rate rises linearly over these, then stays
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "BehaviorCloningLearner":
-        """Build the network for the dataset's spaces; raise IncompatibleTask where indices would be normalised."""
+        """Build the network for the dataset's spaces; raise IncompatibleTask where they do not fit."""
+        require_unit("bc", dataset.action_space)
         if self.normalize_observations and not isinstance(dataset.observation_space, gym.spaces.Box):
             raise IncompatibleTask(f"bc cannot normalize {dataset.observation_space}: drop normalize_observations.")
         return BehaviorCloningLearner(self, dataset, seed=seed, device=device)

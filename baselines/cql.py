@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from baselines.networks import action_scale, bellman_error, bellman_target, observation_scale, require_flat_boxes
+from baselines.networks import bellman_error, bellman_target, observation_scale, require_flat_boxes
 from baselines.sac import SoftActorCritic, SoftActorCriticLearner, TanhNormal, entropy_loss, policy_loss
 from dtbench import Metrics, TrajectoryDataset, TransitionSampler
 from dtbench.data import TorchStream, generator
@@ -103,10 +103,7 @@ class CQLLearner(SoftActorCriticLearner):
         super().__init__(
             network.to(device),
             sampler=TransitionSampler(dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device),
-            scales=(
-                observation_scale(dataset, normalize=algorithm.normalize_observations, device=device),
-                action_scale(dataset.action_space, device),
-            ),
+            scale=observation_scale(dataset, normalize=algorithm.normalize_observations, device=device),
             stream=stream,
             learning_rates=(algorithm.policy_learning_rate, algorithm.critic_learning_rate),
             tau=algorithm.tau,
@@ -119,7 +116,7 @@ class CQLLearner(SoftActorCriticLearner):
         # Where nothing follows, the penalty looks at the policy's actions here instead; the backup is the reward.
         raw = torch.where(batch.terminals[:, None], batch.observations, batch.next_observations)
         following = self.observation_scale(raw)
-        actions = self.action_scale.to_unit(batch.actions)
+        actions = batch.actions.float()
         with self.stream.active():
             here = self.network.policy(observations)
             with torch.no_grad():

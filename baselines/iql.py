@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from baselines.checkpoint import Checkpointed
 from baselines.networks import (
     TwinCritics,
-    action_scale,
     bellman_error,
     bellman_target,
     descend,
@@ -124,7 +123,6 @@ class IQLLearner(Checkpointed):
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
         )
         self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
-        self.action_scale = action_scale(dataset.action_space, device)
         self.reward_scale = reward_scale(dataset) if algorithm.normalize_rewards else 1.0
         self.stream = TorchStream(seed, device)
         with self.stream.active():
@@ -141,7 +139,7 @@ class IQLLearner(Checkpointed):
         """Take one step of value, critics and actor."""
         batch = self.sampler.sample()
         observations = self.observation_scale(batch.observations)
-        actions = self.action_scale.to_unit(batch.actions)
+        actions = batch.actions.float()
         with torch.no_grad():
             following = self.network.value(self.observation_scale(batch.next_observations)).squeeze(-1)
             slow = self.target(observations, actions).amin(dim=0)
@@ -170,8 +168,7 @@ class IQLLearner(Checkpointed):
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
         """Return the mean of the policy, [B, action]."""
-        chosen = self.network.act(self.observation_scale(history.observations[:, -1]))
-        return self.action_scale.from_unit(chosen)
+        return self.network.act(self.observation_scale(history.observations[:, -1]))
 
     def _step(self, loss: Tensor) -> None:
         left = cosine(self.steps, self.algorithm.decay_steps)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dtbench import IncompatibleTask, TrajectoryDataset
-from dtbench.data import mean_and_std
+from dtbench.data import observation_moments, require_unit
 from dtbench.nn import MLPEnsemble
 
 STD_FLOOR = 1e-3  # added to the standard deviation, as in CORL and in the code of TD3+BC
@@ -30,26 +30,6 @@ class ObservationScale:
         if self.mean is None or self.rate is None:
             return observations.float()
         return (observations.float() - self.mean) * self.rate
-
-
-@dataclass(frozen=True, slots=True)
-class ActionScale:
-    """The affine map between a bounded Box of actions and [-1, 1], the range of the networks."""
-
-    low: Tensor  # [action]
-    high: Tensor  # [action]
-    plain: bool  # the Box is [-1, 1] already
-
-    def to_unit(self, actions: Tensor) -> Tensor:
-        """Map actions of the Box to [-1, 1]."""
-        if self.plain:
-            return actions.float()
-        return 2 * (actions.float() - self.low) / (self.high - self.low) - 1
-
-    def from_unit(self, actions: Tensor) -> Tensor:
-        """Map [-1, 1] to the Box and clip to its bounds."""
-        scaled = actions if self.plain else self.low + (actions + 1) / 2 * (self.high - self.low)
-        return scaled.clamp(self.low, self.high)
 
 
 class TwinCritics(MLPEnsemble):
@@ -110,10 +90,11 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def require_flat_boxes(algorithm: str, dataset: TrajectoryDataset) -> tuple[int, int]:
-    """Return the sizes of observation and action; raise IncompatibleTask unless both are flat, actions bounded."""
+    """Return the sizes of observation and action; raise IncompatibleTask unless both are flat, actions in [-1, 1]."""
     observations, actions = dataset.observation_space, dataset.action_space
-    if not isinstance(actions, gym.spaces.Box) or len(actions.shape) != 1 or not actions.is_bounded():
-        raise IncompatibleTask(f"{algorithm} needs a flat, bounded Box of actions, not {actions}. Try discrete_cql.")
+    if not isinstance(actions, gym.spaces.Box) or len(actions.shape) != 1:
+        raise IncompatibleTask(f"{algorithm} needs a flat Box of actions, not {actions}. Try discrete_cql.")
+    require_unit(algorithm, actions)
     if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
         raise IncompatibleTask(f"{algorithm} needs flat Box observations, not {observations}.")
     return observations.shape[0], actions.shape[0]
@@ -123,16 +104,9 @@ def observation_scale(dataset: TrajectoryDataset, *, normalize: bool, device: to
     """Return the scale of the dataset's observations; without `normalize` it leaves them as they are."""
     if not normalize:
         return ObservationScale()
-    mean, std = mean_and_std(np.asarray(dataset.observations).reshape(dataset.num_steps, -1))
+    mean, std = (moment.reshape(-1) for moment in observation_moments(dataset))
     tensors = (torch.from_numpy(numbers).float().to(device) for numbers in (mean, 1 / (std + STD_FLOOR)))
     return ObservationScale(*tensors)
-
-
-def action_scale(space: gym.Space[Any], device: torch.device) -> ActionScale:
-    """Return the scale of a bounded Box."""
-    assert isinstance(space, gym.spaces.Box)
-    low, high = (torch.as_tensor(bound).float().to(device) for bound in (space.low, space.high))
-    return ActionScale(low, high, plain=bool((space.low == -1).all() and (space.high == 1).all()))
 
 
 def flat_size(space: gym.Space[Any]) -> int:

@@ -13,10 +13,8 @@ from torch.nn import functional as F
 
 from baselines.checkpoint import Checkpointed
 from baselines.networks import (
-    ActionScale,
     ObservationScale,
     TwinCritics,
-    action_scale,
     bellman_error,
     bellman_target,
     descend,
@@ -55,10 +53,7 @@ class SAC:
             self,
             sizes,
             sampler=TransitionSampler(dataset, batch_size=self.batch_size, rng=generator(seed, 1), device=device),
-            scales=(
-                observation_scale(dataset, normalize=self.normalize_observations, device=device),
-                action_scale(dataset.action_space, device),
-            ),
+            scale=observation_scale(dataset, normalize=self.normalize_observations, device=device),
             seed=seed,
             device=device,
         )
@@ -170,14 +165,14 @@ class SoftActorCriticLearner(Checkpointed):
         network: SoftActorCritic,
         *,
         sampler: Sampler,
-        scales: tuple[ObservationScale, ActionScale],
+        scale: ObservationScale,
         stream: TorchStream,
         learning_rates: tuple[float, float],
         tau: float,
     ) -> None:
         """`learning_rates` are those of policy and entropy weight, and of the critics."""
         self.network, self.sampler, self.stream, self.tau = network, sampler, stream, tau
-        self.observation_scale, self.action_scale = scales
+        self.observation_scale = scale
         self.target = deepcopy(network.critics).requires_grad_(False)
         parts = ([*network.actor.parameters(), network.log_entropy_weight], list(network.critics.parameters()))
         groups = [{"params": part, "lr": rate} for part, rate in zip(parts, learning_rates, strict=True)]
@@ -188,7 +183,7 @@ class SoftActorCriticLearner(Checkpointed):
     def act(self, history: History) -> Tensor:
         """Return the squashed mean of the policy, [B, action]."""
         policy = self.network.policy(self.observation_scale(history.observations[:, -1]))
-        return self.action_scale.from_unit(policy.mean.tanh())
+        return policy.mean.tanh()
 
     def step(self, losses: Mapping[str, Tensor]) -> Metrics:
         """Move all networks by the gradients of the losses' sum, then the target critics."""
@@ -207,7 +202,7 @@ class SACLearner(SoftActorCriticLearner):
         sizes: tuple[int, int],
         *,
         sampler: Sampler,
-        scales: tuple[ObservationScale, ActionScale],
+        scale: ObservationScale,
         seed: int,
         device: torch.device,
     ) -> None:
@@ -224,7 +219,7 @@ class SACLearner(SoftActorCriticLearner):
         super().__init__(
             network.to(device),
             sampler=sampler,
-            scales=scales,
+            scale=scale,
             stream=stream,
             learning_rates=(algorithm.learning_rate, algorithm.learning_rate),
             tau=algorithm.tau,
@@ -234,7 +229,7 @@ class SACLearner(SoftActorCriticLearner):
         """Take one step of policy, entropy and critics."""
         batch = self.sampler.sample()
         observations = self.observation_scale(batch.observations)
-        actions = self.action_scale.to_unit(batch.actions)
+        actions = batch.actions.float()
         following = self.observation_scale(batch.next_observations)
         with self.stream.active():
             target = self.critic_target(batch, following)

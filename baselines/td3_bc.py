@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from baselines.checkpoint import Checkpointed
 from baselines.networks import (
     TwinCritics,
-    action_scale,
     bellman_error,
     bellman_target,
     descend,
@@ -91,7 +90,6 @@ class TD3BCLearner(Checkpointed):
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
         )
         self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
-        self.action_scale = action_scale(dataset.action_space, device)
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             self.network = TD3BCNetwork(algorithm, *require_flat_boxes("td3_bc", dataset)).to(device)
@@ -106,7 +104,7 @@ class TD3BCLearner(Checkpointed):
         """Take one step of the critics, and every `policy_every` steps one of the actor and the targets."""
         batch = self.sampler.sample()
         observations = self.observation_scale(batch.observations)
-        actions = self.action_scale.to_unit(batch.actions)
+        actions = batch.actions.float()
         self.steps += 1
         with self.stream.active():
             critic_loss = self.critic_loss(batch, observations, actions)
@@ -138,5 +136,4 @@ class TD3BCLearner(Checkpointed):
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
         """Return the policy's actions, [B, action]."""
-        chosen = self.network.act(self.observation_scale(history.observations[:, -1]))
-        return self.action_scale.from_unit(chosen)
+        return self.network.act(self.observation_scale(history.observations[:, -1]))

@@ -148,7 +148,7 @@ def _with_bf16(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[s
 def hopper_batch(learner: Any, windows: Windows) -> Batch:
     """Return the learner's windows as the peers read them."""
     return Batch(
-        windows.returns_to_go.float() / learner.algorithm.return_scale,
+        windows.returns_to_go.float() / learner.returns.scale,
         (windows.observations.float() - learner.mean) / learner.scale,
         windows.actions.float(),
         windows.timesteps,

@@ -2,12 +2,19 @@
 
 import difflib
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 LONGEST = 560  # characters of an error's text
 _SHOWN = 280  # characters of a list of names in it
 FOREIGN = (Exception, SystemExit)  # of plug-ins: a script that exits must not end dtbench as if all were well
+
+
+def decimals_of(*values: float) -> int:
+    """Return how many decimals numbers are shown with: one, or two digits of the largest where all are below 1."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 1 if largest >= 1 or largest == 0 else 1 - math.floor(math.log10(largest))
 
 
 class DtbenchError(Exception):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dtbench.algorithm import CachingLearner, DiscreteLearner, History, Learner, Rollout
+from dtbench.data.actions import ActionScale, action_scale
 from dtbench.data.randomness import generator
 from dtbench.errors import IncompatibleTask, UnknownName
 from dtbench.ledger.trial_spec import EPSILON, ActionMode
@@ -72,6 +73,7 @@ class Evaluator:
     info_keys: tuple[str, ...] = ()  # entries of the environment's info to record from each episode's last step
     max_batch: int = 2048  # environments at a time
     target_units: TargetUnits | None = None  # None: the environment's rewards
+    action_scale: ActionScale | None = None  # None: that of the environment's actions
 
     def evaluate(self, learner: Learner, targets: Sequence[float] = ()) -> Episodes:
         """Play every episode once for each target return, or once where the learner takes none."""
@@ -108,16 +110,19 @@ class Evaluator:
         """Step until every episode has ended and write the outcomes into the table's rows."""
         observations, _ = env.reset(seed=[int(s) for s in table.seeds[rows]])  # type: ignore[arg-type]  # one each
         rollout = rollout_of(learner)
-        buffer = HistoryBuffer(len(rows), learner.context, env.single_action_space.shape or (), self.device)
+        space = env.single_action_space
+        scale = self.action_scale or action_scale(space)
+        buffer = HistoryBuffer(len(rows), learner.context, space.shape or (), self.device)
         remaining = np.nan_to_num(table.targets[rows])
         active = np.ones(len(rows), bool)
         step = 0
         while active.any():
             history = buffer.write(observations, remaining, step)
-            actions = np.zeros(env.action_space.shape or (len(rows),), env.single_action_space.dtype)
-            actions[active] = self._act(rollout, history, active, table.episodes[rows], step, env.single_action_space)
+            actions = np.zeros(env.action_space.shape or (len(rows),), np.float32 if scale else space.dtype)
+            actions[active] = self._act(rollout, history, active, table.episodes[rows], step, space)
             buffer.write_actions(actions)
-            observations, rewards, terminated, truncated, info = env.step(actions)
+            taken = scale.to_box(actions).astype(space.dtype, copy=False) if scale else actions
+            observations, rewards, terminated, truncated, info = env.step(taken)
             table.returns[rows[active]] += rewards[active]
             remaining = remaining - self._spent(table, rows[active], rewards, active)
             ended = active & (np.asarray(terminated) | np.asarray(truncated))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dtbench import registry
 from dtbench.algorithm import Algorithm, CachingLearner, DiscreteLearner, History, Learner
+from dtbench.data.actions import unit_actions
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.data.randomness import generator
 from dtbench.errors import IncompatibleTask, InvalidAlgorithm
@@ -48,7 +49,7 @@ def check_algorithm(algorithm: Algorithm | type[Algorithm] | str, dataset: Traje
     lie in it, on the CPU, for any batch; its rollout equals `act`; acting has no side effects; equal seeds train
     equally, other seeds differently (if they train at all); a state survives torch.save with weights_only and
     continues exactly. Without `dataset` it must accept toy data with discrete or continuous actions, and may refuse
-    the other with IncompatibleTask. A class, or a name such as "my_file:MyAlgorithm", is checked with its defaults.
+    the other with IncompatibleTask. Actions of a Box reach it in [-1, 1], those of `dataset` too. A class, or a name such as "my_file:MyAlgorithm", is checked with its defaults.
     """
     if isinstance(algorithm, str):
         algorithm = registry.make_algorithm(algorithm, {})
@@ -58,7 +59,7 @@ def check_algorithm(algorithm: Algorithm | type[Algorithm] | str, dataset: Traje
     frozen = type(algorithm).__dataclass_params__.frozen  # type: ignore[attr-defined]
     _require(frozen, f"{type(algorithm).__name__} is not frozen.")
     if dataset is not None:
-        _check_on(algorithm, dataset)
+        _check_on(algorithm, unit_actions(dataset))
         return
     accepted = 0
     for discrete in (True, False):

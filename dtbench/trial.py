@@ -17,6 +17,7 @@ import torch
 
 from dtbench import registry
 from dtbench.algorithm import Learner
+from dtbench.data.actions import action_scale, unit_actions
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.errors import FOREIGN, InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
 from dtbench.evaluation import Episodes, Evaluator, action_mode
@@ -140,12 +141,13 @@ def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
             f"{spec.task}: the data changed since the trial was planned: "
             f"digest {dataset.digest[:12]}, planned {spec.dataset_digest[:12]}. Run the suite again."
         )
+    seen = unit_actions(dataset)
     if check_only:
-        dataset = dataset.select([int(dataset.returns.argmax())])
+        seen = seen.select([int(seen.returns.argmax())])
     gpu = spec.resources.get("gpu", 0) > 0 and torch.cuda.is_available() and not check_only
     device = torch.device("cuda" if gpu else "cpu")
     learner = registry.make_algorithm(spec.algorithm, spec.hyperparameters).learner(
-        dataset, seed=spec.seed, device=device
+        seen, seed=spec.seed, device=device
     )
     check_learner(learner, spec.algorithm)
     evaluator = Evaluator(
@@ -156,6 +158,7 @@ def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
         device=device,
         info_keys=task.info_keys,
         target_units=task.target_units,
+        action_scale=action_scale(dataset.action_space, dataset.actions),
     )
     opened = datetime.now(UTC).isoformat(timespec="seconds")
     return OpenTrial(spec, task, dataset, device, learner, evaluator, opened)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from baselines.networks import action_scale, flat_observations
+from baselines.networks import flat_observations
 from dtbench import TrajectoryDataset
 from dtbench.data import data_root
 
@@ -69,9 +69,7 @@ def transitions(dataset: TrajectoryDataset) -> dict[str, NDArray[Any]]:
 def _actions(dataset: TrajectoryDataset) -> NDArray[Any]:
     if isinstance(dataset.action_space, gym.spaces.Discrete):
         return np.asarray(dataset.actions, np.int64) - int(dataset.action_space.start)
-    scale = action_scale(dataset.action_space, torch.device("cpu"))
-    unit = scale.to_unit(torch.from_numpy(np.array(dataset.actions)))
-    return np.ascontiguousarray(unit.clamp(-1, 1).numpy(), np.float32)
+    return np.asarray(dataset.actions, np.float32).clip(-1, 1)
 
 
 def _write(dataset: TrajectoryDataset, folder: Path) -> None:

@@ -10,10 +10,11 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from baselines.networks import action_scale, flat_observations, flat_size, require_flat_boxes
+from baselines.networks import flat_observations, flat_size, require_flat_boxes
 from baselines.rllib.export import FOLLOWED, export
 from baselines.rllib.process import RLlibProcess
 from dtbench import DtbenchError, History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset
+from dtbench.data import require_unit
 from dtbench.nn import is_image
 
 REQUIRED = ("ray", "tree", "lz4", "ormsgpack", "scipy")  # of RLlib's extra, imported by ray.rllib
@@ -162,9 +163,7 @@ class RLlibLearner:
         flat = flat_observations(history.observations[:, -1], self.dataset.observation_space)
         chosen: Tensor = self._running().request("act", features=flat.cpu())["actions"]
         space = self.dataset.action_space
-        if isinstance(space, gym.spaces.Discrete):
-            return chosen + int(space.start)
-        return action_scale(space, chosen.device).from_unit(chosen)
+        return chosen + int(space.start) if isinstance(space, gym.spaces.Discrete) else chosen.clamp(-1, 1)
 
     @property
     def network(self) -> nn.Module:
@@ -222,6 +221,8 @@ def _require_spaces(algorithm: _RLlibAlgorithm, dataset: TrajectoryDataset) -> N
         require_flat_boxes(name, dataset)
         return
     actions = dataset.action_space
-    flat = isinstance(actions, gym.spaces.Box) and len(actions.shape) == 1 and actions.is_bounded()
-    if not flat and not isinstance(actions, gym.spaces.Discrete):
-        raise IncompatibleTask(f"{name} needs discrete actions or a flat, bounded Box of them, not {actions}.")
+    if isinstance(actions, gym.spaces.Discrete):
+        return
+    if not isinstance(actions, gym.spaces.Box) or len(actions.shape) != 1:
+        raise IncompatibleTask(f"{name} needs discrete actions or a flat Box of them, not {actions}.")
+    require_unit(name, actions)

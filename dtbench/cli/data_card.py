@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dtbench.data.actions import action_scale, is_unit
 from dtbench.data.dataset import TrajectoryDataset, statistics_card
-from dtbench.errors import abridged
+from dtbench.errors import abridged, decimals_of
 from dtbench.evaluation import Episodes
 from dtbench.task import Task
 
@@ -43,8 +44,22 @@ def _size_lines(dataset: TrajectoryDataset, card: Mapping[str, Any]) -> Iterator
     unknown = card["unknown_transitions"]
     used = "all of them" if not unknown else f"all but {unknown}, truncated without a known successor"
     yield f"          TD learners use {used}"
+    if constant := card["constant_observations"]:
+        yield f"constant  observations {abridged(constant)}: learners subtract their value, no more"
+    yield from _action_lines(dataset)
     if card["actions_on_bound"] is not None:
         yield f"actions   {card['actions_on_bound']:.2%} of their numbers lie on a bound"
+
+
+def _action_lines(dataset: TrajectoryDataset) -> Iterator[str]:
+    """Yield how learners see actions that are not in [-1, 1] already."""
+    scale = action_scale(dataset.action_space, dataset.actions)
+    if scale is None or is_unit(dataset.action_space):
+        return
+    whole = " of whole numbers" if np.dtype(scale.space.dtype).kind != "f" else ""
+    bounds = "the Box" if scale.has_bounds else "the data where the Box has no bound"
+    low, high = (abridged(np.round(bound, 4).tolist()) for bound in (scale.low, scale.high))
+    yield f"actions   {low} to {high}{whole}, by {bounds}: [-1, 1] to learners, which act within it"
 
 
 def _policy_lines(info: Mapping[str, Any]) -> Iterator[str]:
@@ -64,7 +79,8 @@ def _return_lines(task: Task, dataset: TrajectoryDataset, card: Mapping[str, Any
         yield f"          of rewards before clipping: mean {raw.mean():.4g}, highest {raw.max():.4g}"
     scores = _scores(task, dataset, raw)
     if scores is not None:
-        yield f"score     mean {scores.mean():.1f}, highest {scores.max():.1f}: {task.score_name}"
+        mean, best = (f"{value:.{decimals_of(value)}f}" for value in (scores.mean(), scores.max()))
+        yield f"score     mean {mean}, highest {best}: {task.score_name}"
     best = card["best_episode"]
     length, first = dataset.lengths[best], dataset.offsets[best]
     yield f"best      episode {best}: {length} steps from step {first}, return {card['return_max']:.4g}"

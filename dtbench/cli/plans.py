@@ -10,6 +10,7 @@ from rich.table import Table
 
 from dtbench import registry
 from dtbench.cli.progress import complain, duration, finished_seconds, say, show, trial_name
+from dtbench.errors import decimals_of
 from dtbench.execution.resources import parallel_trials
 from dtbench.ledger.store import MOST_FAILURES, Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
@@ -86,7 +87,7 @@ def print_scores(
     cells = {key: f"{count} diverged" for key, count in diverged.items()}
     for key, row in groups.iterrows():
         others = f", {cells[key]}" if key in cells else ""
-        cells[key] = f"{row['mean']:.1f} ({int(row['count'])}{others})"
+        cells[key] = f"{row['mean']:.{decimals_of(row['mean'])}f} ({int(row['count'])}{others})"
     by_task = len(tasks) > len(contenders)
     rows, columns = (tasks, contenders) if by_task else (contenders, tasks)
     table = Table("task" if by_task else "contender")

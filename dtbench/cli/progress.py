@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dtbench.data.download import OnBytes
+from dtbench.errors import decimals_of
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
@@ -212,7 +213,7 @@ def _table(rows: Mapping[str, _Row], known: Mapping[str, float], started: float)
         table.add_column(column)
     speeds = _seconds_per_step(rows, known)
     for row in sorted(rows.values(), key=lambda row: ORDER.index(row.state))[:ROWS]:
-        score = "" if row.score is None else f"{row.score:.1f}"
+        score = "" if row.score is None else f"{row.score:.{decimals_of(row.score)}f}"
         seconds = _seconds_left(row, speeds) if row.state is TrialState.RUNNING else None
         step, left = f"{row.step}/{row.spec.train_steps}", "" if seconds is None else duration(seconds)
         state = row.state or "waiting"

@@ -10,7 +10,7 @@ from typing import Any
 
 from dtbench.analysis.archive import archived_keys
 from dtbench.cli.progress import duration, say, show_plain
-from dtbench.errors import LedgerError, UnknownName, one_line
+from dtbench.errors import LedgerError, UnknownName, decimals_of, one_line
 from dtbench.ledger import lock, schema
 from dtbench.ledger.remote import holder, remote_of
 from dtbench.ledger.schema import Failure, Running
@@ -253,7 +253,7 @@ def show_trial(key: str, results: Path) -> None:
 
 def _row(trial: TrialStatus) -> list[str]:
     step = "" if trial.step is None else f"step {trial.step}/{trial.train_steps}"
-    score = "" if trial.score is None else f"score {trial.score:.1f}"
+    score = "" if trial.score is None else f"score {trial.score:.{decimals_of(trial.score)}f}"
     left = "" if trial.seconds_left is None else f"about {duration(trial.seconds_left)} left"
     since = f"on {trial.host} since {trial.began}" if trial.state is TrialState.RUNNING else ""
     times = f"{trial.failures} times, " if trial.failures > 1 else ""

@@ -4,10 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dtbench.data.actions import require_unit as require_unit
+    from dtbench.data.actions import unit_actions as unit_actions
     from dtbench.data.cache import data_root as data_root
     from dtbench.data.dataset import TrajectoryDataset as TrajectoryDataset
     from dtbench.data.dataset import make_dataset as make_dataset
-    from dtbench.data.dataset import mean_and_std as mean_and_std
+    from dtbench.data.dataset import observation_moments as observation_moments
     from dtbench.data.randomness import TorchStream as TorchStream
     from dtbench.data.randomness import generator as generator
     from dtbench.data.sampling import Transitions as Transitions
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
     from dtbench.data.sampling import WindowSampler as WindowSampler
 
 _MODULES = {  # torch and pyarrow are imported with the first name that needs them
+    "actions": ("require_unit", "unit_actions"),
     "cache": ("data_root",),
-    "dataset": ("TrajectoryDataset", "make_dataset", "mean_and_std"),
+    "dataset": ("TrajectoryDataset", "make_dataset", "observation_moments"),
     "randomness": ("TorchStream", "generator"),
     "sampling": ("TransitionSampler", "Transitions", "WindowSampler", "Windows"),
 }

@@ -17,6 +17,7 @@ Array = NDArray[Any]
 ARRAYS = ("observations", "actions", "rewards", "terminals", "offsets")
 HASHED_BYTES = 2**26  # at a time
 MOMENT_ROWS = 65536  # of which sums are taken at once
+FLOAT_ROUNDING = 1e-6  # of a number, relative to it
 BOUND_SLACK = 1e-6  # of a Box's width: a number nearer to a bound lies on it
 LARGEST_SPREAD = 1e300  # of returns: a larger one has no histogram
 
@@ -276,6 +277,24 @@ def mean_and_std(array: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return mean, np.sqrt(sum(squares, np.zeros(shape)) / len(array))
 
 
+def constant_columns(array: Array) -> NDArray[np.bool_]:
+    """Return which numbers of a row are the same in all rows of [N, ...], up to float32's rounding."""
+    parts = [array[first : first + MOMENT_ROWS] for first in range(0, len(array), MOMENT_ROWS)]
+    low = np.min([part.min(axis=0) for part in parts], axis=0).astype(np.float64)
+    high = np.max([part.max(axis=0) for part in parts], axis=0).astype(np.float64)
+    constant: NDArray[np.bool_] = high - low <= FLOAT_ROUNDING * np.maximum(abs(low), abs(high))
+    return constant
+
+
+def observation_moments(dataset: TrajectoryDataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each number of an observation; 1 for one that is constant.
+
+    A constant divided by an epsilon is zero in training, but a little noise in the environment would be huge.
+    """
+    mean, std = mean_and_std(dataset.observations)
+    return mean, np.where(constant_columns(dataset.observations), 1.0, std)
+
+
 def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
     """Return the statistics of a data card as plain JSON values; raise InvalidDataset for infinite returns."""
     returns, lengths = dataset.returns, dataset.lengths
@@ -297,8 +316,17 @@ def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
         "cut_off_episodes": int(dataset.cut_off.sum()),
         "unknown_transitions": dataset.unknown_transitions,
         "actions_on_bound": share_on_bounds(dataset),
+        "constant_observations": _constant_observations(dataset),
         "return_histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
     }
+
+
+def _constant_observations(dataset: TrajectoryDataset) -> list[int]:
+    """Return the indices of an observation's numbers that are constant over the data."""
+    space = dataset.observation_space
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1 or dataset.frame_stack > 1:
+        return []
+    return [int(index) for index in np.flatnonzero(constant_columns(dataset.observations))]
 
 
 def share_on_bounds(dataset: TrajectoryDataset) -> float | None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dtbench.algorithm import History, Metrics, Rollout
-from dtbench.data.dataset import TrajectoryDataset, mean_and_std
+from dtbench.data.actions import require_unit
+from dtbench.data.dataset import TrajectoryDataset, observation_moments
 from dtbench.data.randomness import TorchStream, generator
 from dtbench.data.sampling import Anchor, Windows, WindowSampler, balanced_weights
 from dtbench.decision_transformer.critic import Critic, class_weights
@@ -40,8 +41,8 @@ class DecisionTransformer:
     version: ClassVar[int] = 2  # since dropout draws other numbers
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"warmup_steps": 100_000},  # as Table 9 prints it
-        "code": {"warmup_steps": 10_000},  # as the public code has it
+        "paper": {"warmup_steps": 100_000, "return_scale": 1000.0},  # as Table 9 prints it
+        "code": {"warmup_steps": 10_000, "return_scale": 1000.0},  # as the public code has it
     }
 
     context: int | None = 20  # steps; None: the longest episode of the data
@@ -62,7 +63,7 @@ class DecisionTransformer:
     anchor: Anchor = "start"
     balance_returns: bool = False  # draw windows evenly over returns, see `balanced_weights`
     relative_timesteps: bool = False  # count from the window's first step, so that any step can begin an episode
-    return_scale: float = 1000.0
+    return_scale: float | None = None  # what returns are divided by; None: the largest of the data's
     normalize_observations: bool = True
     best_fraction: float = 1.0  # X % BC: keep the best episodes, by timesteps
     minimum_return: float | None = None  # keep the episodes that reach it
@@ -83,6 +84,8 @@ class DecisionTransformer:
         """Raise InvalidValue for sizes that no network can have."""
         if self.hidden_size % self.num_heads:
             raise InvalidValue(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}.")
+        if self.return_scale is not None and not self.return_scale > 0:
+            raise InvalidValue(f"return_scale {self.return_scale} must be positive.")
         if not 0 <= self.ema_decay < 1:
             raise InvalidValue(f"ema_decay {self.ema_decay} must lie in [0, 1).")
         if not 0 <= self.return_floor < 1:
@@ -98,6 +101,7 @@ class DecisionTransformerLearner:
         for space in (dataset.observation_space, dataset.action_space):
             if not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
                 raise IncompatibleTask(f"DecisionTransformer reads Box and Discrete spaces, not {space}.")
+        require_unit("DecisionTransformer", dataset.action_space)
         self.algorithm, self.device = algorithm, device
         longest = int(dataset.lengths.max())
         self.context = algorithm.context or longest
@@ -242,7 +246,7 @@ class DecisionTransformerLearner:
         space = dataset.observation_space
         self.mean, self.scale = torch.zeros(()), torch.ones(())
         if self.algorithm.normalize_observations and isinstance(space, gym.spaces.Box) and not is_image(space):
-            mean, std = mean_and_std(dataset.observations)
+            mean, std = observation_moments(dataset)
             self.mean = torch.tensor(mean, dtype=torch.float32)
             self.scale = torch.tensor(std + 1e-6, dtype=torch.float32)  # Chen et al.'s epsilon
         self.mean, self.scale = self.mean.to(self.device), self.scale.to(self.device)

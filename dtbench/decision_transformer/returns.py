@@ -25,7 +25,7 @@ class Settings(Protocol):
     """The hyperparameters of return tokens."""
 
     @property
-    def return_scale(self) -> float: ...
+    def return_scale(self) -> float | None: ...
     @property
     def cut_off_return(self) -> float | None: ...
     @property
@@ -48,6 +48,7 @@ class ReturnTokens:
         """Use the returns of `dataset`."""
         self.algorithm = algorithm
         self.labels = self._labels(dataset)
+        self.scale = largest_return(self.labels) if algorithm.return_scale is None else algorithm.return_scale
 
     def embedding(self, hidden_size: int) -> nn.Module | None:
         """Return the module that embeds tokens; None without tokens."""
@@ -59,7 +60,7 @@ class ReturnTokens:
 
     def tokens(self, returns_to_go: Tensor) -> Tensor:
         """Return the tokens of returns-to-go [B, T]."""
-        return returns_to_go.float() / self.algorithm.return_scale
+        return returns_to_go.float() / self.scale
 
     def arrange(self, embed: Any, tokens: Tensor, observation: Tensor, time: Tensor) -> list[Tensor]:
         """Return the embeddings of a step before its action, [B, T, hidden] each; `observation` has its time."""
@@ -191,6 +192,11 @@ def label_returns(dataset: TrajectoryDataset, cut_off_return: float | None) -> N
         return dataset.returns_to_go
     ended = np.asarray(dataset.terminals)[dataset.offsets[1:] - 1]
     return np.where(np.repeat(ended, dataset.lengths), dataset.returns_to_go, cut_off_return)
+
+
+def largest_return(returns_to_go: NDArray[np.float64]) -> float:
+    """Return the largest absolute return-to-go, 1 where all are 0."""
+    return float(np.abs(returns_to_go).max()) or 1.0
 
 
 def distinct_returns(returns_to_go: NDArray[np.float64]) -> NDArray[np.float64]:

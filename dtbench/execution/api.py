@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from dtbench.algorithm import Learner
+from dtbench.data.actions import ActionScale, action_scale
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.errors import InvalidValue, UnknownName
 from dtbench.evaluation import CPU, Episodes, Evaluator, HistoryBuffer, rollout_of
 from dtbench.execution.local import run_local
@@ -28,8 +30,13 @@ def evaluate(
     episodes: int = 100,
     action_mode: ActionMode = "greedy",
     device: torch.device = CPU,
+    dataset: TrajectoryDataset | None = None,
 ) -> Episodes:
-    """Evaluate a learner on the task's episodes, once for each target return (default: the task's)."""
+    """Evaluate a learner on the task's episodes, once for each target return (default: the task's).
+
+    The learner's actions of a Box lie in [-1, 1], as in `unit_actions(dataset)`; `dataset` is needed where the Box
+    has no bounds.
+    """
     evaluator = Evaluator(
         make_env=task.make_env,
         seeds=task.evaluation_seeds(episodes),
@@ -37,6 +44,7 @@ def evaluate(
         device=device,
         info_keys=task.info_keys,
         target_units=task.target_units,
+        action_scale=None if dataset is None else action_scale(dataset.action_space, dataset.actions),
     )
     return evaluator.evaluate(learner, task.target_returns if target_returns is None else target_returns)
 
@@ -80,17 +88,25 @@ def load_policy(results: str | Path, key: str) -> "Policy":
     trial = open_trial(spec)
     state = torch.load(folders[key] / "checkpoint.pt", map_location="cpu", weights_only=True)
     trial.learner.load_state_dict(state["learner"])
-    return Policy(trial.learner, trial.task, action_shape=trial.dataset.action_space.shape or (), device=trial.device)
+    scale, shape = trial.evaluator.action_scale, trial.dataset.action_space.shape or ()
+    return Policy(trial.learner, trial.task, action_shape=shape, scale=scale, device=trial.device)
 
 
 class Policy:
     """A learner's greedy policy in one episode at a time."""
 
     def __init__(
-        self, learner: Learner, task: Task, *, action_shape: tuple[int, ...], device: torch.device = CPU
+        self,
+        learner: Learner,
+        task: Task,
+        *,
+        action_shape: tuple[int, ...],
+        scale: ActionScale | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        """Use the learner's current parameters."""
+        """Use the learner's current parameters; `scale` maps its actions to the environment's."""
         self.learner, self.task, self.action_shape, self.device = learner, task, action_shape, device
+        self.scale = scale
         self.reset()
 
     def reset(self, target_return: float | None = None) -> None:
@@ -108,5 +124,5 @@ class Policy:
         actions: NDArray[Any] = self._rollout.act(history, rows).detach().cpu().numpy()
         self._buffer.write_actions(actions)
         self._step += 1
-        action: NDArray[Any] = actions[0]
+        action: NDArray[Any] = self.scale.to_box(actions[0]) if self.scale else actions[0]
         return action

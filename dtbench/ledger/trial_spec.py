@@ -70,6 +70,7 @@ class TrialSpec:
     resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0, "gpu": 0.0})  # no part of the key
     open_from: str = ""  # the task's data source, where it has several: no part of the key
     task_options: Mapping[str, Any] = field(default_factory=dict)  # e.g. the physics
+    action_scale: str = ""  # "unit" where learners see a Box of actions that is not [-1, 1] as if it were
 
     @cached_property
     def key(self) -> str:
@@ -102,6 +103,8 @@ class TrialSpec:
         plain = dataclasses.asdict(self)
         if self.evaluation.purpose == "report":
             del plain["evaluation"]["purpose"]
+        if not self.action_scale:
+            del plain["action_scale"]
         return plain
 
     def _identity(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from dtbench import registry
+from dtbench.data.actions import is_unit
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.errors import FOREIGN, DtbenchError, InvalidValue, UnknownName, one_line
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
@@ -125,6 +127,7 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
                     task=name,
                     task_version=tasks[name].version,
                     task_options=suite.options_of(name),
+                    action_scale="" if is_unit(datasets[name].action_space) else "unit",
                     dataset_digest=datasets[name].digest,
                     open_from=sources[name],
                     dataset_source=str(datasets[name].info.get("source", "unknown")),
@@ -269,6 +272,13 @@ def _resources(resources: Resources) -> dict[str, float]:
 
 
 def _sweep(dataset: TrajectoryDataset, size: int) -> tuple[float, ...]:
-    """Return `size` targets from 0, or the data's lowest return if below, to beyond the data's best."""
+    """Return `size` targets from 0, or the data's lowest return if below, to beyond the data's best.
+
+    They have one decimal, or the three digits of their distance where that is less than 1.
+    """
     low, best = min(0.0, float(dataset.returns.min())), float(dataset.returns.max())
-    return tuple(round(float(target), 1) for target in np.linspace(low, low + SWEEP_REACH * (best - low), size))
+    reach = SWEEP_REACH * (best - low)
+    step = reach / max(size - 1, 1)
+    decimals = 1 if step >= 1 or step == 0 else 2 - math.floor(math.log10(step))
+    targets = (round(float(target), decimals) + 0.0 for target in np.linspace(low, low + reach, size))
+    return tuple(dict.fromkeys(targets))

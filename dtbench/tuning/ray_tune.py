@@ -131,7 +131,7 @@ def describe(candidate: Candidate, record: SearchRecord) -> str:
     setting = ", ".join(f"{name}={value}" for name, value in candidate.hyperparameters.items())
     targets = {target for target in candidate.targets(record.config).values() if target is not None}
     at = f" (target {', '.join(f'{target:g}' for target in sorted(targets))})" if targets else ""
-    scored = "no score" if score is None else f"{score:.1f} after {step} steps{at}"
+    scored = "no score" if score is None else f"{score:.4g} after {step} steps{at}"
     return f"{candidate.state:<8} {candidate.number + 1}/{record.num_samples}  {scored}  {setting}"
 
 

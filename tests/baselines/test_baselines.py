@@ -11,7 +11,7 @@ from baselines.bc import BehaviorCloning
 from baselines.cql import CQL
 from baselines.discrete_cql import DiscreteCQL, conservative_penalty, usable_steps
 from baselines.iql import IQL, reward_scale
-from baselines.networks import action_scale, observation_scale
+from baselines.networks import observation_scale
 from baselines.td3_bc import TD3BC
 from baselines.uniform_random import UniformRandom
 from dtbench import IncompatibleTask, TrajectoryDataset, make_dataset, registry
@@ -135,7 +135,7 @@ def test_learners_of_continuous_actions_refuse_other_spaces(algorithm: Any) -> N
     unbounded = in_box(toy_dataset(discrete_actions=False), low=[-1, -np.inf], high=[1, np.inf])
     indices = replace(toy_dataset(discrete_actions=False), observation_space=gym.spaces.Discrete(5))
     for dataset in (toy_dataset(discrete_actions=True), unbounded, indices):
-        with pytest.raises(IncompatibleTask, match="flat"):
+        with pytest.raises(IncompatibleTask, match=r"flat|\[-1, 1\]"):
             algorithm.learner(dataset, seed=0, device=CPU)
 
 
@@ -144,12 +144,6 @@ def test_presets_are_hyperparameters(name: str) -> None:
     for preset in getattr(registry.algorithm_class(name), "presets", {}).values():
         made = registry.make_algorithm(name, preset)
         assert all(getattr(made, key) == value for key, value in preset.items())
-
-
-def test_actions_are_scaled_to_their_box_and_back() -> None:
-    scale = action_scale(gym.spaces.Box(np.float32([0, -4]), np.float32([1, 4])), CPU)
-    assert scale.to_unit(tensor([[0.0, 0.0], [1.0, 2.0]])).tolist() == [[-1, 0], [1, 0.5]]
-    assert scale.from_unit(tensor([[-1.0, 0.0], [1.0, 0.5]])).tolist() == [[0, 0], [1, 2]]
 
 
 def test_observations_are_normalised_by_all_the_data() -> None:

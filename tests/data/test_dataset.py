@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from dtbench import InvalidValue, make_dataset
 from dtbench.data import dataset
-from dtbench.data.dataset import digest_of, space_from_json, space_to_json, statistics_card
+from dtbench.data.dataset import digest_of, observation_moments, space_from_json, space_to_json, statistics_card
 from dtbench.errors import InvalidDataset
+from dtbench.testing import toy_dataset
 from tests.support.episodes import episodes
 
 
@@ -146,3 +147,25 @@ def test_moments_are_numpys_whatever_the_number_of_parts(kind: type, monkeypatch
     mean, std = dataset.mean_and_std(values)
     np.testing.assert_allclose(mean, values.mean(axis=0, dtype=np.float64), rtol=1e-12)
     np.testing.assert_allclose(std, values.std(axis=0, dtype=np.float64), rtol=1e-12)
+
+
+def test_constant_columns_are_named_and_not_blown_up() -> None:
+    data = toy_dataset(discrete_actions=False)
+    observations = data.observations.copy()
+    observations[:, 1], observations[:, 3] = 0.1, 1e30
+    constant = dataclasses.replace(data, observations=observations)
+    assert statistics_card(constant)["constant_observations"] == [1, 3]
+    mean, std = observation_moments(constant)
+    assert std[[1, 3]].tolist() == [1, 1]
+    assert ((observations - mean.astype(np.float32))[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1e-20, 0), (1e30, 0), (1, 1e6)])
+def test_columns_of_any_size_are_finite_when_normalised(factor: float, offset: float) -> None:
+    data = toy_dataset(discrete_actions=False)
+    observations = data.observations.copy()
+    observations[:, 0] = observations[:, 0] * factor + offset
+    mean, std = observation_moments(dataclasses.replace(data, observations=observations))
+    scaled = (observations - mean.astype(np.float32)) / (std + 1e-6).astype(np.float32)
+    assert np.isfinite(scaled).all()
+    assert abs(scaled).max() < 10

@@ -143,6 +143,16 @@ def test_padding_on_the_left_changes_no_action() -> None:
     assert torch.allclose(learner.act(ragged)[3:], learner.act(history), atol=1e-6)
 
 
+@pytest.mark.parametrize(("factor", "scale"), [(1.0, 2.0), (-0.001, 0.002), (1e6, 2e6), (0.0, 1.0)])
+def test_returns_are_scaled_by_the_largest_of_the_data(factor: float, scale: float) -> None:
+    data = episodes([2, 2], [factor, factor, factor, 0.0], [True, True])
+    learner = DecisionTransformer(context=2, hidden_size=8, num_layers=1).learner(data, seed=0)
+    assert learner.returns.scale == pytest.approx(scale)
+    assert learner.returns.tokens(torch.tensor([2 * factor])).abs().max() <= 1
+    fixed = DecisionTransformer(context=2, hidden_size=8, num_layers=1, return_scale=1000.0).learner(data, seed=0)
+    assert fixed.returns.scale == 1000
+
+
 def test_targets_change_what_it_does_once_it_has_learnt() -> None:
     """In every episode the action tells the return: 0 of action 0 and 1 of action 1."""
     lengths = [2] * 40

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.networks import ObservationScale, action_scale
+from baselines.networks import ObservationScale
 from baselines.sac import SAC, SACLearner
 from dtbench.data import Transitions
 from dtbench.domains.atari.generation import FEATURES, RamPolicy, policy_files
@@ -54,8 +54,7 @@ def test_written_out_gradients_take_the_steps_of_autograd() -> None:
     from sac_update import SACUpdate
 
     algorithm, sampler = SAC(hidden_size=32, actor_hidden_size=16, batch_size=24), Fixed(24)
-    scales = (ObservationScale(), action_scale(gym.spaces.Box(-1, 1, (2,)), CPU))
-    learner = SACLearner(algorithm, (5, 2), sampler=sampler, scales=scales, seed=3, device=CPU)
+    learner = SACLearner(algorithm, (5, 2), sampler=sampler, scale=ObservationScale(), seed=3, device=CPU)
     update = SACUpdate(algorithm, (5, 2), seed=3)
     for _ in range(20):
         learner.update()

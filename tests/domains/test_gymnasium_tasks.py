@@ -1,5 +1,6 @@
 """Tasks of the form gym:ID: anybody's file in D4RL's layout, in any environment of gymnasium."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 from dtbench import registry
 from dtbench.data import cache
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
-from dtbench.domains.gymnasium.tasks import task_from_id
+from dtbench.domains.gymnasium.tasks import best_and_median, task_from_id
 from dtbench.errors import InvalidDataset, InvalidSuite, InvalidValue, MissingDataset, UnknownName
 from dtbench.execution.local import run_local
 from dtbench.ledger.store import Ledger
 from dtbench.suite.planning import check_fit, load_suite, narrow, trial_specs
 from dtbench.task import Task
+from tests.support.episodes import episodes
 
 CART = "gym:CartPole-v1"
 SWING = "gym:Pendulum-v1"
@@ -64,6 +66,15 @@ def test_the_spaces_are_the_environments_in_single_precision(tmp_path: Path) -> 
     assert found.observations.dtype == np.float32
     assert found.action_space == gym.spaces.Discrete(2)
     assert found.info["source"] == "file"
+
+
+@pytest.mark.parametrize(
+    ("returns", "wanted"),
+    [([-0.02, -0.016, -0.0051], (-0.0051, -0.016)), ([10000.2, 10000.4, 10000.7], (10000.7, 10000.4)), ([7, 7, 7], (7.0,))],
+)
+def test_targets_have_the_digits_of_the_returns_range(returns: list[float], wanted: tuple[float, ...]) -> None:
+    data = episodes([1, 1, 1], [0, 0, 0], [True] * 3)
+    assert best_and_median(replace(data, rewards=np.array(returns))) == wanted
 
 
 def test_targets_are_the_best_and_the_median_return(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dtbench.errors import DtbenchError, IncompatibleTask, InvalidSuite, InvalidValue, UnknownName
@@ -9,6 +10,7 @@ from dtbench.ledger.trial_spec import TrialSpec
 from dtbench.registry import make_task
 from dtbench.suite.loading import read_document, read_yaml, suite_names
 from dtbench.suite.planning import (
+    _sweep,
     check,
     check_fit,
     load_suite,
@@ -19,6 +21,7 @@ from dtbench.suite.planning import (
     trial_specs,
 )
 from dtbench.suite.schema import Contender
+from tests.support.episodes import episodes
 
 SUITE = {
     "name": "toy",
@@ -255,6 +258,21 @@ def test_the_sweep_goes_evenly_from_nothing_to_half_as_much_again_as_the_datas_b
     plain = trial_specs(load_suite(written(tmp_path, evaluation=evaluation), preset="plain"))[0]
     assert plain.evaluation.sweep == ()
     assert swept.key != plain.key
+
+
+@pytest.mark.parametrize(("best", "size"), [(-0.005, 9), (0.3, 9), (1e-7, 5), (8.0, 40), (0.0, 3)])
+def test_the_sweep_of_small_returns_keeps_its_targets_apart(best: float, size: int) -> None:
+    low = -0.02 if best < 0 else 0.0
+    targets = _sweep(episodes([1, 1], [low, best], [True, True]), size)
+    assert len(targets) == (size if best else 1)
+    even = np.linspace(low, low + 1.5 * (best - low), size)
+    np.testing.assert_allclose(targets, even if best else [0], atol=abs(even[1] - even[0]) / 100)
+
+
+def test_the_sweep_of_large_returns_has_one_decimal() -> None:
+    targets = _sweep(episodes([1, 1], [0.0, 2399.53], [True, True]), 13)
+    assert targets[-1] == 3599.3
+    assert all(round(target, 1) == target for target in targets)
 
 
 def test_a_default_preset_must_exist(tmp_path: Path) -> None:

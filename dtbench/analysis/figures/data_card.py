@@ -95,8 +95,8 @@ def _drawn(dataset: TrajectoryDataset, name: str) -> Figure:
     source = dataset.info.get("source", "unknown")
     returns = dataset.returns
     left.hist(returns, bins=BINS, color="#0072B2")
-    left.axvline(float(returns.mean()), color="#D55E00", label=f"mean {returns.mean():.1f}")
-    left.axvline(float(returns.max()), color="#009E73", linestyle=":", label=f"best {returns.max():.1f}")
+    left.axvline(float(returns.mean()), color="#D55E00", label=f"mean {returns.mean():.4g}")
+    left.axvline(float(returns.max()), color="#009E73", linestyle=":", label=f"best {returns.max():.4g}")
     clipped = ", rewards clipped" if "raw_rewards" in dataset.extras else ""
     left.set(xlabel=f"return of an episode{clipped}", ylabel="episodes", title=f"{dataset.num_episodes} episodes")
     left.legend(fontsize=8)

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from dtbench.analysis.statistics import Interval
 from dtbench.analysis.tables.latex import escape_latex as escape_latex
 from dtbench.analysis.tables.latex import latex_label, latex_table
+from dtbench.errors import decimals_of
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"  # a hole; what stands before a negative number
 
@@ -120,21 +121,24 @@ def hole() -> Cell:
     return Cell(DASH, kind="hole")
 
 
-def number_cell(value: float | None, decimals: int = 1) -> Cell:
+def number_cell(value: float | None, decimals: int | None = None) -> Cell:
     """Return a number, or a visible hole."""
     return hole() if value is None or math.isnan(value) else Cell(number(value, decimals), value)
 
 
-def number(value: float | None, decimals: int = 1) -> str:
+def number(value: float | None, decimals: int | None = None) -> str:
     """Return a number as the report prints it, a dash where there is none."""
     if value is None or math.isnan(value):
         return DASH
+    decimals = decimals_of(value) if decimals is None else decimals
     text = "\N{INFINITY}" if math.isinf(value) else f"{abs(value):.{decimals}f}"
     return f"{MINUS}{text}" if value < 0 and text.strip("0.") else text
 
 
-def with_interval(value: float, interval: Interval | None, decimals: int = 1) -> str:
+def with_interval(value: float, interval: Interval | None, decimals: int | None = None) -> str:
     """Return a text like "61.2 [50.1, 70.3]"."""
+    if decimals is None:
+        decimals = decimals_of(value, *((interval.low, interval.high) if interval else ()))
     ends = f" [{number(interval.low, decimals)}, {number(interval.high, decimals)}]" if interval else ""
     return number(value, decimals) + ends
 

@@ -20,6 +20,7 @@ class GymnasiumVectorEnv(LockstepVectorEnv):
         self._envs += [make() for _ in range(num_envs)]
         spaces = (self._envs[0].observation_space, self._envs[0].action_space)
         super().__init__(num_envs, *map(single_precision, spaces))
+        self._actions = spaces[1]
         space = self.single_observation_space
         self._observations = np.zeros((num_envs, *(space.shape or ())), space.dtype)
 
@@ -34,8 +35,15 @@ class GymnasiumVectorEnv(LockstepVectorEnv):
 
     def _advance(self, running: Mask, actions: NDArray[Any], rewards: NDArray[np.float64]) -> None:
         for row in np.flatnonzero(running):
-            outcome = self._envs[row].step(actions[row])
+            outcome = self._envs[row].step(_own_precision(actions[row], self._actions))
             self._observations[row], rewards[row], self._terminated[row], self._truncated[row], _ = outcome
 
     def _observe(self) -> NDArray[Any]:
         return self._observations.copy()
+
+
+def _own_precision(action: Any, space: gym.Space[Any]) -> Any:
+    """Return the action in the environment's own precision; a bound that float32 rounds up is met exactly."""
+    if not isinstance(space, gym.spaces.Box) or space.dtype == action.dtype:
+        return action
+    return np.clip(action.astype(space.dtype), space.low, space.high)

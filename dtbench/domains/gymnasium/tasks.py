@@ -70,9 +70,15 @@ def task_from_id(
 
 
 def best_and_median(dataset: TrajectoryDataset) -> TargetReturns:
-    """Return the best return of the data and its median, to four digits, each once."""
-    wanted = (dataset.returns.max(), np.median(dataset.returns))
-    return tuple(dict.fromkeys(float(f"{value:.4g}") for value in wanted))
+    """Return the best return of the data and its median, each once, to four digits of them or of the returns' range."""
+    wanted = (float(dataset.returns.max()), float(np.median(dataset.returns)))
+    spread = float(np.ptp(dataset.returns))
+    return tuple(dict.fromkeys(_rounded(value, min(spread or abs(value), abs(value))) for value in wanted))
+
+
+def _rounded(value: float, size: float) -> float:
+    """Round to four digits of a number of this size."""
+    return round(value, 3 - math.floor(math.log10(size))) if size else value
 
 
 def _made(name: str, env_id: str, horizon: int | None) -> gym.Env[Any, Any]:
