@@ -49,7 +49,8 @@ def check_algorithm(algorithm: Algorithm | type[Algorithm] | str, dataset: Traje
     lie in it, on the CPU, for any batch; its rollout equals `act`; acting has no side effects; equal seeds train
     equally, other seeds differently (if they train at all); a state survives torch.save with weights_only and
     continues exactly. Without `dataset` it must accept toy data with discrete or continuous actions, and may refuse
-    the other with IncompatibleTask. Actions of a Box reach it in [-1, 1], those of `dataset` too. A class, or a name such as "my_file:MyAlgorithm", is checked with its defaults.
+    the other with IncompatibleTask. Actions of a Box reach it in [-1, 1], those of `dataset` too. A class, or a name
+    such as "my_file:MyAlgorithm", is checked with its defaults.
     """
     if isinstance(algorithm, str):
         algorithm = registry.make_algorithm(algorithm, {})

@@ -70,7 +70,11 @@ def test_the_spaces_are_the_environments_in_single_precision(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("returns", "wanted"),
-    [([-0.02, -0.016, -0.0051], (-0.0051, -0.016)), ([10000.2, 10000.4, 10000.7], (10000.7, 10000.4)), ([7, 7, 7], (7.0,))],
+    [
+        ([-0.02, -0.016, -0.0051], (-0.0051, -0.016)),
+        ([10000.2, 10000.4, 10000.7], (10000.7, 10000.4)),
+        ([7, 7, 7], (7.0,)),
+    ],
 )
 def test_targets_have_the_digits_of_the_returns_range(returns: list[float], wanted: tuple[float, ...]) -> None:
     data = episodes([1, 1, 1], [0, 0, 0], [True] * 3)
