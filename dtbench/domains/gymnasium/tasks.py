@@ -70,7 +70,7 @@ def task_from_id(
 
 
 def best_and_median(dataset: TrajectoryDataset) -> TargetReturns:
-    """Return the best return of the data and its median, each once, with four digits of them or of the data's range."""
+    """Return the best return of the data and its median, each once, to four digits of the data's range."""
     wanted = (float(dataset.returns.max()), float(np.median(dataset.returns)))
     spread = float(np.ptp(dataset.returns))
     return tuple(dict.fromkeys(_rounded(value, min(spread or abs(value), abs(value))) for value in wanted))
