@@ -23,10 +23,12 @@ from dtbench.analysis.results import (
     TrialTable,
     collect,
     joined,
+    newest,
     score_table,
     scores_text,
     write_scores,
 )
+from dtbench.analysis.superseded import every_score
 from dtbench.errors import LedgerError, NothingToReport, UnknownName
 from dtbench.ledger import schema
 from dtbench.ledger.names import with_current_action_mode
@@ -60,14 +62,15 @@ def write_archive(results: SuiteResults, directory: Path) -> None:
     archive.mkdir(parents=True, exist_ok=True)
     provenances: dict[str, int] = {}  # as JSON -> its index
     done = [_line_of(record, provenances) for record in results.records]
+    done += [{**_line_of(record, provenances), "superseded": True} for record in results.superseded]
     waiting = [
         {"spec": one.spec.to_json(), "state": one.state, "error": one.error}
         | ({"cause": one.cause} if one.cause else {})
         for one in results.unfinished
     ]
-    about = {key: value for key, value in results.suite.items() if key not in ("trials", REMARKS)}
+    about = {key: value for key, value in results.suite.items() if key not in ("trials", "superseded", REMARKS)}
     lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in (*done, *waiting))
-    metrics = joined({record.spec.key: record.metrics() for record in results.records})
+    metrics = joined({record.spec.key: record.metrics() for record in (*results.records, *results.superseded)})
     write_frame(archive / "episodes.parquet", results.episodes.rows)
     write_frame(archive / "metrics.parquet", metrics.rows)
     write_bytes(archive / "trials.jsonl", lines.encode())
@@ -76,7 +79,7 @@ def write_archive(results: SuiteResults, directory: Path) -> None:
         {"suite": about, "provenances": [json.loads(text) for text in provenances]},
         sort_keys=False,
     )
-    write_scores(results.scores, directory / f"{results.name}.csv")
+    write_scores(every_score(results), directory / f"{results.name}.csv")
 
 
 def read_archive(directory: Path, name: str) -> SuiteResults:
@@ -93,20 +96,23 @@ def read_archive(directory: Path, name: str) -> SuiteResults:
     episodes = _checked(archive / "episodes.parquet", _read_episodes)
     metrics = _checked(archive / "metrics.parquet", _read_table)
     remarks = archive / f"{REMARKS}.md"
-    records = _checked(
+    rows = {spec.key for spec in newest(_planned(lines))[0]}
+    finished = _checked(
         archive / "trials.jsonl",
         lambda _: tuple(_record(line, about["provenances"], episodes, metrics) for line in _done(lines)),
     )
+    records = tuple(record for record in finished if record.spec.key in rows)
+    superseded = tuple(record for record in finished if record.spec.key not in rows)
     unfinished = tuple(
         Unfinished(schema.parse_spec(line["spec"]), TrialState(line["state"]), line["error"], line.get("cause", ""))
         for line in lines
         if line["state"] != TrialState.DONE
     )
-    suite = {**about["suite"], "name": name, "trials": [line["spec"] for line in lines]}
+    suite = {**about["suite"], "name": name, "trials": [line["spec"] for line in lines if not line.get("superseded")]}
     if remarks.exists():
         suite[REMARKS] = _checked(remarks, lambda path: schema.regular(path).read_text(encoding="utf-8"))
     scores = _checked(archive / "episodes.parquet", lambda _: score_table(records, episodes))
-    results = SuiteResults(suite, records, unfinished, scores, episodes)
+    results = SuiteResults(suite, records, unfinished, scores, episodes, superseded=superseded)
     _check_digits(results, directory / f"{name}.csv")
     return results
 
@@ -153,6 +159,11 @@ def _line_of(record: TrialRecord, provenances: dict[str, int]) -> dict[str, Any]
     return {**line, "inspection": dict(inspection)} if inspection else line
 
 
+def _planned(lines: Iterable[dict[str, Any]]) -> list[TrialSpec]:
+    """Return the trials that were planned last."""
+    return [schema.parse_spec(line["spec"]) for line in lines if not line.get("superseded")]
+
+
 def _done(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line for line in lines if line["state"] == TrialState.DONE]
 
@@ -187,7 +198,7 @@ def _check_digits(results: SuiteResults, path: Path) -> None:
 
 
 def _rows(results: SuiteResults) -> list[str]:
-    return scores_text(results.scores).splitlines()
+    return scores_text(every_score(results)).splitlines()
 
 
 def _checked(path: Path, read: Any) -> Any:
@@ -220,7 +231,7 @@ def load_results(results: Path, suites: Sequence[str] = ()) -> list[SuiteResults
 
 def load_scores(results: str | Path = "results", *, suites: Sequence[str] = ()) -> pd.DataFrame:
     """Return the scores of all suites, or of these, as a tidy table: one row a trial, evaluation and target return."""
-    tables = [found.scores for found in load_results(Path(results), suites)]
+    tables = [every_score(found) for found in load_results(Path(results), suites)]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -270,7 +281,7 @@ def results_of(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> Sui
 def differences(document: Mapping[str, Any], scores: Path) -> str:
     """Return in what the archive of a suite's name differs from this plan of it, "" where it can be extended."""
     path = scores / str(document["name"]) / "trials.jsonl"
-    theirs = _checked(path, _specs)
+    theirs = _checked(path, lambda found: _planned(_read_lines(found)) if found.exists() else [])
     return difference(theirs, [TrialSpec.from_json(trial) for trial in document["trials"]])
 
 
@@ -278,7 +289,7 @@ def _narrowed(archive: SuiteResults, document: Mapping[str, Any]) -> SuiteResult
     """Return the finished trials of an archive that a document plans, under its labels."""
     planned = {trial["key"]: TrialSpec.from_json(trial) for trial in document["trials"]}
     records = [record.relabelled(planned[key]) for record in archive.records if (key := record.spec.key) in planned]
-    return dataclasses.replace(archive, suite=document, records=tuple(records), unfinished=())
+    return dataclasses.replace(archive, suite=document, records=tuple(records), unfinished=(), superseded=())
 
 
 def renamed(results: SuiteResults, name: str) -> SuiteResults:
@@ -287,9 +298,9 @@ def renamed(results: SuiteResults, name: str) -> SuiteResults:
         return results
     trials = [{**trial, "suite": name} for trial in results.suite.get("trials") or []]
     title = f"{results.suite.get('title') or results.name} ({name})"
-    records = tuple(
-        record.relabelled(record.spec.labelled(suite=name, contender=record.spec.contender))
-        for record in results.records
+    records, superseded = (
+        tuple(one.relabelled(one.spec.labelled(suite=name, contender=one.spec.contender)) for one in part)
+        for part in (results.records, results.superseded)
     )
     unfinished = tuple(
         dataclasses.replace(trial, spec=trial.spec.labelled(suite=name, contender=trial.spec.contender))
@@ -297,7 +308,9 @@ def renamed(results: SuiteResults, name: str) -> SuiteResults:
     )
     suite = {**results.suite, "name": name, "title": title, "trials": trials}
     scores = results.scores.assign(suite=name)
-    return dataclasses.replace(results, suite=suite, records=records, unfinished=unfinished, scores=scores)
+    return dataclasses.replace(
+        results, suite=suite, records=records, unfinished=unfinished, scores=scores, superseded=superseded
+    )
 
 
 def _finished(ledger: Ledger) -> set[str]:
@@ -336,13 +349,12 @@ def archived_keys(scores: Path, name: str) -> set[str]:
         if table.exists():
             with schema.regular(table).open(newline="") as file:
                 return {row["trial"] for row in csv.DictReader(file)}
-        specs = _specs(lines, done=True)
+        specs = _finished_specs(lines)
     except (OSError, ValueError, KeyError, RecursionError, csv.Error) as error:
         raise LedgerError(f"cannot read {path}: {error}. Restore it, or remove it.") from error
     return {spec.key for spec in specs}
 
 
-def _specs(path: Path, *, done: bool = False) -> list[TrialSpec]:
-    """Return the trials of a `trials.jsonl`, where there is one."""
-    lines = _read_lines(path) if path.exists() else []
-    return [schema.parse_spec(line["spec"]) for line in (_done(lines) if done else lines)]
+def _finished_specs(path: Path) -> list[TrialSpec]:
+    """Return the finished trials of a `trials.jsonl`, where there is one."""
+    return [schema.parse_spec(line["spec"]) for line in _done(_read_lines(path))] if path.exists() else []

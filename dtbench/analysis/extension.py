@@ -48,10 +48,12 @@ def extended(archive: SuiteResults, found: SuiteResults) -> SuiteResults:
         "contenders": {**archive.suite.get("contenders", {}), **found.suite.get("contenders", {})},
         "trials": list(trials.values()),
     }
-    episodes = joined({record.spec.key: record.episodes() for record in finished})
+    others = {record.spec.key: record for record in (*found.superseded, *archive.superseded)}
+    superseded = tuple(one for key, one in others.items() if key not in {key for _, key in records})
+    episodes = joined({record.spec.key: record.episodes() for record in (*finished, *superseded)})
     unfinished = tuple(one for key, one in waiting.items() if key not in records)
     scores = score_table(finished, episodes)
-    return SuiteResults(suite, tuple(finished), unfinished, scores, episodes, found.damaged)
+    return SuiteResults(suite, tuple(finished), unfinished, scores, episodes, found.damaged, superseded)
 
 
 def _settings(spec: TrialSpec) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The tidy table that every table and figure is made from: one row a trial, checkpoint and target return."""
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,6 +82,7 @@ class SuiteResults:
     scores: pd.DataFrame  # COLUMNS
     episodes: TrialTable  # of all records
     damaged: tuple[str, ...] = ()  # why files of the ledger cannot be read
+    superseded: tuple[TrialRecord, ...] = ()  # of earlier configurations: in no table of scores but listed apart
 
     @property
     def not_run(self) -> tuple[TrialSpec, ...]:
@@ -114,27 +116,42 @@ def order_of(results: SuiteResults) -> Callable[..., tuple[Any, ...]]:
     return key
 
 
+def newest(planned: Iterable[TrialSpec]) -> tuple[list[TrialSpec], list[TrialSpec]]:
+    """Return the trials that have the row of their task and contender, which was planned last, and all others."""
+    specs = list(planned)
+    cells = {(spec.task, spec.contender): spec.cell for spec in specs}
+    rows = [cells[spec.task, spec.contender] == spec.cell for spec in specs]
+    return list(itertools.compress(specs, rows)), [spec for spec, has in zip(specs, rows, strict=True) if not has]
+
+
 def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
-    """Return all of a suite's planned trials in the ledger, further seeds included."""
-    planned = [TrialSpec.from_json(trial) for trial in suite["trials"]]
-    cells: dict[str, dict[str, list[TrialRecord]]] = {}
+    """Return all of a suite's planned trials in the ledger, further seeds and superseded ones included."""
+    planned, earlier = newest(TrialSpec.from_json(trial) for trial in suite["trials"])
+    earlier += [TrialSpec.from_json(trial) for trial in suite.get("superseded") or ()]
+    ran: list[TrialRecord] = []
     damaged: dict[str, str] = {}  # key -> error
-    for task in dict.fromkeys(spec.task for spec in planned):
-        cells[task] = defaultdict(list)
+    for task in dict.fromkeys(spec.task for spec in (*planned, *earlier)):
         records_of_task, errors = ledger.read_records(task)
         damaged |= errors
-        for record in records_of_task:
-            cells[task][record.spec.cell].append(record)
+        ran += records_of_task
+    cells = defaultdict(list)
+    for record in ran:
+        cells[record.spec.task, record.spec.cell].append(record)
     records: dict[tuple[str, str], TrialRecord] = {}
     for spec in {(spec.contender, spec.cell): spec for spec in planned}.values():
-        for record in cells[spec.task][spec.cell]:
+        for record in cells[spec.task, spec.cell]:
             records[spec.contender, record.spec.key] = record.relabelled(spec)
+    superseded = _superseded(suite, ran, earlier, {key for _, key in records})
     folders = ledger.folders()
-    episodes, errors = read_all({key: folders[key] / EPISODES for _, key in records})
+    keys = dict.fromkeys([*(key for _, key in records), *superseded])
+    episodes, errors = read_all({key: folders[key] / EPISODES for key in keys})
     damaged |= errors
     records = {names: record for names, record in records.items() if names[1] not in errors}
     missing = [spec for spec in planned if (spec.contender, spec.key) not in records]
-    found = tuple(replace(r, episodes=partial(episodes.of, r.spec.key)) for r in records.values())
+    found, others = (
+        tuple(replace(r, episodes=partial(episodes.of, r.spec.key)) for r in part.values() if r.spec.key not in errors)
+        for part in (records, superseded)
+    )
     nowhere = ledger.root / "nowhere"
     unfinished = [
         Unfinished(spec, TrialState.DAMAGED, damaged[spec.key])
@@ -144,7 +161,21 @@ def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
     ]
     unfinished += _diverged_beyond(planned, ledger, folders)
     scores = score_table(found, episodes)
-    return SuiteResults(suite, found, tuple(unfinished), scores, episodes, tuple(damaged.values()))
+    return SuiteResults(suite, found, tuple(unfinished), scores, episodes, tuple(damaged.values()), others)
+
+
+def _superseded(
+    suite: Mapping[str, Any], ran: Iterable[TrialRecord], earlier: Iterable[TrialSpec], current: Collection[str]
+) -> dict[str, TrialRecord]:
+    """Return by key the finished trials that the suite planned, or that ran under its name, and that have no row."""
+    planned = {spec.key: spec for spec in earlier}
+    found = {}
+    for record in ran:
+        spec = planned.get(record.spec.key, record.spec)
+        ours = spec.key in planned or (spec.suite == suite["name"] and spec.evaluation.purpose == "report")
+        if ours and spec.key not in current:
+            found[spec.key] = record.relabelled(spec)
+    return found
 
 
 def _diverged_beyond(
@@ -170,6 +201,7 @@ def score_table(records: Sequence[TrialRecord], episodes: TrialTable | None = No
 
     `episodes` are those of all records, where they are already at hand.
     """
+    check_cells(record.spec for record in records)
     if not records:
         return pd.DataFrame(columns=list(COLUMNS))
     known = episodes or joined({record.spec.key: record.episodes() for record in records})
@@ -182,6 +214,19 @@ def score_table(records: Sequence[TrialRecord], episodes: TrialTable | None = No
     whole = labels.merge(table.reset_index().astype({TRIAL: str}), on=TRIAL)[list(COLUMNS)].astype({"step": int})
     keys = ["task", "contender", "seed", "step", "target", TRIAL]
     return whole.sort_values(keys, na_position="first", kind="stable").reset_index(drop=True)
+
+
+def check_cells(specs: Iterable[TrialSpec]) -> None:
+    """Raise LedgerError unless each task and contender of a suite has one configuration and each seed once."""
+    cells: dict[tuple[str, str, str], str] = {}
+    seeds = set()
+    for spec in specs:
+        names = (spec.suite, spec.task, spec.contender)
+        if cells.setdefault(names, spec.cell) != spec.cell:
+            raise LedgerError(f"{spec.contender} on {spec.task} has trials of two configurations: they are no seeds.")
+        if (*names, spec.seed) in seeds:
+            raise LedgerError(f"{spec.contender} on {spec.task} has seed {spec.seed} twice.")
+        seeds.add((*names, spec.seed))
 
 
 def headline_rows(scores: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:

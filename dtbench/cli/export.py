@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.suite_analysis import final_rows
+from dtbench.analysis.superseded import sentences
 from dtbench.errors import InvalidValue, NothingToReport
 from dtbench.ledger.store import write_bytes
 from dtbench.ledger.trial_spec import TrialState
@@ -48,6 +49,7 @@ def write_rliable(results: SuiteResults, path: Path) -> list[str]:
     except OSError as error:
         raise InvalidValue(f"cannot write {path}: {error.strerror or error}.") from error
     lost = [trial.spec for trial in results.unfinished if trial.state is TrialState.DIVERGED]
+    left_out += sentences(results)
     return [*left_out, *(f"contender {one.contender}, seed {one.seed}: diverged on {one.task}" for one in lost)]
 
 

@@ -9,6 +9,8 @@ import pandas as pd
 from rich.table import Table
 
 from dtbench import registry
+from dtbench.analysis.results import SuiteResults
+from dtbench.analysis.superseded import sentences
 from dtbench.cli.progress import complain, duration, finished_seconds, say, show, trial_name
 from dtbench.errors import decimals_of
 from dtbench.execution.resources import parallel_trials
@@ -53,6 +55,25 @@ def print_trials(suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[Tri
             say(f"data: GENERATED HERE, not {published}: {names} ({caution})", style="bold yellow")
         else:
             say(f"data: {source} ({names})")
+
+
+def print_changes(saved: Mapping[str, Any] | None, specs: Sequence[TrialSpec]) -> None:
+    """Print which contenders of a saved suite get another configuration, and how to keep both apart."""
+    earlier = {(trial["task"], trial["contender"]): trial for trial in (saved or {}).get("trials", ())}
+    cells = {name: TrialSpec.from_json(trial).cell for name, trial in earlier.items()}
+    changed = [spec for spec in specs if cells.get((spec.task, spec.contender), spec.cell) != spec.cell]
+    if changed:
+        names = ", ".join(dict.fromkeys(spec.contender for spec in changed))
+        complain(
+            f"another configuration than before: {names}. Finished trials of the earlier one are superseded: listed "
+            "apart, in no mean. --name NAME makes a suite of its own instead."
+        )
+
+
+def print_superseded(results: SuiteResults) -> None:
+    """Print the superseded configurations with their scores."""
+    for line in sentences(results):
+        say(line)
 
 
 def print_skipped(specs: Sequence[TrialSpec], others: Collection[str], ledger: Ledger) -> None:

@@ -53,6 +53,9 @@ ResourcesOption = Annotated[
     typer.Option(help="Resources of each trial: cpu=2,gpu=0.25; gpu=auto measures how many fit on one GPU."),
 ]
 CheckpointOption = Annotated[float, typer.Option(min=0.0, help="Minutes between checkpoints.")]
+NameOption = Annotated[
+    str | None, typer.Option(help="Keep these trials as a suite of this name. Default: the suite's own.")
+]
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Run trials again that diverged or failed three times.")
 ]
@@ -69,6 +72,7 @@ def run(
     seeds: SeedsOption = None,
     contender: ContenderOption = None,
     task: TaskOption = None,
+    name: NameOption = None,
     local: LocalOption = False,
     address: AddressOption = None,
     resources: ResourcesOption = None,
@@ -87,19 +91,22 @@ def run(
     from dtbench.analysis.archive import archived_keys
     from dtbench.cli import plans, progress
     from dtbench.execution.resources import sized
-    from dtbench.suite.planning import load_suite, narrow, trial_specs
+    from dtbench.suite.planning import load_suite, narrow, trial_specs, with_variants
 
     run_trials = _runner(local, address, results, 60 * checkpoint_minutes)
     sized((), resources)  # raises an error before any data are opened
-    whole = load_suite(suite, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
+    whole = load_suite(suite, name=name, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
     narrowed = narrow(whole, tasks=task or (), contenders=contender or ())
     with _ledger_at(results, read_only=dry_run) as ledger:
+        saved = ledger.saved_suite(whole.name)
+        whole, narrowed = (with_variants(one, saved) for one in (whole, narrowed))
         with progress.preparing() as on_dataset:
             specs = sized(trial_specs(narrowed, on_dataset), resources)
         archived = archived_keys(results / "scores", whole.name)
         unique = {spec.key: spec for spec in specs if spec.key not in archived}
         missing = [spec for spec in unique.values() if ledger.should_run(spec, retry_failed=retry_failed)]
         plans.print_trials(narrowed, specs, missing, why=plans.preset_reason(whole, suite, preset))
+        plans.print_changes(saved, specs)
         plans.print_skipped(specs, [*(spec.key for spec in missing), *archived], ledger)
         if dry_run:
             plans.print_plan(narrowed, specs, missing, ledger)
@@ -266,6 +273,7 @@ def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec],
         lost = (one.spec for one in scores.unfinished if one.state is TrialState.DIVERGED)
         diverged = Counter((spec.contender, spec.task) for spec in lost)
         plans.print_scores(final_rows(scores), list(document["contenders"]), document["tasks"], diverged)
+        plans.print_superseded(scores)
     if not stopped:
         plans.print_failures(ran, ledger)
     return scores is not None and any(one.state is TrialState.DAMAGED for one in scores.unfinished)

@@ -1,7 +1,7 @@
 """Summarize trial states from the ledger and the archived scores (read-only)."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dtbench.analysis.archive import archived_keys
+from dtbench.analysis.results import newest
 from dtbench.cli.progress import duration, say, show_plain
 from dtbench.errors import LedgerError, UnknownName, decimals_of, one_line
 from dtbench.ledger import lock, schema
@@ -51,6 +52,7 @@ class TrialStatus:
     message: str = ""
     failures: int = 0
     folder: str = ""
+    superseded: bool = False  # by a newer configuration of its task and contender
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,12 @@ def status_of(results: Path, suites: Sequence[str] = ()) -> Status:
         if name not in reader.documents:
             raise UnknownName(f"suite in {remote_of(results) or results}", name, reader.documents)
     named = suites or tuple(reader.documents)
-    planned = {key: spec for name in named for key, spec in reader.documents[name].items()}
+    planned = {
+        key: spec
+        for known in (reader.documents, reader.superseded)
+        for name in named
+        for key, spec in known[name].items()
+    }
     trials = [reader.status(spec, reader.suites_of(key)) for key, spec in planned.items()]
     if not suites:
         others = [reader.status(spec, (OTHERS,)) for key, (spec, _) in reader.folders.items() if key not in planned]
@@ -125,7 +132,9 @@ class _Reader:
             else:
                 about = (key, (OTHERS,), folder.parent.name, contender, 0, TrialState.DAMAGED)
                 self.damaged[key] = TrialStatus(*about, message=one_line(why), folder=str(folder))
-        self.documents = dict(self._documents())
+        self.documents: dict[str, dict[str, TrialSpec]] = {}  # by suite and key: what it planned last
+        self.superseded: dict[str, dict[str, TrialSpec]] = {}  # what it planned before
+        self._read_documents()
         self.archived = {key for name in self.documents for key in self._archived(name)}
 
     @cached_property
@@ -134,13 +143,18 @@ class _Reader:
         return holder(self.results)
 
     def suites_of(self, key: str) -> tuple[str, ...]:
-        """Return the suites that plan a trial."""
-        return tuple(name for name, planned in self.documents.items() if key in planned)
+        """Return the suites that plan a trial, or planned it."""
+        return tuple(name for name, own in self.documents.items() if key in own or key in self.superseded[name])
 
     def status(self, spec: TrialSpec, suites: tuple[str, ...]) -> TrialStatus:
         """Return the state of a trial."""
         if spec.key in self.damaged:
             return replace(self.damaged[spec.key], suites=suites, contender=spec.contender, seed=spec.seed)
+        found = self._status(spec, suites)
+        current = any(spec.key in own for own in self.documents.values())
+        return found if current or suites == (OTHERS,) else replace(found, superseded=True)
+
+    def _status(self, spec: TrialSpec, suites: tuple[str, ...]) -> TrialStatus:
         about = (spec.key, suites, spec.task, spec.contender, spec.seed)
         if spec.key not in self.folders:
             state = TrialState.DONE if spec.key in self.archived else TrialState.MISSING
@@ -175,13 +189,20 @@ class _Reader:
             self.remarks.append(one_line(str(error)))
             return set()
 
-    def _documents(self) -> Iterator[tuple[str, dict[str, TrialSpec]]]:
+    def _read_documents(self) -> None:
         for path in sorted((self.ledger.root / "suites").glob("*.json")):
             try:
-                specs = [TrialSpec.from_json(trial) for trial in read_suite(path)["trials"]]
-                yield path.stem, {spec.key: spec for spec in specs}
+                document = read_suite(path)
             except LedgerError as error:
                 self.remarks.append(one_line(str(error)))
+                continue
+            planned, earlier = newest(map(TrialSpec.from_json, document["trials"]))
+            earlier += map(TrialSpec.from_json, document.get("superseded") or ())
+            ran = [spec for spec, _ in self.folders.values() if spec.suite == document["name"]]
+            cells = {spec.cell for spec in planned}
+            self.documents[path.stem] = {spec.key: spec for spec in planned}
+            self.documents[path.stem] |= {spec.key: spec for spec in ran if spec.cell in cells}
+            self.superseded[path.stem] = {spec.key: spec for spec in (*ran, *earlier) if spec.cell not in cells}
 
 
 def _attempt(running: Running) -> dict[str, Any]:
@@ -228,6 +249,9 @@ def show_status(status: Status) -> None:
         if trials := [_row(trial) for trial in status.trials if trial.state == state]:
             say(f"\n{state}:")
             show_plain(trials, indent=2)
+    if superseded := [_row(trial) for trial in status.trials if trial.superseded]:
+        say("\nsuperseded by a newer configuration, in no mean:")
+        show_plain(superseded, indent=2)
     for remark in ["", *status.remarks] if status.remarks else []:
         say(remark)
 

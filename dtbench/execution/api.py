@@ -17,7 +17,7 @@ from dtbench.execution.local import run_local
 from dtbench.ledger.remote import acquire
 from dtbench.ledger.store import Ledger, check_disk
 from dtbench.ledger.trial_spec import ActionMode, TrialState
-from dtbench.suite.planning import check_fit, load_suite, resolved_document, trial_specs
+from dtbench.suite.planning import check_fit, load_suite, resolved_document, trial_specs, with_variants
 from dtbench.task import Task
 from dtbench.trial import ignore, open_trial
 
@@ -64,6 +64,7 @@ def run_suite(
     check_disk(folder)
     with acquire(folder):
         ledger = Ledger(folder / "runs")
+        suite = with_variants(suite, ledger.saved_suite(suite.name))
         specs = {spec.key: spec for spec in trial_specs(suite)}
         missing = [spec for spec in specs.values() if ledger.should_run(spec)]
         check_fit(missing)

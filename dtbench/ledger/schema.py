@@ -102,6 +102,7 @@ class SavedSuite(SuiteDocument):
     overrides: Any
     evaluation: dict[str, Any]
     trials: list[dict[str, Any]]
+    superseded: list[dict[str, Any]] = []  # finished trials of earlier configurations
 
 
 class ArchivedSuite(_File):
@@ -123,6 +124,7 @@ class ArchivedTrial(_File):
     inspection: dict[str, Any] | None = None
     error: str = ""
     cause: str = ""
+    superseded: bool = False  # by a newer configuration of its task and contender
 
 
 def regular(path: Path) -> Path:

@@ -22,6 +22,7 @@ from dtbench.data.files import atomic_path
 from dtbench.errors import LedgerError, LedgerUnwritable
 from dtbench.ledger import schema
 from dtbench.ledger.names import with_current_action_mode
+from dtbench.ledger.plans import with_earlier
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 M = TypeVar("M", bound=BaseModel)
@@ -242,22 +243,22 @@ class Ledger:
         return path
 
     def save_suite(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Save the definition of a suite for `dtbench report` and return it.
-
-        Trials planned earlier under the same preset, overrides and seeds stay part of it, so that running a single
-        contender or task does not narrow the report.
-        """
+        """Save the definition of a suite for `dtbench report` and return it, with what is kept of earlier plans."""
         path = self.root / "suites" / f"{_slug(document['name'])}.json"
         earlier = read_suite(path) if path.exists() or path.is_symlink() else {}
         if earlier and earlier.get("name") != document["name"]:
             raise LedgerError(f"{path} is suite {earlier.get('name')!r}: rename it or {document['name']!r}.")
-        trials = {trial["key"]: trial for trial in document["trials"]}
-        if all(earlier.get(key) == document[key] for key in ("preset", "overrides", "contenders", "evaluation")):
-            planned = [trial for trial in earlier["trials"] if trial["seed"] in document["seeds"]]
-            trials = {trial["key"]: trial for trial in planned} | trials
-        document = {**document, "trials": list(trials.values())}
+        if earlier:
+            ends = ("result.json", "failure.json")
+            ended = {key for key, folder in self.folders().items() if any((folder / name).exists() for name in ends)}
+            document = with_earlier(document, earlier, ended)
         write_json(path, document, sort_keys=False)  # contenders keep the order of their table
         return document
+
+    def saved_suite(self, name: str) -> Mapping[str, Any] | None:
+        """Return the saved definition of a suite, None without one."""
+        path = self.root / "suites" / f"{_slug(name)}.json"
+        return read_suite(path) if path.exists() else None
 
     def saved_suites(self) -> dict[str, Mapping[str, Any]]:
         """Return the saved definitions of suites by name, without damaged ones."""
@@ -349,7 +350,7 @@ def read_suite(path: Path) -> Mapping[str, Any]:
     """Return the saved definition of a suite; raise LedgerError where the file is damaged."""
     document = schema.read_mapping(path, schema.SavedSuite, schema.SUITE_ADVICE)
     try:
-        for trial in document["trials"]:
+        for trial in (*document["trials"], *document.get("superseded", ())):
             schema.parse_spec(trial)
     except ValueError as error:
         raise schema.unreadable(path, error, schema.SUITE_ADVICE) from error

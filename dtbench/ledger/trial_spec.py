@@ -82,6 +82,12 @@ class TrialSpec:
         """Return the key without the seed: it identifies the configuration."""
         return _hash(self._identity())
 
+    @cached_property
+    def task_identity(self) -> str:
+        """Return the hash of what all contenders of one table share: data, environment and their versions."""
+        names = ("task", "task_version", "task_options", "dataset_digest")
+        return _hash({name: value for name, value in self._identity().items() if name in names})
+
     def labelled(self, *, suite: str, contender: str) -> "TrialSpec":
         """Return the trial under other labels."""
         return dataclasses.replace(self, suite=suite, contender=contender)

@@ -14,8 +14,9 @@ from dtbench import registry
 from dtbench.data.actions import is_unit
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.errors import FOREIGN, DtbenchError, InvalidValue, UnknownName, one_line
+from dtbench.ledger.plans import same_contender
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
-from dtbench.suite.loading import check_names, overridden, read_document, select, with_preset
+from dtbench.suite.loading import LONGEST_NAME, check_names, overridden, read_document, select, with_preset
 from dtbench.suite.schema import (
     LARGEST_SEED,
     MOST_TRIALS,
@@ -36,25 +37,26 @@ _OVERRIDDEN = [name for name in Suite.model_fields if name not in ("preset", "ov
 
 
 def load_suite(
-    name: str,
+    path: str,
     *,
+    name: str | None = None,
     preset: str | None = None,
     seeds: str | None = None,
     source: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Suite:
-    """Read a suite by name or path and apply, in this order, preset, overrides, seeds and source.
+    """Read a suite by name or path and apply, in this order, preset, overrides, seeds and source; rename it to `name`.
 
     `seeds` is "0..4" or "0,2,5"; `overrides` are "path=value": a path into the suite, or a contender's name and one of
     its settings. They also override `by_task`. Raises UnknownName, InvalidValue or InvalidSuite.
     """
-    document = read_document(name)
+    document = read_document(path)
     presets = document.pop("presets", {})
     default = document.pop("default_preset", None)
     preset = preset or default or next(iter(presets), "")
     if preset:
         if not isinstance(preset, str) or preset not in presets:
-            raise UnknownName(f"preset of {document.get('name', name)}", str(preset), presets)
+            raise UnknownName(f"preset of {document.get('name', path)}", str(preset), presets)
         document = with_preset(document, presets[preset])
     for text in overrides:
         document = overridden(document, text, suite=_OVERRIDDEN, contender=Contender.model_fields)
@@ -62,6 +64,8 @@ def load_suite(
         document["seeds"] = parse_seeds(seeds)
     if source is not None:
         document["source"] = source
+    if name is not None:
+        document["name"] = name
     suite = validated(document | {"preset": preset, "overrides": list(overrides)})
     check(suite)
     return suite
@@ -76,6 +80,29 @@ def narrow(suite: Suite, *, tasks: Sequence[str] = (), contenders: Sequence[str]
         selected = select("contender", suite.contenders, contenders)
         changes["contenders"] = {name: suite.contenders[name] for name in selected}
     return suite.model_copy(update=changes)
+
+
+def with_variants(suite: Suite, saved: Mapping[str, Any] | None) -> Suite:
+    """Name contenders that overrides change in a suite that ran without them, e.g. "DT (learning_rate=0.01)".
+
+    `saved` is the suite as it ran before, if it did. All other changes supersede what ran.
+    """
+    if saved is None or saved.get("preset") != suite.preset:
+        return suite
+    document, contenders = resolved_document(suite, ()), {}
+    for label, contender in suite.contenders.items():
+        changes = [change for text in suite.overrides if (change := _change_of(label, text))]
+        variant = f"{label} ({', '.join(changes)})"
+        is_variant = changes and len(variant) <= LONGEST_NAME and not same_contender(document, saved, label)
+        contenders[variant if is_variant else label] = contender
+    return suite.model_copy(update={"contenders": contenders})
+
+
+def _change_of(label: str, override: str) -> str:
+    """Return the change of this contender alone that an override states, "" where it states another."""
+    path, _, value = override.partition("=")
+    head, _, setting = path.partition(".")
+    return f"{setting}={value}" if setting and fnmatch.fnmatchcase(label, head) else ""
 
 
 def check(suite: Suite) -> None:

@@ -18,6 +18,7 @@ from dtbench.analysis.page.section import Section
 from dtbench.analysis.page.trials import trial_data
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.suite_analysis import SuiteAnalysis
+from dtbench.analysis.superseded import RULE, superseded_table
 from dtbench.analysis.tables import checkpoint_selection, protocol, targets
 from dtbench.analysis.tables import scores as tables
 from dtbench.analysis.tables.diverged import of_cell, of_contender, of_pair, with_diverged
@@ -191,6 +192,8 @@ def _record(analysis: SuiteAnalysis) -> Iterator[Section]:
     cards = {task: (facts.get("dataset") or {}).get("card") or {} for task, facts in analysis.provenance.items()}
     asked = {record.spec.task: record.spec.evaluation.targets for record in results.records}
     drawn = draw_data_cards(analysis, {task: c for task, c in cards.items() if c}, targets=asked)
+    if results.superseded:
+        yield Section("Superseded trials", (RULE,), (superseded_table(results),))
     yield Section("Protocol", protocol.protocol(results, finals))
     yield Section("Methods", methods_text(results))
     yield Section("Data", tables=(protocol.data_table(results),), drawings=_present([drawn]))
