@@ -96,13 +96,13 @@ def read_archive(directory: Path, name: str) -> SuiteResults:
     episodes = _checked(archive / "episodes.parquet", _read_episodes)
     metrics = _checked(archive / "metrics.parquet", _read_table)
     remarks = archive / f"{REMARKS}.md"
-    rows = {spec.key for spec in newest(_planned(lines))[0]}
+    rows = {(spec.contender, spec.key) for spec in newest(_planned(lines))[0]}
     finished = _checked(
         archive / "trials.jsonl",
         lambda _: tuple(_record(line, about["provenances"], episodes, metrics) for line in _done(lines)),
     )
-    records = tuple(record for record in finished if record.spec.key in rows)
-    superseded = tuple(record for record in finished if record.spec.key not in rows)
+    records = tuple(record for record in finished if (record.spec.contender, record.spec.key) in rows)
+    superseded = tuple(record for record in finished if (record.spec.contender, record.spec.key) not in rows)
     unfinished = tuple(
         Unfinished(schema.parse_spec(line["spec"]), TrialState(line["state"]), line["error"], line.get("cause", ""))
         for line in lines

@@ -48,8 +48,8 @@ def extended(archive: SuiteResults, found: SuiteResults) -> SuiteResults:
         "contenders": {**archive.suite.get("contenders", {}), **found.suite.get("contenders", {})},
         "trials": list(trials.values()),
     }
-    others = {record.spec.key: record for record in (*found.superseded, *archive.superseded)}
-    superseded = tuple(one for key, one in others.items() if key not in {key for _, key in records})
+    others = {(one.spec.contender, one.spec.key): one for one in (*found.superseded, *archive.superseded)}
+    superseded = tuple(one for key, one in others.items() if key not in records)
     episodes = joined({record.spec.key: record.episodes() for record in (*finished, *superseded)})
     unfinished = tuple(one for key, one in waiting.items() if key not in records)
     scores = score_table(finished, episodes)

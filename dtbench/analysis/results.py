@@ -141,10 +141,9 @@ def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
     for spec in {(spec.contender, spec.cell): spec for spec in planned}.values():
         for record in cells[spec.task, spec.cell]:
             records[spec.contender, record.spec.key] = record.relabelled(spec)
-    superseded = _superseded(suite, ran, earlier, {key for _, key in records})
+    superseded = _superseded(suite, ran, earlier, records)
     folders = ledger.folders()
-    keys = dict.fromkeys([*(key for _, key in records), *superseded])
-    episodes, errors = read_all({key: folders[key] / EPISODES for key in keys})
+    episodes, errors = read_all({key: folders[key] / EPISODES for _, key in (*records, *superseded)})
     damaged |= errors
     records = {names: record for names, record in records.items() if names[1] not in errors}
     missing = [spec for spec in planned if (spec.contender, spec.key) not in records]
@@ -165,16 +164,23 @@ def collect(suite: Mapping[str, Any], ledger: Ledger) -> SuiteResults:
 
 
 def _superseded(
-    suite: Mapping[str, Any], ran: Iterable[TrialRecord], earlier: Iterable[TrialSpec], current: Collection[str]
-) -> dict[str, TrialRecord]:
-    """Return by key the finished trials that the suite planned, or that ran under its name, and that have no row."""
-    planned = {spec.key: spec for spec in earlier}
-    found = {}
-    for record in ran:
-        spec = planned.get(record.spec.key, record.spec)
-        ours = spec.key in planned or (spec.suite == suite["name"] and spec.evaluation.purpose == "report")
-        if ours and spec.key not in current:
-            found[spec.key] = record.relabelled(spec)
+    suite: Mapping[str, Any],
+    ran: Iterable[TrialRecord],
+    earlier: Iterable[TrialSpec],
+    current: Collection[tuple[str, str]],
+) -> dict[tuple[str, str], TrialRecord]:
+    """Return the finished trials that the suite planned, or that ran under its name, and that have no row."""
+    records = {record.spec.key: record for record in ran}
+    found = {
+        (spec.contender, spec.key): records[spec.key].relabelled(spec)
+        for spec in earlier
+        if spec.key in records and (spec.contender, spec.key) not in current
+    }
+    known = {key for _, key in (*current, *found)}
+    for key, record in records.items():
+        spec = record.spec
+        if spec.suite == suite["name"] and spec.evaluation.purpose == "report" and key not in known:
+            found[spec.contender, key] = record
     return found
 
 

@@ -76,7 +76,7 @@ def report(
 
 
 def plot(
-    suite: Annotated[str, typer.Option("--suite", "-s", help="Name of a suite with results.")],
+    suite: Annotated[list[str], typer.Option("--suite", "-s", help="Name of a suite with results.")],
     task: Annotated[
         str | None,
         typer.Option("--task", "-t", help="Name, its beginning, or a pattern. Default: all tasks together."),
@@ -91,7 +91,9 @@ def plot(
 
     if out is not None:
         check_file(out)
-    (found,) = load_results(results, [suite])
+    if len(suite) > 1:
+        raise DtbenchError(f"a figure is of one suite, and {len(suite)} are named: {', '.join(suite)}. Name one.")
+    (found,) = load_results(results, suite)
     warn_left_out(found.damaged)
     drawing = draw(found, kind, task)
     path = out or Path(f"{drawing.name}.png")

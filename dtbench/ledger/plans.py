@@ -24,22 +24,21 @@ def with_earlier(document: Document, earlier: Document, ended: Collection[str]) 
     """
     names = ("preset", "overrides", "contenders", "evaluation")
     alike = all(earlier.get(name) == document[name] for name in names)
-    trials = {trial["key"]: trial for trial in document["trials"]}
+    trials = {(trial["contender"], trial["key"]): trial for trial in document["trials"]}  # equal contenders share keys
     follows = _Follows(document, earlier)
-    kept: dict[str, Mapping[str, Any]] = {}
-    superseded: dict[str, Mapping[str, Any]] = {}
+    kept: dict[tuple[str, str], Mapping[str, Any]] = {}
+    superseded: dict[tuple[str, str], Mapping[str, Any]] = {}
     for part in ("trials", "superseded"):
         for trial in earlier.get(part, ()):
             spec = TrialSpec.from_json(trial)
             stays = spec.key in ended or (alike and spec.seed in document["seeds"])
-            if spec.key not in trials and stays:
+            if stays and (spec.contender, spec.key) not in trials:
                 place = kept if follows(spec, current=part == "trials") else superseded
-                place[spec.key] = spec.to_json()
-    superseded = {key: trial for key, trial in superseded.items() if key in ended}
+                place[spec.contender, spec.key] = spec.to_json()
     return {
         **document,
         "trials": [*kept.values(), *trials.values()],
-        "superseded": list(superseded.values()),
+        "superseded": [trial for trial in superseded.values() if trial["key"] in ended],
         "seeds": sorted({*document["seeds"], *(trial["seed"] for trial in kept.values())}),
         "tasks": list(dict.fromkeys([*document["tasks"], *(trial["task"] for trial in kept.values())])),
         "contenders": _contenders(document, earlier, {trial["contender"] for trial in kept.values()}),
