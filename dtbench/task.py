@@ -16,6 +16,7 @@ from dtbench.evaluation import Episodes, TargetUnits
 TargetReturns = tuple[float, ...]
 AUTO = "auto"
 MOST_STEPS = 100_000_000  # of generated data
+LONGEST_EPISODE = 10_000_000  # steps
 TUNING_SHIFT = 10_000_000  # from the evaluation seeds of reports to those of searches
 
 
@@ -128,6 +129,18 @@ def check_seed(seed: Any) -> None:
     """Raise InvalidValue for a seed that numpy's generators do not accept."""
     if type(seed) is not int or not 0 <= seed < 2**31:
         raise InvalidValue(f"seed {seed!r:.40} must be a whole number from 0 to {2**31 - 1}.")
+
+
+def check_length(what: str, value: Any) -> None:
+    """Raise InvalidValue for an episode's length that is neither None nor a number of steps."""
+    if value is not None and (type(value) is not int or not 1 <= value <= LONGEST_EPISODE):
+        raise InvalidValue(f"{what} {value!r:.40} must be a whole number from 1 to {LONGEST_EPISODE}.")
+
+
+def check_flag(what: str, value: Any) -> None:
+    """Raise InvalidValue for a value that is neither true nor false."""
+    if type(value) is not bool:
+        raise InvalidValue(f"{what} {value!r:.40} must be true or false.")
 
 
 def _fetched(source: DataSource) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -33,6 +33,12 @@ SourceOption = Annotated[
 ]
 StepsOption = Annotated[int | None, typer.Option(help="Steps of generated and re-recorded data.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of generated and re-recorded data.")]
+SettingsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[OPTION=VALUE]...", help="Task options: file=my.hdf5, episode_length=50.", show_default=False
+    ),
+]
 RecipeOption = Annotated[
     str | None, typer.Option(help="Behaviour policies of generated locomotion data: sac, as in D4RL, or ppo.")
 ]
@@ -146,6 +152,7 @@ def rerecord(
 @data_app.command()
 def show(
     task: TaskArgument,
+    settings: SettingsArgument = None,
     source: SourceOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the card as SVG and PNG.")] = None,
     steps: StepsOption = None,
@@ -156,7 +163,7 @@ def show(
     from dtbench import registry
     from dtbench.cli.data_card import card_lines
 
-    opened = registry.make_task(task, _options(steps, seed, recipe))
+    opened = registry.make_task(task, _options(steps, seed, recipe) | _settings(settings or ()))
     dataset = _open(opened, source)
     for line in card_lines(opened, dataset):
         typer.echo(line)
@@ -175,6 +182,7 @@ def verify(
             metavar="TASK|FILE", help="A name from `list tasks`, or a file in D4RL's layout.", show_default=False
         ),
     ],
+    settings: SettingsArgument = None,
     source: SourceOption = None,
     steps: StepsOption = None,
     seed: SeedOption = None,
@@ -189,7 +197,7 @@ def verify(
     """
     from dtbench import registry
 
-    options = _options(steps, seed, recipe, str(file) if file else None)
+    options = _options(steps, seed, recipe, str(file) if file else None) | _settings(settings or ())
     if task.endswith((".hdf5", ".h5")):
         raise typer.Exit(0 if _verify_file(Path(task).expanduser(), options) else 1)
     opened = registry.make_task(task, options)
@@ -204,6 +212,7 @@ def verify(
 def export(
     task: TaskArgument,
     file: Annotated[Path, typer.Argument(metavar="FILE.hdf5", help="The file to write.", show_default=False)],
+    settings: SettingsArgument = None,
     source: SourceOption = None,
     steps: StepsOption = None,
     seed: SeedOption = None,
@@ -216,7 +225,7 @@ def export(
 
     if file.exists() and not force:
         raise DtbenchError(f"{file} exists. Choose another name, or use --force.")
-    dataset = _open(registry.make_task(task, _options(steps, seed, recipe)), source)
+    dataset = _open(registry.make_task(task, _options(steps, seed, recipe) | _settings(settings or ())), source)
     if dataset.frame_stack > 1:
         raise InvalidDataset(f"{task} holds stacked frames, which D4RL's layout does not support.")
     write_d4rl(dataset, file)
@@ -229,6 +238,22 @@ def _options(
 ) -> dict[str, Any]:
     options = {"steps": steps, "seed": seed, "recipe": recipe, "file": file}
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the options of "file=my.hdf5" or, as `run` has it, "task_options.file=my.hdf5"."""
+    from dtbench.suite.loading import read_yaml
+
+    options = {}
+    for text in texts:
+        name, equals, value = text.removeprefix("task_options.").partition("=")
+        if not equals or not name:
+            raise InvalidValue(f"{text!r:.100} is not an option of a task: write name=value, e.g. file=my.hdf5.")
+        try:
+            options[name] = read_yaml(value)
+        except ValueError as error:
+            raise InvalidValue(f"option {text!r:.100}: its value is not YAML: {error}. Put it in quotes.") from None
+    return options
 
 
 def _size(dataset: "TrajectoryDataset") -> str:

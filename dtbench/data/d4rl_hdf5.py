@@ -1,9 +1,9 @@
 """D4RL's HDF5 layout: flat arrays cut into whole episodes, read and written."""
 
 import json
+import math
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,27 @@ from numpy.typing import NDArray
 
 from dtbench.data.dataset import TrajectoryDataset, make_dataset
 from dtbench.data.files import atomic_path
+from dtbench.data.hdf5 import HDF5_ERRORS, INTACT, check_room, numeric_column, text_of
 from dtbench.errors import InvalidDataset, MissingDataset, one_line
 
 Array = NDArray[Any]
-HDF5_ERRORS = (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError)  # of h5py, for damaged files
 KEYS = ("observations", "actions", "rewards", "terminals")
+FLAGS = {  # D4RL's names, and the keys that are read for them, the first that exists
+    "terminals": ("terminals", "terminations"),
+    "timeouts": ("timeouts", "truncations"),
+    "dones": ("dones", "episode_terminals"),  # terminal or timeout
+}
 FOLLOWING = "next_observations"
 WRITER = "dtbench"
+BELIEVED = ("generated", "file")  # beginnings of sources that a file may claim: they are no real data
 ACTION_ROUNDING = 1e-5  # by which an action may exceed its bounds, relative to them: float32 and tanh round
 
-_MOST_PACKED = 1100  # to one: DEFLATE reaches at most 1032
-_UNWRITTEN = 2**26  # bytes that may be left at their fill value, as flags that are all False
+_COPY = "python -c \"import h5py, numpy as np; f = h5py.File('my.hdf5', 'w'); {}\""
+_RECIPES = {
+    ".npz": "Convert it: " + _COPY.format("[f.create_dataset(k, data=v) for k, v in np.load('my.npz').items()]"),
+    ".csv": "Write its columns as HDF5, as docs/howto/dataset.md shows.",
+    ".pkl": "Pickles are code and never read: write its arrays as HDF5, as docs/howto/dataset.md shows.",
+}
 
 
 def read_d4rl(
@@ -32,51 +42,48 @@ def read_d4rl(
     *,
     observation_space: gym.Space[Any],
     action_space: gym.Space[Any],
-    horizon: int,
+    horizon: int | None,
+    clip_actions: bool = False,
     info: Mapping[str, Any] | None = None,
 ) -> TrajectoryDataset:
     """Read a file in D4RL's layout; numbers become float32, an unfinished last episode is dropped.
 
-    An episode ends at a terminal or a timeout; in an old file without `timeouts` after `horizon` steps at the latest,
-    where an episode truncated earlier is joined to the next. A terminal has priority over a timeout of the same step.
-    `next_observations` give the final observations, unless they disagree with the following rows, as in some files:
-    `info["next_observations"]` says so. Other keys (infos/*, metadata/*) are
-    ignored.
+    An episode ends at a terminal or a timeout, and a terminal has priority over a timeout of the same step. Without
+    `timeouts` it ends where `next_observations` are not those of the next row, or else after `horizon` steps at the
+    latest, as in D4RL's old files, where an episode truncated earlier is joined to the next; without a `horizon` such
+    a file is refused. `next_observations` give the final observations, unless they disagree with the following rows,
+    as in some files: `info["next_observations"]` says so. Gymnasium's names of flags are read too, other keys
+    (infos/*, metadata/*) are ignored. `clip_actions` moves actions to their bounds, and `info` counts them.
 
     Raises MissingDataset where there is no file, and InvalidDataset, with file and key, for any other layout.
     """
     if not path.is_file():
         raise MissingDataset(f"no file {path}.")
-    columns = _read(path)
-    for key in ("rewards", "terminals", "timeouts"):
-        if key in columns:
-            columns[key] = _flat(path, key, columns[key])
-    _check_lengths(path, columns)
-    terminals = _flags(path, "terminals", columns["terminals"])
-    if "timeouts" in columns:
-        ends = np.flatnonzero(terminals | _flags(path, "timeouts", columns["timeouts"]))
-    else:
-        ends = _ends_by_horizon(terminals, horizon)
-    if not len(ends):
-        raise InvalidDataset(f"{path}: no episode ends within its {len(terminals)} steps: see terminals and timeouts.")
     spaces = {"observations": observation_space, "actions": action_space}
+    columns = _read(path, spaces)
+    notes = {**(info or {})}
     arrays = {key: _as_space(path, key, columns[key], space) for key, space in spaces.items()}
     arrays["rewards"] = _finite(path, "rewards", columns["rewards"])
-    arrays["terminals"] = terminals
-    _check_bounds(path, arrays["actions"], action_space)
+    arrays["actions"], outside = _bounded(path, arrays["actions"], action_space, clip=clip_actions)
+    if outside:
+        notes["clipped_actions"] = outside
+    flags = {key: _flags(path, key, columns[key]) for key in FLAGS if key in columns}
+    arrays["terminals"], ends, found = _ends(path, flags, arrays["observations"], horizon)
+    if found != "timeouts":
+        notes["episodes_end_by"] = found
+    if not len(ends):
+        steps = len(arrays["terminals"])
+        raise InvalidDataset(f"{path}: no episode ends within its {steps} steps: see terminals and timeouts.")
     whole = int(ends[-1]) + 1
     final, state = _final_observations(path, arrays["observations"], ends)
     try:
         return make_dataset(
-            observations=arrays["observations"][:whole],
-            actions=arrays["actions"][:whole],
-            rewards=arrays["rewards"][:whole],
-            terminals=arrays["terminals"][:whole],
+            **{key: values[:whole] for key, values in arrays.items()},
             lengths=np.diff(ends, prepend=-1),
             observation_space=observation_space,
             action_space=action_space,
             final_observations=final,
-            info={**(info or {}), "unfinished_steps": len(terminals) - whole, FOLLOWING: state},
+            info={**notes, "unfinished_steps": len(arrays["terminals"]) - whole, FOLLOWING: state},
         )
     except InvalidDataset as error:
         raise InvalidDataset(f"{path}: {error}") from error
@@ -104,45 +111,112 @@ def write_d4rl(
 
 
 def exported_source(path: Path) -> str | None:
-    """Return the source of the data of a file that `write_d4rl` wrote; None for any other file."""
+    """Return the source of the data of a file that `write_d4rl` wrote; None for any other file.
+
+    Anybody can write such a file, so that real data is only what the file says of itself.
+    """
     try:
         with h5py.File(path, "r") as file:
-            written = {key: own_value(path, file, f"metadata/{key}").asstr()[()] for key in ("written_by", "source")}
+            writer, source = (text_of(path, file, f"metadata/{key}") for key in ("written_by", "source"))
     except (*HDF5_ERRORS, InvalidDataset):
         return None
-    source = written["source"]
-    named = written["written_by"] == WRITER and isinstance(source, str) and re.fullmatch(r"[\w .:/+-]{1,80}", source)
-    return str(source) if named else None
+    if writer != WRITER or not re.fullmatch(r"[\w .:/+-]{1,80}", source):
+        return None
+    return source if source.startswith(BELIEVED) else f"file (says {source})"
 
 
-def _read(path: Path) -> dict[str, Array]:
+def _read(path: Path, spaces: Mapping[str, gym.Space[Any]]) -> dict[str, Array]:
+    """Return the arrays of the file by D4RL's names, all with one row a step; check sizes before reading."""
     try:
         with h5py.File(path, "r") as file:
-            present = [*KEYS, "timeouts"] if "timeouts" in file else KEYS
-            columns = {key: numeric_column(path, file, key) for key in present}
+            keys = {key: key for key in ("rewards", *spaces)} | _flag_keys(path, file)
+            columns = {name: numeric_column(path, file, key) for name, key in keys.items()}
+            _check_shapes(path, columns, spaces)
             check_room(path, list(columns.values()))
-            return {key: _values(path, key, column) for key, column in columns.items()}
+            return {name: _values(path, name, column, spaces.get(name)) for name, column in columns.items()}
     except HDF5_ERRORS as error:
         reason = one_line(str(error), 200).strip("'\"") or type(error).__name__
+        remedy = _RECIPES.get(path.suffix.lower(), INTACT)
+        raise InvalidDataset(f"{path} cannot be read as HDF5: {reason}. {remedy}") from error
+
+
+def _flag_keys(path: Path, file: Any) -> dict[str, str]:
+    """Return the keys of the file that hold `terminals`, `timeouts` or what stands for them."""
+    found = {name: key for name, keys in FLAGS.items() for key in reversed(keys) if key in file}
+    if "terminals" in found:
+        done = found.pop("dones", None)
+        found = ({"timeouts": done} if done else {}) | found
+    elif "dones" not in found:
+        found["terminals"] = "terminals"  # whose absence is reported
+    return found
+
+
+def _ends(
+    path: Path, flags: Mapping[str, NDArray[np.bool_]], observations: Array, horizon: int | None
+) -> tuple[NDArray[np.bool_], NDArray[np.int64], str]:
+    """Return the terminals, the last step of every episode, and what told it."""
+    either = flags["terminals"] if "terminals" in flags else flags["dones"]
+    if "timeouts" in flags:
+        terminals = either if "terminals" in flags else either & ~flags["timeouts"]
+        return terminals, np.flatnonzero(either | flags["timeouts"]), "timeouts"
+    if "terminals" in flags and horizon is None:
+        ends = _ends_by_following(path, observations, either)
+        if ends is not None:
+            return either, ends, FOLLOWING
+    if horizon is None:
         raise InvalidDataset(
-            f"{path} cannot be read as HDF5: {reason}. Delete it and fetch it again: it may be cut short."
-        ) from error
+            f"{path}: no key 'timeouts', so that nothing tells where an episode was cut off. Add it, or "
+            "next_observations, or set task_options.episode_length=N, the most steps of an episode: one ends at "
+            f"{'a terminal' if 'terminals' in flags else 'a done, which at step N is a timeout'} or after N steps."
+        )
+    ends = _ends_by_horizon(either, horizon)
+    late = np.zeros(len(either), bool)
+    late[ends[np.diff(ends, prepend=-1) == horizon]] = "terminals" not in flags
+    return either & ~late, ends, f"episode_length {horizon}"
 
 
-def _final_observations(path: Path, observations: Array, ends: NDArray[np.int64]) -> tuple[Array | None, str]:
-    """Return the final observations, [E, *observation] or None, and the state of the file's key."""
+def _ends_by_following(
+    path: Path, observations: Array, terminals: NDArray[np.bool_]
+) -> NDArray[np.int64] | None:
+    """Return the last steps of episodes by `next_observations`; None where they do not fit most of the rows.
+
+    The last row ends an episode where that is as long as the longest.
+    """
+    following, _ = _following(path, observations)
+    if following is None:
+        return None
+    ended = terminals.copy()
+    ended[:-1] |= _differ(following[:-1], observations[1:])
+    if 2 * ended.sum() > len(ended):
+        return None
+    ends = np.flatnonzero(ended)
+    rest = len(ended) - 1 - (ends[-1] if len(ends) else -1)
+    if rest and rest >= np.diff(ends, prepend=-1).max(initial=1):
+        ends = np.append(ends, len(ended) - 1)
+    return ends
+
+
+def _following(path: Path, observations: Array) -> tuple[Array | None, str]:
+    """Return `next_observations` of the file's rows, or None and why not."""
     try:
         with h5py.File(path, "r") as file:
             if file.get(FOLLOWING, getlink=True) is None:
                 return None, "absent"
             column = numeric_column(path, file, FOLLOWING)
-            if column.shape != (column.shape[0], *observations.shape[1:]) or len(column) < len(observations):
+            if math.prod(column.shape[1:]) != math.prod(observations.shape[1:]) or len(column) < len(observations):
                 return None, f"ignored: shape {column.shape}"
             check_room(path, [column])
-            following = column[: len(observations)]
+            rows: Array = column[: len(observations)]
     except (*HDF5_ERRORS, InvalidDataset):
         return None, "ignored: cannot be read"
-    following = following.astype(observations.dtype)
+    return rows.reshape(observations.shape).astype(observations.dtype), "used"
+
+
+def _final_observations(path: Path, observations: Array, ends: NDArray[np.int64]) -> tuple[Array | None, str]:
+    """Return the final observations, [E, *observation] or None, and the state of the file's key."""
+    following, state = _following(path, observations)
+    if following is None:
+        return None, state
     inner = np.ones(len(observations), bool)
     inner[ends] = False
     inner[-1] = False
@@ -163,90 +237,31 @@ def _differ(left: Array, right: Array) -> NDArray[np.bool_]:
     return different
 
 
-def numeric_column(path: Path, file: Any, key: str) -> Any:
-    """Return the unread array of a key, e.g. infos/qpos; raise InvalidDataset unless it holds numbers."""
-    if file.get(key, getlink=True) is None:
-        raise InvalidDataset(
-            f"{path}: no key {key!r}. It holds: {one_line(', '.join(sorted(file)), 200) or 'nothing'}."
-        )
-    found = own_value(path, file, key)
-    if not isinstance(found, h5py.Dataset):
-        raise InvalidDataset(f"{path}: {key!r} is a group of {len(found)} entries, not an array.")
-    if found.dtype.kind not in "biuf":
-        raise InvalidDataset(f"{path}: {key!r} holds {found.dtype}, not numbers.")
-    if not found.shape:
-        raise InvalidDataset(f"{path}: {key!r} is one value, not an array with a row for each step.")
-    if found.nbytes > found.id.get_storage_size() * _MOST_PACKED + _UNWRITTEN:
-        raise InvalidDataset(
-            f"{path}: {key!r} declares {found.nbytes} bytes and holds {found.id.get_storage_size()}. "
-            "Delete the file and fetch it again."
-        )
-    return found
-
-
-def own_value(path: Path, file: Any, key: str) -> Any:
-    """Return the item of a key; links are refused, as they may lead to any file."""
-    item = file
-    for part in key.split("/"):
-        if not isinstance(item, h5py.Group) or item.get(part, getlink=True) is None:
-            raise InvalidDataset(f"{path}: no key {key!r}.")
-        if isinstance(item.get(part, getlink=True), h5py.ExternalLink | h5py.SoftLink):
-            raise InvalidDataset(f"{path}: {key!r} is a link. Put the array itself into the file.")
-        item = item[part]
-    if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
-        raise InvalidDataset(f"{path}: {key!r} lies in other files. Put the array itself into the file.")
-    return item
-
-
-def read_column(path: Path, file: Any, key: str) -> Array:
-    """Return the numbers of a key; raise InvalidDataset where there are none or memory does not suffice."""
-    column = numeric_column(path, file, key)
-    check_room(path, [column])
-    values: Array = column[()]
-    return values
-
-
-def check_room(path: Path, columns: Sequence[Any]) -> None:
-    """Raise InvalidDataset for columns that do not fit into this machine's memory."""
-    needed, free = sum(column.nbytes for column in columns), _memory()
-    if needed > free:
-        raise InvalidDataset(f"{path} needs {needed} bytes of memory, and {free} are free. Use a larger machine.")
-
-
-def _memory() -> int:
-    """Return the available bytes of memory; without limit where the system does not state them."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return sys.maxsize
-
-
-def _values(path: Path, key: str, column: Any) -> Array:
-    try:
-        array: Array = column[()]
-    except HDF5_ERRORS as error:
-        raise InvalidDataset(
-            f"{path}: {key!r} cannot be read: {error}. Delete the file and fetch it again."
-        ) from error
-    return array
-
-
-def _flat(path: Path, key: str, values: Array) -> Array:
-    if values.ndim == 2 and values.shape[1] == 1:
-        return values[:, 0]
-    if values.ndim != 1:
-        raise InvalidDataset(f"{path}: {key!r} has shape {values.shape}, not [N] or [N, 1].")
-    return values
-
-
-def _check_lengths(path: Path, columns: Mapping[str, Array]) -> None:
+def _check_shapes(path: Path, columns: Mapping[str, Any], spaces: Mapping[str, gym.Space[Any]]) -> None:
+    """Raise InvalidDataset for unread columns of unequal lengths or of rows that do not fit; [N, 1] is [N]."""
     steps = len(columns["rewards"])
     if not steps:
         raise InvalidDataset(f"{path}: 'rewards' is empty.")
-    for key, values in columns.items():
-        if len(values) != steps:
-            raise InvalidDataset(f"{path}: {key!r} has {len(values)} rows where 'rewards' has {steps}.")
+    for key, column in columns.items():
+        if len(column) != steps:
+            raise InvalidDataset(f"{path}: {key!r} has {len(column)} rows where 'rewards' has {steps}.")
+        shape, row = spaces[key].shape if key in spaces else (), column.shape[1:]
+        if row == shape or (row, shape) in (((1,), ()), ((), (1,))):
+            continue
+        if key not in spaces:
+            raise InvalidDataset(f"{path}: {key!r} has shape {column.shape}, not [N] or [N, 1].")
+        one_hot = isinstance(spaces[key], gym.spaces.Discrete) and row == (int(spaces[key].n),)  # type: ignore[attr-defined]
+        mend = " Write their argmax(axis=1)." if one_hot else ""
+        raise InvalidDataset(f"{path}: {key!r} has rows of shape {row}, the task's have {shape}.{mend}")
+
+
+def _values(path: Path, key: str, column: Any, space: gym.Space[Any] | None) -> Array:
+    """Read a column; its rows get the shape of the space, that of a number without one."""
+    try:
+        array: Array = column[()]
+    except HDF5_ERRORS as error:
+        raise InvalidDataset(f"{path}: {key!r} cannot be read: {error}. {INTACT}") from error
+    return array.reshape(len(array), *((space.shape or ()) if space else ()))
 
 
 def _flags(path: Path, key: str, values: Array) -> NDArray[np.bool_]:
@@ -266,14 +281,19 @@ def _ends_by_horizon(terminals: NDArray[np.bool_], horizon: int) -> NDArray[np.i
 
 
 def _as_space(path: Path, key: str, values: Array, space: gym.Space[Any]) -> Array:
-    """Return integers where the space has integers, else finite float32, of the space's shape."""
-    if values.shape[1:] != space.shape:
-        raise InvalidDataset(f"{path}: {key!r} has rows of shape {values.shape[1:]}, the task's have {space.shape}.")
-    if space.dtype is not None and not np.issubdtype(space.dtype, np.floating):
-        if not np.issubdtype(values.dtype, np.integer):
-            raise InvalidDataset(f"{path}: {key!r} holds {values.dtype}, the task has integers: {space}.")
+    """Return integers where the space has integers, also those written as floats, else finite float32."""
+    if space.dtype is None or np.issubdtype(space.dtype, np.floating):
+        return _finite(path, key, values)
+    if np.issubdtype(values.dtype, np.integer):
         return values
-    return _finite(path, key, values)
+    whole = np.nan_to_num(values).clip(-(2.0**31), 2.0**31 - 1).astype(np.int64)
+    wrong = np.flatnonzero((whole != values).reshape(len(values), -1).any(axis=1))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InvalidDataset(
+            f"{path}: {key!r} holds {values[row].tolist()} in row {row}, the task has integers: {space}."
+        )
+    return whole
 
 
 def _finite(path: Path, key: str, values: Array) -> Array:
@@ -285,15 +305,21 @@ def _finite(path: Path, key: str, values: Array) -> Array:
     return values
 
 
-def _check_bounds(path: Path, actions: Array, space: gym.Space[Any]) -> None:
+def _bounded(path: Path, actions: Array, space: gym.Space[Any], *, clip: bool) -> tuple[Array, int]:
+    """Return actions within their bounds, up to rounding, and how many rows were clipped for it."""
     if not isinstance(space, gym.spaces.Box):
-        return
+        return actions, 0
     slack = ACTION_ROUNDING * np.maximum(1, np.maximum(abs(space.low), abs(space.high)))
     low, high = space.low - slack, space.high + slack
-    if (actions.min(axis=0) < low).any() or (actions.max(axis=0) > high).any():
-        outside = (actions < low) | (actions > high)
-        row = int(np.flatnonzero(outside.reshape(len(actions), -1).any(axis=1))[0])
-        raise InvalidDataset(f"{path}: 'actions' holds {actions[row].tolist()} in row {row}, outside of {space}.")
+    if (actions.min(axis=0) >= low).all() and (actions.max(axis=0) <= high).all():
+        return actions, 0
+    rows = np.flatnonzero(((actions < low) | (actions > high)).reshape(len(actions), -1).any(axis=1))
+    if not clip:
+        raise InvalidDataset(
+            f"{path}: 'actions' holds {actions[rows[0]].tolist()} in row {rows[0]}, outside of {space}, as in "
+            f"{len(rows)} of {len(actions)} rows. Where that is noise, set task_options.clip_actions=true."
+        )
+    return np.clip(actions, space.low, space.high).astype(actions.dtype), len(rows)
 
 
 def _columns(dataset: TrajectoryDataset, timeouts: bool) -> dict[str, Array]:

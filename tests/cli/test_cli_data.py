@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 from dtbench import registry
@@ -278,3 +279,21 @@ def test_no_network_is_one_line(data: DATA, monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.parametrize("command", ["ls", "get", "generate", "show", "verify", "export"])
 def test_every_command_explains_itself(data: DATA, command: str) -> None:
     assert "Usage" in data(command, "--help")
+
+
+def test_a_file_of_ones_own_is_shown_before_a_run(data: DATA, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with h5py.File(tmp_path / "mine.hdf5", "w") as file:
+        file["observations"] = np.c_[rng.normal(size=(100, 2)), np.full(100, 0.5)].astype(np.float32)
+        file["actions"] = rng.uniform(-2, 2, 100)
+        file["rewards"], file["terminals"] = np.full(100, -1.0), np.zeros(100)
+    own = f"file={tmp_path / 'mine.hdf5'}"
+    assert "episode_length=N" in data("show", "gym:Pendulum-v1", own, code=2)
+    assert "is not an option of a task" in data("show", "gym:Pendulum-v1", "mine.hdf5", code=2)
+    for prefix in ("", "task_options."):
+        card = data("show", "gym:Pendulum-v1", prefix + own, "episode_length=50")
+        assert "episodes  2, 2 of them truncated" in card
+        assert "100: 50 to 50 an episode" in card
+        assert "return    mean -50" in card
+        assert "constant  observations [2]" in card
+        assert "[-2.0] to [2.0], by the Box: [-1, 1] to learners" in card

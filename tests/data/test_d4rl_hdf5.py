@@ -127,7 +127,7 @@ def test_compressed_files_are_read(tmp_path: Path) -> None:
         ({"observations": np.full((6, 2), 1e300)}, r"'observations' holds .* in row 0: not finite as float32"),
         ({"actions": np.zeros((5, 1), np.float32)}, "'actions' has 5 rows where 'rewards' has 6"),
         ({"observations": np.zeros((6, 3), np.float32)}, r"'observations' has rows of shape \(3,\), the task's"),
-        ({"actions": np.zeros(6, np.float32)}, r"'actions' has rows of shape \(\)"),
+        ({"actions": np.zeros((6, 2), np.float32)}, r"'actions' has rows of shape \(2,\)"),
         ({"rewards": np.zeros((6, 2))}, r"'rewards' has shape \(6, 2\)"),
         ({"rewards": np.float32(1)}, "'rewards' is one value"),
         ({"terminals": np.array([0, 2, 0, 0, 0, 0])}, "'terminals' holds 2 in row 1, not 0 or 1"),

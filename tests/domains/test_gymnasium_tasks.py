@@ -147,8 +147,8 @@ def test_observations_of_another_shape_are_named_with_the_environments(tmp_path:
 
 def test_actions_of_another_kind_are_named_with_the_environments(tmp_path: Path) -> None:
     rows = len(cart(tmp_path).open().rewards)
-    with pytest.raises(InvalidDataset, match=r"'actions' holds float64, the task has integers: Discrete\(2\)"):
-        cart(tmp_path, actions=np.zeros(rows)).open()
+    with pytest.raises(InvalidDataset, match=r"'actions' holds 0.5 in row 0, the task has integers: Discrete\(2\)"):
+        cart(tmp_path, actions=np.full(rows, 0.5)).open()
     with pytest.raises(InvalidDataset, match=r"not integers of Discrete\(2\)"):
         cart(tmp_path, actions=np.full(rows, 5)).open()
 
@@ -164,9 +164,11 @@ def test_a_file_that_is_not_hdf5_is_reported(tmp_path: Path) -> None:
         task_from_id(CART, file=str(tmp_path / "my.hdf5")).open()
 
 
-def test_without_timeouts_an_episode_ends_at_the_environments_limit(tmp_path: Path) -> None:
+def test_without_timeouts_the_length_of_episodes_is_asked_for(tmp_path: Path) -> None:
     file = record(tmp_path / "swing.hdf5", "Pendulum-v1", episodes=3, timeouts=None)
-    assert task_from_id(SWING, file=str(file)).open().lengths.tolist() == [200, 200, 200]
+    with pytest.raises(InvalidDataset, match=r"no key 'timeouts'.*next_observations.*episode_length=N"):
+        task_from_id(SWING, file=str(file)).open()
+    assert task_from_id(SWING, file=str(file), episode_length=200).open().lengths.tolist() == [200, 200, 200]
     assert task_from_id(SWING, file=str(file), horizon=100).open().num_episodes == 6
 
 

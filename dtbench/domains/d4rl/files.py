@@ -78,15 +78,22 @@ def load(name: str, robot: LocomotionEnv) -> TrajectoryDataset:
             f"{name}: no file {file_name(name)} in {', '.join(map(str, directories()))}. "
             f"Run `dtbench data get {name}`, or set D4RL_DATASET_DIR."
         )
-    return load_file(path, name, robot)
+    return load_file(path, name, robot, horizon=robot.horizon)
 
 
-def load_file(path: Path, name: str, robot: LocomotionEnv) -> TrajectoryDataset:
-    """Open a file in D4RL's layout as data of this robot, through the store; raise MissingDataset where it is not."""
+def load_file(
+    path: Path, name: str, robot: LocomotionEnv, *, horizon: int | None = None, clip_actions: bool = False
+) -> TrajectoryDataset:
+    """Open a file in D4RL's layout as data of this robot, through the store; raise MissingDataset where it is not.
+
+    `horizon` and `clip_actions` are those of `read_d4rl`.
+    """
     if not path.is_file():
         raise MissingDataset(f"{name}: there is no file {path}.")
     stat = path.stat()
     identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {robot.name} {_READER}"
+    if horizon != robot.horizon or clip_actions:
+        identity += f" {horizon} {clip_actions}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def make() -> TrajectoryDataset:
@@ -95,10 +102,12 @@ def load_file(path: Path, name: str, robot: LocomotionEnv) -> TrajectoryDataset:
             path,
             observation_space=robot.observation_space,
             action_space=robot.action_space,
-            horizon=robot.horizon,
+            horizon=horizon,
+            clip_actions=clip_actions,
             info={"source": exported or SOURCE, "dataset": name, "file": path.name, "sha256": sha256_of(path)},
         )
-        few = "" if exported not in (None, SOURCE) else _shortfall(name, found.num_episodes)
+        claimed = exported in (None, f"file (says {SOURCE})")
+        few = _shortfall(name, found.num_episodes) if claimed else ""
         return found.with_info({"source": EXCERPT, "excerpt": few}) if few else found
 
     return cache.open_or_make(f"{name}-d4rl-{key}", make)

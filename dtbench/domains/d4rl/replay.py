@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, read_column
+from dtbench.data.hdf5 import HDF5_ERRORS, read_column
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.randomness import generator
 from dtbench.domains.d4rl.env import VELOCITY_CLIP, WALKERS, LocomotionRules

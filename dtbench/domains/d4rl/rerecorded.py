@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data import cache
-from dtbench.data.d4rl_hdf5 import HDF5_ERRORS, own_value, read_column
+from dtbench.data.hdf5 import HDF5_ERRORS, own_value, read_column
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.files import atomic_path
 from dtbench.domains.d4rl import files
@@ -73,7 +73,7 @@ def check_returns(path: Path, name: str, robot: LocomotionEnv) -> None:
     known = files.known_statistics(name)
     if known is None or known.return_mean is None or known.return_std is None:
         return
-    returns = files.load_file(path, name, robot).returns
+    returns = files.load_file(path, name, robot, horizon=robot.horizon).returns
     if (np.abs(returns - known.return_mean) > _FAR * known.return_std).all():
         raise InvalidDataset(
             f"{path}: its episodes return {returns.mean():.0f}, those of {name} {known.return_mean:.0f} (s.d. "

@@ -12,7 +12,7 @@ from dtbench.domains.d4rl import files, generation, rerecorded
 from dtbench.domains.d4rl.env import LocomotionVectorEnv
 from dtbench.domains.d4rl.env_specs import KINDS, LOCOMOTION_ENVS, PHYSICS, REACHER, LocomotionEnv, Physics
 from dtbench.errors import InvalidValue, UnknownName
-from dtbench.task import MOST_STEPS, DataSource, Task, check_seed, normalized_score
+from dtbench.task import MOST_STEPS, DataSource, Task, check_flag, check_length, check_seed, normalized_score
 
 GOALS = {
     "halfcheetah": "Run forward with half a cheetah",
@@ -39,13 +39,16 @@ def gym_task(
     seed: int = generation.SEED,
     recipe: str = "",
     file: str = "",
+    episode_length: int | None = None,
+    clip_actions: bool = False,
 ) -> Task:
     """Return the task of one robot and one kind of data.
 
     `physics` is that of evaluation and of generated data: "d4rl" is gymnasium's v4 with the physics of mujoco_py
     restored, "v4" and "v5" are gymnasium's own. `steps` and `seed` are those of generated and re-recorded data; by
     default there are as many as in D4RL's set. `recipe` is "sac" or "ppo", the algorithm of the policies of
-    generated data. `file` is a file in D4RL's layout that replaces D4RL's.
+    generated data. `file` is a file in D4RL's layout that replaces D4RL's, `episode_length` the most steps of its
+    episodes where it has no `timeouts`; with `clip_actions` its actions may lie outside of [-1, 1] and are clipped.
     Raises UnknownName or InvalidValue for others.
     """
     if physics not in PHYSICS:
@@ -63,7 +66,10 @@ def gym_task(
         raise InvalidValue(f"file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     name = task_name(robot, kind, delayed=delayed)
     recording = generation.Recording(robot, kind, steps, seed, physics)
-    sources = tuple(_sources(recording, recipe=recipe, file=file))
+    check_length(f"{name}: episode_length", episode_length)
+    check_flag(f"{name}: clip_actions", clip_actions)
+    load_file = partial(files.load_file, horizon=episode_length, clip_actions=clip_actions)
+    sources = tuple(_sources(recording, recipe=recipe, file=file, load_file=load_file))
     if delayed:
         sources = tuple(replace(source, load=partial(_delayed, source.load)) for source in sources)
     return Task(
@@ -80,11 +86,13 @@ def gym_task(
     )
 
 
-def _sources(recording: generation.Recording, *, recipe: str, file: str) -> Iterator[DataSource]:
+def _sources(
+    recording: generation.Recording, *, recipe: str, file: str, load_file: Callable[..., TrajectoryDataset]
+) -> Iterator[DataSource]:
     """Yield the sources of the data, the preferred one first; generated data, the last, can always be made."""
     robot, kind = recording.robot, recording.kind
     if robot.name != REACHER:
-        yield _official(robot, kind, file)
+        yield _official(robot, kind, file, load_file)
         if kind in rerecorded.PLAYED_BY:
             yield DataSource(
                 name=rerecorded.NAME,
@@ -107,11 +115,13 @@ def _sources(recording: generation.Recording, *, recipe: str, file: str) -> Iter
     )
 
 
-def _official(robot: LocomotionEnv, kind: str, file: str) -> DataSource:
+def _official(
+    robot: LocomotionEnv, kind: str, file: str, load_file: Callable[..., TrajectoryDataset]
+) -> DataSource:
     name = task_name(robot, kind)
     if file:
         path = Path(file).expanduser().absolute()
-        return DataSource(name="d4rl", load=lambda: files.load_file(path, name, robot), available=lambda: True)
+        return DataSource(name="d4rl", load=lambda: load_file(path, name, robot), available=lambda: True)
     return DataSource(
         name="d4rl",
         load=lambda: files.load(name, robot),

@@ -17,13 +17,12 @@ from dtbench.data.dataset import TrajectoryDataset, is_flat, single_precision
 from dtbench.data.download import sha256_of
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
 from dtbench.errors import FOREIGN, InvalidDataset, InvalidValue, MissingDataset, one_line
-from dtbench.task import TargetReturns, Task, normalized_score
+from dtbench.task import TargetReturns, Task, check_flag, check_length, normalized_score
 
 SCHEME = "gym:"
-LONGEST_EPISODE = 10_000_000  # steps
 SOURCE = "file"  # of data without a known source
 
-_READER = 2  # part of an import's identity: raise it when the reader gives other arrays for the same file
+_READER = 3  # part of an import's identity: raise it when the reader gives other arrays for the same file
 
 
 def task_from_id(
@@ -33,33 +32,37 @@ def task_from_id(
     reference_min: float | None = None,
     reference_max: float | None = None,
     horizon: int | None = None,
+    episode_length: int | None = None,
+    clip_actions: bool = False,
 ) -> Task:
     """Return the task of a gymnasium environment, named gym:ID or gym:module:ID, with the data of `file`.
 
     `file` is HDF5 in D4RL's layout. Scores are returns, or 100 (return - reference_min) / (reference_max -
-    reference_min). `horizon` is the most steps of an episode, by default the environment's. Target returns are the
-    best and the median return of the data.
+    reference_min). `horizon` is the most steps of an episode, by default the environment's; `episode_length` is that
+    of the data, by default `horizon`, for a file that does not say where episodes were cut off. `clip_actions` moves actions beyond their
+    bounds to them. Target returns are the best and the median return of the data.
 
     Raises InvalidValue for an environment that cannot be made and for options that do not fit, MissingDataset where
     there is no file; opening the data raises InvalidDataset where it is not of the environment's spaces.
     """
     env_id = name.removeprefix(SCHEME)
-    if horizon is not None and (type(horizon) is not int or not 1 <= horizon <= LONGEST_EPISODE):
-        raise InvalidValue(f"{name}: horizon {horizon!r:.40} must be a whole number from 1 to {LONGEST_EPISODE}.")
+    for option, value in (("horizon", horizon), ("episode_length", episode_length)):
+        check_length(f"{name}: {option}", value)
+    check_flag(f"{name}: clip_actions", clip_actions)
     if not isinstance(file, str):
         raise InvalidValue(f"{name}: file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     if not file:
-        raise InvalidValue(f"{name} needs data: set task_options.file=my.hdf5, a file in D4RL's layout.")
+        raise InvalidValue(f"{name} needs data: set task_options.file=my.hdf5 (`dtbench data show {name} file=my.hdf5`).")
     path = Path(file).expanduser().absolute()
     if not path.is_file():
         raise MissingDataset(f"{name}: there is no file {path}.")
     make = partial(_made, name, env_id, horizon)
-    spaces, steps = _described(name, make())
+    spaces = _spaces(name, make())
     reference = _reference(name, reference_min, reference_max)
     return Task(
         name=name,
         domain="gym",
-        load_dataset=partial(_load, name, path, spaces, steps),
+        load_dataset=partial(_load, name, path, spaces, episode_length or horizon, clip_actions),
         make_env=partial(GymnasiumVectorEnv, make),
         score=partial(normalized_score, reference=reference),
         score_name="raw return" if reference is None else "normalised return (references of one's own)",
@@ -106,29 +109,38 @@ def _import(module: str) -> None:
     importlib.import_module(module)
 
 
-def _described(name: str, env: gym.Env[Any, Any]) -> tuple[tuple[gym.Space[Any], gym.Space[Any]], int]:
-    """Return the spaces of observations and actions in single precision, and the most steps of an episode."""
+def _spaces(name: str, env: gym.Env[Any, Any]) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """Return the spaces of observations and actions in single precision; close the environment."""
     spaces = (single_precision(env.observation_space), single_precision(env.action_space))
-    limit = env.spec.max_episode_steps if env.spec else None
     env.close()  # type: ignore[no-untyped-call]  # gymnasium leaves it untyped
     for what, space in zip(("observations", "actions"), spaces, strict=True):
         if not is_flat(space):
             raise InvalidValue(f"{name}: its {what} are {space}: dtbench reads vectors and Discrete.")
-    assert limit is not None
-    return spaces, limit
+    return spaces
 
 
-def _load(name: str, path: Path, spaces: tuple[gym.Space[Any], gym.Space[Any]], horizon: int) -> TrajectoryDataset:
+def _load(
+    name: str,
+    path: Path,
+    spaces: tuple[gym.Space[Any], gym.Space[Any]],
+    episode_length: int | None,
+    clip_actions: bool,  # noqa: FBT001  # of a partial
+) -> TrajectoryDataset:
     """Open the file through the store; it is read when it is new or has changed."""
     observation_space, action_space = spaces
     stat = path.stat()
-    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {spaces} {horizon} {_READER}"
+    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {spaces} {episode_length} {clip_actions} {_READER}"
 
     def make() -> TrajectoryDataset:
         info = {"source": exported_source(path) or SOURCE, "dataset": name, "sha256": sha256_of(path)}
         try:
             return read_d4rl(
-                path, observation_space=observation_space, action_space=action_space, horizon=horizon, info=info
+                path,
+                observation_space=observation_space,
+                action_space=action_space,
+                horizon=episode_length,
+                clip_actions=clip_actions,
+                info=info,
             )
         except InvalidDataset as error:
             raise InvalidDataset(
