@@ -175,9 +175,7 @@ def _ends(
     return either & ~late, ends, f"episode_length {horizon}"
 
 
-def _ends_by_following(
-    path: Path, observations: Array, terminals: NDArray[np.bool_]
-) -> NDArray[np.int64] | None:
+def _ends_by_following(path: Path, observations: Array, terminals: NDArray[np.bool_]) -> NDArray[np.int64] | None:
     """Return the last steps of episodes by `next_observations`; None where they do not fit most of the rows.
 
     The last row ends an episode where that is as long as the longest.

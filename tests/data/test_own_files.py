@@ -47,7 +47,9 @@ def written(path: Path, arrays: dict[str, Any]) -> Path:
     return path
 
 
-def read(path: Path, *, actions: gym.Space[Any] = LEVER, horizon: int | None = None, **options: Any) -> TrajectoryDataset:
+def read(
+    path: Path, *, actions: gym.Space[Any] = LEVER, horizon: int | None = None, **options: Any
+) -> TrajectoryDataset:
     return read_d4rl(path, observation_space=SEEING, action_space=actions, horizon=horizon, **options)
 
 
@@ -86,7 +88,9 @@ def test_without_timeouts_the_length_is_asked_for(tmp_path: Path, next_observati
         ({"rewards": np.ones((STEPS, 1))}, None),
     ],
 )
-def test_other_names_and_shapes_are_the_same_data(tmp_path: Path, changes: dict[str, Any], horizon: int | None) -> None:
+def test_other_names_and_shapes_are_the_same_data(
+    tmp_path: Path, changes: dict[str, Any], horizon: int | None
+) -> None:
     expected = read(written(tmp_path / "a.hdf5", content())).digest
     assert read(written(tmp_path / "b.hdf5", content(**changes)), horizon=horizon).digest == expected
 
@@ -133,7 +137,9 @@ def test_clipping_is_an_option_that_is_recorded(tmp_path: Path) -> None:
     assert found.info["clipped_actions"] == 2
 
 
-@pytest.mark.parametrize(("name", "recipe"), [("a.npz", "np.load"), ("a.csv", "howto/dataset.md"), ("a.pkl", "never read")])
+@pytest.mark.parametrize(
+    ("name", "recipe"), [("a.npz", "np.load"), ("a.csv", "howto/dataset.md"), ("a.pkl", "never read")]
+)
 def test_files_of_another_kind_get_a_recipe_and_no_advice_to_download(tmp_path: Path, name: str, recipe: str) -> None:
     (tmp_path / name).write_bytes(b"PK\x03\x04 or anything else" * 100)
     with pytest.raises(InvalidDataset, match=recipe) as error:
@@ -180,7 +186,10 @@ def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> Non
 @pytest.mark.parametrize(
     ("files", "free"),
     [
-        ({"v2": "", "memory__max": "1000\n", "memory__current": "900", "memory__stat": "anon 5\ninactive_file 300"}, 400),
+        (
+            {"v2": "", "memory__max": "1000\n", "memory__current": "900", "memory__stat": "anon 5\ninactive_file 300"},
+            400,
+        ),
         ({"v2": "", "memory__max": "max\n", "memory__current": "900"}, 64_000_000 * 1024),
         ({"memory__limit_in_bytes": "5000", "memory__usage_in_bytes": "6000"}, 0),
     ],

@@ -14,8 +14,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.data.hdf5 import HDF5_ERRORS, read_column
 from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.hdf5 import HDF5_ERRORS, read_column
 from dtbench.data.randomness import generator
 from dtbench.domains.d4rl.env import VELOCITY_CLIP, WALKERS, LocomotionRules
 from dtbench.domains.d4rl.env_specs import ANT, LOCOMOTION_ENVS, PHYSICS, LocomotionEnv, Physics

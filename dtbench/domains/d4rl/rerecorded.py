@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data import cache
-from dtbench.data.hdf5 import HDF5_ERRORS, own_value, read_column
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.files import atomic_path
+from dtbench.data.hdf5 import HDF5_ERRORS, own_value, read_column
 from dtbench.domains.d4rl import files
 from dtbench.domains.d4rl.env_specs import LocomotionEnv
 from dtbench.domains.d4rl.generation import BehaviorPolicy, Recording, Share, default_steps, mean_return

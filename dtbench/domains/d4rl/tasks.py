@@ -115,9 +115,7 @@ def _sources(
     )
 
 
-def _official(
-    robot: LocomotionEnv, kind: str, file: str, load_file: Callable[..., TrajectoryDataset]
-) -> DataSource:
+def _official(robot: LocomotionEnv, kind: str, file: str, load_file: Callable[..., TrajectoryDataset]) -> DataSource:
     name = task_name(robot, kind)
     if file:
         path = Path(file).expanduser().absolute()

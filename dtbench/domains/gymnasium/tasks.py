@@ -39,8 +39,8 @@ def task_from_id(
 
     `file` is HDF5 in D4RL's layout. Scores are returns, or 100 (return - reference_min) / (reference_max -
     reference_min). `horizon` is the most steps of an episode, by default the environment's; `episode_length` is that
-    of the data, by default `horizon`, for a file that does not say where episodes were cut off. `clip_actions` moves actions beyond their
-    bounds to them. Target returns are the best and the median return of the data.
+    of the data, by default `horizon`, for a file that does not say where episodes were cut off. `clip_actions` moves
+    actions beyond their bounds to them. Target returns are the best and the median return of the data.
 
     Raises InvalidValue for an environment that cannot be made and for options that do not fit, MissingDataset where
     there is no file; opening the data raises InvalidDataset where it is not of the environment's spaces.
@@ -52,7 +52,9 @@ def task_from_id(
     if not isinstance(file, str):
         raise InvalidValue(f"{name}: file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     if not file:
-        raise InvalidValue(f"{name} needs data: set task_options.file=my.hdf5 (`dtbench data show {name} file=my.hdf5`).")
+        raise InvalidValue(
+            f"{name} needs data: set task_options.file=my.hdf5 (`dtbench data show {name} file=my.hdf5`)."
+        )
     path = Path(file).expanduser().absolute()
     if not path.is_file():
         raise MissingDataset(f"{name}: there is no file {path}.")
@@ -124,7 +126,7 @@ def _load(
     path: Path,
     spaces: tuple[gym.Space[Any], gym.Space[Any]],
     episode_length: int | None,
-    clip_actions: bool,  # noqa: FBT001  # of a partial
+    clip_actions: bool,  # of a partial
 ) -> TrajectoryDataset:
     """Open the file through the store; it is read when it is new or has changed."""
     observation_space, action_space = spaces
