@@ -78,7 +78,10 @@ def read_d4rl(
     final, state = _final_observations(path, arrays["observations"], ends)
     try:
         return make_dataset(
-            **{key: values[:whole] for key, values in arrays.items()},
+            observations=arrays["observations"][:whole],
+            actions=arrays["actions"][:whole],
+            rewards=arrays["rewards"][:whole],
+            terminals=arrays["terminals"][:whole],
             lengths=np.diff(ends, prepend=-1),
             observation_space=observation_space,
             action_space=action_space,
