@@ -33,7 +33,12 @@ ONLY_IN = {
         "baselines/rllib/module.py",
     },
     "optuna": {"dtbench/tuning/ray_tune.py"},
-    "h5py": {"dtbench/data/d4rl_hdf5.py", "dtbench/domains/d4rl/replay.py", "dtbench/domains/d4rl/rerecorded.py"},
+    "h5py": {
+        "dtbench/data/d4rl_hdf5.py",
+        "dtbench/data/hdf5.py",
+        "dtbench/domains/d4rl/replay.py",
+        "dtbench/domains/d4rl/rerecorded.py",
+    },
     "matplotlib": {
         "dtbench/analysis/figures/*.py",
         "dtbench/domains/graph/figures.py",
