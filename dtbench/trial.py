@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -62,7 +62,9 @@ def run_trial(
     Equal specs give equal records on one kind of machine, however often the trial was interrupted: everything random
     is seeded, and a checkpoint holds every random stream. An exception is recorded in error.txt, and the trial FAILED
     or DIVERGED; KeyboardInterrupt is raised. Where `should_stop` returns True between two steps, the
-    trial writes its checkpoint and is STOPPED. Raises LedgerUnwritable where the ledger cannot be written to.
+    trial writes its checkpoint and is STOPPED. Where a finished trial of the ledger differs in its evaluation alone,
+    its learner is evaluated once, after its last step, and nothing is trained. Raises LedgerUnwritable where the
+    ledger cannot be written to.
     """
     if ledger.state(spec) is TrialState.DONE:
         return TrialState.DONE
@@ -71,7 +73,7 @@ def run_trial(
     torch.set_num_threads(max(1, int(spec.resources.get("cpu", 1))))
     with _recorded_failures(spec, ledger, heartbeat, on_saved):
         trial = open_trial(spec)
-        progress = _restored(trial, folder)
+        progress = _restored(trial, folder) or _trained(trial, ledger) or _Progress()
         heartbeat.start(progress.step)
         clock = saved = time.monotonic()
         for step in range(progress.step + 1, spec.train_steps + 1):
@@ -87,7 +89,7 @@ def run_trial(
             progress.seconds, clock = progress.seconds + now - clock, now
             stopping = not last and should_stop()
             if trial.resumable and (evaluated or stopping or now - saved > checkpoint_seconds):
-                _save(trial, progress, folder)
+                _save(trial, progress, ledger)
                 heartbeat.update(step, progress.latest_score)
                 on_saved(folder)
                 saved = now
@@ -96,7 +98,7 @@ def run_trial(
                 on_saved(folder)
                 return TrialState.STOPPED
             on_progress(step, progress.latest_score)
-        _record(trial, progress, folder)
+        _record(trial, progress, ledger)
         heartbeat.remove()
         on_saved(folder)
     return ledger.state(spec)
@@ -199,6 +201,7 @@ class _Progress:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     episodes: list[dict[str, Any]] = field(default_factory=list)  # one entry an evaluation: column -> list
     seconds: float = 0.0
+    evaluated_from: str = ""  # key of the trial that trained the learner, if another one did
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         values = {name: float(value) for name, value in metrics.items()}
@@ -228,11 +231,25 @@ def _recorded_failures(spec: TrialSpec, ledger: Ledger, heartbeat: Heartbeat, on
         on_saved(folder)
 
 
-def _restored(trial: OpenTrial, folder: Path) -> _Progress:
-    """Load the trial's checkpoint, if any, into its learner and return its progress."""
+def _trained(trial: OpenTrial, ledger: Ledger) -> _Progress | None:
+    """Load the learner of a finished trial that differs in its evaluation alone, if there is one."""
+    spec = trial.spec
+    folder = ledger.trained_learners(spec.task, spec.seed).get(spec.training) if spec.train_steps else None
+    loaded = _restored(trial, folder) if folder else None
+    if folder is None or loaded is None or loaded.step != spec.train_steps:
+        return None
+    earlier = ledger.spec(folder)
+    sweeping_alone = replace(earlier.evaluation, sweep=spec.evaluation.sweep) == spec.evaluation
+    before_last = [one for one in loaded.episodes if one["step"][0] < loaded.step] if sweeping_alone else []
+    before_last.append(trial.evaluate(loaded.step))
+    return _Progress(loaded.step, loaded.metrics, before_last, loaded.seconds, evaluated_from=earlier.key)
+
+
+def _restored(trial: OpenTrial, folder: Path) -> _Progress | None:
+    """Load the checkpoint in a trial's directory, if any, into the learner and return its progress."""
     path = folder / "checkpoint.pt"
     if not trial.resumable or not path.exists():
-        return _Progress()
+        return None
     try:
         # Random streams live on the CPU whatever the device; learners move their own tensors.
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -242,22 +259,23 @@ def _restored(trial: OpenTrial, folder: Path) -> _Progress:
         raise LedgerError(f"cannot continue from {path}: {error}. Delete it to restart the trial.") from error
 
 
-def _save(trial: OpenTrial, progress: _Progress, folder: Path) -> None:
-    buffer = BytesIO()
+def _save(trial: OpenTrial, progress: _Progress, ledger: Ledger) -> None:
+    buffer, folder = BytesIO(), ledger.create(trial.spec)  # it may have been removed since
     torch.save({"learner": trial.learner.state_dict(), **vars(progress)}, buffer)
+    write_lines(folder / "metrics.jsonl", progress.metrics)
     write_bytes(folder / "checkpoint.pt", buffer.getvalue())
 
 
-def _record(trial: OpenTrial, progress: _Progress, folder: Path) -> None:
+def _record(trial: OpenTrial, progress: _Progress, ledger: Ledger) -> None:
     """Write the record of a trained learner; result.json comes last, because it alone means done."""
-    spec, learner = trial.spec, trial.learner
-    if not progress.episodes:  # a learner without training steps is evaluated as it is
-        progress.episodes.append(trial.evaluate(0))
+    spec, learner, folder = trial.spec, trial.learner, ledger.create(trial.spec)
+    if not progress.episodes:  # a learner that this trial did not train is evaluated as it is
+        progress.episodes.append(trial.evaluate(progress.step))
     frames = [pd.DataFrame(columns) for columns in progress.episodes]
     write_frame(folder / "episodes.parquet", pd.concat(frames, ignore_index=True))
     write_lines(folder / "metrics.jsonl", progress.metrics)
     if not trial.resumable or not (folder / "checkpoint.pt").exists():
-        _save(trial, progress, folder)
+        _save(trial, progress, ledger)
     write_json(folder / "provenance.json", provenance(trial.task.facts(), trial.dataset, trial.device, trial.opened))
     if inspection := trial.task.inspect(learner, trial.dataset) if trial.task.inspect else None:
         write_json(folder / "inspection.json", inspection)
@@ -272,6 +290,8 @@ def _record(trial: OpenTrial, progress: _Progress, folder: Path) -> None:
         "seconds": round(progress.seconds, 3),
         "episodes": sum(len(columns["score"]) for columns in progress.episodes),
     }
+    if progress.evaluated_from:
+        result["evaluated_from"] = progress.evaluated_from
     write_json(folder / "result.json", result)
     for earlier in ("error.txt", "failure.json"):
         (folder / earlier).unlink(missing_ok=True)

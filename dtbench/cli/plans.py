@@ -76,6 +76,13 @@ def print_superseded(results: SuiteResults) -> None:
         say(line)
 
 
+def print_trained(missing: Sequence[TrialSpec], ledger: Ledger) -> None:
+    """Print the number of trials to run whose learners other trials have trained."""
+    known = {training for task in {spec.task for spec in missing} for training in ledger.trained_learners(task)}
+    if count := sum(spec.training in known and ledger.state(spec) is TrialState.MISSING for spec in missing):
+        say(f"{count} of them need no training: they differ from finished trials in the evaluation alone")
+
+
 def print_skipped(specs: Sequence[TrialSpec], others: Collection[str], ledger: Ledger) -> None:
     """Print the number of failed trials that do not run again; `others` are the keys of all other trials."""
     states = Counter(ledger.state(spec) for spec in specs if spec.key not in others)

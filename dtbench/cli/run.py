@@ -107,6 +107,7 @@ def run(
         missing = [spec for spec in unique.values() if ledger.should_run(spec, retry_failed=retry_failed)]
         plans.print_trials(narrowed, specs, missing, why=plans.preset_reason(whole, suite, preset))
         plans.print_changes(saved, specs)
+        plans.print_trained(missing, ledger)
         plans.print_skipped(specs, [*(spec.key for spec in missing), *archived], ledger)
         if dry_run:
             plans.print_plan(narrowed, specs, missing, ledger)

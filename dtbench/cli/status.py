@@ -269,6 +269,8 @@ def show_trial(key: str, results: Path) -> None:
     for name in ("spec.json", "result.json", "provenance.json", "error.txt"):
         if (folder / name).exists():
             say(f"== {folder / name}\n{schema.read_text(folder / name).rstrip()}")
+    if lines := schema.read_text(folder / "metrics.jsonl").splitlines():
+        say(f"== {folder / 'metrics.jsonl'}, last of {len(lines)} lines\n{lines[-1]}")
     if (folder / EPISODES).exists():
         groups = read_episodes(folder / EPISODES).groupby(["step", "target"], dropna=False)
         means = groups[["return", "length", "score"]].mean()

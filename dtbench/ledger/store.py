@@ -171,12 +171,16 @@ class Ledger:
         for path in sorted(self.root.glob("*/*/result.json")):
             yield self._record(path.parent)
 
-    def read_records(self, task: str) -> tuple[list[TrialRecord], dict[str, str]]:
-        """Return the finished trials of a task, sorted by seed, and by key the errors of those that are damaged."""
+    def read_records(self, task: str, *, whole: bool = True) -> tuple[list[TrialRecord], dict[str, str]]:
+        """Return the finished trials of a task, sorted by seed, and by key the errors of those that are damaged.
+
+        `whole` also checks metrics and inspections.
+        """
         records, damaged = [], {}
         for path in sorted((self.root / _slug(task)).glob("*/result.json")):
             try:
-                records.append(_loaded(self._record(path.parent)))
+                record = self._record(path.parent)
+                records.append(_loaded(record) if whole else record)
             except LedgerError as error:
                 damaged[_key_of(path.parent)] = str(error)
         of_task = (record for record in records if record.spec.task == task)
@@ -184,7 +188,7 @@ class Ledger:
 
     def same_config(self, spec: TrialSpec) -> list[TrialRecord]:
         """Return the undamaged finished trials of all seeds of a configuration, sorted by seed."""
-        records, _ = self.read_records(spec.task)
+        records, _ = self.read_records(spec.task, whole=False)
         return [record.relabelled(spec) for record in records if record.spec.cell == spec.cell]
 
     def unfinished(self, spec: TrialSpec, folder: Path | None = None) -> Unfinished:
@@ -197,6 +201,15 @@ class Ledger:
             return Unfinished(spec, state, schema.read_text(folder / "error.txt"), self.failure(spec, folder).cause)
         except LedgerError as error:
             return Unfinished(spec, TrialState.DAMAGED, str(error))
+
+    def trained_learners(self, task: str, seed: int | str = "*") -> dict[str, Path]:
+        """Return the directories of a task's finished trials that have a checkpoint, by `TrialSpec.training`."""
+        found = {}
+        for path in sorted((self.root / _slug(task)).glob(f"*-seed{seed}-*/result.json")):
+            with contextlib.suppress(LedgerError):
+                if (path.parent / "checkpoint.pt").is_file():
+                    found[self.spec(path.parent).training] = path.parent
+        return found
 
     def create(self, spec: TrialSpec) -> Path:
         """Make the trial's directory and write its spec; raise LedgerError where that cannot be done."""

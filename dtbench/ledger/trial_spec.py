@@ -88,6 +88,12 @@ class TrialSpec:
         names = ("task", "task_version", "task_options", "dataset_digest")
         return _hash({name: value for name, value in self._identity().items() if name in names})
 
+    @cached_property
+    def training(self) -> str:
+        """Return the hash of what decides the learner: the key without targets, episodes and mode of evaluation."""
+        evaluation = {"every": self.evaluation.every}
+        return _hash({**self._identity(), "seed": self.seed, "evaluation": evaluation})
+
     def labelled(self, *, suite: str, contender: str) -> "TrialSpec":
         """Return the trial under other labels."""
         return dataclasses.replace(self, suite=suite, contender=contender)
