@@ -322,10 +322,16 @@ def _read(path: Path) -> pa.Table | LedgerError:
     """Return a trial's episodes, or the error of a damaged file."""
     try:
         table = pq.read_table(regular(path), use_threads=False).replace_schema_metadata(None)
+        table = table.cast(pa.schema([(one.name, _signed(one.type)) for one in table.schema]))
         check_episodes(table.to_pandas())
         return table
     except (*PARQUET_ERRORS, RecursionError) as error:
         return unreadable(path, error)
+
+
+def _signed(of: pa.DataType) -> pa.DataType:
+    """Return the type as which a column joins those of other trials: arrow refuses unsigned numbers beside floats."""
+    return pa.float64() if of == pa.uint64() else of
 
 
 def _of_like_types(tables: Sequence[pa.Table]) -> list[pa.Table]:
