@@ -3,7 +3,7 @@
 import json
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ BETTER, WORSE, SAME, UNCLEAR = "better", "worse", "identical", "no difference se
 FEW, LOST, ONLY_A, ONLY_B = "too few seeds", "no number in B", "only in A", "only in B"
 REGRESSION = "regression"
 
+DIGITS = 6  # significant ones in which equal trials must agree: threads and processors decide the later ones
+_MACHINE = ("threads", "device")  # of provenance: no part of a trial's key
 _LISTED = 3  # cells that a remark lists before it counts the rest
 _NAMES = {"dataset_source": "source of the data", "dataset_digest": "data"}  # fields of a spec in words
 _LABELS = ("suite", "contender", "task", "seed", "resources", "open_from", "key")  # fields that decide no outcome
@@ -42,6 +44,7 @@ class SideScores:
     specs: Mapping[str, TrialSpec]  # by key
     diverged: Mapping[tuple[str, str], int]  # trials by task and contender
     damaged: tuple[str, ...] = ()  # why the files of damaged trials cannot be read
+    machines: Mapping[str, str] = field(default_factory=dict)  # threads and device, by key
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,11 @@ def open_side(name: str) -> Side:
 def scores_of(results: SuiteResults) -> SideScores:
     """Return what a comparison reads of a suite."""
     specs = {record.spec.key: record.spec for record in results.records}
-    return SideScores(final_rows(results), specs, diverged_of(results.unfinished), results.damaged)
+    machines = {
+        record.spec.key: ", ".join(f"{name} {record.provenance.get(name, 'unknown')}" for name in _MACHINE)
+        for record in results.records
+    }
+    return SideScores(final_rows(results), specs, diverged_of(results.unfinished), results.damaged, machines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +219,11 @@ def _pairs(suite: str, before: SideScores | None, after: SideScores | None) -> I
         else:
             assert before is not None
             assert after is not None
-            remarks = (*_differences(ours, theirs, before.specs, after.specs), *_without_number(ours, theirs))
+            remarks = (
+                *_differences(ours, theirs, before.specs, after.specs),
+                *_other_digits(ours, theirs, before.machines, after.machines),
+                *_without_number(ours, theirs),
+            )
             yield _pair((suite, task, contender), ours, theirs, (*remarks, *_diverged(task, contender, before, after)))
 
 
@@ -255,8 +266,21 @@ def _estimate(finals: pd.DataFrame) -> Estimate | None:
 
 
 def _outcomes(finals: pd.DataFrame) -> set[tuple[str, str]]:
-    """Return keys and scores, to the ten digits that score files have."""
-    return {(key, f"{score:.10g}") for key, score in zip(finals["trial"], finals["score"], strict=True)}
+    """Return keys and scores, to DIGITS."""
+    return {(key, f"{score:.{DIGITS}g}") for key, score in zip(finals["trial"], finals["score"], strict=True)}
+
+
+def _other_digits(
+    a: pd.DataFrame, b: pd.DataFrame, before: Mapping[str, str], after: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield on what machines equal trials ran that have other scores."""
+    scores = dict(zip(a["trial"], a["score"], strict=True))
+    other = [key for key, score in zip(b["trial"], b["score"], strict=True) if scores.get(key, score) != score]
+    machines = sorted(
+        {(before[key], after[key]) for key in other if before.get(key) != after.get(key)} if other else ()
+    )
+    for old, new in machines:
+        yield f"equal trials have other digits: A ran on {old}; B on {new}"
 
 
 def _without_number(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[str]:
@@ -284,9 +308,9 @@ def _differences(
 def _spec_values(specs: Iterable[TrialSpec]) -> dict[str, list[str]]:
     values: dict[str, set[str]] = {}
     for spec in specs:
-        for field, value in spec_values(spec).items():
-            if field not in _LABELS:
-                name = _NAMES.get(field, field)
+        for label, value in spec_values(spec).items():
+            if label not in _LABELS:
+                name = _NAMES.get(label, label)
                 values.setdefault(name, set()).add(_text(name, value))
     return {name: sorted(found) for name, found in values.items()}
 

@@ -52,6 +52,20 @@ def own_value(path: Path, file: Any, key: str) -> Any:
     return item
 
 
+def check_own(path: Path) -> None:
+    """Raise InvalidDataset unless all that a file names lies in it, in the sizes that it declares."""
+    try:
+        with h5py.File(path, "r") as file:
+            names: list[str] = []
+            file.visititems_links(lambda name, link: names.append(name))
+            for name in names:
+                found = own_value(path, file, name)
+                if isinstance(found, h5py.Dataset) and found.dtype.kind in "biuf" and found.shape:
+                    numeric_column(path, file, name)
+    except HDF5_ERRORS as error:
+        raise InvalidDataset(f"{path}: {one_line(str(error) or type(error).__name__, 200)}. {INTACT}") from error
+
+
 def read_column(path: Path, file: Any, key: str) -> Array:
     """Return the numbers of a key; raise InvalidDataset where there are none or memory does not suffice."""
     column = numeric_column(path, file, key)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dtbench.data import cache
 from dtbench.data.dataset import TrajectoryDataset, is_flat, make_dataset, single_precision
 from dtbench.data.download import check_reachable
+from dtbench.data.hdf5 import check_own
 from dtbench.errors import FOREIGN, InvalidDataset, InvalidValue, MissingDataset, one_line
 
 HUB = "https://huggingface.co"  # where Minari keeps its datasets
@@ -224,8 +225,10 @@ def _opened(dataset_id: str) -> Any:
             f"minari:{dataset_id} is not in {_folder('')}. Run `dtbench data get minari:{dataset_id}`. {_here()}"
         )
     try:
+        for path in sorted((_folder(dataset_id) / "data").rglob("*.hdf5")):
+            check_own(path)
         return minari.load_dataset(dataset_id)
-    except (*_LIBRARY, ImportError) as error:
+    except (*_LIBRARY, ImportError, InvalidDataset) as error:
         raise InvalidDataset(_unreadable(dataset_id, error)) from error
 
 

@@ -189,3 +189,18 @@ def test_a_directory_without_results_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NothingToReport, match="holds no results"):
         open_side("empty")
+
+
+@pytest.mark.parametrize(("score", "verdict"), [(50.00001, "identical"), (50.01, "no difference seen")])
+def test_equal_trials_on_other_threads_agree_to_six_digits_and_name_the_threads(
+    score: float, verdict: str, tmp_path: Path
+) -> None:
+    before, after = ({VALLEY_BC: (first, 51.0)} for first in (50.0, score))
+    for folder, scores, threads in (("a", before, 1), ("b", after, 2)):
+        tiny_ledger(tmp_path / folder, scores)
+        for path in (tmp_path / folder).rglob("provenance.json"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": threads}))
+    (pair,) = compare(open_side(str(tmp_path / "a")), open_side(str(tmp_path / "b")))
+    assert pair.verdict == verdict
+    remark = "equal trials have other digits: A ran on threads 1, device cpu; B on threads 2, device cpu"
+    assert pair.remarks == (remark,)

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -162,6 +163,27 @@ def test_a_damaged_set_is_refused(tmp_path: Path) -> None:
     create("toy-v0", [episode(2, ended=True)])
     (tmp_path / "minari" / "toy-v0" / "data" / "main_data.hdf5").write_bytes(b"no")
     with pytest.raises(InvalidDataset, match="minari:toy-v0"):
+        load_minari("toy-v0")
+
+
+@pytest.mark.parametrize("link", ["external", "soft", "virtual", "declared"])
+def test_a_set_that_reads_other_files_is_refused(link: str, tmp_path: Path) -> None:
+    create("toy-v0", [episode(2, ended=True)])
+    with h5py.File(tmp_path / "secret.hdf5", "w") as secret:
+        secret["rewards"] = np.ones(2)
+    with h5py.File(tmp_path / "minari" / "toy-v0" / "data" / "main_data.hdf5", "r+") as file:
+        del file["episode_0/rewards"]
+        if link == "external":
+            file["episode_0/rewards"] = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "rewards")
+        elif link == "soft":
+            file["episode_0/rewards"] = h5py.SoftLink("/episode_0/actions")
+        elif link == "virtual":
+            layout = h5py.VirtualLayout((2,), "f8")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "secret.hdf5"), "rewards", (2,))
+            file.create_virtual_dataset("episode_0/rewards", layout)
+        else:
+            file.create_dataset("episode_0/rewards", (10**12,), "f8", chunks=(1000,))
+    with pytest.raises(InvalidDataset, match=r"minari:toy-v0 cannot be read: .*episode_0/rewards"):
         load_minari("toy-v0")
 
 
