@@ -30,6 +30,16 @@ SCHEMES = "dtbench.task_schemes"
 REPORT_SECTIONS = "dtbench.report_sections"
 BASELINES = "baselines"  # our package of that name; others exist
 LARGEST = 100_000_000  # the largest integer hyperparameter: a size, or steps of a schedule
+# Sizes that nobody means, by the end of a hyperparameter's name: they would fill the memory before they fail.
+LARGEST_SIZES = {
+    "layers": 1000,
+    "heads": 1000,
+    "context": 100_000,
+    "hidden_size": 65_536,
+    "hiddens": 65_536,
+    "batch_size": 1_000_000,
+    "batch_size_per_learner": 1_000_000,
+}
 
 
 def algorithm_names() -> list[str]:
@@ -189,8 +199,9 @@ def _check_number(name: str, key: str, value: Any) -> None:
             _check_number(name, key, item)
     if isinstance(value, float) and math.isnan(value):
         raise InvalidValue(f"{name}: {key} is nan. Write a number.")
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise InvalidValue(f"{name}: {key} = {value:.3g} exceeds the maximum of {LARGEST}.")
+    most = next((size for end, size in LARGEST_SIZES.items() if key.endswith(end)), LARGEST)
+    if isinstance(value, int) and abs(value) > most:
+        raise InvalidValue(f"{name}: {key} = {value:.3g} exceeds the maximum of {most}.")
 
 
 @functools.cache

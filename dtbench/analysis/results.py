@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dtbench.errors import LedgerError
-from dtbench.ledger.schema import regular, unreadable
+from dtbench.ledger.schema import unreadable
 from dtbench.ledger.store import (
     EPISODES,
     PARQUET_ERRORS,
@@ -24,6 +24,7 @@ from dtbench.ledger.store import (
     TrialRecord,
     Unfinished,
     check_episodes,
+    fitting,
     write_bytes,
 )
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
@@ -321,7 +322,7 @@ def read_all(paths: Mapping[str, Path]) -> tuple[TrialTable, dict[str, str]]:
 def _read(path: Path) -> pa.Table | LedgerError:
     """Return a trial's episodes, or the error of a damaged file."""
     try:
-        table = pq.read_table(regular(path), use_threads=False).replace_schema_metadata(None)
+        table = pq.read_table(fitting(path), use_threads=False).replace_schema_metadata(None)
         table = table.cast(pa.schema([(one.name, _signed(one.type)) for one in table.schema]))
         check_episodes(table.to_pandas())
         return table

@@ -1,6 +1,6 @@
 """HDF5 files from outside: sizes are checked before they are read, links are not followed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,26 +52,43 @@ def own_value(path: Path, file: Any, key: str) -> Any:
     return item
 
 
-def check_own(path: Path) -> None:
-    """Raise InvalidDataset unless all that a file names lies in it, in the sizes that it declares."""
-    try:
-        with h5py.File(path, "r") as file:
-            names: list[str] = []
-            file.visititems_links(lambda name, link: names.append(name))
-            for name in names:
-                found = own_value(path, file, name)
-                if isinstance(found, h5py.Dataset) and found.dtype.kind in "biuf" and found.shape:
-                    numeric_column(path, file, name)
-    except HDF5_ERRORS as error:
-        raise InvalidDataset(f"{path}: {one_line(str(error) or type(error).__name__, 200)}. {INTACT}") from error
-
-
 def read_column(path: Path, file: Any, key: str) -> Array:
     """Return the numbers of a key; raise InvalidDataset where there are none or memory does not suffice."""
     column = numeric_column(path, file, key)
     check_room(path, [column])
     values: Array = column[()]
     return values
+
+
+def check_contents(path: Path, together: Sequence[str] = ()) -> None:
+    """Raise InvalidDataset where a file has links, or arrays that declare more than they hold or than fits memory.
+
+    The arrays whose path ends with one of the names `together` must fit at once, others each for itself.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            columns = list(_arrays(path, file))
+    except HDF5_ERRORS as error:
+        raise InvalidDataset(f"{path}: {one_line(str(error) or type(error).__name__, 200)}. {INTACT}") from error
+    at_once = [nbytes for name, nbytes in columns if name.rpartition("/")[2] in together]
+    needed, free = max([sum(at_once), *(nbytes for _, nbytes in columns)]), free_memory()
+    if needed > free:
+        raise InvalidDataset(f"{path} needs {needed} bytes of memory, and {free} are free. Use a larger machine.")
+
+
+def _arrays(path: Path, file: Any, group: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the name and the declared bytes of every array below a group of the file."""
+    for key in file[group] if group else file:
+        name = f"{group}/{key}" if group else key
+        item = own_value(path, file, name)
+        if isinstance(item, h5py.Group):
+            yield from _arrays(path, file, name)
+        elif not isinstance(item, h5py.Dataset) or item.shape is None:
+            continue  # a type, or nothing
+        elif item.nbytes > item.id.get_storage_size() * _MOST_PACKED + _UNWRITTEN:
+            raise InvalidDataset(f"{path}: {name!r} declares {item.nbytes} bytes, more than it can hold. {INTACT}")
+        else:
+            yield name, item.nbytes
 
 
 def check_room(path: Path, columns: Sequence[Any]) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dtbench.data import cache
 from dtbench.data.dataset import TrajectoryDataset, is_flat, make_dataset, single_precision
 from dtbench.data.download import check_reachable
-from dtbench.data.hdf5 import check_own
+from dtbench.data.hdf5 import check_contents
 from dtbench.errors import FOREIGN, InvalidDataset, InvalidValue, MissingDataset, one_line
 
 HUB = "https://huggingface.co"  # where Minari keeps its datasets
@@ -158,6 +158,8 @@ def load_minari(dataset_id: str, *, spaces: tuple[gym.Space[Any], gym.Space[Any]
     observation_space, action_space = spaces or (metadata.observation_space, metadata.action_space)
 
     def make() -> TrajectoryDataset:
+        for path in _files(dataset_id):  # their arrays are held together
+            check_contents(path, ("observations", "actions", "rewards", "terminations"))
         return _read(metadata, observation_space, action_space)
 
     return cache.open_or_make(_stored_name(dataset_id, f"{observation_space} {action_space}"), make)
@@ -225,8 +227,8 @@ def _opened(dataset_id: str) -> Any:
             f"minari:{dataset_id} is not in {_folder('')}. Run `dtbench data get minari:{dataset_id}`. {_here()}"
         )
     try:
-        for path in sorted((_folder(dataset_id) / "data").rglob("*.hdf5")):
-            check_own(path)
+        for path in _files(dataset_id):
+            check_contents(path)
         return minari.load_dataset(dataset_id)
     except (*_LIBRARY, ImportError, InvalidDataset) as error:
         raise InvalidDataset(_unreadable(dataset_id, error)) from error
@@ -236,6 +238,10 @@ def _folder(dataset_id: str) -> Path:
     # As minari.storage.datasets_root_dir, which creates the folder when asked.
     configured = os.environ.get("MINARI_DATASETS_PATH")
     return (Path(configured) if configured else Path.home() / ".minari" / "datasets") / dataset_id
+
+
+def _files(dataset_id: str) -> list[Path]:
+    return sorted((_folder(dataset_id) / "data").rglob("*.hdf5"))
 
 
 def _here() -> str:

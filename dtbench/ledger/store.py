@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter
 
 from dtbench.data.files import atomic_path
+from dtbench.data.memory import free_memory
 from dtbench.errors import LedgerError, LedgerUnwritable
 from dtbench.ledger import schema
 from dtbench.ledger.names import with_current_action_mode
@@ -373,7 +374,17 @@ def read_suite(path: Path) -> Mapping[str, Any]:
 def read_table(path: Path) -> pd.DataFrame:
     """Return a Parquet table; raise one of PARQUET_ERRORS where the file is damaged."""
     # Without pandas' metadata, which it uses unchecked.
-    return pq.read_table(schema.regular(path)).replace_schema_metadata(None).to_pandas()
+    return pq.read_table(fitting(path)).replace_schema_metadata(None).to_pandas()
+
+
+def fitting(path: Path) -> Path:
+    """Return the path of a regular Parquet file; raise ValueError where it declares more than fits into memory."""
+    metadata = pq.read_metadata(schema.regular(path))
+    packed = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    needed = max(packed, 8 * metadata.num_rows * metadata.num_columns)  # repeated numbers are packed to nothing
+    if needed > free_memory():
+        raise ValueError(f"it declares {metadata.num_rows} rows, {needed} bytes, more than fits into memory")
+    return path
 
 
 def read_episodes(path: Path) -> pd.DataFrame:

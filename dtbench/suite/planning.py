@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from dtbench import registry
 from dtbench.data.actions import is_unit
 from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.memory import free_memory
 from dtbench.errors import FOREIGN, DtbenchError, InvalidValue, UnknownName, one_line
 from dtbench.ledger.plans import same_contender
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
@@ -179,6 +180,7 @@ def check_fit(specs: Iterable[TrialSpec]) -> None:
     pairs = {(spec.task, spec.contender): spec for spec in specs if ":" not in spec.algorithm}
     for spec in pairs.values():
         try:
+            _check_memory(spec)
             open_trial(spec, check_only=True)
         except DtbenchError as error:
             error.args = (f"{spec.contender} on {spec.task}: {error}",)
@@ -187,6 +189,18 @@ def check_fit(specs: Iterable[TrialSpec]) -> None:
             if _starts_with_defaults(spec):
                 raise InvalidValue(_cannot_start(spec, error)) from error
             continue  # a failure for another reason belongs to the trial's record
+
+
+def _check_memory(spec: TrialSpec) -> None:
+    """Raise InvalidValue where the hidden layers alone do not fit into memory: weights, gradients and two moments."""
+    sizes = [spec.hyperparameters.get(name) for name in ("hidden_size", "num_layers")]
+    hidden, layers = (size if isinstance(size, int) else 1 for size in sizes)
+    needed, free = 4 * 4 * hidden * hidden * max(layers - 1, 0), free_memory()
+    if needed > free:
+        raise InvalidValue(
+            f"hidden_size {hidden} and num_layers {layers} need {needed / 2**30:.0f} GiB of memory, and "
+            f"{free / 2**30:.0f} are free. Make the network smaller."
+        )
 
 
 def _starts_with_defaults(spec: TrialSpec) -> bool:

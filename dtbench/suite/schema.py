@@ -18,6 +18,8 @@ MOST_TRIALS = 100_000
 MOST_STEPS = 1_000_000_000
 MOST_EPISODES = 1_000_000
 MOST_TARGETS = 1000
+LARGEST_TARGET = 1e30  # float32 has no squares of larger ones, and a plot no axis
+Target = Annotated[FiniteFloat, Field(ge=-LARGEST_TARGET, le=LARGEST_TARGET)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
@@ -31,7 +33,7 @@ class Evaluation(_Strict):
     episodes: int = Field(default=100, ge=1, le=MOST_EPISODES)
     every: int = Field(default=1000, ge=1, le=MOST_STEPS)
     action_mode: ActionMode = "greedy"
-    targets: list[FiniteFloat] | None = Field(default=None, max_length=MOST_TARGETS)  # None: the task's own
+    targets: list[Target] | None = Field(default=None, max_length=MOST_TARGETS)  # None: the task's own
     sweep: int = Field(
         default=0, ge=0, le=MOST_TARGETS
     )  # further targets of the last checkpoint, up to 1.5 x the best

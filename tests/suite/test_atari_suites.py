@@ -21,7 +21,8 @@ def _no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Datasets are names and two returns."""
 
     def opened(task: Task, source: str) -> SimpleNamespace:
-        return SimpleNamespace(digest=task.name, returns=np.array([0.0, 10.0]), info={"source": source})
+        info = {"source": source}
+        return SimpleNamespace(digest=task.name, returns=np.array([0.0, 10.0]), info=info, action_space=None)
 
     monkeypatch.setattr(Task, "resolve", lambda task, source: "generated")
     monkeypatch.setattr(Task, "open", opened)
