@@ -7,9 +7,10 @@ import importlib
 import importlib.util
 import inspect
 import math
+import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # a listing of names must not load torch
 
 ALGORITHMS = "dtbench.algorithms"
 DOMAINS = "dtbench.domains"
+IMPORTS = "DTBENCH_IMPORTS"  # modules that register environments, separated by commas: they reach Ray's workers
 SCHEMES = "dtbench.task_schemes"
 REPORT_SECTIONS = "dtbench.report_sections"
 BASELINES = "baselines"  # our package of that name; others exist
@@ -138,6 +140,8 @@ def make_task(name: str, options: Mapping[str, Any] | None = None) -> "Task":
     """
     from dtbench.task import Task
 
+    for module in imports():
+        import_plugin(module)
     scheme, colon, _ = name.partition(":")
     if colon and scheme in (schemes := _points(SCHEMES)):
         make = functools.partial(_load(schemes[scheme]), name)
@@ -154,6 +158,55 @@ def make_task(name: str, options: Mapping[str, Any] | None = None) -> "Task":
     if not isinstance(task, Task):
         raise InvalidValue(f"task {name} returns a {type(task).__name__}. Return a dtbench.Task.")
     return task
+
+
+def import_plugin(module: str) -> None:
+    """Import a module of the working directory, or an installed one; raise InvalidValue where that fails."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last, so that nothing installed is hidden
+    try:
+        importlib.import_module(module)
+    except FOREIGN as error:
+        raise InvalidValue(
+            f"module {module!r:.80} cannot be imported: {_describe(error)}. Correct it there."
+        ) from error
+
+
+def imports() -> list[str]:
+    """Return the modules that register environments for this process and its workers."""
+    return list(filter(None, os.environ.get(IMPORTS, "").split(",")))
+
+
+def add_imports(modules: Iterable[str]) -> None:
+    """Import modules that register environments, in this process now and in its workers."""
+    for module in modules:
+        import_plugin(module)
+        os.environ[IMPORTS] = ",".join(dict.fromkeys([*imports(), module]))
+
+
+def files_of_modules(names: Iterable[str]) -> dict[str, Path]:
+    """Return the files of imported modules by name, and of those beside them that they use; not Python's own."""
+    found: dict[str, Path] = {}
+    left = list(names)
+    while left:
+        name = left.pop()
+        module = sys.modules.get(name)
+        path = Path(getattr(module, "__file__", None) or "")
+        if name in found or not path.is_file() or name.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        found[name] = path
+        if "site-packages" not in path.parts and name.partition(".")[0] != "dtbench":
+            used = (
+                getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(module).values()
+            )
+            left += [other for other in used if isinstance(other, str) and _lies_beside(other, path)]
+    return found
+
+
+def _lies_beside(module: str, path: Path) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and Path(file).is_relative_to(path.parent)
 
 
 def report_sections(domain: str) -> Callable[[Any], Iterator[Any]] | None:

@@ -54,6 +54,7 @@ class Task:
     target_returns: TargetReturns  # of return-conditioned policies, by default
     description: str = ""
     version: int = 1  # part of a trial's identity: raise it when the environment or the scoring changes
+    environment: str = ""  # digest of the environment's source, a part of a trial's identity; "": `version` alone
     evaluation_seeds: Callable[[int], list[int]] = consecutive_seeds  # number of episodes -> their seeds
     tune_on: str = ""  # what to tune on instead, where a report uses all episodes
     info_keys: tuple[str, ...] = ()  # entries of the environment's info to record at an episode's end

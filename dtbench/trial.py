@@ -19,7 +19,7 @@ from dtbench import registry
 from dtbench.algorithm import Learner
 from dtbench.data.actions import action_scale, unit_actions
 from dtbench.data.dataset import TrajectoryDataset
-from dtbench.errors import FOREIGN, InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
+from dtbench.errors import FOREIGN, IncompatibleTask, InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
 from dtbench.evaluation import Episodes, Evaluator, action_mode
 from dtbench.ledger import lock
 from dtbench.ledger.provenance import provenance
@@ -137,6 +137,10 @@ def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
     and any error of building the learner.
     """
     task = registry.make_task(spec.task, spec.task_options)
+    if spec.environment and spec.environment != task.environment:
+        raise IncompatibleTask(
+            f"{spec.task}: its environment changed since the trial was planned. Run the suite again."
+        )
     dataset = task.open(spec.open_from or spec.dataset_source)
     if dataset.digest != spec.dataset_digest:
         raise InvalidDataset(

@@ -56,6 +56,10 @@ CheckpointOption = Annotated[float, typer.Option(min=0.0, help="Minutes between 
 NameOption = Annotated[
     str | None, typer.Option(help="Keep these trials as a suite of this name. Default: the suite's own.")
 ]
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="MODULE", help="Module that registers environments. Repeatable."),
+]
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Run trials again that diverged or failed three times.")
 ]
@@ -73,6 +77,7 @@ def run(
     contender: ContenderOption = None,
     task: TaskOption = None,
     name: NameOption = None,
+    import_: ImportOption = None,
     local: LocalOption = False,
     address: AddressOption = None,
     resources: ResourcesOption = None,
@@ -88,12 +93,14 @@ def run(
 
     Ctrl-C once: trials write their checkpoints and stop. Twice: they stop at once. The same command continues them.
     """
+    from dtbench import registry
     from dtbench.analysis.archive import archived_keys
     from dtbench.cli import plans, progress
     from dtbench.execution.resources import sized
     from dtbench.suite.planning import load_suite, narrow, trial_specs, with_variants
 
     run_trials = _runner(local, address, results, 60 * checkpoint_minutes)
+    registry.add_imports(import_ or ())
     sized((), resources)  # raises an error before any data are opened
     whole = load_suite(suite, name=name, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
     narrowed = narrow(whole, tasks=task or (), contenders=contender or ())

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import gymnasium as gym
@@ -118,18 +119,23 @@ def _unreadable(dataset_id: str, error: Exception) -> str:
     return f"minari:{dataset_id} cannot be read: {why}. Delete {_folder(dataset_id)} and fetch it again."
 
 
-def make_environment(dataset_id: str) -> gym.Env[Any, Any]:
+def make_environment(dataset_id: str, kwargs: Mapping[str, Any] = MappingProxyType({})) -> gym.Env[Any, Any]:
     """Return the dataset's evaluation environment; InvalidDataset where it names none that can be made."""
     found = _opened(dataset_id)
+    if found.env_spec is None:
+        raise InvalidDataset(
+            f"minari:{dataset_id} names no environment to evaluate in. Export it as a file in D4RL's layout "
+            "(dtbench data export) and evaluate as gym:ENVIRONMENT with task_options.file=FILE."
+        )
     try:
         _check_code(dataset_id, found.storage.metadata)
-        made: gym.Env[Any, Any] = found.recover_environment(eval_env=True)
+        made: gym.Env[Any, Any] = found.recover_environment(eval_env=True, **kwargs)
     except InvalidDataset:
         raise
     except FOREIGN as error:  # what other packages' environments raise shares no base class
         raise InvalidDataset(
             f"minari:{dataset_id}: its environment cannot be made: {type(error).__name__}: {error}. "
-            "Install the package that it is from."
+            "Install the package that it is from, or run with --import MODULE, which registers it."
         ) from error
     return made
 
@@ -144,7 +150,7 @@ def _check_code(dataset_id: str, metadata: Mapping[str, Any]) -> None:
         if entry is not None and not known and str(entry).partition(":")[0].partition(".")[0] not in _MAKERS:
             raise InvalidDataset(
                 f"minari:{dataset_id}: its environment is made by {entry!r:.100}, which dtbench does not run. "
-                "Import the module that registers it in gymnasium, or evaluate on a task of your own."
+                "Run with --import MODULE, the module that registers it in gymnasium."
             )
 
 

@@ -206,8 +206,11 @@ def differences(wanted: Mapping[str, str]) -> str:
 
 
 def plugin_files(specs: Iterable[TrialSpec]) -> dict[str, bytes]:
-    """Return the files of the trials' algorithms and tasks below the working directory, by path."""
+    """Return the files of the trials' algorithms, tasks and environments below the working directory, by path."""
+    specs = list(specs)
     paths = {registry.file_of(name) for spec in specs for name in (spec.algorithm, spec.task)}
+    modules = [spec.task.split(":")[1] for spec in specs if spec.task.count(":") == 2]  # gym:MODULE:ID
+    paths |= set(registry.files_of_modules([*modules, *registry.imports()]).values())
     local = [path for path in paths if path and path.is_relative_to(Path.cwd())]
     return {str(path.relative_to(Path.cwd())): path.read_bytes() for path in local}
 

@@ -19,6 +19,7 @@ from dtbench.execution.ray_worker import train
 from dtbench.ledger import lock
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
+from dtbench.registry import IMPORTS
 from dtbench.trial import CHECKPOINT_SECONDS, ShouldStop, never_stop
 
 if TYPE_CHECKING:  # pyarrow's filesystems are for results at an address
@@ -193,8 +194,9 @@ def run_context(
     environment = {"DTBENCH_DATA": str(cache.root())} if address is None or "DTBENCH_DATA" in os.environ else {}
     if address is None:
         environment["HOME"] = os.environ.get("HOME", str(Path.home()))  # Ray was started with another one
-    if offline := os.environ.get("DTBENCH_OFFLINE"):
-        environment["DTBENCH_OFFLINE"] = offline
+    for name in ("DTBENCH_OFFLINE", IMPORTS):
+        if value := os.environ.get(name):
+            environment[name] = value
     actor = _stop_flag(f"dtbench-{run_id}")
     yield RunContext(
         run_id=run_id,

@@ -70,6 +70,7 @@ class TrialSpec:
     resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0, "gpu": 0.0})  # no part of the key
     open_from: str = ""  # the task's data source, where it has several: no part of the key
     task_options: Mapping[str, Any] = field(default_factory=dict)  # e.g. the physics
+    environment: str = ""  # digest of the source of a gymnasium environment
     action_scale: str = ""  # "unit" where learners see a Box of actions that is not [-1, 1] as if it were
 
     @cached_property
@@ -85,7 +86,7 @@ class TrialSpec:
     @cached_property
     def task_identity(self) -> str:
         """Return the hash of what all contenders of one table share: data, environment and their versions."""
-        names = ("task", "task_version", "task_options", "dataset_digest")
+        names = ("task", "task_version", "task_options", "environment", "dataset_digest")
         return _hash({name: value for name, value in self._identity().items() if name in names})
 
     @cached_property
@@ -115,8 +116,9 @@ class TrialSpec:
         plain = dataclasses.asdict(self)
         if self.evaluation.purpose == "report":
             del plain["evaluation"]["purpose"]
-        if not self.action_scale:
-            del plain["action_scale"]
+        for name in ("action_scale", "environment"):
+            if not plain[name]:
+                del plain[name]
         return plain
 
     def _identity(self) -> dict[str, Any]:

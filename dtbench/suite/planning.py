@@ -17,6 +17,7 @@ from dtbench.data.memory import free_memory
 from dtbench.errors import FOREIGN, DtbenchError, InvalidValue, UnknownName, one_line
 from dtbench.ledger.plans import same_contender
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
+from dtbench.suite.environments import check_environments
 from dtbench.suite.loading import LONGEST_NAME, check_names, overridden, read_document, select, with_preset
 from dtbench.suite.schema import (
     LARGEST_SEED,
@@ -68,6 +69,7 @@ def load_suite(
     if name is not None:
         document["name"] = name
     suite = validated(document | {"preset": preset, "overrides": list(overrides)})
+    registry.add_imports(suite.imports)
     check(suite)
     return suite
 
@@ -155,6 +157,7 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
                     task=name,
                     task_version=tasks[name].version,
                     task_options=suite.options_of(name),
+                    environment=tasks[name].environment,
                     action_scale="" if is_unit(datasets[name].action_space) else "unit",
                     dataset_digest=datasets[name].digest,
                     open_from=sources[name],
@@ -172,11 +175,14 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
 
 
 def check_fit(specs: Iterable[TrialSpec]) -> None:
-    """Build every contender's learner on the best episode of every task, before any trial runs.
+    """Step every task's environment, and build every contender's learner on its best episode, before any trial runs.
 
-    Raises IncompatibleTask for spaces that do not fit, InvalidValue for hyperparameters that do not work. Algorithms
-    in files are skipped: they may crash their process, which only a worker survives.
+    Raises IncompatibleTask for environments that do not work and spaces that do not fit, InvalidValue for
+    hyperparameters that do not work. Learners in files are not built: they may crash their process, which only a
+    worker survives.
     """
+    specs = list(specs)
+    check_environments(specs)
     pairs = {(spec.task, spec.contender): spec for spec in specs if ":" not in spec.algorithm}
     for spec in pairs.values():
         try:
@@ -263,6 +269,8 @@ def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any
     """Return the suite as plain JSON with all hyperparameters and planned trials, for the ledger and the report."""
     document = suite.model_dump(mode="json")
     specs = list(specs)
+    if not suite.imports:
+        del document["imports"]
     for label, contender in suite.contenders.items():
         document["contenders"][label]["hyperparameters"] = resolved_hyperparameters(contender)
         document["contenders"][label]["action_mode"] = contender.action_mode or suite.evaluation.action_mode

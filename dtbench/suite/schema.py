@@ -85,6 +85,7 @@ class Suite(_Strict):
     seeds: list[Seed] = Field(min_length=1, max_length=MOST_TRIALS)
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
+    imports: list[str] = []  # modules that register environments in gymnasium
     source: str = "auto"  # of the data: auto, or one of the tasks' sources
     task_options: dict[str, Any] = {}  # of every task: physics, steps, ...
     by_task: dict[str, TaskSettings] = {}  # task name or pattern -> changes; later ones win

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from dtbench.data.dataset import single_precision
 from dtbench.domains.lockstep import LockstepVectorEnv, Mask
+from dtbench.errors import IncompatibleTask, one_line
+
+_REMEDY = "Correct it there, or wrap it: gymnasium.utils.env_checker.check_env(env) shows more."
 
 
 class GymnasiumVectorEnv(LockstepVectorEnv):
@@ -31,15 +34,50 @@ class GymnasiumVectorEnv(LockstepVectorEnv):
 
     def _start(self, rows: NDArray[np.int64], seeds: Sequence[int | None]) -> None:
         for row in rows:
-            self._observations[row], _ = self._envs[row].reset(seed=seeds[row])
+            outcome: Any = self._envs[row].reset(seed=seeds[row])
+            if not isinstance(outcome, tuple) or len(outcome) != 2:
+                raise IncompatibleTask(f"reset() returns {type(outcome).__name__}, not (observation, info). {_REMEDY}")
+            self._observations[row] = self._observation(outcome[0])
 
     def _advance(self, running: Mask, actions: NDArray[Any], rewards: NDArray[np.float64]) -> None:
         for row in np.flatnonzero(running):
-            outcome = self._envs[row].step(_own_precision(actions[row], self._actions))
-            self._observations[row], rewards[row], self._terminated[row], self._truncated[row], _ = outcome
+            outcome: Any = self._envs[row].step(_own_precision(actions[row], self._actions))
+            if not isinstance(outcome, tuple) or len(outcome) != 5:
+                count = len(outcome) if isinstance(outcome, tuple) else 1
+                raise IncompatibleTask(
+                    f"step() returns {count} values, not the 5 of gymnasium (observation, reward, terminated, "
+                    f"truncated, info). {_REMEDY}"
+                )
+            observation, reward, terminated, truncated, _ = outcome
+            self._observations[row] = self._observation(observation)
+            rewards[row] = _scalar("reward", reward)
+            self._terminated[row] = _flag("terminated", terminated)
+            self._truncated[row] = _flag("truncated", truncated)
+
+    def _observation(self, value: Any) -> Any:
+        """Return an observation of the environment's shape; numpy would repeat a smaller one."""
+        space = self.single_observation_space
+        array = np.asarray(value)
+        if array.shape != space.shape or array.dtype.kind not in "biuf":
+            raise IncompatibleTask(
+                f"an observation has shape {array.shape} and type {array.dtype}, its space is {space}. {_REMEDY}"
+            )
+        return array
 
     def _observe(self) -> NDArray[Any]:
         return self._observations.copy()
+
+
+def _scalar(name: str, value: Any) -> float:
+    if np.shape(value) != () or not isinstance(value, int | float | np.number | np.bool_ | np.ndarray):
+        raise IncompatibleTask(f"the {name} is {one_line(repr(value), 60)}, not a number. {_REMEDY}")
+    return float(value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if _scalar(name, value) not in (0.0, 1.0):
+        raise IncompatibleTask(f"{name} is {one_line(repr(value), 60)}, not true or false. {_REMEDY}")
+    return bool(value)
 
 
 def _own_precision(action: Any, space: gym.Space[Any]) -> Any:

@@ -1,9 +1,8 @@
 """Tasks of the form gym:Pendulum-v1: a file in D4RL's layout, judged in any environment that gymnasium knows."""
 
 import hashlib
-import importlib
 import math
-import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from dtbench.data.d4rl_hdf5 import exported_source, read_d4rl
 from dtbench.data.dataset import TrajectoryDataset, is_flat, single_precision
 from dtbench.data.download import sha256_of
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
+from dtbench.domains.gymnasium.source import environment_digest
 from dtbench.errors import FOREIGN, InvalidDataset, InvalidValue, MissingDataset, one_line
+from dtbench.registry import import_plugin
 from dtbench.task import TargetReturns, Task, check_flag, check_length, normalized_score
 
 SCHEME = "gym:"
@@ -34,13 +35,15 @@ def task_from_id(
     horizon: int | None = None,
     episode_length: int | None = None,
     clip_actions: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Task:
     """Return the task of a gymnasium environment, named gym:ID or gym:module:ID, with the data of `file`.
 
     `file` is HDF5 in D4RL's layout. Scores are returns, or 100 (return - reference_min) / (reference_max -
     reference_min). `horizon` is the most steps of an episode, by default the environment's; `episode_length` is that
     of the data, by default `horizon`, for a file that does not say where episodes were cut off. `clip_actions` moves
-    actions beyond their bounds to them. Target returns are the best and the median return of the data.
+    actions beyond their bounds to them. `kwargs` are the arguments of the environment. Target returns are the best and
+    the median return of the data.
 
     Raises InvalidValue for an environment that cannot be made and for options that do not fit, MissingDataset where
     there is no file; opening the data raises InvalidDataset where it is not of the environment's spaces.
@@ -58,8 +61,9 @@ def task_from_id(
     path = Path(file).expanduser().absolute()
     if not path.is_file():
         raise MissingDataset(f"{name}: there is no file {path}.")
-    make = partial(_made, name, env_id, horizon)
-    spaces = _spaces(name, make())
+    make = partial(_made, name, env_id, horizon, checked_kwargs(name, kwargs))
+    env = make()
+    spaces = _spaces(name, env)
     reference = _reference(name, reference_min, reference_max)
     return Task(
         name=name,
@@ -70,6 +74,7 @@ def task_from_id(
         score_name="raw return" if reference is None else "normalised return (references of one's own)",
         target_returns=(),
         targets_of=best_and_median,
+        environment=environment_digest(env),
         description=f"{env_id} of gymnasium, with the data of {path.name}.",
     )
 
@@ -86,13 +91,27 @@ def _rounded(value: float, size: float) -> float:
     return round(value, 3 - math.floor(math.log10(size))) if size else value
 
 
-def _made(name: str, env_id: str, horizon: int | None) -> gym.Env[Any, Any]:
+def checked_kwargs(name: str, kwargs: Any) -> Mapping[str, Any]:
+    """Return the arguments of an environment; raise InvalidValue for those that are not its own."""
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise InvalidValue(f"{name}: kwargs {kwargs!r:.60} must be a mapping: task_options.kwargs.is_slippery=false.")
+    for reserved in ("id", "max_episode_steps", "disable_env_checker", "render_mode"):
+        if reserved in (kwargs or {}):
+            raise InvalidValue(
+                f"{name}: kwargs.{reserved} is not an argument to choose; task_options.horizon limits steps."
+            )
+    return kwargs or {}
+
+
+def _made(name: str, env_id: str, horizon: int | None, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     """Make one environment; raise InvalidValue where gymnasium cannot, or it has no time limit."""
     module, colon, _ = env_id.rpartition(":")
     try:
         if colon:
-            _import(module)
-        made: gym.Env[Any, Any] = gym.make(env_id, max_episode_steps=horizon, disable_env_checker=True)
+            import_plugin(module)
+        made: gym.Env[Any, Any] = gym.make(env_id, max_episode_steps=horizon, disable_env_checker=True, **kwargs)
+    except InvalidValue:
+        raise
     except FOREIGN as error:  # what the module of an environment raises shares no base class
         raise InvalidValue(
             f"{name:.100}: gymnasium cannot make this environment: {one_line(str(error), 200)}. "
@@ -101,14 +120,6 @@ def _made(name: str, env_id: str, horizon: int | None) -> gym.Env[Any, Any]:
     if made.spec is None or made.spec.max_episode_steps is None:
         raise InvalidValue(f"{name} has no time limit, so an episode might never end: set task_options.horizon=1000.")
     return made
-
-
-def _import(module: str) -> None:
-    """Import a module of the working directory, or an installed one."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last, so that nothing installed is hidden; gymnasium imports it again by its name
-    importlib.import_module(module)
 
 
 def _spaces(name: str, env: gym.Env[Any, Any]) -> tuple[gym.Space[Any], gym.Space[Any]]:

@@ -1,9 +1,15 @@
 """Tasks of the form minari:mujoco/hopper/medium-v0: Minari's data in Minari's environment, on Minari's scale."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
+
+import gymnasium as gym
 
 from dtbench.data.minari import describe, fetch_minari, is_local, load_minari, local_sets, make_environment
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
+from dtbench.domains.gymnasium.source import environment_digest
+from dtbench.domains.gymnasium.tasks import checked_kwargs
 from dtbench.errors import InvalidDataset
 from dtbench.task import DataSource, Task, normalized_score
 
@@ -11,8 +17,10 @@ SCHEME = "minari:"
 GAMES = "atari/"  # begin of the ids of Atari sets, which are sources of the games' tasks, not tasks
 
 
-def task_from_id(name: str) -> Task:
+def task_from_id(name: str, *, kwargs: Mapping[str, Any] | None = None) -> Task:
     """Return the task of a Minari dataset, named minari:ID; it is downloaded where it is not on this machine.
+
+    `kwargs` are the arguments of its environment, in place of the set's.
 
     Its scores are normalised by the set's reference scores, else they are raw returns: neither is comparable with
     D4RL's. The target is the best return of the data. Raises MissingDataset where the set cannot be fetched,
@@ -28,12 +36,14 @@ def task_from_id(name: str) -> Task:
     fetch_minari(dataset_id)
     metadata = describe(dataset_id)
     load = partial(load_minari, dataset_id)
+    make = partial(make_environment, dataset_id, checked_kwargs(name, kwargs))
     own = "normalised return (Minari's own normalisation)"
     return Task(
         name=f"{SCHEME}{dataset_id}",
         domain="minari",
         load_dataset=load,
-        make_env=partial(GymnasiumVectorEnv, partial(make_environment, dataset_id)),
+        make_env=partial(GymnasiumVectorEnv, make),
+        environment=_digest(make),
         score=partial(normalized_score, reference=metadata.reference),
         score_name="raw return" if metadata.reference is None else own,
         target_returns=(float(load().returns.max()),),
@@ -49,6 +59,16 @@ def task_from_id(name: str) -> Task:
             ),
         ),
     )
+
+
+def _digest(make: Callable[[], gym.Env[Any, Any]]) -> str:
+    """Return the environment's digest; "" where it cannot be made, which a run says before any training."""
+    try:
+        env = make()
+    except InvalidDataset:
+        return ""
+    env.close()  # type: ignore[no-untyped-call]  # gymnasium leaves it untyped
+    return environment_digest(env)
 
 
 def local_names() -> list[str]:
