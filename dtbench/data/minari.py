@@ -124,8 +124,8 @@ def make_environment(dataset_id: str, kwargs: Mapping[str, Any] = MappingProxyTy
     found = _opened(dataset_id)
     if found.env_spec is None:
         raise InvalidDataset(
-            f"minari:{dataset_id}: its environment cannot be made: the set names none. Export it as a file in D4RL's layout "
-            "(dtbench data export) and evaluate as gym:ENVIRONMENT with task_options.file=FILE."
+            f"minari:{dataset_id}: its environment cannot be made: the set names none. Export it as a file in "
+            "D4RL's layout (dtbench data export) and evaluate as gym:ENVIRONMENT with task_options.file=FILE."
         )
     try:
         _check_code(dataset_id, found.storage.metadata)

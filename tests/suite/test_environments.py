@@ -22,6 +22,11 @@ class Corridor(gym.Env[int, int]):
         return self.outcome
 
 
+def reset_and_step(games: GymnasiumVectorEnv) -> None:
+    games.reset(seed=[0])
+    games.step(games.action_space.sample())
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -37,8 +42,7 @@ def test_another_interface_than_gymnasiums_is_named(name: str, value: Any, messa
     setattr(env, name, value)
     games = GymnasiumVectorEnv(lambda: env, 1)
     with pytest.raises(IncompatibleTask, match=message):
-        games.reset(seed=[0])
-        games.step(games.action_space.sample())
+        reset_and_step(games)
 
 
 def test_other_arguments_are_another_environment() -> None:
