@@ -80,7 +80,7 @@ def print_trained(missing: Sequence[TrialSpec], ledger: Ledger) -> None:
     """Print the number of trials to run whose learners other trials have trained."""
     known = {training for task in {spec.task for spec in missing} for training in ledger.trained_learners(task)}
     if count := sum(spec.training in known and ledger.state(spec) is TrialState.MISSING for spec in missing):
-        say(f"{count} of them need no training: they differ from finished trials in the evaluation alone")
+        say(f"no training for {count} of them: finished trials differ in the evaluation alone")
 
 
 def print_skipped(specs: Sequence[TrialSpec], others: Collection[str], ledger: Ledger) -> None:
