@@ -269,9 +269,9 @@ def _huge(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "remedy"),
     [
-        pytest.param(lambda path: path.write_bytes(b""), "Delete it", id="an empty file"),
+        pytest.param(lambda path: path.write_bytes(b""), "put an intact copy", id="an empty file"),
         pytest.param(
-            lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 99), "Delete it", id="a header alone"
+            lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 99), "put an intact copy", id="a header alone"
         ),
         pytest.param(lambda path: _hdf5(path, rewards=None), "no key 'rewards'", id="no rewards"),
         pytest.param(lambda path: _hdf5(path, rewards=np.zeros((12, 2))), "not [N]", id="rewards of two columns"),
@@ -417,13 +417,20 @@ def test_an_archive_with(
         pytest.param("provenance.json", "[]", id="a list for its provenance"),
     ],
 )
-def test_a_ledger_with(refused: Callable[..., str], tmp_path: Path, file: str, content: str) -> None:
+def test_a_ledger_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, file: str, content: str
+) -> None:
     tiny_ledger(tmp_path / "results")
     folder = sorted((tmp_path / "results" / "runs" / "hill").iterdir())[0]
     (folder / file).write_text(content)
-    printed = refused("report")
-    assert file in printed
-    assert "Delete that trial's directory" in printed
+    monkeypatch.setattr(sys, "argv", ["dtbench", "export", "rliable"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    damaged, *others = capsys.readouterr().err.splitlines()
+    assert damaged.startswith("left out: cannot read ")
+    assert file in damaged
+    assert "Delete that trial's directory" in damaged
+    assert others == ["left out: contender BC, seed 0 (no hill)"]
 
 
 def test_a_store_whose_files_were_changed(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
