@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import torch
 
 from dtbench import registry
 from dtbench.errors import FOREIGN, DtbenchError, IncompatibleTask, one_line
@@ -79,6 +80,7 @@ def _in_a_fork(spec: TrialSpec) -> str:
 
 def _report(problem: Callable[[], str], sender: int) -> None:
     """Write the problem and end this process, without its parent's clean-up."""
+    torch.set_num_threads(1)  # OpenMP's other threads do not survive a fork: waiting for them would never end
     try:
         os.write(sender, _PASSED + problem().encode(errors="replace")[:60000])
     finally:

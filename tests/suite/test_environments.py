@@ -1,8 +1,13 @@
 """Environments are tried before any training, and their source is part of a trial's identity."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import h5py
+import numpy as np
 import pytest
 
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
@@ -49,3 +54,84 @@ def test_other_arguments_are_another_environment() -> None:
     made = [gym.make("FrozenLake-v1", is_slippery=slippery) for slippery in (True, True, False)]
     first, same, other = map(environment_digest, made)
     assert first == same != other
+
+
+MODULE = """
+import os, sys
+import gymnasium as gym
+import numpy as np
+
+class Pay(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        {reset}
+        return np.zeros(1, np.float32), {{}}
+    def step(self, action):
+        return np.zeros(1, np.float32), {reward}, False, False, {{}}
+
+gym.register("Pay-v0", Pay, max_episode_steps=4)
+"""
+SUITE = """
+name: mine
+tasks: ["{task}"]
+task_options: {{file: mine.hdf5}}
+seeds: [0]
+evaluation: {{episodes: 2, every: 5, targets: [4]}}
+contenders:
+  Random: {{algorithm: random, train_steps: 0}}
+"""
+RUN = [sys.executable, "-c", "from dtbench.cli.run import main; main()", "run", "--suite", "mine.yaml", "--local"]
+
+
+def ran(module: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run a suite on an environment of one's own, from a module in the working directory."""
+    Path(f"{module}.py").write_text(MODULE.format(**{"reset": "pass", "reward": "1.0", **changes}))
+    task = "gym:Pay-v0" if "--import" in arguments else f"gym:{module}:Pay-v0"
+    Path("mine.yaml").write_text(SUITE.format(task=task))
+    with h5py.File("mine.hdf5", "w") as file:
+        file["observations"] = np.zeros((8, 1), np.float32)
+        file["actions"] = np.arange(8) % 2
+        file["rewards"] = np.ones(8, np.float32)
+        file["terminals"] = np.zeros(8, bool)
+        file["timeouts"] = np.arange(8) % 4 == 3
+    return subprocess.run([*RUN, *arguments], capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize(
+    ("reset", "message"),
+    [
+        ("os._exit(0)", "it ended the process with code 0"),
+        ("os.kill(os.getpid(), 11)", "it crashed (SIGSEGV)"),
+        ("sys.exit(0)", "SystemExit: 0"),
+        ("raise ImportError('no licence')", "ImportError: no licence"),
+    ],
+)
+def test_an_environment_that_ends_its_process_is_one_line_before_training(reset: str, message: str) -> None:
+    failed = ran("paying", reset=reset)
+    assert failed.returncode == 2
+    assert f"gym:paying:Pay-v0: its environment does not work: {message}" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    assert not list(Path("results").rglob("result.json"))
+
+
+def test_an_edited_environment_is_another_judge() -> None:
+    assert ran("paying").returncode == 0
+    assert "1 done, 0 to run" in ran("paying").stdout
+    edited = ran("paying", reward="100.0")
+    assert edited.returncode == 0
+    assert "0 done, 1 to run" in edited.stdout
+    assert "400.0 (1)" in edited.stdout
+    assert "superseded: Random" in edited.stdout
+
+
+def test_a_module_that_registers_environments_can_be_imported() -> None:
+    assert "Pay-v0" in ran("registering").stdout
+    imported = ran("registering", "--import", "registering", "--results", "other")
+    assert imported.returncode == 0, imported.stderr
+    assert "4.0 (1)" in imported.stdout
+    missing = ran("registering", "--import", "registring")
+    assert missing.returncode == 2
+    assert "registring" in missing.stderr
+    assert len(missing.stderr.splitlines()) == 1
