@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tests.fuzz import mutations
 
 ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = (*range(1, 30), 40, 138, 140, 280, 635)  # the last ones ended in tracebacks
+SAMPLE = (*range(1, 12), 40, 138, 140, 280, 635)  # the last ones ended in tracebacks
 
 
 @pytest.fixture(scope="module")
