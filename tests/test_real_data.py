@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from dtbench import Evaluator, TrajectoryDataset, registry
 from dtbench.cli.run import app
+from dtbench.data.actions import unit_actions
 from dtbench.data.d4rl_hdf5 import read_d4rl
 from dtbench.domains.atari.dqn_replay import load_shards
 from dtbench.domains.atari.emulator import PROTOCOLS
@@ -128,7 +129,7 @@ def test_shards_of_asterix_hold_the_episodes_that_they_were_made_from() -> None:
 def test_decision_transformer_follows_its_target_on_pendulums_replay_and_cloning_does_not() -> None:
     path = FOLDER / "classic_control" / "pendulum_replay_v1.1.0.hdf5"
     task = registry.make_task("gym:Pendulum-v1", {"file": str(path)})
-    data, device = task.open(), torch.device("cpu")
+    data, device = unit_actions(task.open()), torch.device("cpu")
     small = {
         "hidden_size": 64,
         "num_layers": 2,
