@@ -12,9 +12,9 @@ FOREIGN = (Exception, SystemExit)  # of plug-ins: a script that exits must not e
 
 
 def decimals_of(*values: float) -> int:
-    """Return how many decimals numbers are shown with: one, or two digits of the largest where all are below 1."""
+    """Return how many decimals numbers are shown with: one, or two digits of the largest where one would show 0.0."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    return 1 if largest >= 1 or largest == 0 else 1 - math.floor(math.log10(largest))
+    return 1 if largest >= 0.05 or largest < 1e-9 else 1 - math.floor(math.log10(largest))  # less is rounding
 
 
 class DtbenchError(Exception):
