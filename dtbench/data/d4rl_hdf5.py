@@ -157,7 +157,7 @@ def _flag_keys(path: Path, file: Any) -> dict[str, str]:
 def _ends(
     path: Path, flags: Mapping[str, NDArray[np.bool_]], observations: Array, horizon: int | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64], str]:
-    """Return the terminals, the last step of every episode, and what told it."""
+    """Return the terminals, the last step of every episode, and where it was read."""
     either = flags["terminals"] if "terminals" in flags else flags["dones"]
     if "timeouts" in flags:
         terminals = either if "terminals" in flags else either & ~flags["timeouts"]
