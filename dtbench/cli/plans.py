@@ -57,6 +57,19 @@ def print_trials(suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[Tri
             say(f"data: {source} ({names})")
 
 
+def print_remarks(
+    saved: Mapping[str, Any] | None,
+    specs: Sequence[TrialSpec],
+    missing: Sequence[TrialSpec],
+    archived: Collection[str],
+    ledger: Ledger,
+) -> None:
+    """Print what is superseded, what needs no training, and what does not run again."""
+    print_changes(saved, specs)
+    print_trained(missing, ledger)
+    print_skipped(specs, [*(spec.key for spec in missing), *archived], ledger)
+
+
 def print_changes(saved: Mapping[str, Any] | None, specs: Sequence[TrialSpec]) -> None:
     """Print which contenders of a saved suite get another configuration, and how to keep both apart."""
     earlier = {(trial["task"], trial["contender"]): trial for trial in (saved or {}).get("trials", ())}

@@ -89,9 +89,8 @@ def run(
 ) -> None:
     """Run the missing trials of a suite; continue interrupted ones from their checkpoints.
 
-    Trials that results/scores/SUITE has finished count as done.
-
-    Ctrl-C once: trials write their checkpoints and stop. Twice: they stop at once. The same command continues them.
+    Trials that results/scores/SUITE has finished count as done. Ctrl-C once: trials write their checkpoints and stop.
+    Twice: they stop at once. The same command continues them.
     """
     from dtbench import registry
     from dtbench.analysis.archive import archived_keys
@@ -113,9 +112,7 @@ def run(
         unique = {spec.key: spec for spec in specs if spec.key not in archived}
         missing = [spec for spec in unique.values() if ledger.should_run(spec, retry_failed=retry_failed)]
         plans.print_trials(narrowed, specs, missing, why=plans.preset_reason(whole, suite, preset))
-        plans.print_changes(saved, specs)
-        plans.print_trained(missing, ledger)
-        plans.print_skipped(specs, [*(spec.key for spec in missing), *archived], ledger)
+        plans.print_remarks(saved, specs, missing, archived, ledger)
         if dry_run:
             plans.print_plan(narrowed, specs, missing, ledger)
             raise typer.Exit
@@ -276,6 +273,8 @@ def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec],
     if stopped:
         typer.echo("interrupted: finished trials are kept; the same command continues the others.", err=True)
     with published(ledger.root.parent):
+        if ledger.saved_suite(document["name"]) is None:  # the results were removed meanwhile
+            ledger.save_suite(document)
         scores = None if stopped else keep_scores(document, ledger, ledger.root.parent)
     if scores and scores.records:
         lost = (one.spec for one in scores.unfinished if one.state is TrialState.DIVERGED)
