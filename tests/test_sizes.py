@@ -11,7 +11,7 @@ import pytest
 from dtbench import registry
 from dtbench.data import hdf5
 from dtbench.errors import InvalidDataset, InvalidSuite, InvalidValue
-from dtbench.ledger import store
+from dtbench.ledger import tables
 from dtbench.suite import planning
 from dtbench.suite.planning import check_fit, load_suite, trial_specs
 
@@ -51,10 +51,10 @@ def test_a_table_that_declares_more_than_the_memory_is_not_read(
 ) -> None:
     pd.DataFrame({"step": np.zeros(1_000_000, int), "score": np.zeros(1_000_000)}).to_parquet(tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 100_000
-    assert len(store.read_table(tmp_path / "a.parquet")) == 1_000_000
-    monkeypatch.setattr(store, "free_memory", lambda: 10_000_000)
+    assert len(tables.read_table(tmp_path / "a.parquet")) == 1_000_000
+    monkeypatch.setattr(tables, "free_memory", lambda: 10_000_000)
     with pytest.raises(ValueError, match="declares 1000000 rows"):
-        store.read_table(tmp_path / "a.parquet")
+        tables.read_table(tmp_path / "a.parquet")
 
 
 def minari_like(path: Path, **arrays: Any) -> Path:

@@ -32,17 +32,8 @@ from dtbench.analysis.superseded import every_score
 from dtbench.errors import LedgerError, NothingToReport, UnknownName
 from dtbench.ledger import schema
 from dtbench.ledger.names import with_current_action_mode
-from dtbench.ledger.store import (
-    PARQUET_ERRORS,
-    Ledger,
-    TrialRecord,
-    Unfinished,
-    check_episodes,
-    read_table,
-    write_bytes,
-    write_frame,
-    write_json,
-)
+from dtbench.ledger.store import Ledger, TrialRecord, Unfinished, write_bytes, write_frame, write_json
+from dtbench.ledger.tables import PARQUET_ERRORS, check_episodes, read_table
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 REMARKS = "remarks"  # `<suite>/remarks.md`: what people wrote about the results, shown with them

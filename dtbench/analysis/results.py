@@ -17,16 +17,8 @@ from numpy.typing import NDArray
 
 from dtbench.errors import LedgerError
 from dtbench.ledger.schema import unreadable
-from dtbench.ledger.store import (
-    EPISODES,
-    PARQUET_ERRORS,
-    Ledger,
-    TrialRecord,
-    Unfinished,
-    check_episodes,
-    fitting,
-    write_bytes,
-)
+from dtbench.ledger.store import EPISODES, Ledger, TrialRecord, Unfinished, write_bytes
+from dtbench.ledger.tables import PARQUET_ERRORS, check_episodes, fitting
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 COLUMNS = (

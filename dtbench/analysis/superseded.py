@@ -11,6 +11,7 @@ from dtbench.analysis.results import SuiteResults, score_table, spec_values
 from dtbench.analysis.statistics import estimate
 from dtbench.analysis.suite_analysis import final_rows
 from dtbench.analysis.tables.table import Cell, Column, Table, number_cell
+from dtbench.errors import decimals_of
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialSpec
 
@@ -55,7 +56,8 @@ def difference(results: SuiteResults, spec: TrialSpec) -> str:
 def sentences(results: SuiteResults) -> Iterator[str]:
     """Yield a line for each superseded configuration: its name, task, mean score and number of seeds."""
     for label, task, scores in _cells(results):
-        yield f"superseded: {label} on {task}: {scores.mean():.1f} ({len(scores)})"
+        mean = scores.mean()
+        yield f"superseded: {label} on {task}: {mean:.{decimals_of(mean)}f} ({len(scores)})"
 
 
 def superseded_table(results: SuiteResults) -> Table:
@@ -64,7 +66,7 @@ def superseded_table(results: SuiteResults) -> Table:
     for label, task, scores in _cells(results):
         known = scores.dropna().tolist()
         mean = estimate(known).mean if known else None
-        rows.append((Cell(task), Cell(label), number_cell(len(scores), 0), number_cell(mean, 1)))
+        rows.append((Cell(task), Cell(label), number_cell(len(scores), 0), number_cell(mean)))
     columns = (Column("task"), Column("contender"), Column("n", number=True), Column("score", number=True))
     return Table(name="superseded", caption="Superseded trials: mean final score", columns=columns, rows=tuple(rows))
 

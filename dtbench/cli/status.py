@@ -15,7 +15,8 @@ from dtbench.errors import LedgerError, UnknownName, decimals_of, one_line
 from dtbench.ledger import lock, schema
 from dtbench.ledger.remote import holder, remote_of
 from dtbench.ledger.schema import Failure, Running
-from dtbench.ledger.store import EPISODES, MOST_FAILURES, Ledger, read_episodes, read_suite
+from dtbench.ledger.store import EPISODES, MOST_FAILURES, Ledger, read_suite
+from dtbench.ledger.tables import read_episodes
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 STATES = (

@@ -4,26 +4,22 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
-import pyarrow
-import pyarrow.parquet as pq
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from dtbench.data.files import atomic_path
-from dtbench.data.memory import free_memory
 from dtbench.errors import LedgerError, LedgerUnwritable
 from dtbench.ledger import schema
 from dtbench.ledger.names import with_current_action_mode
 from dtbench.ledger.plans import with_earlier
+from dtbench.ledger.tables import check_columns, read_episodes, read_metrics
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
 M = TypeVar("M", bound=BaseModel)
@@ -31,11 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 EPISODES = "episodes.parquet"
 WORKER_FAILURES = "worker_failures.jsonl"
 ROOM = 32 * 2**20  # bytes that must be free before anything runs
-PARQUET_ERRORS = (OSError, ValueError, pyarrow.ArrowException)  # of damaged files
 MOST_FAILURES = 3  # after which a trial runs again only with --retry-failed
-
-_COLUMNS = ("step", "target", "episode", "return", "length", "score")  # of all episodes
-_METRICS = TypeAdapter(dict[str, int | float | None])
 
 
 def check_disk(results: Path) -> None:
@@ -294,7 +286,7 @@ class Ledger:
             with_current_action_mode(schema.read_mapping(folder / "result.json", schema.Result)),
             schema.read_mapping(folder / "provenance.json", schema.Provenance),
             partial(read_episodes, folder / EPISODES),
-            partial(_read_metrics, folder / "metrics.jsonl"),
+            partial(read_metrics, folder / "metrics.jsonl"),
             partial(_read_inspection, folder / "inspection.json"),
         )
 
@@ -302,8 +294,7 @@ class Ledger:
         """Raise LedgerError where a file cannot be read; check the columns of episodes only."""
         if (folder / "result.json").exists():
             self._record(folder)
-            with _explained(folder / EPISODES):
-                _check_columns(pq.read_schema(schema.regular(folder / EPISODES)).names)
+            check_columns(folder / EPISODES)
             return
         spec = self.spec(folder)
         self.failure(spec, folder)
@@ -369,61 +360,6 @@ def read_suite(path: Path) -> Mapping[str, Any]:
     except ValueError as error:
         raise schema.unreadable(path, error, schema.SUITE_ADVICE) from error
     return document
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Return a Parquet table; raise one of PARQUET_ERRORS where the file is damaged."""
-    # Without pandas' metadata, which it uses unchecked.
-    return pq.read_table(fitting(path)).replace_schema_metadata(None).to_pandas()
-
-
-def fitting(path: Path) -> Path:
-    """Return the path of a regular Parquet file; raise ValueError where it declares more than fits into memory."""
-    metadata = pq.read_metadata(schema.regular(path))
-    packed = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    needed = max(packed, 8 * metadata.num_rows * metadata.num_columns)  # repeated numbers are packed to nothing
-    if needed > free_memory():
-        raise ValueError(f"it declares {metadata.num_rows} rows, {needed} bytes, more than fits into memory")
-    return path
-
-
-def read_episodes(path: Path) -> pd.DataFrame:
-    """Return the table of a trial's episodes; raise LedgerError where it cannot be read or lacks a column."""
-    with _explained(path):
-        rows = read_table(path)
-        check_episodes(rows)
-    return rows
-
-
-def check_episodes(rows: pd.DataFrame) -> None:
-    """Raise ValueError where a table of episodes lacks a required column of numbers."""
-    _check_columns(rows.columns)
-    for name in _COLUMNS:
-        of = rows[name]
-        if not ((pd.api.types.is_numeric_dtype(of) and not pd.api.types.is_bool_dtype(of)) or of.isna().all()):
-            raise ValueError(f"its column {name} holds no numbers")
-    counts = rows[["step", "episode", "length"]].to_numpy(float)
-    if not len(counts) or not ((counts == np.floor(counts)) & (counts >= 0) & (counts < 2**53)).all():
-        raise ValueError("its steps, episodes or lengths are not whole numbers")
-
-
-def _check_columns(names: Iterable[str]) -> None:
-    if missing := sorted({*_COLUMNS} - {*names}):
-        raise ValueError(f"it has no column {', '.join(missing)}")
-
-
-def _read_metrics(path: Path) -> pd.DataFrame:
-    with _explained(path):
-        lines = schema.regular(path).read_text().splitlines()
-        return pd.DataFrame([_METRICS.validate_python(json.loads(line), strict=True) for line in lines])
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (*PARQUET_ERRORS, RecursionError) as error:
-        raise schema.unreadable(path, error) from error
 
 
 def _read_inspection(path: Path) -> Mapping[str, Any]:
