@@ -7,18 +7,16 @@ import importlib
 import importlib.util
 import inspect
 import math
-import os
-import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from dtbench.errors import FOREIGN, DtbenchError, InvalidAlgorithm, InvalidValue, UnknownName, one_line
+from dtbench import foreign
+from dtbench.errors import FOREIGN, DtbenchError, InvalidAlgorithm, InvalidValue, UnknownName
 from dtbench.ledger.names import check_current
 
 if TYPE_CHECKING:  # a listing of names must not load torch
@@ -27,7 +25,6 @@ if TYPE_CHECKING:  # a listing of names must not load torch
 
 ALGORITHMS = "dtbench.algorithms"
 DOMAINS = "dtbench.domains"
-IMPORTS = "DTBENCH_IMPORTS"  # modules that register environments, separated by commas: they reach Ray's workers
 SCHEMES = "dtbench.task_schemes"
 REPORT_SECTIONS = "dtbench.report_sections"
 BASELINES = "baselines"  # our package of that name; others exist
@@ -87,7 +84,7 @@ def make_algorithm(name: str, hyperparameters: Mapping[str, Any] = MappingProxyT
     except DtbenchError:
         raise
     except FOREIGN as error:  # of a plug-in's __post_init__
-        raise InvalidValue(f"{name} refuses {dict(hyperparameters)!r:.200}: {_describe(error)}.") from error
+        raise InvalidValue(f"{name} refuses {dict(hyperparameters)!r:.200}: {foreign.describe(error)}.") from error
     for key in hyperparameters:
         _check_number(name, key, getattr(algorithm, key))
     return algorithm
@@ -119,7 +116,7 @@ def algorithm_version(name: str) -> str:
 
 def file_of(name: str) -> Path | None:
     """Return the file of a name such as "my_file:MyAlgorithm"; None for a registered name or a module."""
-    return _file_of(name.partition(":")[0]) if ":" in name else None
+    return foreign.file_of(name.partition(":")[0]) if ":" in name else None
 
 
 def task_names() -> list[str]:
@@ -140,8 +137,8 @@ def make_task(name: str, options: Mapping[str, Any] | None = None) -> "Task":
     """
     from dtbench.task import Task
 
-    for module in imports():
-        import_plugin(module)
+    for module in foreign.imports():
+        foreign.import_plugin(module)
     scheme, colon, _ = name.partition(":")
     if colon and scheme in (schemes := _points(SCHEMES)):
         make = functools.partial(_load(schemes[scheme]), name)
@@ -158,55 +155,6 @@ def make_task(name: str, options: Mapping[str, Any] | None = None) -> "Task":
     if not isinstance(task, Task):
         raise InvalidValue(f"task {name} returns a {type(task).__name__}. Return a dtbench.Task.")
     return task
-
-
-def import_plugin(module: str) -> None:
-    """Import a module of the working directory, or an installed one; raise InvalidValue where that fails."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last, so that nothing installed is hidden
-    try:
-        importlib.import_module(module)
-    except FOREIGN as error:
-        raise InvalidValue(
-            f"module {module!r:.80} cannot be imported: {_describe(error)}. Correct it there."
-        ) from error
-
-
-def imports() -> list[str]:
-    """Return the modules that register environments for this process and its workers."""
-    return list(filter(None, os.environ.get(IMPORTS, "").split(",")))
-
-
-def add_imports(modules: Iterable[str]) -> None:
-    """Import modules that register environments, in this process now and in its workers."""
-    for module in modules:
-        import_plugin(module)
-        os.environ[IMPORTS] = ",".join(dict.fromkeys([*imports(), module]))
-
-
-def files_of_modules(names: Iterable[str]) -> dict[str, Path]:
-    """Return the files of imported modules by name, and of those beside them that they use; not Python's own."""
-    found: dict[str, Path] = {}
-    left = list(names)
-    while left:
-        name = left.pop()
-        module = sys.modules.get(name)
-        path = Path(getattr(module, "__file__", None) or "")
-        if name in found or not path.is_file() or name.partition(".")[0] in sys.stdlib_module_names:
-            continue
-        found[name] = path
-        if "site-packages" not in path.parts and name.partition(".")[0] != "dtbench":
-            used = (
-                getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(module).values()
-            )
-            left += [other for other in used if isinstance(other, str) and _lies_beside(other, path)]
-    return found
-
-
-def _lies_beside(module: str, path: Path) -> bool:
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return file is not None and Path(file).is_relative_to(path.parent)
 
 
 def report_sections(domain: str) -> Callable[[Any], Iterator[Any]] | None:
@@ -234,15 +182,7 @@ def _call(name: str, make: Any, options: Mapping[str, Any]) -> Any:
         raise
     except FOREIGN as error:
         given = f" with the options {dict(options)!r:.200}" if options else ""
-        raise InvalidValue(f"task {name} fails{given}: {_describe(error)}. Correct it there.") from error
-
-
-def _describe(error: BaseException) -> str:
-    """Describe an exception of a plug-in in one line, with the place where it was raised."""
-    where = ""
-    for frame in traceback.extract_tb(error.__traceback__)[-1:]:
-        where = f" ({Path(frame.filename).name}, line {frame.lineno})"
-    return one_line(f"{type(error).__name__}: {error}", 250) + where
+        raise InvalidValue(f"task {name} fails{given}: {foreign.describe(error)}. Correct it there.") from error
 
 
 def _check_number(name: str, key: str, value: Any) -> None:
@@ -280,7 +220,7 @@ def _points(group: str) -> dict[str, EntryPoint]:
 def _named_object(name: str, kind: str, group: str) -> Any:
     if ":" in name:
         target, _, attribute = name.partition(":")
-        module = _module(target, kind)
+        module = foreign.import_target(target, kind)
         if not hasattr(module, attribute):
             public = [n for n in vars(module) if not n.startswith("_")]
             raise UnknownName(f"{kind} in {target}", attribute, public)
@@ -293,6 +233,8 @@ def _named_object(name: str, kind: str, group: str) -> Any:
 
 def _load(point: EntryPoint) -> Any:
     try:
+        if point.module.partition(".")[0] not in ("dtbench", BASELINES):
+            foreign.import_tried(point.module)
         return point.load()
     except FOREIGN as error:
         failure = f"the plug-in {point.name} = {point.value} cannot be loaded"
@@ -301,7 +243,7 @@ def _load(point: EntryPoint) -> Any:
                 f"{failure}: {other} shadows dtbench's package `{BASELINES}`. Rename or uninstall it, or work in "
                 "another directory."
             ) from error
-        raise InvalidAlgorithm(f"{failure}: {_describe(error)}. Correct or uninstall it.") from error
+        raise InvalidAlgorithm(f"{failure}: {foreign.describe(error)}. Correct or uninstall it.") from error
 
 
 def _shadowing(module: str) -> str:
@@ -311,45 +253,3 @@ def _shadowing(module: str) -> str:
         return ""
     paths = [Path(path).resolve() for path in (spec.submodule_search_locations or [spec.origin or ""])]
     return "" if Path(__file__).resolve().parents[1] / BASELINES in paths else str(paths[0])
-
-
-def _module(target: str, kind: str) -> ModuleType:
-    path = _file_of(target)
-    missing = InvalidAlgorithm(
-        f"no {kind} module {target!r:.100}: neither a file {target:.100}.py in {Path.cwd()} nor an installed module."
-    )
-    if path is None and not all(part.isidentifier() for part in target.split(".")):
-        raise missing
-    try:
-        return _module_from_file(path) if path else importlib.import_module(target)
-    except ModuleNotFoundError as error:
-        if error.name and target.split(".")[0] == error.name:
-            raise missing from None
-        raise InvalidAlgorithm(f"{target} cannot be imported: {_describe(error)}. Install it.") from error
-    except FOREIGN as error:
-        raise InvalidAlgorithm(f"{target} cannot be imported: {_describe(error)}. Correct it there.") from error
-
-
-def _file_of(target: str) -> Path | None:
-    path = Path(target if target.endswith(".py") else f"{target}.py")
-    try:
-        return path.resolve() if path.is_file() else None
-    except OSError:  # a name too long for any file
-        return None
-
-
-def _module_from_file(path: Path) -> ModuleType:
-    # Named by its path, so that two files of one name are two modules and one file is loaded once.
-    name = f"dtbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]

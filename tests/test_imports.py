@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 # What stands in a line may import from that line and from those above it.
 LAYERS = (
-    "errors data",
+    "errors foreign data",
     "ledger algorithm nn",
     "evaluation decision_transformer",
     "task registry",

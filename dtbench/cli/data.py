@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dtbench.cli.options import ImportOption
 from dtbench.errors import DtbenchError, InvalidDataset, InvalidValue, MissingDataset, UnknownName
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
@@ -153,6 +154,7 @@ def rerecord(
 def show(
     task: TaskArgument,
     settings: SettingsArgument = None,
+    import_: ImportOption = None,
     source: SourceOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the card as SVG and PNG.")] = None,
     steps: StepsOption = None,
@@ -160,9 +162,10 @@ def show(
     recipe: RecipeOption = None,
 ) -> None:
     """Print a dataset's card: episodes, returns and their histogram, best episode, digest and provenance."""
-    from dtbench import registry
+    from dtbench import foreign, registry
     from dtbench.cli.data_card import card_lines
 
+    foreign.add_imports(import_ or ())
     opened = registry.make_task(task, _options(steps, seed, recipe) | _settings(settings or ()))
     dataset = _open(opened, source)
     for line in card_lines(opened, dataset):
@@ -183,6 +186,7 @@ def verify(
         ),
     ],
     settings: SettingsArgument = None,
+    import_: ImportOption = None,
     source: SourceOption = None,
     steps: StepsOption = None,
     seed: SeedOption = None,
@@ -195,8 +199,9 @@ def verify(
     For Hopper, HalfCheetah and Walker2d (and files of Ant) it replays a sample of transitions under the physics d4rl,
     v4 and v5, prints the one-step errors and names the physics that recorded the data.
     """
-    from dtbench import registry
+    from dtbench import foreign, registry
 
+    foreign.add_imports(import_ or ())
     options = _options(steps, seed, recipe, str(file) if file else None) | _settings(settings or ())
     if task.endswith((".hdf5", ".h5")):
         raise typer.Exit(0 if _verify_file(Path(task).expanduser(), options) else 1)
@@ -213,6 +218,7 @@ def export(
     task: TaskArgument,
     file: Annotated[Path, typer.Argument(metavar="FILE.hdf5", help="The file to write.", show_default=False)],
     settings: SettingsArgument = None,
+    import_: ImportOption = None,
     source: SourceOption = None,
     steps: StepsOption = None,
     seed: SeedOption = None,
@@ -220,9 +226,10 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a dataset without stacked frames as an HDF5 file in D4RL's layout."""
-    from dtbench import registry
+    from dtbench import foreign, registry
     from dtbench.data.d4rl_hdf5 import write_d4rl
 
+    foreign.add_imports(import_ or ())
     if file.exists() and not force:
         raise DtbenchError(f"{file} exists. Choose another name, or use --force.")
     dataset = _open(registry.make_task(task, _options(steps, seed, recipe) | _settings(settings or ())), source)

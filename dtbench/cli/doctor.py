@@ -12,7 +12,7 @@ CORE = ("torch", "ray", "gymnasium", "numpy", "pandas", "pyarrow", "matplotlib",
 
 def examine() -> bool:
     """Print one line a check; return whether all passed."""
-    results = [check() for check in (_python, _packages, _devices, _data_directory, _plugins)]
+    results = [check() for check in (_python, _packages, _devices, _data_directory, _plugins, _modules)]
     for passed, text in results:
         print(f"{'ok  ' if passed else 'FAIL'} {text}")
     return all(passed for passed, _ in results)
@@ -69,3 +69,14 @@ def _plugins() -> tuple[bool, str]:
         text += f". Install the package: pip install -e {Path(__file__).resolve().parents[2]}"
         return False, text
     return not broken, text + ("; " + "; ".join(broken) if broken else "")
+
+
+def _modules() -> tuple[bool, str]:
+    from dtbench import foreign
+    from dtbench.errors import DtbenchError
+
+    try:
+        foreign.add_imports(foreign.imports())
+    except DtbenchError as error:
+        return False, f"modules: {error}"
+    return True, f"modules of {foreign.IMPORTS}: {', '.join(foreign.imports()) or 'none'}"

@@ -11,6 +11,10 @@ OverridesArgument = Annotated[
 ]
 PresetOption = Annotated[str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...")]
 TaskOption = Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or pattern of tasks.")]
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="MODULE", help="Module that registers environments. Repeatable."),
+]
 AddressOption = Annotated[str | None, typer.Option(help="Address of a running Ray cluster: auto or ray://host:10001.")]
 SourceOption = Annotated[
     str | None,

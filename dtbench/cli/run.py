@@ -15,6 +15,7 @@ import typer
 from dtbench.cli.data import data_app
 from dtbench.cli.options import (
     AddressOption,
+    ImportOption,
     OverridesArgument,
     PresetOption,
     SourceOption,
@@ -56,10 +57,6 @@ CheckpointOption = Annotated[float, typer.Option(min=0.0, help="Minutes between 
 NameOption = Annotated[
     str | None, typer.Option(help="Keep these trials as a suite of this name. Default: the suite's own.")
 ]
-ImportOption = Annotated[
-    list[str] | None,
-    typer.Option("--import", metavar="MODULE", help="Module that registers environments. Repeatable."),
-]
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Run trials again that diverged or failed three times.")
 ]
@@ -92,14 +89,14 @@ def run(
     Trials that results/scores/SUITE has finished count as done. Ctrl-C once: trials write their checkpoints and stop.
     Twice: they stop at once. The same command continues them.
     """
-    from dtbench import registry
     from dtbench.analysis.archive import archived_keys
     from dtbench.cli import plans, progress
     from dtbench.execution.resources import sized
+    from dtbench.foreign import add_imports
     from dtbench.suite.planning import load_suite, narrow, trial_specs, with_variants
 
     run_trials = _runner(local, address, results, 60 * checkpoint_minutes)
-    registry.add_imports(import_ or ())
+    add_imports(import_ or ())
     sized((), resources)  # raises an error before any data are opened
     whole = load_suite(suite, name=name, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
     narrowed = narrow(whole, tasks=task or (), contenders=contender or ())

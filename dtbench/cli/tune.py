@@ -9,6 +9,7 @@ import typer
 
 from dtbench.cli.options import (
     AddressOption,
+    ImportOption,
     OverridesArgument,
     PresetOption,
     SourceOption,
@@ -54,6 +55,7 @@ def tune(
     space: Annotated[str, typer.Option(help="A search space: a YAML file, or a name such as dt, cql, iql.")],
     overrides: OverridesArgument = None,
     task: TaskOption = None,
+    import_: ImportOption = None,
     preset: PresetOption = None,
     source: SourceOption = None,
     samples: SamplesOption = None,
@@ -75,6 +77,7 @@ def tune(
     the report, and prints the best setting as a suite.
     """
     from dtbench.cli import progress
+    from dtbench.foreign import add_imports
     from dtbench.suite.planning import load_suite, narrow
     from dtbench.tuning.planning import plan_search
     from dtbench.tuning.ray_tune import search_state
@@ -83,6 +86,7 @@ def tune(
 
     if searcher not in SEARCHERS:
         raise UnknownName("searcher", searcher, SEARCHERS)
+    add_imports(import_ or ())
     whole = load_suite(suite, preset=preset, source=source, overrides=overrides or ())
     narrowed = narrow(whole, tasks=task or (), contenders=[contender])
     options = TuneOptions(searcher, samples, asha, grace, reduction_factor, seeds, seed)

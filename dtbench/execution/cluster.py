@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtbench import registry
+from dtbench import foreign, registry
 from dtbench.data import cache
 from dtbench.data.dataset import digest_of
 from dtbench.errors import DtbenchError, MissingDataset, one_line
@@ -210,7 +210,7 @@ def plugin_files(specs: Iterable[TrialSpec]) -> dict[str, bytes]:
     specs = list(specs)
     paths = {registry.file_of(name) for spec in specs for name in (spec.algorithm, spec.task)}
     modules = [spec.task.split(":")[1] for spec in specs if spec.task.count(":") == 2]  # gym:MODULE:ID
-    paths |= set(registry.files_of_modules([*modules, *registry.imports()]).values())
+    paths |= set(foreign.files_of_modules([*modules, *foreign.imports()]).values())
     local = [path for path in paths if path and path.is_relative_to(Path.cwd())]
     return {str(path.relative_to(Path.cwd())): path.read_bytes() for path in local}
 

@@ -16,10 +16,10 @@ from dtbench.execution import cluster
 from dtbench.execution.cluster import RunContext
 from dtbench.execution.local import OnProgress
 from dtbench.execution.ray_worker import train
+from dtbench.foreign import IMPORTS
 from dtbench.ledger import lock
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
-from dtbench.registry import IMPORTS
 from dtbench.trial import CHECKPOINT_SECONDS, ShouldStop, never_stop
 
 if TYPE_CHECKING:  # pyarrow's filesystems are for results at an address

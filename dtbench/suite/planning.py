@@ -15,6 +15,7 @@ from dtbench.data.actions import is_unit
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.memory import free_memory
 from dtbench.errors import FOREIGN, DtbenchError, InvalidValue, UnknownName, one_line
+from dtbench.foreign import add_imports
 from dtbench.ledger.plans import same_contender
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
 from dtbench.suite.environments import check_environments
@@ -69,7 +70,7 @@ def load_suite(
     if name is not None:
         document["name"] = name
     suite = validated(document | {"preset": preset, "overrides": list(overrides)})
-    registry.add_imports(suite.imports)
+    add_imports(suite.imports)
     check(suite)
     return suite
 

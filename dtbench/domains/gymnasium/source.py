@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from dtbench.registry import files_of_modules
+from dtbench.foreign import files_of_modules
 
 
 def environment_digest(env: gym.Env[Any, Any]) -> str:

@@ -1,8 +1,9 @@
 """Tasks of the form gym:Pendulum-v1: a file in D4RL's layout, judged in any environment that gymnasium knows."""
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dtbench.data.download import sha256_of
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
 from dtbench.domains.gymnasium.source import environment_digest
 from dtbench.errors import FOREIGN, InvalidDataset, InvalidValue, MissingDataset, one_line
-from dtbench.registry import import_plugin
+from dtbench.foreign import import_plugin, tried_once
 from dtbench.task import TargetReturns, Task, check_flag, check_length, normalized_score
 
 SCHEME = "gym:"
@@ -62,7 +63,7 @@ def task_from_id(
     if not path.is_file():
         raise MissingDataset(f"{name}: there is no file {path}.")
     make = partial(_made, name, env_id, horizon, checked_kwargs(name, kwargs))
-    env = make()
+    env = _first_made(name, make)
     spaces = _spaces(name, env)
     reference = _reference(name, reference_min, reference_max)
     return Task(
@@ -103,19 +104,31 @@ def checked_kwargs(name: str, kwargs: Any) -> Mapping[str, Any]:
     return kwargs or {}
 
 
+def _first_made(name: str, make: "partial[gym.Env[Any, Any]]") -> gym.Env[Any, Any]:
+    """Make an environment whose constructor may end the process; raise InvalidValue where it does."""
+    module, colon, _ = name.removeprefix(SCHEME).rpartition(":")
+    if colon:
+        import_plugin(module)
+    if problem := tried_once(f"{make.args}", partial(can_be_made, make), "made"):
+        raise InvalidValue(f"{name:.100}: gymnasium cannot make this environment: {problem}")
+    return make()
+
+
+def can_be_made(make: Callable[[], gym.Env[Any, Any]]) -> str:
+    """Make and close an environment, in a fork; return "", since what it raises is raised here again."""
+    with contextlib.suppress(*FOREIGN):
+        make().close()  # type: ignore[no-untyped-call]  # gymnasium leaves it untyped
+    return ""
+
+
 def _made(name: str, env_id: str, horizon: int | None, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     """Make one environment; raise InvalidValue where gymnasium cannot, or it has no time limit."""
-    module, colon, _ = env_id.rpartition(":")
     try:
-        if colon:
-            import_plugin(module)
         made: gym.Env[Any, Any] = gym.make(env_id, max_episode_steps=horizon, disable_env_checker=True, **kwargs)
-    except InvalidValue:
-        raise
     except FOREIGN as error:  # what the module of an environment raises shares no base class
         raise InvalidValue(
             f"{name:.100}: gymnasium cannot make this environment: {one_line(str(error), 200)}. "
-            "Name one of your own my_module:MyEnv-v0, where my_module registers it."
+            "The module that registers one of your own is named gym:my_module:MyEnv-v0, or --import my_module."
         ) from error
     if made.spec is None or made.spec.max_episode_steps is None:
         raise InvalidValue(f"{name} has no time limit, so an episode might never end: set task_options.horizon=1000.")

@@ -1,6 +1,6 @@
 """Tasks of the form minari:mujoco/hopper/medium-v0: Minari's data in Minari's environment, on Minari's scale."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,8 +9,9 @@ import gymnasium as gym
 from dtbench.data.minari import describe, fetch_minari, is_local, load_minari, local_sets, make_environment
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
 from dtbench.domains.gymnasium.source import environment_digest
-from dtbench.domains.gymnasium.tasks import checked_kwargs
+from dtbench.domains.gymnasium.tasks import can_be_made, checked_kwargs
 from dtbench.errors import InvalidDataset
+from dtbench.foreign import tried_once
 from dtbench.task import DataSource, Task, normalized_score
 
 SCHEME = "minari:"
@@ -43,7 +44,7 @@ def task_from_id(name: str, *, kwargs: Mapping[str, Any] | None = None) -> Task:
         domain="minari",
         load_dataset=load,
         make_env=partial(GymnasiumVectorEnv, make),
-        environment=_digest(make),
+        environment=_digest(name, make),
         score=partial(normalized_score, reference=metadata.reference),
         score_name="raw return" if metadata.reference is None else own,
         target_returns=(float(load().returns.max()),),
@@ -61,8 +62,10 @@ def task_from_id(name: str, *, kwargs: Mapping[str, Any] | None = None) -> Task:
     )
 
 
-def _digest(make: Callable[[], gym.Env[Any, Any]]) -> str:
+def _digest(name: str, make: "partial[gym.Env[Any, Any]]") -> str:
     """Return the environment's digest; "" where it cannot be made, which a run says before any training."""
+    if tried_once(f"{name} {make.args}", partial(can_be_made, make), "made"):
+        return ""
     try:
         env = make()
     except InvalidDataset:
