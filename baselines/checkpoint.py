@@ -3,19 +3,21 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from baselines.batches import Batches
+
 
 class Checkpointed:
-    """A learner with `state_dict` and `load_state_dict`: the attributes in `parts`, its sampler and its stream."""
+    """A learner with `state_dict` and `load_state_dict`: the attributes in `parts`, its batches and its stream."""
 
     parts: ClassVar[tuple[str, ...]] = ("network", "target", "optimizer", "steps")
-    sampler: Any
+    batches: Batches[Any]
     stream: Any
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all parts and of both random streams."""
         values = {name: getattr(self, name) for name in self.parts}
         state = {name: v.state_dict() if hasattr(v, "state_dict") else v for name, v in values.items()}
-        return {**state, "sampler": self.sampler.rng.bit_generator.state, "stream": self.stream.state}
+        return {**state, "sampler": self.batches.state, "stream": self.stream.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
@@ -25,5 +27,5 @@ class Checkpointed:
                 part.load_state_dict(state[name])
             else:
                 setattr(self, name, state[name])
-        self.sampler.rng.bit_generator.state = state["sampler"]
+        self.batches.state = state["sampler"]
         self.stream.state = state["stream"]

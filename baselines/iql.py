@@ -9,16 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from baselines.batches import Batches, TDBatch, td_batch
 from baselines.checkpoint import Checkpointed
-from baselines.networks import (
-    TwinCritics,
-    bellman_error,
-    bellman_target,
-    descend,
-    observation_scale,
-    require_flat_boxes,
-    soft_update,
-)
+from baselines.layers import TANH_BACKWARD, FlatAdam, FlatParameters, Pass, Scratch
+from baselines.networks import Deferred, TwinCritics, bellman_error, observation_scale, require_flat_boxes
 from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
 from dtbench.data import TorchStream, generator
 from dtbench.nn import MLP
@@ -63,6 +57,12 @@ def expectile_loss(error: Tensor, expectile: float) -> Tensor:
     """|τ - 1(u < 0)| u², Kostrikov et al. (2021), eq. 5."""
     weight = torch.where(error < 0, 1 - expectile, expectile)
     return (weight * error.square()).mean()
+
+
+def expectile_gradient(error: Tensor, expectile: float) -> Tensor:
+    """Return the gradient of `expectile_loss` for its errors, [B]."""
+    share = 2 / error.shape[0]
+    return torch.where(error < 0, (1 - expectile) * share, expectile * share).mul_(error)
 
 
 def advantage_weight(advantage: Tensor, temperature: float, maximum: float) -> Tensor:
@@ -110,8 +110,8 @@ class IQLNetwork(nn.Module):
 class IQLLearner(Checkpointed):
     """Actor, value and critics, and target critics.
 
-    The three losses share no weight that either could move, and CORL takes all of them before any step; so one
-    backward pass and one step of Adam do what three would.
+    The three losses share no weight that either could move, and CORL takes all of them before any step; so one step
+    of Adam does what three would.
     """
 
     return_conditioned = False
@@ -119,62 +119,105 @@ class IQLLearner(Checkpointed):
 
     def __init__(self, algorithm: IQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
         self.algorithm = algorithm
+        self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
         self.sampler = TransitionSampler(
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
         )
-        self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
-        self.reward_scale = reward_scale(dataset) if algorithm.normalize_rewards else 1.0
+        scale = reward_scale(dataset) if algorithm.normalize_rewards else 1.0
+        self.batches: Batches[TDBatch] = Batches(
+            self.sampler,
+            lambda drawn: td_batch(drawn, self.observation_scale, discount=algorithm.discount, reward_scale=scale),
+        )
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             self.network = IQLNetwork(algorithm, *require_flat_boxes("iql", dataset)).to(device)
         self.target = deepcopy(self.network.critics).requires_grad_(False)
-        actor = [p for name, p in self.network.named_parameters() if name.startswith(("actor", "log_std"))]
-        others = [*self.network.value.parameters(), *self.network.critics.parameters()]
-        self.optimizer = torch.optim.Adam(
-            [{"params": actor}, {"params": others}], lr=algorithm.learning_rate, fused=True
-        )
+        self._lay_out()
         self.steps = 0
 
-    def update(self) -> Metrics:
-        """Take one step of value, critics and actor."""
-        batch = self.sampler.sample()
-        observations = self.observation_scale(batch.observations)
-        actions = batch.actions.float()
-        with torch.no_grad():
-            following = self.network.value(self.observation_scale(batch.next_observations)).squeeze(-1)
-            slow = self.target(observations, actions).amin(dim=0)
-        rewards = batch.rewards * self.reward_scale
-        target = bellman_target(rewards, batch.terminals, following, self.algorithm.discount)
-        advantage = slow - self.network.value(observations).squeeze(-1)
-        losses = {
-            "value_loss": expectile_loss(advantage, self.algorithm.expectile),
-            "critic_loss": bellman_error(self.network.critics(observations, actions), target),  # eq. 6
-            "actor_loss": self.actor_loss(observations, actions, advantage.detach()),
-        }
-        self._step(torch.stack(list(losses.values())).sum())
-        return {name: loss.detach() for name, loss in losses.items()}
+    def _lay_out(self) -> None:
+        network = self.network
+        self.flat, self.flat_target = FlatParameters(network), FlatParameters(self.target)
+        self.critics_span = self.flat.span(network.critics.parameters())
+        actor = [p for name, p in network.named_parameters() if name.startswith(("actor", "log_std"))]
+        others = [*network.value.parameters(), *network.critics.parameters()]
+        groups = [{"params": actor}, {"params": others}]
+        self.optimizer = FlatAdam(self.flat, groups, lr=self.algorithm.learning_rate)
+        networks = (network.actor, network.critics, self.target, network.value)
+        scratch = Scratch()
+        self.actor, self.critics, self.slow, self.value = (Pass(part, scratch) for part in networks)
 
-    def actor_loss(self, observations: Tensor, actions: Tensor, advantage: Tensor) -> Tensor:
+    @torch.no_grad()
+    def update(self) -> Metrics:
+        """Take one step of value, critics and actor: that along the gradients of `losses`, which are written out."""
+        batch, a = self.batches.next(), self.algorithm
+        following = self.value.forward(batch.following)[0, :, 0]
+        target = torch.addcmul(batch.rewards, batch.discounts, following)
+        slow = self.slow.forward(batch.pairs).amin(dim=0)[:, 0]
+        advantage = slow - self.value.forward(batch.observations)[0, :, 0]
+        self.value.backward(expectile_gradient(advantage, a.expectile).neg_()[None, :, None])
+        values = self.critics.forward(batch.pairs)[..., 0]
+        self.critics.backward((values - target).mul_(2 / target.shape[0])[..., None])
+        output = self.actor.forward(batch.observations)[0]
+        weight = advantage_weight(advantage, a.temperature, a.maximum_weight)
+        self.actor.backward(self._actor_gradient(output, batch.actions, weight)[None])
+        log_std = None if self.network.log_std is None else self.network.log_std.clone()  # as it was, for the metric
+        self._step()
+        return {
+            "value_loss": Deferred(lambda: expectile_loss(advantage, a.expectile)),
+            "critic_loss": Deferred(lambda: bellman_error(values, target)),
+            "actor_loss": Deferred(lambda: self._imitation(output, log_std, batch.actions, weight)),
+        }
+
+    def losses(self, batch: TDBatch) -> dict[str, Tensor]:
+        """Return the losses whose gradients `update` follows, for autograd."""
+        network, a = self.network, self.algorithm
+        with torch.no_grad():
+            following = network.value(batch.following).squeeze(-1)
+            slow = self.target(batch.observations, batch.actions).amin(dim=0)
+        target = batch.rewards + batch.discounts * following
+        advantage = slow - network.value(batch.observations).squeeze(-1)
+        weight = advantage_weight(advantage.detach(), a.temperature, a.maximum_weight)
+        return {
+            "value_loss": expectile_loss(advantage, a.expectile),
+            "critic_loss": bellman_error(network.critics(batch.observations, batch.actions), target),  # eq. 6
+            "actor_loss": self._imitation(network.actor(batch.observations), network.log_std, batch.actions, weight),
+        }
+
+    def _imitation(self, output: Tensor, log_std: Tensor | None, actions: Tensor, weight: Tensor) -> Tensor:
         """Advantage-weighted regression, Kostrikov et al. (2021), eq. 7."""
-        mean = self.network.act(observations)
-        if self.network.log_std is None:
+        mean = output.tanh()
+        if log_std is None:
             errors = squared_error(mean, actions)
         else:
-            log_std = self.network.log_std.clamp(self.algorithm.minimum_log_std, 2.0)
-            errors = negative_log_likelihood(mean, log_std, actions)
-        weight = advantage_weight(advantage, self.algorithm.temperature, self.algorithm.maximum_weight)
+            errors = negative_log_likelihood(mean, log_std.clamp(self.algorithm.minimum_log_std, 2.0), actions)
         return (weight * errors).mean()
+
+    def _actor_gradient(self, output: Tensor, actions: Tensor, weight: Tensor) -> Tensor:
+        """Return the gradient of eq. 7 for the actor's outputs, [B, action], and write that for its deviations."""
+        mean, share = output.tanh(), (weight / weight.shape[0])[:, None]
+        error = mean - actions
+        log_std = self.network.log_std
+        if log_std is None:
+            gradient = error.mul_(2 * share)
+        else:
+            clamped = log_std.clamp(self.algorithm.minimum_log_std, 2.0)
+            gradient = error * (-2 * clamped).exp()
+            of_log_std = (1 - gradient * error).mul_(share).sum(dim=0)
+            torch.mul(of_log_std, clamped == log_std, out=log_std.grad)
+            gradient.mul_(share)
+        return TANH_BACKWARD(gradient, mean)
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
         """Return the mean of the policy, [B, action]."""
         return self.network.act(self.observation_scale(history.observations[:, -1]))
 
-    def _step(self, loss: Tensor) -> None:
+    def _step(self) -> None:
         left = cosine(self.steps, self.algorithm.decay_steps)
         self.optimizer.param_groups[0]["lr"] = self.algorithm.learning_rate * left
-        descend(self.optimizer, loss)
-        soft_update(self.target, self.network.critics, self.algorithm.tau)
+        self.optimizer.descend()
+        self.flat_target.values.lerp_(self.flat.values[self.critics_span], self.algorithm.tau)
         self.steps += 1
 
 

@@ -1,6 +1,7 @@
 """Scales, stacked twin critics and Bellman targets of the learners for continuous actions."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -73,6 +74,16 @@ def bellman_error(values: Tensor, target: Tensor) -> Tensor:
     The authors of all three methods and d3rlpy do so; CORL's IQL has the mean of both, which is the same to Adam.
     """
     return (values - target).square().mean(dim=-1).sum()
+
+
+class Deferred:
+    """A metric that is computed where it is read: most steps are not logged."""
+
+    def __init__(self, compute: Callable[[], Tensor]) -> None:
+        self.compute = compute
+
+    def __float__(self) -> float:
+        return float(self.compute())
 
 
 @torch.no_grad()

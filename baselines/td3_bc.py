@@ -3,24 +3,18 @@
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsFloat
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.batches import Batches, TDBatch, td_batch
 from baselines.checkpoint import Checkpointed
-from baselines.networks import (
-    TwinCritics,
-    bellman_error,
-    bellman_target,
-    descend,
-    observation_scale,
-    require_flat_boxes,
-    soft_update,
-)
+from baselines.layers import TANH_BACKWARD, FlatAdam, FlatParameters, Pass, Scratch
+from baselines.networks import Deferred, TwinCritics, bellman_error, observation_scale, require_flat_boxes
 from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
-from dtbench.data import TorchStream, Transitions, generator
+from dtbench.data import TorchStream, generator
 from dtbench.nn import MLP
 
 
@@ -86,52 +80,85 @@ class TD3BCLearner(Checkpointed):
 
     def __init__(self, algorithm: TD3BC, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
         self.algorithm = algorithm
+        self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
         self.sampler = TransitionSampler(
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
         )
-        self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
+        self.batches: Batches[TDBatch] = Batches(
+            self.sampler, lambda drawn: td_batch(drawn, self.observation_scale, discount=algorithm.discount)
+        )
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             self.network = TD3BCNetwork(algorithm, *require_flat_boxes("td3_bc", dataset)).to(device)
         self.target = deepcopy(self.network).requires_grad_(False)
-        self.actor_optimizer, self.critic_optimizer = (
-            torch.optim.Adam(part.parameters(), lr=algorithm.learning_rate, fused=True)
-            for part in (self.network.actor, self.network.critics)
-        )
+        self._lay_out()
         self.steps = 0
 
+    def _lay_out(self) -> None:
+        network, target = self.network, self.target
+        self.flat, self.flat_target = FlatParameters(network), FlatParameters(target)
+        self.actor_optimizer, self.critic_optimizer = (
+            FlatAdam(self.flat, [{"params": list(part.parameters())}], lr=self.algorithm.learning_rate)
+            for part in (network.actor, network.critics)
+        )
+        scratch = Scratch()
+        self.critics, self.judge = Pass(network.critics, scratch), Pass(network.critics, scratch, members=1)
+        self.target_actor, self.target_critics = Pass(target.actor, scratch), Pass(target.critics, scratch)
+        self.actor = Pass(network.actor)  # whose way back follows the judge's
+
+    @torch.no_grad()
     def update(self) -> Metrics:
-        """Take one step of the critics, and every `policy_every` steps one of the actor and the targets."""
-        batch = self.sampler.sample()
-        observations = self.observation_scale(batch.observations)
-        actions = batch.actions.float()
+        """Take one step of the critics, and every `policy_every` steps one of the actor and the targets.
+
+        The steps are those along the gradients of `critic_loss` and `actor_loss`, which are written out.
+        """
+        batch = self.batches.next()
         self.steps += 1
         with self.stream.active():
-            critic_loss = self.critic_loss(batch, observations, actions)
-        descend(self.critic_optimizer, critic_loss)
-        if self.steps % self.algorithm.policy_every:
-            return {"critic_loss": critic_loss.detach()}
-        policy_loss = self.actor_loss(observations, actions)
-        descend(self.actor_optimizer, policy_loss)
-        soft_update(self.target, self.network, self.algorithm.tau)
-        return {"critic_loss": critic_loss.detach(), "actor_loss": policy_loss.detach()}
+            noise = torch.randn_like(batch.actions)
+        target = self._target(batch, noise)
+        values = self.critics.forward(batch.pairs)[..., 0]
+        self.critics.backward((values - target).mul_(2 / target.shape[0])[..., None])
+        self.critic_optimizer.descend()
+        metrics: dict[str, SupportsFloat] = {"critic_loss": Deferred(lambda: bellman_error(values, target))}
+        if self.steps % self.algorithm.policy_every == 0:
+            metrics["actor_loss"] = self._improve(batch)
+            self.flat_target.values.lerp_(self.flat.values, self.algorithm.tau)
+        return metrics
 
-    def critic_loss(self, batch: Transitions, observations: Tensor, actions: Tensor) -> Tensor:
-        """Return both critics' error against the smaller target value of a smoothed action (clipped double Q)."""
+    def _target(self, batch: TDBatch, noise: Tensor) -> Tensor:
+        """Return the smaller target value of a smoothed action (clipped double Q)."""
         a = self.algorithm
-        with torch.no_grad():
-            following = self.observation_scale(batch.next_observations)
-            chosen = self.target.act(following)
-            smoothed = smoothed_actions(chosen, torch.randn_like(chosen), scale=a.policy_noise, clip=a.noise_clip)
-            value = self.target.critics(following, smoothed).amin(dim=0)
-            target = bellman_target(batch.rewards, batch.terminals, value, a.discount)
-        return bellman_error(self.network.critics(observations, actions), target)
+        chosen = self.target_actor.forward(batch.following)[0].tanh_()
+        smoothed = smoothed_actions(chosen, noise, scale=a.policy_noise, clip=a.noise_clip)
+        value = self.target_critics.forward(torch.cat([batch.following, smoothed], dim=-1)).amin(dim=0)[:, 0]
+        return torch.addcmul(batch.rewards, batch.discounts, value)
 
-    def actor_loss(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Return the actor's loss under the first critic, as in TD3."""
-        predicted = self.network.act(observations)
-        values = self.network.critics(observations, predicted, frozen=True, critics=1)[0]
-        return actor_loss(values, predicted, actions, alpha=self.algorithm.alpha)
+    def _improve(self, batch: TDBatch) -> SupportsFloat:
+        """Take a step of the actor; return its loss."""
+        alpha, rows = self.algorithm.alpha, batch.actions.shape[0]
+        predicted = self.actor.forward(batch.observations)[0].tanh_()
+        values = self.judge.forward(torch.cat([batch.observations, predicted], dim=-1))
+        slope = (-alpha / rows / values.abs().mean()).expand_as(values)
+        of_pairs = self.judge.backward(slope, weights=False, rows=True)
+        assert of_pairs is not None
+        gradient = (predicted - batch.actions).mul_(2 / predicted.numel())
+        gradient += of_pairs[:, batch.observations.shape[1] :]
+        self.actor.backward(TANH_BACKWARD(gradient, predicted)[None])
+        self.actor_optimizer.descend()
+        return Deferred(lambda: actor_loss(values, predicted, batch.actions, alpha=alpha))
+
+    def critic_loss(self, batch: TDBatch, noise: Tensor) -> Tensor:
+        """Return both critics' error, for autograd."""
+        with torch.no_grad():
+            target = self._target(batch, noise)
+        return bellman_error(self.network.critics(batch.observations, batch.actions), target)
+
+    def actor_loss(self, batch: TDBatch) -> Tensor:
+        """Return the actor's loss under the first critic, as in TD3, for autograd."""
+        predicted = self.network.act(batch.observations)
+        values = self.network.critics(batch.observations, predicted, frozen=True, critics=1)[0]
+        return actor_loss(values, predicted, batch.actions, alpha=self.algorithm.alpha)
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:

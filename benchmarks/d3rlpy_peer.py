@@ -4,7 +4,7 @@ d3rlpy needs another gymnasium than dtbench, so an interpreter that has it runs 
 
     d3rlpy_peer.py DATA.npz '{"batch": 256, "threads": 2, "clock": "wall", "width": 256, "layers": {"CQL": 3}, ...}'
 
-It writes one line of versions when it is ready, then answers each line `["CQL", 10]` with the seconds of 10 calls.
+It writes one line of versions and names when it is ready, then answers each line `["CQL", 10]` with the seconds of 10 calls.
 d3rlpy's own output goes to standard error.
 """
 
@@ -28,7 +28,8 @@ def main(path: str, settings: dict[str, Any]) -> None:
     torch.set_num_threads(settings["threads"])
     now = {"wall": time.perf_counter, "cpu": time.process_time}[settings["clock"]]
     turns = callables(replay_buffer(path), settings)
-    out.write(json.dumps({"d3rlpy": d3rlpy.__version__, "torch": torch.__version__}) + "\n")
+    versions = {"d3rlpy": d3rlpy.__version__, "torch": torch.__version__}
+    out.write(json.dumps({"versions": versions, "turns": list(turns)}) + "\n")
     for line in sys.stdin:
         name, count = json.loads(line)
         call = turns[name]

@@ -1,13 +1,16 @@
-"""Updates of CQL, IQL, TD3+BC and BC, and the drawing of batches, against d3rlpy's.
+"""Updates of CQL, IQL, TD3+BC and BC, and the drawing of batches, against d3rlpy's and JAX-CORL's.
 
-    make peers
-    DTBENCH_PEERS_PYTHON=.venv-peers/bin/python python -m benchmarks.td_update --out td_update.json
+    make peers peers-jax
+    git clone https://github.com/nissymori/JAX-CORL
+    DTBENCH_PEERS_PYTHON=.venv-peers/bin/python DTBENCH_JAX_PYTHON=.venv-jax/bin/python \\
+        python -m benchmarks.td_update --jax-corl JAX-CORL --threads 1 --clock cpu --out td_update.json
 
-d3rlpy runs in its own process (`d3rlpy_peer.py`) on the same synthetic data of Hopper's sizes: 100,000 steps, 11
-numbers observed, 3 acted. Batches of 256 transitions, networks of width 256: CQL with 3 hidden layers (our default;
-d3rlpy's is 2), the others with 2 (both defaults). CQL has d3rlpy's target, the value of the policy's mean, and neither
-side learns a Lagrange multiplier. An update is timed on a fixed batch, and with the drawing of its batch; windows are
-drawn 64 at a time, of 20 steps.
+Each peer runs in its own process (`d3rlpy_peer.py`, `jax_corl_peer.py`) on the same synthetic data of Hopper's sizes:
+100,000 steps, 11 numbers observed, 3 acted. Two sizes: layers of 256 and batches of 256, those of the papers, and 128
+and 128, those of our preset `cpu`; CQL has 3 hidden layers (our default; the peers' is 2), the others 2. CQL has
+d3rlpy's target, the value of the policy's mean, and no side learns a Lagrange multiplier. An update is timed on a
+fixed batch, and with the drawing of its batch; JAX-CORL's draws and takes 8 updates a call, as its scripts do. Windows
+are drawn 64 at a time, of 20 steps.
 """
 
 import argparse
@@ -16,7 +19,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,49 +33,86 @@ from dtbench import TrajectoryDataset, TransitionSampler, WindowSampler
 from dtbench.data import generator
 from dtbench.registry import algorithm_presets, make_algorithm
 
-PEER = Path(__file__).with_name("d3rlpy_peer.py")
+HERE = Path(__file__).parent
 STEPS, QUICK_STEPS = 100_000, 2000
-BATCH, WINDOWS, CONTEXT = 256, 64, 20
-WIDTH, LAYERS = 256, {"CQL": 3, "IQL": 2, "TD3+BC": 2, "BC": 2}
+SIZES, QUICK_SIZES = (128, 256), (16,)  # of a layer, and of a batch
+WINDOWS, CONTEXT = 64, 20
+LAYERS = {"CQL": 3, "IQL": 2, "TD3+BC": 2, "BC": 2}
 OURS = {  # the algorithm and its preset
     "CQL": ("cql", "d3rlpy"),
     "IQL": ("iql", "corl"),
     "TD3+BC": ("td3_bc", "corl"),
     "BC": ("bc", "corl"),
 }
-GOALS = {"CQL": 3.0, "IQL": 2.0, "TD3+BC": 2.0, "BC": 2.0, "draw transitions": 30.0, "draw windows": 30.0}
+DRAWS = {"draw transitions": 30.0, "draw windows": 30.0}
+GOALS = {  # how many times faster: of d3rlpy at both sizes, and of JAX-CORL
+    "CQL": ({128: 1.0, 256: 1.0}, 1.0),
+    "IQL": ({128: 4.0, 256: 2.5}, 1.0),
+    "TD3+BC": ({128: 4.0, 256: 2.5}, 1.0),
+    "BC": ({128: 2.0, 256: 2.0}, None),
+}
+DRAWING = ", drawing too"
 
 
 def main() -> None:
     """Measure, and print times and ratios as JSON, the ratios as a table too."""
     options = _parse()
     data = hopper_shaped(QUICK_STEPS if options.quick else STEPS)
-    turns = dtbench_turns(data, width=options.width, only=options.only, clock=options.clock)
     versions: dict[str, str] = {}
-    if options.peers:
-        with d3rlpy_process(options, data, versions) as theirs:
-            turns |= {f"d3rlpy: {name}": turn for name, turn in theirs.items() if f"dtbench: {name}" in turns}
-            seconds = alternate(turns, rounds=options.rounds, turn_seconds=options.turn)
-    else:
-        log("no interpreter that has d3rlpy (--peers, or `make peers` and DTBENCH_PEERS_PYTHON): only ours is timed.")
-        seconds = alternate(turns, rounds=options.rounds, turn_seconds=options.turn)
+    rows: list[dict[str, Any]] = []
+    implementations: dict[str, Any] = {}
+    for size in options.sizes:
+        seconds = measure(options, data, size, versions)
+        rows += ratios(pairs(size), seconds)
+        implementations |= milliseconds(seconds)
     result = {
-        "sizes": {"steps": data.num_steps, "batch": BATCH, "windows": [WINDOWS, CONTEXT], "width": options.width},
+        "sizes": {"steps": data.num_steps, "windows": [WINDOWS, CONTEXT], "width and batch": options.sizes},
         "hidden_layers": LAYERS,
-        "ratios": ratios(pairs(), seconds),
-        "implementations": milliseconds(seconds),
+        "clock": options.clock,
+        "ratios": rows,
+        "implementations": implementations,
         "peer_versions": versions,
     }
     report(result, options.out)
 
 
-def pairs() -> list[Pair]:
-    """Return our updates and draws paired with d3rlpy's of the same name."""
-    names = [*LAYERS, *(f"{name}, drawing too" for name in LAYERS), "draw transitions", "draw windows"]
-    return [Pair(name, f"dtbench: {name}", f"d3rlpy: {name}", GOALS.get(name)) for name in names]
+def measure(
+    options: argparse.Namespace, data: TrajectoryDataset, size: int, versions: dict[str, str]
+) -> dict[str, list[float]]:
+    """Return the seconds of a call of every implementation at one size, round by round."""
+    turns = dtbench_turns(data, size=size, only=options.only, clock=options.clock)
+    commands = {
+        "d3rlpy": [options.peers, HERE / "d3rlpy_peer.py"] if options.peers else None,
+        "JAX-CORL": [options.jax, HERE / "jax_corl_peer.py", options.jax_corl] if options.jax_corl else None,
+    }
+    with ExitStack() as stack:
+        for peer, command in commands.items():
+            if command is None:
+                log(f"{peer} is not timed: see the first lines of {__file__}.")
+                continue
+            theirs = stack.enter_context(peer_process(command, options, data, size, versions))
+            turns |= {f"{peer}: {name}": turn for name, turn in theirs.items() if f"dtbench: {name}" in turns}
+        return alternate(turns, rounds=options.rounds, turn_seconds=options.turn)
 
 
-def dtbench_turns(data: TrajectoryDataset, *, width: int, only: list[str], clock: str) -> dict[str, Turn]:
+def pairs(size: int) -> list[Pair]:
+    """Return our updates and draws paired with the peers' of the same name."""
+    found = []
+    for peer in ("d3rlpy", "JAX-CORL"):
+        for name, (theirs, jax) in GOALS.items():
+            for full in (labelled(name, size), labelled(name, size) + DRAWING):
+                goal = jax if peer == "JAX-CORL" else theirs.get(size) if full.endswith(DRAWING) else None
+                found.append(Pair(full, f"dtbench: {full}", f"{peer}: {full}", goal))
+    draws = {labelled(name, size): goal for name, goal in DRAWS.items()}
+    return [*found, *(Pair(name, f"dtbench: {name}", f"d3rlpy: {name}", goal) for name, goal in draws.items())]
+
+
+def labelled(name: str, size: int) -> str:
+    """Return the name with the size, such as "IQL 128"."""
+    return f"{name} {size}"
+
+
+def dtbench_turns(data: TrajectoryDataset, *, size: int, only: list[str], clock: str) -> dict[str, Turn]:
     """Return turns of our learners, on a fixed batch and drawing it, and of our samplers."""
     device = torch.device("cpu")
     turns: dict[str, Turn] = {}
@@ -80,49 +120,52 @@ def dtbench_turns(data: TrajectoryDataset, *, width: int, only: list[str], clock
         kind, preset = OURS[name]
         settings = {
             **algorithm_presets(kind)[preset],
-            "hidden_size": width,
+            "hidden_size": size,
             "num_layers": LAYERS[name],
-            "batch_size": BATCH,
+            "batch_size": size,
         }
         drawing, learner = (make_algorithm(kind, settings).learner(data, seed=0, device=device) for _ in range(2))
-        turns[f"dtbench: {name}, drawing too"] = calls(drawing.update, clock)
-        turns[f"dtbench: {name}"] = calls(update_on_fixed_batch(learner), clock)
-    transitions = TransitionSampler(data, batch_size=BATCH, rng=generator(0), device=device)
+        turns[f"dtbench: {labelled(name, size)}{DRAWING}"] = calls(drawing.update, clock)
+        turns[f"dtbench: {labelled(name, size)}"] = calls(update_on_fixed_batch(learner), clock)
+    transitions = TransitionSampler(data, batch_size=size, rng=generator(0), device=device)
     windows = WindowSampler(data, context=CONTEXT, batch_size=WINDOWS, rng=generator(0), device=device)
     return turns | {
-        "dtbench: draw transitions": calls(transitions.sample, clock),
-        "dtbench: draw windows": calls(windows.sample, clock),
+        f"dtbench: {labelled('draw transitions', size)}": calls(transitions.sample, clock),
+        f"dtbench: {labelled('draw windows', size)}": calls(windows.sample, clock),
     }
 
 
 def update_on_fixed_batch(learner: Any) -> Callable[[], object]:
     """Return the learner's update, which gets the same batch each time."""
-    batch = learner.sampler.sample()
-    learner.sampler.sample = lambda: batch
+    batch = learner.batches.next()
+    learner.batches.next = lambda: batch
     return learner.update  # type: ignore[no-any-return]
 
 
 @contextmanager
-def d3rlpy_process(
-    options: argparse.Namespace, data: TrajectoryDataset, versions: dict[str, str]
+def peer_process(
+    command: Sequence[Any], options: argparse.Namespace, data: TrajectoryDataset, size: int, versions: dict[str, str]
 ) -> Iterator[dict[str, Turn]]:
-    """Start d3rlpy's process; yield turns of its learners and of its replay buffer, and fill `versions`."""
+    """Start a peer's process; yield turns of all that it can time, and fill `versions`."""
     settings = {
-        "batch": BATCH,
+        "batch": size,
         "windows": WINDOWS,
         "steps": CONTEXT,
         "threads": options.threads,
         "clock": options.clock,
-        "width": options.width,
+        "width": size,
         "layers": {name: LAYERS[name] for name in options.only},
     }
-    names = [*options.only, *(f"{name}, drawing too" for name in options.only), "draw transitions", "draw windows"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.npz"
         np.savez(path, allow_pickle=False, **arrays_for_d3rlpy(data))
-        with _answering([options.peers, str(PEER), str(path), json.dumps(settings)]) as (first, ask):
-            versions |= first
-            yield {name: partial(_turn, ask, name) for name in names}
+        with _answering([*map(str, command), str(path), json.dumps(settings)]) as (first, ask):
+            versions |= first["versions"]
+            yield {_with_size(name, size): partial(_turn, ask, name) for name in first["turns"]}
+
+
+def _with_size(name: str, size: int) -> str:
+    return labelled(name.removesuffix(DRAWING), size) + (DRAWING if name.endswith(DRAWING) else "")
 
 
 @contextmanager
@@ -172,22 +215,18 @@ def arrays_for_d3rlpy(data: TrajectoryDataset) -> dict[str, np.ndarray[Any, Any]
     }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that only this benchmark has."""
-    parser.add_argument("--peers", default=os.environ.get("DTBENCH_PEERS_PYTHON"), help="interpreter that has d3rlpy")
-    parser.add_argument("--only", nargs="+", choices=list(LAYERS), default=list(LAYERS), help="learners to time")
-
-
-def with_sizes(options: argparse.Namespace) -> argparse.Namespace:
-    """Set what follows from the options; small with `--quick`."""
-    options.width = 16 if options.quick else WIDTH
-    return options
-
-
 def _parse() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    add_options(parser)
-    return with_sizes(parse(parser))
+    parser.add_argument("--peers", default=os.environ.get("DTBENCH_PEERS_PYTHON"), help="interpreter that has d3rlpy")
+    parser.add_argument("--jax", default=os.environ.get("DTBENCH_JAX_PYTHON"), help="interpreter that has jax and flax")
+    parser.add_argument("--jax-corl", help="directory of a checkout of JAX-CORL")
+    parser.add_argument("--only", nargs="+", choices=list(LAYERS), default=list(LAYERS), help="learners to time")
+    parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="of a layer, and of a batch")
+    options = parse(parser)
+    options.sizes = list(QUICK_SIZES) if options.quick else options.sizes
+    if options.jax_corl and not options.jax:
+        parser.error("--jax-corl needs --jax, an interpreter that has jax, flax, optax and distrax: make peers-jax.")
+    return options
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, SupportsFloat, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from dtbench.data.dataset import TrajectoryDataset
 
-Metrics: TypeAlias = Mapping[str, Tensor | float]
-"""Named scalars of one gradient step; tensors are converted only when they are logged."""
+Metrics: TypeAlias = Mapping[str, SupportsFloat]
+"""Named scalars of one gradient step: numbers, tensors, or anything that is converted only when it is logged."""
 
 
 @dataclass(frozen=True, slots=True)

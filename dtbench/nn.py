@@ -145,7 +145,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: 
         values, weight = values.to(kind), weight.to(kind)
         bias = None if bias is None else bias.to(kind)
     if not torch.is_grad_enabled():
-        return _product(values, weight, bias, relu=relu)
+        return faster_product(values, weight, bias, relu=relu)
     values = values.contiguous()
     output: Tensor = _Linear.apply(values, weight, bias, relu)  # type: ignore[no-untyped-call]
     return output
@@ -209,7 +209,13 @@ def has_faster_products() -> bool:
     )
 
 
-def _product(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
+def is_large_product(rows: int, inputs: int, outputs: int, device: torch.device) -> bool:
+    """Return whether `faster_product` is the faster one for [rows, inputs] and [inputs, outputs]."""
+    return device.type == "cpu" and rows * inputs * outputs >= _LARGE and has_faster_products()
+
+
+def faster_product(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    """Return values @ weight.T + bias by oneDNN, with `relu` its positive part."""
     kind = "relu" if relu else "none"
     product: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, kind, [], "")
     return product
@@ -221,7 +227,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
         """Return the product."""
-        product = _product(values, weight, bias, relu=relu)
+        product = faster_product(values, weight, bias, relu=relu)
         ctx.save_for_backward(values, weight, product if relu else None)
         ctx.biased = bias is not None
         return product
@@ -240,7 +246,7 @@ class _Linear(torch.autograd.Function):
                 rows = torch.ops.aten.threshold_backward(rows, outputs, 0)
             rows = rows.contiguous()  # oneDNN is lost between strided rows
             if found is not None:
-                found.copy_(_product(rows, weight.t()))
+                found.copy_(faster_product(rows, weight.t()))
             if wants_weight:
                 of_weight = _sum(of_weight, _grad_weight(rows, inputs))
             if ctx.biased and wants_bias:
@@ -302,13 +308,13 @@ class _Layers(torch.autograd.Function):
 
 def _layer(values: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
     if len(values) * weight.numel() >= _LARGE:
-        return _product(values, weight, bias, relu=relu)
+        return faster_product(values, weight, bias, relu=relu)
     product = torch.addmm(bias, values, weight.t())
     return product.relu_() if relu else product
 
 
 def _grad_input(grad: Tensor, weight: Tensor) -> Tensor:
-    return _product(grad, weight.t()) if len(grad) * weight.numel() >= _LARGE else grad @ weight
+    return faster_product(grad, weight.t()) if len(grad) * weight.numel() >= _LARGE else grad @ weight
 
 
 def _grad_weight(grad: Tensor, values: Tensor) -> Tensor:
@@ -316,8 +322,8 @@ def _grad_weight(grad: Tensor, values: Tensor) -> Tensor:
     if grad.numel() * values.shape[1] < _LARGE:
         return grad.t() @ values
     if grad.shape[1] <= values.shape[1]:
-        return _product(grad.t(), values.t())
-    return _product(values.t(), grad.t()).t()
+        return faster_product(grad.t(), values.t())
+    return faster_product(values.t(), grad.t()).t()
 
 
 SAMPLED = 2000  # frames, evenly spread over the data, from which the scale is computed

@@ -84,14 +84,14 @@ class WindowSampler:
             arrays.append(dataset.observations)
         self._arrays = _place_on_device(arrays, device)
 
-    def sample(self) -> Windows:
-        """Draw one batch of random windows."""
-        return self._gather(*self._bounds(self._draw()))
+    def sample(self, batches: int = 1) -> Windows:
+        """Draw one batch of random windows, or the rows of several, which are those drawn one after the other."""
+        return self._gather(*self._bounds(self._draw(batches * self.batch_size)))
 
-    def _draw(self) -> NDArray[np.int64]:
+    def _draw(self, count: int) -> NDArray[np.int64]:
         if self._cumulative is None:
-            return self.rng.integers(self.dataset.num_steps, size=self.batch_size)
-        levels = self.rng.random(self.batch_size) * self._cumulative[-1]
+            return self.rng.integers(self.dataset.num_steps, size=count)
+        levels = self.rng.random(count) * self._cumulative[-1]
         drawn: NDArray[np.int64] = np.searchsorted(self._cumulative, levels, side="right")
         return drawn.clip(max=self.dataset.num_steps - 1)
 
@@ -157,9 +157,9 @@ class TransitionSampler:
         self._arrays = _place_on_device(arrays, device)
         self._home = self._arrays[0].device
 
-    def sample(self) -> Transitions:
-        """Draw one batch of random transitions."""
-        drawn = self._steps[self.rng.integers(len(self._steps), size=self.batch_size)]
+    def sample(self, batches: int = 1) -> Transitions:
+        """Draw one batch of random transitions, or the rows of several, which are those drawn one after the other."""
+        drawn = self._steps[self.rng.integers(len(self._steps), size=batches * self.batch_size)]
         steps = torch.from_numpy(drawn).to(self._home)
         *whole, actions, rewards, terminals = (array.index_select(0, steps) for array in self._arrays)
         if whole:

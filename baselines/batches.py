@@ -1,0 +1,94 @@
+"""The batches of a learner: drawn some ahead, and prepared for its losses."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.networks import ObservationScale
+from dtbench.data import Transitions
+
+AHEAD = 4096  # rows drawn at once: to draw 128 rows takes half as long as to draw these
+Batch = TypeVar("Batch")
+
+
+class Sampler(Protocol):
+    """Random rows of a fixed dataset, or of a replay buffer, which gives one batch at a time."""
+
+    rng: np.random.Generator
+    batch_size: int
+
+    def sample(self, batches: int = 1) -> Any:
+        """Draw the rows of some batches."""
+        ...
+
+
+class Batches(Generic[Batch]):
+    """The batches of a sampler, prepared; several at once, which are the same as one by one."""
+
+    def __init__(self, sampler: Sampler, prepare: Callable[[Any], Batch], *, ahead: bool = True) -> None:
+        """`prepare` makes a dataclass of tensors [B, ...] of what is drawn; `ahead`: the data stay as they are."""
+        self.sampler, self.prepare, self.ahead = sampler, prepare, ahead
+        self._ready: list[Batch] = []
+        self._begun: Mapping[str, Any] = {}  # the random state before those at hand were drawn
+        self._taken = 0
+
+    def next(self) -> Batch:
+        """Return the next batch."""
+        if not self._ready:
+            self._begun, self._taken = self.sampler.rng.bit_generator.state, 0
+            self._ready = self._drawn()
+        self._taken += 1
+        return self._ready.pop()
+
+    def _drawn(self) -> list[Batch]:
+        size = self.sampler.batch_size
+        count = max(1, AHEAD // size) if self.ahead else 1
+        whole = self.prepare(self.sampler.sample(count) if count > 1 else self.sampler.sample())
+        columns = [getattr(whole, field.name) for field in fields(whole)]  # type: ignore[arg-type]
+        parts = [column.view(-1, size, *column.shape[1:]).unbind() for column in columns]
+        return [type(whole)(*part) for part in zip(*parts, strict=True)][::-1]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Return what an exact resume needs."""
+        if not self._ready:
+            return {"rng": self.sampler.rng.bit_generator.state, "taken": 0}
+        return {"rng": self._begun, "taken": self._taken}
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        self.sampler.rng.bit_generator.state = state.get("rng", state)
+        self._ready = []
+        for _ in range(state.get("taken", 0)):
+            self.next()
+
+
+@dataclass(frozen=True, slots=True)
+class TDBatch:
+    """Transitions as the losses take them."""
+
+    observations: Tensor  # [B, observation], scaled
+    actions: Tensor  # [B, action]
+    pairs: Tensor  # [B, observation + action]: both
+    rewards: Tensor  # [B]
+    discounts: Tensor  # [B]: γ, and 0 where the environment ended
+    following: Tensor  # [B, observation], scaled: the next observations
+
+
+def td_batch(
+    transitions: Transitions, scale: ObservationScale, *, discount: float, reward_scale: float = 1.0
+) -> TDBatch:
+    """Scale and join what TD learners read of transitions."""
+    observations, actions = scale(transitions.observations), transitions.actions.float()
+    return TDBatch(
+        observations=observations,
+        actions=actions,
+        pairs=torch.cat([observations, actions], dim=-1),
+        rewards=transitions.rewards * reward_scale if reward_scale != 1 else transitions.rewards,
+        discounts=torch.where(transitions.terminals, 0.0, discount),
+        following=scale(transitions.next_observations),
+    )
