@@ -29,8 +29,8 @@ class Sampler(Protocol):
 class Batches(Generic[Batch]):
     """The batches of a sampler, prepared; several at once, which are the same as one by one."""
 
-    def __init__(self, sampler: Sampler, prepare: Callable[[Any], Batch], *, ahead: bool = True) -> None:
-        """`prepare` makes a dataclass of tensors [B, ...] of what is drawn; `ahead`: the data stay as they are."""
+    def __init__(self, sampler: Sampler, prepare: Callable[[Any], Batch], *, ahead: int = AHEAD) -> None:
+        """`prepare` makes a dataclass of tensors [B, ...] of what is drawn; about `ahead` rows are drawn at once."""
         self.sampler, self.prepare, self.ahead = sampler, prepare, ahead
         self._ready: list[Batch] = []
         self._begun: Mapping[str, Any] = {}  # the random state before those at hand were drawn
@@ -46,7 +46,7 @@ class Batches(Generic[Batch]):
 
     def _drawn(self) -> list[Batch]:
         size = self.sampler.batch_size
-        count = max(1, AHEAD // size) if self.ahead else 1
+        count = max(1, self.ahead // size)
         whole = self.prepare(self.sampler.sample(count) if count > 1 else self.sampler.sample())
         columns = [getattr(whole, field.name) for field in fields(whole)]  # type: ignore[arg-type]
         parts = [column.view(-1, size, *column.shape[1:]).unbind() for column in columns]

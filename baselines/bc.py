@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsFloat
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.batches import AHEAD, Batches
 from baselines.checkpoint import Checkpointed
-from baselines.networks import descend, flat_observations, flat_size, observation_scale
+from baselines.layers import TANH_BACKWARD, FlatAdamW, FlatParameters, Pass
+from baselines.networks import Deferred, flat_observations, flat_size, observation_scale
 from dtbench import History, IncompatibleTask, Metrics, TrajectoryDataset, WindowSampler
-from dtbench.data import TorchStream, generator, require_unit
+from dtbench.data import TorchStream, Windows, generator, require_unit
 from dtbench.nn import MLP, greedy_actions
 
 
@@ -59,6 +61,14 @@ class BehaviorCloning:
         return BehaviorCloningLearner(self, dataset, seed=seed, device=device)
 
 
+@dataclass(frozen=True, slots=True)
+class Cloned:
+    """What is read of windows."""
+
+    inputs: Tensor  # [B, context * numbers of an observation]
+    labels: Tensor  # [B], or [B, numbers of an action]
+
+
 class BehaviorCloningLearner(Checkpointed):
     """An MLP that predicts the actions of the data."""
 
@@ -79,30 +89,61 @@ class BehaviorCloningLearner(Checkpointed):
             device=device,
             anchor="end",
         )
+        self.batches: Batches[Cloned] = Batches(self.sampler, self._prepared, ahead=AHEAD // self.context)
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             self.network = self._build().to(device)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay, fused=True
-        )
+        self.flat = FlatParameters(self.network)
+        groups = [{"params": list(self.network.parameters())}]
+        settings = {"lr": algorithm.learning_rate, "weight_decay": algorithm.weight_decay}
+        self.optimizer = FlatAdamW(self.flat, groups, **settings)
+        self.mlp = Pass(self.network)
         self.steps = 0
 
     def update(self) -> Metrics:
-        """Take one step of AdamW on cross-entropy (discrete) or squared error (continuous)."""
-        windows = self.sampler.sample()
-        self.network.train()
+        """Take one step of AdamW on cross-entropy (discrete) or squared error (continuous).
+
+        Without dropout its gradient is written out.
+        """
+        batch = self.batches.next()
         self.steps += 1
         for group in self.optimizer.param_groups if self.steps <= self.algorithm.warmup_steps else ():
             group["lr"] = self.algorithm.learning_rate * self.steps / self.algorithm.warmup_steps
+        if self.algorithm.dropout:
+            loss = self._by_autograd(batch)
+            metric: SupportsFloat = loss.detach()
+        else:
+            predicted = self._write_gradient(batch)
+            metric = Deferred(lambda: self.loss(predicted, batch.labels))
+        self.optimizer.descend()
+        return {"action_loss": metric}
+
+    def loss(self, predicted: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of logits, or the squared error of actions, [B, numbers]."""
+        if isinstance(self.action_space, gym.spaces.Discrete):
+            return F.cross_entropy(predicted, labels)
+        return F.mse_loss(predicted, labels)
+
+    def _by_autograd(self, batch: Cloned) -> Tensor:
+        self.network.train()
+        self.flat.grads.zero_()
         with self.stream.active():
-            predicted = self.network(self._input(windows.observations, windows.mask))
-            labels = windows.actions[:, -1]
-            if isinstance(self.action_space, gym.spaces.Discrete):
-                loss = F.cross_entropy(predicted, labels.long() - int(self.action_space.start))
-            else:
-                loss = F.mse_loss(predicted, labels.flatten(1).float())
-            descend(self.optimizer, loss)
-        return {"action_loss": loss.detach()}
+            loss = self.loss(self.network(batch.inputs), batch.labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    @torch.no_grad()
+    def _write_gradient(self, batch: Cloned) -> Tensor:
+        outputs = self.mlp.forward(batch.inputs)[0]
+        if isinstance(self.action_space, gym.spaces.Discrete):
+            gradient = outputs.softmax(dim=-1)
+            gradient.scatter_add_(1, batch.labels[:, None], torch.full_like(outputs[:, :1], -1.0))
+            gradient /= outputs.shape[0]
+        else:
+            outputs = outputs.tanh()
+            gradient = TANH_BACKWARD((outputs - batch.labels).mul_(2 / outputs.numel()), outputs)
+        self.mlp.backward(gradient[None])
+        return outputs
 
     def act(self, history: History) -> Tensor:
         """Return the likeliest discrete action, or the predicted continuous one, [B, *action]."""
@@ -114,6 +155,14 @@ class BehaviorCloningLearner(Checkpointed):
         self.network.eval()
         predicted: Tensor = self.network(self._input(history.observations, history.mask))
         return predicted
+
+    def _prepared(self, windows: Windows) -> Cloned:
+        labels = windows.actions[:, -1]
+        if isinstance(self.action_space, gym.spaces.Discrete):
+            labels = labels.long() - int(self.action_space.start)
+        else:
+            labels = labels.flatten(1).float()
+        return Cloned(self._input(windows.observations, windows.mask), labels)
 
     def _input(self, observations: Tensor, mask: Tensor) -> Tensor:
         flat = self.scale(flat_observations(observations, self.observation_space))

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from baselines.batches import Batches
 
 
@@ -17,7 +20,7 @@ class Checkpointed:
         """Return the state of all parts and of both random streams."""
         values = {name: getattr(self, name) for name in self.parts}
         state = {name: v.state_dict() if hasattr(v, "state_dict") else v for name, v in values.items()}
-        return {**state, "sampler": self.batches.state, "stream": self.stream.state}
+        return {**copied(state), "sampler": self.batches.state, "stream": self.stream.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
@@ -29,3 +32,12 @@ class Checkpointed:
                 setattr(self, name, state[name])
         self.batches.state = state["sampler"]
         self.stream.state = state["stream"]
+
+
+def copied(state: Any) -> Any:
+    """Copy the tensors of a state: they may be views of a block that holds much more, all of which would be saved."""
+    if isinstance(state, Tensor):
+        return state.detach().clone(memory_format=torch.contiguous_format)
+    if isinstance(state, Mapping):
+        return {name: copied(value) for name, value in state.items()}
+    return [copied(value) for value in state] if isinstance(state, list) else state

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from baselines.networks import bellman_error, bellman_target, observation_scale, require_flat_boxes
+from baselines.batches import TDBatch, td_batch
+from baselines.networks import Deferred, bellman_error, observation_scale, require_flat_boxes
 from baselines.sac import SoftActorCritic, SoftActorCriticLearner, TanhNormal, entropy_loss, policy_loss
 from dtbench import Metrics, TrajectoryDataset, TransitionSampler
-from dtbench.data import TorchStream, generator
+from dtbench.data import TorchStream, Transitions, generator
 
 Backup = Literal["sampled", "soft", "mean"]
 
@@ -100,70 +101,87 @@ class CQLLearner(SoftActorCriticLearner):
                 initial_log_std=algorithm.initial_log_std,
                 minimum_log_std=algorithm.minimum_log_std,
             )
+        scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
         super().__init__(
             network.to(device),
             sampler=TransitionSampler(dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device),
-            scale=observation_scale(dataset, normalize=algorithm.normalize_observations, device=device),
+            prepare=self._prepared,
+            scale=scale,
             stream=stream,
             learning_rates=(algorithm.policy_learning_rate, algorithm.critic_learning_rate),
             tau=algorithm.tau,
         )
 
-    def update(self) -> Metrics:
-        """Take one step of policy, entropy and critics."""
-        batch = self.sampler.sample()
-        observations = self.observation_scale(batch.observations)
+    def _prepared(self, drawn: Transitions) -> TDBatch:
         # Where nothing follows, the penalty looks at the policy's actions here instead; the backup is the reward.
-        raw = torch.where(batch.terminals[:, None], batch.observations, batch.next_observations)
-        following = self.observation_scale(raw)
-        actions = batch.actions.float()
+        following = torch.where(drawn.terminals[:, None], drawn.observations, drawn.next_observations)
+        whole = replace(drawn, next_observations=following)
+        return td_batch(whole, self.observation_scale, discount=self.algorithm.discount)
+
+    @torch.no_grad()
+    def update(self) -> Metrics:
+        """Take one step of policy, entropy and critics: that along the gradients of `losses`, which are written out."""
+        batch, a = self.batches.next(), self.algorithm
+        rows = batch.rewards.shape[0]
         with self.stream.active():
-            here = self.network.policy(observations)
-            with torch.no_grad():
-                there = self.network.policy(following)
-                target = bellman_target(
-                    batch.rewards, batch.terminals, self.following_value(following, there), self.algorithm.discount
-                )
-            losses = {
-                **self.policy_losses(observations, actions, here),
-                **self.critic_losses(observations, actions, (here.detached(), there), target),
-            }
-        return self.step(losses)
+            there = self.network.distribution(self.there.forward(batch.following)[0])
+            target = torch.addcmul(batch.rewards, batch.discounts, self.following_value(batch.following, there))
+            here, losses = self.improve(batch, -float(self.actions), cloning=self.steps < a.cloning_steps)
+            actions, densities = self.drawn_actions(batch.actions, here, there)
+        pairs = torch.cat([batch.observations[:, None].expand(-1, actions.shape[1], -1), actions], dim=-1)
+        values = self.critics.forward(pairs.flatten(0, 1)).view(2, rows, -1)
+        taken, others = values[..., 0], values[..., 1:]
+        gradient = torch.empty_like(values)
+        torch.mul(taken - target, 2 / rows, out=gradient[..., 0]).sub_(a.alpha / rows)
+        torch.mul((others - densities).softmax(dim=-1), a.alpha / rows, out=gradient[..., 1:])
+        self.critics.backward(gradient.view(2, -1, 1))
+        self.step()
+        return {
+            **losses,
+            "td_loss": Deferred(lambda: bellman_error(taken, target)),
+            "penalty": Deferred(lambda: a.alpha * conservative_penalty(others, densities, taken)),
+        }
+
+    def losses(self, batch: TDBatch) -> dict[str, Tensor]:
+        """Return the losses whose gradients `update` follows, for autograd."""
+        network, a = self.network, self.algorithm
+        here, log_weight = network.policy(batch.observations), network.log_entropy_weight
+        with torch.no_grad():
+            there = network.policy(batch.following)
+            target = batch.rewards + batch.discounts * self.following_value(batch.following, there)
+        chosen, density, _ = here.draw()
+        if self.steps < a.cloning_steps:
+            value = here.log_density_of(batch.actions)
+        else:
+            value = network.critics(batch.observations, chosen, frozen=True).amin(dim=0)
+        actions, densities = self.drawn_actions(batch.actions, here.detached(), there)
+        values = network.critics(batch.observations, actions)
+        taken = values[..., 0]
+        return {
+            "policy_loss": policy_loss(value, density, log_weight.detach().exp()),
+            "entropy_loss": entropy_loss(log_weight, density, -float(self.actions)),
+            "td_loss": bellman_error(taken, target),
+            "penalty": a.alpha * conservative_penalty(values[..., 1:], densities, taken),
+        }
 
     def following_value(self, following: Tensor, there: TanhNormal) -> Tensor:
         """Return the smaller of the target critics' two values of the next step, [B]."""
         if self.algorithm.backup == "mean":
-            mean_value: Tensor = self.target(following, there.mean.tanh()).amin(dim=0)
-            return mean_value
-        actions, density = there.sample(1)
-        value: Tensor = self.target(following, actions[:, 0]).amin(dim=0)
+            return self._slow_value(following, there.mean.tanh())
+        actions, density, _ = there.draw()
+        value = self._slow_value(following, actions)
         if self.algorithm.backup == "soft":
-            return value - self.network.log_entropy_weight.exp() * density[:, 0]
+            return value - self.network.log_entropy_weight.exp() * density
         return value
 
-    def policy_losses(self, observations: Tensor, actions: Tensor, here: TanhNormal) -> dict[str, Tensor]:
-        """Return the losses of policy and entropy weight; in the first `cloning_steps` the policy imitates."""
-        chosen, density = (drawn[:, 0] for drawn in here.sample(1))
-        log_weight = self.network.log_entropy_weight
-        if self.steps < self.algorithm.cloning_steps:
-            values = here.log_density_of(actions)
-        else:
-            values = self.network.critics(observations, chosen, frozen=True).amin(dim=0)
-        return {
-            "policy_loss": policy_loss(values, density, log_weight.detach().exp()),
-            "entropy_loss": entropy_loss(log_weight, density, -float(self.actions)),
-        }
+    def _slow_value(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return self.slow.forward(torch.cat([observations, actions], dim=-1)).amin(dim=0)[:, 0]
 
-    def critic_losses(
-        self, observations: Tensor, actions: Tensor, policies: tuple[TanhNormal, TanhNormal], target: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the Bellman error and the penalty; the critics see the data's and all drawn actions at once."""
+    @torch.no_grad()
+    def drawn_actions(self, actions: Tensor, here: TanhNormal, there: TanhNormal) -> tuple[Tensor, Tensor]:
+        """Return the data's actions and the drawn ones, [B, 1 + M, action], and log densities of the latter, [B, M]."""
         count = self.algorithm.sampled_actions
-        with torch.no_grad():
-            drawn, densities = zip(*(policy.sample(count) for policy in policies), strict=True)
-            uniform = torch.rand(len(actions), count, self.actions, device=actions.device) * 2 - 1
-            even = torch.full_like(densities[0], -self.actions * math.log(2))  # a density of 1/2 for each number
-        values = self.network.critics(observations, torch.cat([actions[:, None], *drawn, uniform], dim=1))
-        taken = values[..., 0]
-        penalty = conservative_penalty(values[..., 1:], torch.cat([*densities, even], dim=1), taken)
-        return {"td_loss": bellman_error(taken, target), "penalty": self.algorithm.alpha * penalty}
+        drawn, densities = zip(*(policy.sample(count) for policy in (here, there)), strict=True)
+        uniform = torch.rand(len(actions), count, self.actions, device=actions.device) * 2 - 1
+        even = torch.full_like(densities[0], -self.actions * math.log(2))  # a density of 1/2 for each number
+        return torch.cat([actions[:, None], *drawn, uniform], dim=1), torch.cat([*densities, even], dim=1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.batches import AHEAD, Batches
 from baselines.checkpoint import Checkpointed
 from baselines.networks import flat_observations, flat_size, soft_update
 from dtbench import History, IncompatibleTask, Metrics, Rollout, TrajectoryDataset, WindowSampler
@@ -110,6 +111,7 @@ class DiscreteCQLLearner(Checkpointed):
             device=device,
             anchor="start" if self.context == 1 else "inside",
         )
+        self.batches: Batches[Windows] = Batches(self.sampler, lambda drawn: drawn, ahead=AHEAD // (self.context + 1))
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             self.network, self.target = (self._build(longest).to(device) for _ in range(2))
@@ -120,7 +122,7 @@ class DiscreteCQLLearner(Checkpointed):
 
     def update(self) -> Metrics:
         """Take one step on the double Q-learning error and the conservative penalty."""
-        windows = self.sampler.sample()
+        windows = self.batches.next()
         self.network.train()
         with self.stream.active():
             temporal, penalty = self._losses(windows)

@@ -206,7 +206,8 @@ class IQLLearner(Checkpointed):
             of_log_std = (1 - gradient * error).mul_(share).sum(dim=0)
             torch.mul(of_log_std, clamped == log_std, out=log_std.grad)
             gradient.mul_(share)
-        return TANH_BACKWARD(gradient, mean)
+        output_gradient: Tensor = TANH_BACKWARD(gradient, mean)
+        return output_gradient
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:

@@ -68,7 +68,9 @@ class FlatParameters:
     def __init__(self, network: nn.Module) -> None:
         """Move the parameters; the network must be on its device already."""
         parameters = list(network.parameters())
-        self.values, self.grads = (MEMORY.zeros(sum(p.numel() for p in parameters), parameters[0].device) for _ in range(2))
+        self.values, self.grads = (
+            MEMORY.zeros(sum(p.numel() for p in parameters), parameters[0].device) for _ in range(2)
+        )
         self._places: dict[int, tuple[int, int]] = {}
         begin = 0
         for parameter in parameters:
@@ -162,9 +164,7 @@ class Pass:
     way back.
     """
 
-    def __init__(
-        self, network: nn.Sequential | MLPEnsemble, scratch: Scratch | None = None, *, members: int | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, scratch: Scratch | None = None, *, members: int | None = None) -> None:
         """Read the layers of the network, or of its first `members`, after its parameters have become flat.
 
         Passes with one `scratch` must not overlap: the way back follows the way forth before another begins.
@@ -174,9 +174,10 @@ class Pass:
             pairs = list(zip(network.weights, network.biases, strict=True))
             self.layers = [_Layer(*(_both(p, lambda t: t[:members]) for p in pair)) for pair in pairs]
         else:
-            linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+            linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
             self.layers = [
-                _Layer(_both(one.weight, lambda t: t.T[None]), _both(one.bias, lambda t: t[None, None])) for one in linear
+                _Layer(_both(one.weight, lambda t: t.T[None]), _both(one.bias, lambda t: t[None, None]))
+                for one in linear
             ]
         self._blocks: dict[int, _Block] = {}
 
@@ -185,7 +186,7 @@ class Pass:
         count = rows.shape[0]  # len() takes longer
         if count <= ROWS:
             return self._block(0, count).forward(rows)
-        parts = rows.split(ROWS)
+        parts = torch.split(rows, ROWS)
         return torch.cat([self._block(i, part.shape[0]).forward(part) for i, part in enumerate(parts)], dim=1)
 
     def backward(self, grad: Tensor, *, weights: bool = True, rows: bool = False, add: bool = False) -> Tensor | None:
@@ -197,7 +198,7 @@ class Pass:
             return self._blocks[0].backward(grad, weights=weights, rows=rows, add=add)
         found = [
             self._blocks[i].backward(part, weights=weights, rows=rows, add=add or i > 0)
-            for i, part in enumerate(grad.split(ROWS, dim=1))
+            for i, part in enumerate(torch.split(grad, ROWS, dim=1))
         ]
         return torch.cat(found) if rows else None  # type: ignore[arg-type]
 
@@ -230,7 +231,7 @@ class _Block:
             for kind in ("values", "grads")
         )
         self.turned = [hidden.mT for hidden in self.hidden]
-        large = [is_large_product(rows, *layer.weight.shape[1:], device) for layer in layers]
+        large = [is_large_product(rows, layer.weight.shape[1], layer.weight.shape[2], device) for layer in layers]
         self.forth = list(zip(layers[:-1], self.hidden, large[:-1], strict=True))
         self.back = list(zip(layers[1:], self.hidden, self.turned, self.grads, large[1:], strict=True))[::-1]
         self.first_large = large[0]
@@ -273,6 +274,8 @@ class _Block:
 
 def _write(layer: _Layer, values: Tensor, turned: Tensor, grad: Tensor, *, add: bool, large: bool) -> None:
     """Write, or add, the gradients of a layer's weight and bias."""
+    assert layer.weight_grad is not None
+    assert layer.bias_grad is not None
     first, second = (grad.mT, values) if layer.lies_turned else (turned, grad)
     if add:
         layer.weight_grad.baddbmm_(first, second)

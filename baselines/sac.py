@@ -1,26 +1,25 @@
 """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905): its losses and networks, which CQL shares."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.batches import AHEAD, Batches, Sampler, TDBatch, td_batch
 from baselines.checkpoint import Checkpointed
+from baselines.layers import FlatAdam, FlatParameters, Pass, Scratch
 from baselines.networks import (
+    Deferred,
     ObservationScale,
     TwinCritics,
     bellman_error,
-    bellman_target,
-    descend,
     observation_scale,
     require_flat_boxes,
-    soft_update,
 )
 from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
 from dtbench.data import TorchStream, Transitions, generator
@@ -59,16 +58,6 @@ class SAC:
         )
 
 
-class Sampler(Protocol):
-    """Batches of transitions from a fixed dataset or from a replay buffer."""
-
-    rng: np.random.Generator
-
-    def sample(self) -> Transitions:
-        """Draw one batch."""
-        ...
-
-
 def policy_loss(values: Tensor, log_density: Tensor, entropy_weight: Tensor) -> Tensor:
     """α log π(a | s) - Q(s, a), Haarnoja et al. (2018), arXiv 1812.05905, eq. 9."""
     return (entropy_weight * log_density - values).mean()
@@ -93,6 +82,11 @@ def log_density(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return (gaussian - log_tanh_derivative(raw)).sum(dim=-1)
 
 
+def smallest(values: Tensor, share: float) -> Tensor:
+    """Return the gradient of `share` times the smaller of two critics' values [2, B], [2, B, 1]."""
+    return torch.where(values <= values.flip(0), share, 0.0)[..., None]
+
+
 @dataclass(frozen=True, slots=True)
 class TanhNormal:
     """A Gaussian squashed by tanh into [-1, 1], for each of B observations."""
@@ -106,6 +100,12 @@ class TanhNormal:
         noise = torch.randn(len(mean), count, mean.shape[-1], device=mean.device)
         raw = mean + log_std.exp() * noise
         return raw.tanh(), log_density(raw, mean, log_std)
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw an action [B, action] that gradients pass through, its log density [B], and its noise [B, action]."""
+        noise = torch.randn(self.mean.shape[0], 1, self.mean.shape[-1], device=self.mean.device)[:, 0]
+        raw = self.mean + self.log_std.exp() * noise
+        return raw.tanh(), log_density(raw, self.mean, self.log_std), noise
 
     def log_density_of(self, actions: Tensor) -> Tensor:
         """Return log densities [B] of actions [B, action], which are moved off the border, where there is none."""
@@ -146,15 +146,19 @@ class SoftActorCritic(nn.Module):
 
     def policy(self, observations: Tensor) -> TanhNormal:
         """Return the policy at each observation."""
-        mean, log_std = self.actor(observations).chunk(2, dim=-1)
+        return self.distribution(self.actor(observations))
+
+    def distribution(self, outputs: Tensor) -> TanhNormal:
+        """Return the policy that the actor's outputs [B, 2 * action] describe."""
+        mean, log_std = outputs.chunk(2, dim=-1)
         return TanhNormal(mean, (log_std + self.initial_log_std).clamp(self.minimum_log_std, 2.0))
 
 
 class SoftActorCriticLearner(Checkpointed):
     """The base of SAC and CQL: acting, the step of all networks, and their state.
 
-    The losses of policy, entropy and critics share no weight that either could move, so one backward pass and one
-    step of Adam do what three would.
+    The losses of policy, entropy and critics share no weight that either could move, so one step of Adam does what
+    three would.
     """
 
     return_conditioned = False
@@ -165,18 +169,27 @@ class SoftActorCriticLearner(Checkpointed):
         network: SoftActorCritic,
         *,
         sampler: Sampler,
+        prepare: Callable[[Transitions], TDBatch],
         scale: ObservationScale,
         stream: TorchStream,
         learning_rates: tuple[float, float],
         tau: float,
+        ahead: int = AHEAD,
     ) -> None:
         """`learning_rates` are those of policy and entropy weight, and of the critics."""
         self.network, self.sampler, self.stream, self.tau = network, sampler, stream, tau
+        self.batches: Batches[TDBatch] = Batches(sampler, prepare, ahead=ahead)
         self.observation_scale = scale
         self.target = deepcopy(network.critics).requires_grad_(False)
-        parts = ([*network.actor.parameters(), network.log_entropy_weight], list(network.critics.parameters()))
+        self.flat, self.flat_target = FlatParameters(network), FlatParameters(self.target)
+        self.critics_span = self.flat.span(network.critics.parameters())
+        parts = ([network.log_entropy_weight, *network.actor.parameters()], list(network.critics.parameters()))
         groups = [{"params": part, "lr": rate} for part, rate in zip(parts, learning_rates, strict=True)]
-        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.optimizer = FlatAdam(self.flat, groups)
+        scratch = Scratch()
+        self.critics, self.judge = Pass(network.critics, scratch), Pass(network.critics, scratch)
+        self.there, self.slow = Pass(network.actor, scratch), Pass(self.target, scratch)
+        self.here = Pass(network.actor)  # whose way back follows the judge's
         self.steps = 0
 
     @torch.no_grad()
@@ -185,12 +198,46 @@ class SoftActorCriticLearner(Checkpointed):
         policy = self.network.policy(self.observation_scale(history.observations[:, -1]))
         return policy.mean.tanh()
 
-    def step(self, losses: Mapping[str, Tensor]) -> Metrics:
-        """Move all networks by the gradients of the losses' sum, then the target critics."""
-        descend(self.optimizer, torch.stack(list(losses.values())).sum())
-        soft_update(self.target, self.network.critics, self.tau)
+    def improve(self, batch: TDBatch, target_entropy: float, *, cloning: bool = False) -> tuple[TanhNormal, Metrics]:
+        """Write the gradients of policy and entropy weight; return the policy and both losses.
+
+        Those of `policy_loss` and `entropy_loss`, written out: ∂ log π / ∂u = 2 tanh(u) for the number u that tanh
+        squashes, and ∂ log π / ∂ log σ = -1. While `cloning` the density of the data's actions replaces the value.
+        """
+        outputs = self.here.forward(batch.observations)[0]
+        here = self.network.distribution(outputs)
+        chosen, density, noise = here.draw()
+        weight, rows = self.network.log_entropy_weight.exp(), chosen.shape[0]
+        if cloning:
+            values = here.log_density_of(batch.actions)
+            of_values = torch.zeros_like(chosen)
+        else:
+            both = self.judge.forward(torch.cat([batch.observations, chosen], dim=-1))[..., 0]
+            values = both.amin(dim=0)
+            of_pairs = self.judge.backward(smallest(both, -1 / rows), weights=False, rows=True)
+            assert of_pairs is not None
+            of_values = of_pairs[:, batch.observations.shape[1] :]
+        of_mean = of_values * (1 - chosen.square()) + chosen * (2 * weight / rows)
+        of_log_std = of_mean * here.log_std.exp() * noise - weight / rows
+        if cloning:
+            error = (batch.actions.clamp(-1 + 1e-6, 1 - 1e-6).atanh() - here.mean) * (-here.log_std).exp()
+            of_mean = of_mean - error * (-here.log_std).exp() / rows
+            of_log_std = of_log_std - (error.square() - 1) / rows
+        raw = outputs[:, chosen.shape[1] :] + self.network.initial_log_std
+        self.here.backward(torch.cat([of_mean, of_log_std * (raw == here.log_std)], dim=-1)[None])
+        log_weight = self.network.log_entropy_weight.clone()  # as it was, for the metric
+        assert self.network.log_entropy_weight.grad is not None
+        torch.neg(density.mean() + target_entropy, out=self.network.log_entropy_weight.grad)
+        return here, {
+            "policy_loss": Deferred(lambda: policy_loss(values, density, weight)),
+            "entropy_loss": Deferred(lambda: entropy_loss(log_weight, density, target_entropy)),
+        }
+
+    def step(self) -> None:
+        """Move all networks along the gradients, then the target critics."""
+        self.optimizer.descend()
+        self.flat_target.values.lerp_(self.flat.values[self.critics_span], self.tau)
         self.steps += 1
-        return {name: loss.detach() for name, loss in losses.items()}
 
 
 class SACLearner(SoftActorCriticLearner):
@@ -205,6 +252,7 @@ class SACLearner(SoftActorCriticLearner):
         scale: ObservationScale,
         seed: int,
         device: torch.device,
+        ahead: int = AHEAD,
     ) -> None:
         """Build networks for `sizes` numbers of an observation and of an action."""
         self.algorithm, self.actions = algorithm, sizes[1]
@@ -219,40 +267,43 @@ class SACLearner(SoftActorCriticLearner):
         super().__init__(
             network.to(device),
             sampler=sampler,
+            prepare=lambda drawn: td_batch(drawn, scale, discount=algorithm.discount),
             scale=scale,
             stream=stream,
             learning_rates=(algorithm.learning_rate, algorithm.learning_rate),
             tau=algorithm.tau,
+            ahead=ahead,
         )
 
+    @torch.no_grad()
     def update(self) -> Metrics:
-        """Take one step of policy, entropy and critics."""
-        batch = self.sampler.sample()
-        observations = self.observation_scale(batch.observations)
-        actions = batch.actions.float()
-        following = self.observation_scale(batch.next_observations)
+        """Take one step of policy, entropy and critics: that along the gradients of `losses`, which are written out."""
+        batch = self.batches.next()
         with self.stream.active():
-            target = self.critic_target(batch, following)
-            losses = {
-                **self.policy_losses(observations),
-                "td_loss": bellman_error(self.network.critics(observations, actions), target),
-            }
-        return self.step(losses)
+            target = self.critic_target(batch)
+            _, losses = self.improve(batch, -float(self.actions))
+        values = self.critics.forward(batch.pairs)[..., 0]
+        self.critics.backward((values - target).mul_(2 / target.shape[0])[..., None])
+        self.step()
+        return {**losses, "td_loss": Deferred(lambda: bellman_error(values, target))}
 
     @torch.no_grad()
-    def critic_target(self, batch: Transitions, following: Tensor) -> Tensor:
+    def critic_target(self, batch: TDBatch) -> Tensor:
         """R + γ (min Q(s', a') - α log π(a' | s')), Haarnoja et al. (2018), arXiv 1812.05905, eq. 2 and 3, [B]."""
-        actions, density = self.network.policy(following).sample(1)
-        smaller = self.target(following, actions[:, 0]).amin(dim=0)
-        soft = smaller - self.network.log_entropy_weight.exp() * density[:, 0]
-        return bellman_target(batch.rewards, batch.terminals, soft, self.algorithm.discount)
+        actions, density, _ = self.network.distribution(self.there.forward(batch.following)[0]).draw()
+        smaller = self.slow.forward(torch.cat([batch.following, actions], dim=-1)).amin(dim=0)[:, 0]
+        soft = smaller - self.network.log_entropy_weight.exp() * density
+        return torch.addcmul(batch.rewards, batch.discounts, soft)
 
-    def policy_losses(self, observations: Tensor) -> dict[str, Tensor]:
-        """Return the losses of policy and entropy weight; the target entropy is minus the size of an action."""
-        chosen, density = (drawn[:, 0] for drawn in self.network.policy(observations).sample(1))
-        values = self.network.critics(observations, chosen, frozen=True).amin(dim=0)
-        log_weight = self.network.log_entropy_weight
+    def losses(self, batch: TDBatch) -> dict[str, Tensor]:
+        """Return the losses whose gradients `update` follows, for autograd."""
+        network = self.network
+        target = self.critic_target(batch)
+        chosen, density, _ = network.policy(batch.observations).draw()
+        values = network.critics(batch.observations, chosen, frozen=True).amin(dim=0)
+        log_weight = network.log_entropy_weight
         return {
             "policy_loss": policy_loss(values, density, log_weight.detach().exp()),
             "entropy_loss": entropy_loss(log_weight, density, -float(self.actions)),
+            "td_loss": bellman_error(network.critics(batch.observations, batch.actions), target),
         }

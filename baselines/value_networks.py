@@ -8,6 +8,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
+from baselines.batches import AHEAD, Batches
 from baselines.checkpoint import Checkpointed
 from baselines.networks import descend, flat_observations, flat_size
 from dtbench import History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset, TransitionSampler
@@ -100,6 +101,8 @@ class ValueLearner(Checkpointed, ABC):
         self.sampler = TransitionSampler(
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
         )
+        few = 1 if is_image(dataset.observation_space) else AHEAD
+        self.batches: Batches[Transitions] = Batches(self.sampler, lambda drawn: drawn, ahead=few)
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             network = ValueNetwork(algorithm, dataset, actions=int(dataset.action_space.n), estimates=estimates)
@@ -116,7 +119,7 @@ class ValueLearner(Checkpointed, ABC):
 
     def update(self) -> Metrics:
         """Take one step of Adam; after every `target_every` of them the target network is copied."""
-        loss, metrics = self.loss(self.sampler.sample())
+        loss, metrics = self.loss(self.batches.next())
         descend(self.optimizer, loss)
         self.steps += 1
         if self.steps % self.algorithm.target_every == 0:

@@ -9,6 +9,7 @@ is below its bound.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 
@@ -18,14 +19,21 @@ from benchmarks import td_update, training_step
 from benchmarks.synthetic_data import hopper_shaped
 from benchmarks.timing import Pair, Turn, alternate, log, make_parser, parse, ratios, report
 
+SIZE = 256  # of a layer, and of a batch
 BOUNDS = (  # the goals of `make bench` are 1.5, 2.5, 3, 2 and 30
     Pair("Hopper, fp32", "hopper: dtbench", "hopper: transformers", 1.1),
-    Pair("CQL", "dtbench: CQL", "d3rlpy: CQL", 1.1),
-    Pair("IQL", "dtbench: IQL", "d3rlpy: IQL", 1.1),
-    Pair("draw transitions", "dtbench: draw transitions", "d3rlpy: draw transitions", 10.0),
-    Pair("draw windows", "dtbench: draw windows", "d3rlpy: draw windows", 5.0),
+    *(
+        Pair(name, f"dtbench: {name} {SIZE}", f"d3rlpy: {name} {SIZE}", least)
+        for name, least in {
+            "CQL": 0.9,
+            "IQL": 1.5,
+            "TD3+BC": 1.5,
+            "draw transitions": 10.0,
+            "draw windows": 5.0,
+        }.items()
+    ),
 )
-LEARNERS = ["CQL", "IQL"]
+LEARNERS = ["CQL", "IQL", "TD3+BC"]
 
 
 def main() -> None:
@@ -36,8 +44,10 @@ def main() -> None:
     seconds = _alternate_bounded({f"hopper: {name}": turn for name, turn in turns.items()}, options)
     if options.peers:
         data = hopper_shaped(td_update.QUICK_STEPS if options.quick else 20_000)
-        ours = td_update.dtbench_turns(data, width=options.width, only=options.only, clock=options.clock)
-        with td_update.d3rlpy_process(options, data, {}) as theirs:
+        size = 16 if options.quick else SIZE
+        ours = td_update.dtbench_turns(data, size=size, only=options.only, clock=options.clock)
+        command = [options.peers, td_update.HERE / "d3rlpy_peer.py"]
+        with td_update.peer_process(command, options, data, size, {}) as theirs:
             both = ours | {f"d3rlpy: {name}": turn for name, turn in theirs.items()}
             seconds |= _alternate_bounded(both, options)
     else:
@@ -60,8 +70,8 @@ def _parse() -> argparse.Namespace:
     parser = make_parser(__doc__, rounds=5, turn=0.1)
     parser.set_defaults(threads=1, clock="cpu")
     training_step.add_options(parser)
-    td_update.add_options(parser)
-    options = td_update.with_sizes(training_step.with_sizes(parse(parser)))
+    parser.add_argument("--peers", default=os.environ.get("DTBENCH_PEERS_PYTHON"), help="interpreter that has d3rlpy")
+    options = training_step.with_sizes(parse(parser))
     options.only = LEARNERS
     return options
 

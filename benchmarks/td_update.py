@@ -1,8 +1,8 @@
-"""Updates of CQL, IQL, TD3+BC and BC, and the drawing of batches, against d3rlpy's and JAX-CORL's.
+r"""Updates of CQL, IQL, TD3+BC and BC, and the drawing of batches, against d3rlpy's and JAX-CORL's.
 
     make peers peers-jax
     git clone https://github.com/nissymori/JAX-CORL
-    DTBENCH_PEERS_PYTHON=.venv-peers/bin/python DTBENCH_JAX_PYTHON=.venv-jax/bin/python \\
+    DTBENCH_PEERS_PYTHON=.venv-peers/bin/python DTBENCH_JAX_PYTHON=.venv-jax/bin/python \
         python -m benchmarks.td_update --jax-corl JAX-CORL --threads 1 --clock cpu --out td_update.json
 
 Each peer runs in its own process (`d3rlpy_peer.py`, `jax_corl_peer.py`) on the same synthetic data of Hopper's sizes:
@@ -218,7 +218,9 @@ def arrays_for_d3rlpy(data: TrajectoryDataset) -> dict[str, np.ndarray[Any, Any]
 def _parse() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--peers", default=os.environ.get("DTBENCH_PEERS_PYTHON"), help="interpreter that has d3rlpy")
-    parser.add_argument("--jax", default=os.environ.get("DTBENCH_JAX_PYTHON"), help="interpreter that has jax and flax")
+    parser.add_argument(
+        "--jax", default=os.environ.get("DTBENCH_JAX_PYTHON"), help="interpreter that has jax and flax"
+    )
     parser.add_argument("--jax-corl", help="directory of a checkout of JAX-CORL")
     parser.add_argument("--only", nargs="+", choices=list(LAYERS), default=list(LAYERS), help="learners to time")
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="of a layer, and of a batch")

@@ -27,9 +27,11 @@ __all__ = [
     "Linear",
     "MLPEnsemble",
     "NatureEncoder",
+    "faster_product",
     "greedy_actions",
     "image_scale",
     "is_image",
+    "is_large_product",
 ]
 
 _LARGE = 2**19  # multiplications of a product, from which oneDNN is used in training

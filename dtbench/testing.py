@@ -116,7 +116,7 @@ def _check_on(algorithm: Algorithm, dataset: TrajectoryDataset) -> None:
 
 def _check_metrics(learner: Learner) -> None:
     for name, value in learner.update().items():
-        number = torch.as_tensor(value)
+        number = value if isinstance(value, Tensor) else torch.as_tensor(float(value))
         _require(number.numel() == 1, f"metric {name} is not a scalar.")
         _require(bool(torch.isfinite(number)), f"metric {name} is {float(number)} after one step.")
 

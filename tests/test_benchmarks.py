@@ -69,8 +69,8 @@ def test_padding_moves_to_the_side_that_a_network_wants() -> None:
 def test_updates_and_draws_are_compared_with_d3rlpys_where_it_is_installed() -> None:
     result = printed("td_update", "--only", "BC")
     compared = {row["what"] for row in result["ratios"]}
-    assert compared == ({"BC", "BC, drawing too", "draw transitions", "draw windows"} if PEERS else set())
-    assert {"dtbench: BC", "dtbench: draw windows"} <= set(result["implementations"])
+    assert compared == ({"BC 16", "BC 16, drawing too", "draw transitions 16", "draw windows 16"} if PEERS else set())
+    assert {"dtbench: BC 16", "dtbench: draw windows 16"} <= set(result["implementations"])
 
 
 def test_an_evaluation_is_compared_with_transformers_model_of_equal_weights() -> None:

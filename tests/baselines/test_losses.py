@@ -242,7 +242,7 @@ def td3_bc_case() -> tuple[Arrays, dict[str, float]]:
         **layer_arrays("target_actor", learner.target.actor),
         **twin_arrays(learner.network.critics, learner.target.critics),
     }
-    losses = {"actor_loss": learner.actor_loss(batch.observations, batch.actions).item()}
+    losses = {"actor_loss": learner.actor_loss(learner.batches.prepare(batch)).item()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "randn_like", lambda like: torch.randn(like.shape))
         normal = recorded(patch, "randn")
@@ -257,7 +257,7 @@ def bc_case() -> tuple[Arrays, dict[str, float]]:
     )
     loosen(learner.network)
     windows: Windows = learner.sampler.sample()
-    learner.sampler.sample = lambda: windows  # type: ignore[method-assign]
+    learner.sampler.sample = lambda *_: windows  # type: ignore[method-assign]
     case = {
         "settings": json.dumps({"algorithm": "bc"}),
         "batch/observations": windows.observations[:, -1].numpy(),
@@ -295,7 +295,7 @@ def fixed_batch(learner: Any) -> Transitions:
     learner.sampler.batch_size = 64
     batch: Transitions = learner.sampler.sample()
     assert 0 < batch.terminals.sum() < 64
-    learner.sampler.sample = lambda: batch
+    learner.sampler.sample = lambda *_: batch
     return batch
 
 

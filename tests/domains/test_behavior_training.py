@@ -36,7 +36,7 @@ class Fixed:
 
     def __init__(self, rows: int) -> None:
         noise = torch.Generator().manual_seed(1)
-        self.rng = np.random.default_rng(0)
+        self.rng, self.batch_size = np.random.default_rng(0), rows
         self.batch = Transitions(
             observations=torch.randn(rows, 5, generator=noise),
             actions=torch.rand(rows, 2, generator=noise) * 2 - 1,
@@ -45,7 +45,8 @@ class Fixed:
             terminals=torch.rand(rows, generator=noise) < 0.2,
         )
 
-    def sample(self) -> Transitions:
+    def sample(self, batches: int = 1) -> Transitions:
+        assert batches == 1
         return self.batch
 
 
@@ -53,7 +54,7 @@ def test_written_out_gradients_take_the_steps_of_autograd() -> None:
     from sac_update import SACUpdate
 
     algorithm, sampler = SAC(hidden_size=32, actor_hidden_size=16, batch_size=24), Fixed(24)
-    learner = SACLearner(algorithm, (5, 2), sampler=sampler, scale=ObservationScale(), seed=3, device=CPU)
+    learner = SACLearner(algorithm, (5, 2), sampler=sampler, scale=ObservationScale(), seed=3, device=CPU, ahead=1)
     update = SACUpdate(algorithm, (5, 2), seed=3)
     for _ in range(20):
         learner.update()

@@ -1,0 +1,174 @@
+"""Gradients that are written out against autograd's of the losses, and what Adam and draws ahead rest on."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from baselines.batches import Batches
+from baselines.bc import BehaviorCloning
+from baselines.checkpoint import copied
+from baselines.cql import CQL
+from baselines.iql import IQL
+from baselines.layers import ROWS, FlatAdam, FlatAdamW, FlatParameters, Pass
+from baselines.networks import TwinCritics
+from baselines.sac import SAC
+from baselines.td3_bc import TD3BC
+from dtbench import TransitionSampler
+from dtbench.data import generator
+from dtbench.nn import MLP
+from dtbench.testing import toy_dataset
+
+CPU = torch.device("cpu")
+WITH_LOSSES = [
+    IQL(hidden_size=16),
+    IQL(hidden_size=16, num_layers=1, deterministic=True, decay_steps=4, normalize_rewards=True),
+    IQL(hidden_size=16, num_layers=3, minimum_log_std=1.5, expectile=0.9, temperature=9.0, maximum_weight=2.0),
+    SAC(hidden_size=16, actor_hidden_size=8),
+    CQL(hidden_size=16, sampled_actions=3),
+    CQL(hidden_size=16, num_layers=1, sampled_actions=2, backup="soft", cloning_steps=2, orthogonal=False),
+    CQL(hidden_size=16, sampled_actions=2, backup="mean", minimum_log_std=-1.0, initial_log_std=1.9),
+]
+
+
+def learner_of(algorithm: Any, *, discrete: bool = False) -> Any:
+    """A learner whose weights are not near zero, and whose batch is always the same."""
+    learner = algorithm.learner(toy_dataset(discrete_actions=discrete), seed=0, device=CPU)
+    torch.manual_seed(0)
+    for network in (learner.network, getattr(learner, "target", nn.Module())):
+        for parameter in network.parameters():
+            parameter.data += 0.2 * torch.randn(parameter.shape)
+    batch = learner.batches.next()
+    learner.batches.next = lambda: batch
+    return learner
+
+
+def agree(network: nn.Module, wanted: tuple[Tensor, ...]) -> None:
+    for (name, parameter), gradient in zip(network.named_parameters(), wanted, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(
+            parameter.grad, gradient, rtol=1e-4, atol=3e-6, msg=lambda text, n=name: f"{n} {text}"
+        )
+
+
+@pytest.mark.parametrize("algorithm", WITH_LOSSES, ids=repr)
+def test_an_update_follows_the_gradient_of_the_losses(algorithm: Any) -> None:
+    learner = learner_of(algorithm)
+    batch = learner.batches.next()
+    for _ in range(3):  # the second finds gradients of the first in their place
+        before = learner.stream.state.clone()
+        with learner.stream.active():
+            losses = learner.losses(batch)
+        learner.stream.state = before
+        wanted = torch.autograd.grad(torch.stack(list(losses.values())).sum(), list(learner.network.parameters()))
+        metrics = learner.update()
+        agree(learner.network, wanted)
+        assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
+            {name: loss.item() for name, loss in losses.items()}, rel=1e-4, abs=1e-5
+        )
+
+
+def test_td3_bcs_critics_and_actor_follow_the_gradients_of_their_losses() -> None:
+    learner = learner_of(TD3BC(hidden_size=16))
+    batch, actor = learner.batches.next(), learner.network.actor
+    for step in range(1, 5):
+        before = learner.stream.state.clone()
+        with learner.stream.active():
+            loss = learner.critic_loss(batch, torch.randn_like(batch.actions))
+        learner.stream.state = before
+        wanted = torch.autograd.grad(loss, list(learner.network.critics.parameters()))
+        old = deepcopy(actor.state_dict())
+        metrics = learner.update()
+        agree(learner.network.critics, wanted)
+        assert float(metrics["critic_loss"]) == pytest.approx(loss.item(), rel=1e-4)
+        assert ("actor_loss" in metrics) == (step % 2 == 0)
+        if step % 2 == 0:
+            new = deepcopy(actor.state_dict())
+            actor.load_state_dict(old)
+            of_actor = learner.actor_loss(batch)  # under the critics as they are since this update
+            agree(actor, torch.autograd.grad(of_actor, list(actor.parameters())))
+            assert float(metrics["actor_loss"]) == pytest.approx(of_actor.item(), rel=1e-4)
+            actor.load_state_dict(new)
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_cloning_follows_the_gradient_of_its_loss(discrete: bool) -> None:
+    learner = learner_of(BehaviorCloning(hidden_size=16, num_layers=2, dropout=0.0), discrete=discrete)
+    batch = learner.batches.next()
+    loss = learner.loss(learner.network(batch.inputs), batch.labels)
+    wanted = torch.autograd.grad(loss, list(learner.network.parameters()))
+    metrics = learner.update()
+    agree(learner.network, wanted)
+    assert float(metrics["action_loss"]) == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [5, ROWS, ROWS + 1, 2 * ROWS + 7])
+@pytest.mark.parametrize("kind", ["one network", "two critics"])
+def test_a_pass_and_its_way_back_are_those_of_autograd(kind: str, rows: int) -> None:
+    torch.manual_seed(1)
+    single = kind == "one network"
+    network = MLP(5, 24, 16, 3) if single else TwinCritics(3, 2, hidden_size=24, num_layers=2)
+    FlatParameters(network)
+    inputs = torch.randn(rows, 5, requires_grad=True)
+    outputs = network(inputs)[None] if single else network(inputs[:, :3], inputs[:, 3:])[..., None]
+    passing, slope = Pass(network), torch.randn(outputs.shape)  # type: ignore[arg-type]
+    wanted = torch.autograd.grad((outputs * slope).sum(), [inputs, *network.parameters()])
+    with torch.no_grad():
+        torch.testing.assert_close(passing.forward(inputs), outputs, rtol=1e-4, atol=1e-5)
+        of_rows = passing.backward(slope, rows=True)
+        torch.testing.assert_close(of_rows, wanted[0], rtol=1e-4, atol=1e-4)
+        for parameter, gradient in zip(network.parameters(), wanted[1:], strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3)
+        passing.forward(inputs)
+        passing.backward(slope, add=True)
+        for parameter, gradient in zip(network.parameters(), wanted[1:], strict=True):
+            torch.testing.assert_close(parameter.grad, 2 * gradient, rtol=1e-3, atol=2e-3)
+        kept = [parameter.grad.clone() for parameter in network.parameters()]  # type: ignore[union-attr]
+        passing.forward(inputs)
+        passing.backward(slope, weights=False, rows=True)
+        assert all(torch.equal(p.grad, grad) for p, grad in zip(network.parameters(), kept, strict=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(FlatAdam, torch.optim.Adam), (FlatAdamW, torch.optim.AdamW)])
+def test_adam_on_a_vector_is_pytorchs_and_continues_from_its_state(ours: Any, theirs: Any) -> None:
+    torch.manual_seed(2)
+    network = MLP(3, 8, 2)
+    plain = deepcopy(network)
+    flat = FlatParameters(network)
+
+    def groups(one: MLP) -> list[dict[str, Any]]:
+        return [{"params": list(one[i].parameters()), "lr": rate} for i, rate in ((0, 0.01), (2, 0.1))]
+
+    vector, peer = ours(flat, groups(network), weight_decay=0.03), theirs(groups(plain), weight_decay=0.03)
+    for step in range(4):
+        for parameter, single in zip(network.parameters(), plain.parameters(), strict=True):
+            assert parameter.grad is not None
+            single.grad = torch.randn(single.shape)
+            parameter.grad.copy_(single.grad)
+        if step == 2:  # each continues from the other's state
+            states = copied(vector.state_dict()), copied(peer.state_dict())
+            vector.load_state_dict(states[1])
+            peer.load_state_dict(states[0])
+        vector.descend()
+        peer.step()
+        for parameter, single in zip(network.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(parameter, single, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("ahead", [1, 7, 100])
+def test_batches_drawn_ahead_are_those_drawn_one_by_one_and_continue_anywhere(ahead: int) -> None:
+    data = toy_dataset(discrete_actions=False)
+    sampler = TransitionSampler(data, batch_size=3, rng=generator(0), device=CPU)
+    single = TransitionSampler(data, batch_size=3, rng=generator(0), device=CPU)
+    batches: Batches[Any] = Batches(sampler, lambda drawn: drawn, ahead=ahead)
+    for _ in range(40):
+        assert torch.equal(batches.next().observations, single.sample().observations)
+    state = deepcopy(batches.state)
+    wanted = [batches.next().rewards for _ in range(40)]
+    other: Batches[Any] = Batches(
+        TransitionSampler(data, batch_size=3, rng=generator(9), device=CPU), lambda drawn: drawn, ahead=ahead
+    )
+    other.state = state
+    assert all(torch.equal(other.next().rewards, rewards) for rewards in wanted)
