@@ -7,9 +7,10 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PEERS := .venv-peers
 RLIABLE := .venv-rliable
+JAX := .venv-jax
 S3 := .venv-s3
 
-.PHONY: install demo test test-extended test-all check lint format wheel peers rliable s3 cluster chaos d4rl docs system report bench guard \
+.PHONY: install demo test test-extended test-all check lint format wheel peers peers-jax rliable s3 cluster chaos d4rl docs system report bench guard \
         coverage dist clean
 
 ## Install what a user needs, and train DT, BC and CQL on Key-to-Door, Hopper and Pong through Ray Tune, on data made
@@ -71,6 +72,15 @@ $(PEERS)/.installed: constraints.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check d3rlpy==2.8.1
 	touch $@
 
+## An environment for JAX-CORL's scripts, whose updates `benchmarks/td_update.py` times against ours.
+peers-jax: $(JAX)/.installed
+
+$(JAX)/.installed:
+	$(PYTHON) -m venv $(JAX)
+	$(JAX)/bin/python -m pip install --quiet --disable-pip-version-check 'jax[cpu]==0.10.2' flax==0.12.8 optax==0.2.8 \
+	    distrax==0.1.9 omegaconf pydantic tqdm
+	touch $@
+
 ## An environment with rliable, which needs an older pandas; `make test` then compares statistics with it.
 rliable: $(RLIABLE)/.installed
 
@@ -130,4 +140,4 @@ dist: $(INSTALLED)
 	$(BIN)/python -m build --no-isolation --outdir dist
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(RLIABLE) $(S3) demo build dist docs/_build
+	rm -rf $(VENV) $(PEERS) $(JAX) $(RLIABLE) $(S3) demo build dist docs/_build

@@ -75,7 +75,7 @@ class TDBatch:
     actions: Tensor  # [B, action]
     pairs: Tensor  # [B, observation + action]: both
     rewards: Tensor  # [B]
-    discounts: Tensor  # [B]: γ, and 0 where the environment ended
+    discounts: Tensor  # [B]: the discount, and 0 where the environment ended
     following: Tensor  # [B, observation], scaled: the next observations
 
 

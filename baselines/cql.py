@@ -120,7 +120,7 @@ class CQLLearner(SoftActorCriticLearner):
 
     @torch.no_grad()
     def update(self) -> Metrics:
-        """Take one step of policy, entropy and critics: that along the gradients of `losses`, which are written out."""
+        """Take one step of policy, entropy and critics along the gradients of `losses`, which are written out."""
         batch, a = self.batches.next(), self.algorithm
         rows = batch.rewards.shape[0]
         with self.stream.active():
@@ -179,7 +179,7 @@ class CQLLearner(SoftActorCriticLearner):
 
     @torch.no_grad()
     def drawn_actions(self, actions: Tensor, here: TanhNormal, there: TanhNormal) -> tuple[Tensor, Tensor]:
-        """Return the data's actions and the drawn ones, [B, 1 + M, action], and log densities of the latter, [B, M]."""
+        """Return actions [B, 1 + M, action], the data's first, and the log densities [B, M] of those drawn."""
         count = self.algorithm.sampled_actions
         drawn, densities = zip(*(policy.sample(count) for policy in (here, there)), strict=True)
         uniform = torch.rand(len(actions), count, self.actions, device=actions.device) * 2 - 1

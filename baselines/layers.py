@@ -61,8 +61,8 @@ class Scratch:
 class FlatParameters:
     """All parameters of a network as one vector, and their gradients as another; the parameters become views.
 
-    A weight lies in memory so that the larger of its sides is contiguous, which products with few inputs or few outputs
-    want; its shape stays.
+    A weight lies in memory so that the larger of its sides is contiguous, which products with few inputs or few
+    outputs want; its shape stays.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -95,7 +95,7 @@ class FlatAdam(torch.optim.Adam):
     _fused = staticmethod(torch._fused_adam_)
 
     def __init__(self, flat: FlatParameters, groups: Sequence[dict[str, Any]], **settings: Any) -> None:
-        """`groups` as PyTorch's; the parameters of each follow one another in the network."""
+        """Take groups as PyTorch's; the parameters of each follow one another in the network."""
         super().__init__(groups, fused=True, **settings)
         self.flat = flat
         self._vectors = []

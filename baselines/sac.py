@@ -277,7 +277,7 @@ class SACLearner(SoftActorCriticLearner):
 
     @torch.no_grad()
     def update(self) -> Metrics:
-        """Take one step of policy, entropy and critics: that along the gradients of `losses`, which are written out."""
+        """Take one step of policy, entropy and critics along the gradients of `losses`, which are written out."""
         batch = self.batches.next()
         with self.stream.active():
             target = self.critic_target(batch)

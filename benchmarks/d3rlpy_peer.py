@@ -4,7 +4,8 @@ d3rlpy needs another gymnasium than dtbench, so an interpreter that has it runs 
 
     d3rlpy_peer.py DATA.npz '{"batch": 256, "threads": 2, "clock": "wall", "width": 256, "layers": {"CQL": 3}, ...}'
 
-It writes one line of versions and names when it is ready, then answers each line `["CQL", 10]` with the seconds of 10 calls.
+It writes one line of versions and names when it is ready, then answers each line `["CQL", 10]` with the seconds of 10
+calls.
 d3rlpy's own output goes to standard error.
 """
 

@@ -10,7 +10,8 @@ A call takes `n_jitted_updates` updates, 8 as in its scripts. Two settings diffe
 compute the same: its layer normalisation, which neither the papers nor we have, is left out, and CQL has as many
 hidden layers as ours.
 
-It writes one line of versions and names when it is ready, then answers each line `["CQL", 10]` with the seconds of 10 updates.
+It writes one line of versions and names when it is ready, then answers each line `["CQL", 10]` with the seconds of 10
+updates.
 """
 
 import importlib.util
