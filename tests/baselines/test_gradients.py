@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from baselines.batches import Batches
 from baselines.bc import BehaviorCloning
@@ -172,3 +173,43 @@ def test_batches_drawn_ahead_are_those_drawn_one_by_one_and_continue_anywhere(ah
     )
     other.state = state
     assert all(torch.equal(other.next().rewards, rewards) for rewards in wanted)
+
+
+class Operators(TorchDispatchMode):
+    """Writes down what runs: every operator and the shapes of its tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[tuple[str, list[Any]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.ran.append((str(func), [tuple(one.shape) for one in args if isinstance(one, Tensor)]))
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal.default")
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        *WITH_LOSSES,
+        TD3BC(hidden_size=16),
+        BehaviorCloning(hidden_size=16, dropout=0.0),
+    ],
+    ids=repr,
+)
+def test_updates_wait_for_nothing_and_are_alike_so_that_a_graph_could_hold_them(algorithm: Any) -> None:
+    """What a CUDA graph asks for: the same operators on the same shapes each time, none of which waits for a value."""
+    learner = algorithm.learner(toy_dataset(discrete_actions=False), seed=0, device=CPU)
+    for _ in range(4):
+        learner.update()
+    found = []
+    for _ in range(2):
+        with Operators() as operators:
+            for _ in range(2):  # TD3+BC's actor learns in every second
+                learner.update()
+        found.append(operators.ran)
+    assert found[0] == found[1]
+    assert not [name for name, _ in found[0] if any(word in name for word in WAITING)]
+    assert len(found[0]) > 20
