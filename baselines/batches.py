@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.networks import ObservationScale
+from baselines.networks import ObservationScale, flat_size
+from dtbench import TrajectoryDataset
 from dtbench.data import Transitions
 
-AHEAD = 4096  # rows drawn at once: to draw 128 rows takes half as long as to draw these
+ROWS_AHEAD = 4096  # drawn at once: to draw 128 rows takes half as long as to draw these
+NUMBERS_AHEAD = 2**20  # of observations, 4 MB, that are drawn at once
 Batch = TypeVar("Batch")
 
 
@@ -29,7 +31,7 @@ class Sampler(Protocol):
 class Batches(Generic[Batch]):
     """The batches of a sampler, prepared; several at once, which are the same as one by one."""
 
-    def __init__(self, sampler: Sampler, prepare: Callable[[Any], Batch], *, ahead: int = AHEAD) -> None:
+    def __init__(self, sampler: Sampler, prepare: Callable[[Any], Batch], *, ahead: int) -> None:
         """`prepare` makes a dataclass of tensors [B, ...] of what is drawn; about `ahead` rows are drawn at once."""
         self.sampler, self.prepare, self.ahead = sampler, prepare, ahead
         self._ready: list[Batch] = []
@@ -65,6 +67,11 @@ class Batches(Generic[Batch]):
         self._ready = []
         for _ in range(state.get("taken", 0)):
             self.next()
+
+
+def rows_ahead(dataset: TrajectoryDataset, *, steps: int = 1) -> int:
+    """Return how many rows, of so many steps each, are drawn at once: few where observations are large."""
+    return min(ROWS_AHEAD, NUMBERS_AHEAD // (steps * flat_size(dataset.observation_space)))
 
 
 @dataclass(frozen=True, slots=True)

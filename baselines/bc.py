@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.batches import AHEAD, Batches
+from baselines.batches import Batches, rows_ahead
 from baselines.checkpoint import Checkpointed
 from baselines.layers import TANH_BACKWARD, FlatAdamW, FlatParameters, Pass
 from baselines.networks import Deferred, flat_observations, flat_size, observation_scale
@@ -89,14 +89,18 @@ class BehaviorCloningLearner(Checkpointed):
             device=device,
             anchor="end",
         )
-        self.batches: Batches[Cloned] = Batches(self.sampler, self._prepared, ahead=AHEAD // self.context)
+        self.batches: Batches[Cloned] = Batches(
+            self.sampler, self._prepared, ahead=rows_ahead(dataset, steps=self.context)
+        )
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             self.network = self._build().to(device)
-        self.flat = FlatParameters(self.network)
-        groups = [{"params": list(self.network.parameters())}]
-        settings = {"lr": algorithm.learning_rate, "weight_decay": algorithm.weight_decay}
-        self.optimizer = FlatAdamW(self.flat, groups, **settings)
+        self.optimizer = FlatAdamW(
+            FlatParameters(self.network),
+            [{"params": list(self.network.parameters())}],
+            lr=algorithm.learning_rate,
+            weight_decay=algorithm.weight_decay,
+        )
         self.mlp = Pass(self.network)
         self.steps = 0
 
@@ -126,7 +130,7 @@ class BehaviorCloningLearner(Checkpointed):
 
     def _by_autograd(self, batch: Cloned) -> Tensor:
         self.network.train()
-        self.flat.grads.zero_()
+        self.optimizer.zero_grad()
         with self.stream.active():
             loss = self.loss(self.network(batch.inputs), batch.labels)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from baselines.batches import TDBatch, td_batch
+from baselines.batches import TDBatch, rows_ahead, td_batch
 from baselines.networks import Deferred, bellman_error, observation_scale, require_flat_boxes
 from baselines.sac import SoftActorCritic, SoftActorCriticLearner, TanhNormal, entropy_loss, policy_loss
 from dtbench import Metrics, TrajectoryDataset, TransitionSampler
@@ -101,15 +101,15 @@ class CQLLearner(SoftActorCriticLearner):
                 initial_log_std=algorithm.initial_log_std,
                 minimum_log_std=algorithm.minimum_log_std,
             )
-        scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
         super().__init__(
             network.to(device),
             sampler=TransitionSampler(dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device),
             prepare=self._prepared,
-            scale=scale,
+            scale=observation_scale(dataset, normalize=algorithm.normalize_observations, device=device),
             stream=stream,
             learning_rates=(algorithm.policy_learning_rate, algorithm.critic_learning_rate),
             tau=algorithm.tau,
+            ahead=rows_ahead(dataset),
         )
 
     def _prepared(self, drawn: Transitions) -> TDBatch:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.batches import AHEAD, Batches
+from baselines.batches import Batches, rows_ahead
 from baselines.checkpoint import Checkpointed
 from baselines.networks import flat_observations, flat_size, soft_update
 from dtbench import History, IncompatibleTask, Metrics, Rollout, TrajectoryDataset, WindowSampler
@@ -111,7 +111,9 @@ class DiscreteCQLLearner(Checkpointed):
             device=device,
             anchor="start" if self.context == 1 else "inside",
         )
-        self.batches: Batches[Windows] = Batches(self.sampler, lambda drawn: drawn, ahead=AHEAD // (self.context + 1))
+        self.batches: Batches[Windows] = Batches(
+            self.sampler, lambda drawn: drawn, ahead=rows_ahead(dataset, steps=self.context + 1)
+        )
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             self.network, self.target = (self._build(longest).to(device) for _ in range(2))

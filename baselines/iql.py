@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from baselines.batches import Batches, TDBatch, td_batch
+from baselines.batches import Batches, TDBatch, rows_ahead, td_batch
 from baselines.checkpoint import Checkpointed
 from baselines.layers import TANH_BACKWARD, FlatAdam, FlatParameters, Pass, Scratch
 from baselines.networks import Deferred, TwinCritics, bellman_error, observation_scale, require_flat_boxes
@@ -127,6 +127,7 @@ class IQLLearner(Checkpointed):
         self.batches: Batches[TDBatch] = Batches(
             self.sampler,
             lambda drawn: td_batch(drawn, self.observation_scale, discount=algorithm.discount, reward_scale=scale),
+            ahead=rows_ahead(dataset),
         )
         self.stream = TorchStream(seed, device)
         with self.stream.active():

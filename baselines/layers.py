@@ -20,7 +20,6 @@ from dtbench.nn import MLPEnsemble, faster_product, is_large_product
 ROWS = 1024  # that go through the layers at a time: what lies between the layers fits a cache
 BLOCK = 2**20  # numbers, 4 MB: for arrays of this size numpy asks Linux for huge pages
 
-
 RELU_BACKWARD = torch.ops.aten.threshold_backward.grad_input
 TANH_BACKWARD = torch.ops.aten.tanh_backward.default
 
@@ -68,18 +67,17 @@ class FlatParameters:
     def __init__(self, network: nn.Module) -> None:
         """Move the parameters; the network must be on its device already."""
         parameters = list(network.parameters())
-        self.values, self.grads = (
-            MEMORY.zeros(sum(p.numel() for p in parameters), parameters[0].device) for _ in range(2)
-        )
+        size, device = sum(p.numel() for p in parameters), parameters[0].device
+        learns = parameters[0].requires_grad  # a target network does not
+        self.values, self.grads = MEMORY.zeros(size, device), MEMORY.zeros(size if learns else 0, device)
         self._places: dict[int, tuple[int, int]] = {}
         begin = 0
         for parameter in parameters:
             end = begin + parameter.numel()
             self._places[id(parameter)] = begin, end
-            values, grads = (_view(vector[begin:end], parameter.shape) for vector in (self.values, self.grads))
-            values.copy_(parameter.detach())
-            parameter.data = values
-            parameter.grad = grads if parameter.requires_grad else None
+            values = _view(self.values[begin:end], parameter.shape)
+            parameter.data = values.copy_(parameter.detach())
+            parameter.grad = _view(self.grads[begin:end], parameter.shape) if learns else None
             begin = end
 
     def span(self, parameters: Iterable[nn.Parameter]) -> slice:
@@ -128,9 +126,18 @@ class FlatAdam(torch.optim.Adam):
         super().load_state_dict(state)
         self._link()
 
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Set the gradients to zero, for autograd to add to; they stay where they are."""
+        for _, grads, *_ in self._vectors:
+            grads.zero_()
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Move the weights along the gradients."""
+        self.descend()
+
     @torch.no_grad()
     def descend(self) -> None:
-        """Move the weights along the gradients, as `step` does, which takes as long again to find its arguments."""
+        """Move the weights along the gradients; PyTorch wraps `step` in a profiler, which takes as long again."""
         for group, (values, grads, first, second, steps) in zip(self.param_groups, self._vectors, strict=True):
             steps += 1
             beta1, beta2 = group["betas"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.batches import AHEAD, Batches, Sampler, TDBatch, td_batch
+from baselines.batches import Batches, Sampler, TDBatch, rows_ahead, td_batch
 from baselines.checkpoint import Checkpointed
 from baselines.layers import FlatAdam, FlatParameters, Pass, Scratch
 from baselines.networks import (
@@ -55,6 +55,7 @@ class SAC:
             scale=observation_scale(dataset, normalize=self.normalize_observations, device=device),
             seed=seed,
             device=device,
+            ahead=rows_ahead(dataset),
         )
 
 
@@ -84,7 +85,8 @@ def log_density(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
 
 def smallest(values: Tensor, share: float) -> Tensor:
     """Return the gradient of `share` times the smaller of two critics' values [2, B], [2, B, 1]."""
-    return torch.where(values <= values.flip(0), share, 0.0)[..., None]
+    first = values[0] <= values[1]
+    return torch.stack([first, ~first])[..., None] * share
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ class SoftActorCriticLearner(Checkpointed):
         stream: TorchStream,
         learning_rates: tuple[float, float],
         tau: float,
-        ahead: int = AHEAD,
+        ahead: int,
     ) -> None:
         """`learning_rates` are those of policy and entropy weight, and of the critics."""
         self.network, self.sampler, self.stream, self.tau = network, sampler, stream, tau
@@ -252,7 +254,7 @@ class SACLearner(SoftActorCriticLearner):
         scale: ObservationScale,
         seed: int,
         device: torch.device,
-        ahead: int = AHEAD,
+        ahead: int,
     ) -> None:
         """Build networks for `sizes` numbers of an observation and of an action."""
         self.algorithm, self.actions = algorithm, sizes[1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.batches import Batches, TDBatch, td_batch
+from baselines.batches import Batches, TDBatch, rows_ahead, td_batch
 from baselines.checkpoint import Checkpointed
 from baselines.layers import TANH_BACKWARD, FlatAdam, FlatParameters, Pass, Scratch
 from baselines.networks import Deferred, TwinCritics, bellman_error, observation_scale, require_flat_boxes
@@ -85,7 +85,9 @@ class TD3BCLearner(Checkpointed):
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
         )
         self.batches: Batches[TDBatch] = Batches(
-            self.sampler, lambda drawn: td_batch(drawn, self.observation_scale, discount=algorithm.discount)
+            self.sampler,
+            lambda drawn: td_batch(drawn, self.observation_scale, discount=algorithm.discount),
+            ahead=rows_ahead(dataset),
         )
         self.stream = TorchStream(seed, device)
         with self.stream.active():
@@ -139,8 +141,8 @@ class TD3BCLearner(Checkpointed):
         alpha, rows = self.algorithm.alpha, batch.actions.shape[0]
         predicted = self.actor.forward(batch.observations)[0].tanh_()
         values = self.judge.forward(torch.cat([batch.observations, predicted], dim=-1))
-        slope = (-alpha / rows / values.abs().mean()).expand_as(values)
-        of_pairs = self.judge.backward(slope, weights=False, rows=True)
+        of_values = (-alpha / rows / values.abs().mean()).expand_as(values)
+        of_pairs = self.judge.backward(of_values, weights=False, rows=True)
         assert of_pairs is not None
         gradient = (predicted - batch.actions).mul_(2 / predicted.numel())
         gradient += of_pairs[:, batch.observations.shape[1] :]

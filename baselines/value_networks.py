@@ -8,7 +8,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from baselines.batches import AHEAD, Batches
+from baselines.batches import Batches, rows_ahead
 from baselines.checkpoint import Checkpointed
 from baselines.networks import descend, flat_observations, flat_size
 from dtbench import History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset, TransitionSampler
@@ -101,8 +101,7 @@ class ValueLearner(Checkpointed, ABC):
         self.sampler = TransitionSampler(
             dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
         )
-        few = 1 if is_image(dataset.observation_space) else AHEAD
-        self.batches: Batches[Transitions] = Batches(self.sampler, lambda drawn: drawn, ahead=few)
+        self.batches: Batches[Transitions] = Batches(self.sampler, lambda drawn: drawn, ahead=rows_ahead(dataset))
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             network = ValueNetwork(algorithm, dataset, actions=int(dataset.action_space.n), estimates=estimates)

@@ -44,7 +44,7 @@ def agree(found: list[Tensor], wanted: list[Tensor]) -> None:
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("rows", [3, 512, 1300])
 @pytest.mark.parametrize(("inputs", "outputs"), [(11, 128), (128, 512), (512, 96)])
-def test_a_linear_map_and_its_slopes_are_those_of_double_precision(
+def test_a_linear_map_and_its_gradients_are_those_of_double_precision(
     faster: bool, rows: int, inputs: int, outputs: int, relu: bool
 ) -> None:
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ def test_rows_may_be_strided_and_of_any_shape(faster: bool) -> None:
     agree(found, grads(lambda x, w: F.linear(x[:, :, 1], w), tokens.double(), weight.double()))
 
 
-def test_strided_slopes_come_back_as_quickly_and_rightly(faster: bool) -> None:
+def test_strided_gradients_come_back_as_quickly_and_rightly(faster: bool) -> None:
     torch.manual_seed(2)
     tokens, weight = torch.randn(2000, 128), torch.randn(128, 128)
 
@@ -95,7 +95,7 @@ def test_an_mlp_is_the_sequence_of_its_modules(faster: bool, rows: int) -> None:
         agree([mlp(values)], [plain(values.double())])
 
 
-def test_frozen_layers_get_no_slope(faster: bool) -> None:
+def test_frozen_layers_get_no_gradient(faster: bool) -> None:
     weights = [(torch.randn(256, 14), torch.randn(256)), (torch.randn(1, 256), torch.randn(1))]
     values = torch.randn(400, 14, requires_grad=True)
     feed_forward(values, weights).sum().backward()
@@ -148,7 +148,7 @@ def test_neighbours_that_share_a_draw_are_dropped_independently() -> None:
     assert correlations.abs().max() < 0.012
 
 
-def test_dropout_at_its_ends_and_its_slope() -> None:
+def test_dropout_at_its_ends_and_its_gradient() -> None:
     values = torch.randn(10, 10, requires_grad=True)
     assert dropout(values, 0.0) is values
     assert not dropout(values, 1.0).any()

@@ -14,7 +14,7 @@ from baselines.checkpoint import copied
 from baselines.cql import CQL
 from baselines.iql import IQL
 from baselines.layers import ROWS, FlatAdam, FlatAdamW, FlatParameters, Pass
-from baselines.networks import TwinCritics
+from baselines.networks import TwinCritics, soft_update
 from baselines.sac import SAC
 from baselines.td3_bc import TD3BC
 from dtbench import TransitionSampler
@@ -71,6 +71,30 @@ def test_an_update_follows_the_gradient_of_the_losses(algorithm: Any) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    [IQL(hidden_size=16, decay_steps=None), SAC(hidden_size=16), CQL(hidden_size=16, sampled_actions=2)],
+    ids=lambda algorithm: type(algorithm).__name__,
+)
+def test_twenty_updates_are_those_of_autograd_and_pytorchs_adam(algorithm: Any) -> None:
+    learner, peer = (algorithm.learner(toy_dataset(discrete_actions=False), seed=3, device=CPU) for _ in range(2))
+    parameters = list(peer.network.parameters())
+    groups = [{"params": group["params"], "lr": group["lr"]} for group in peer.optimizer.param_groups]
+    adam = torch.optim.Adam(groups)
+    for _ in range(20):
+        learner.update()
+        with peer.stream.active():
+            loss = torch.stack(list(peer.losses(peer.batches.next()).values())).sum()
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        adam.step()
+        soft_update(peer.target, peer.network.critics, algorithm.tau)
+    for module in ("network", "target"):
+        ours, theirs = (getattr(one, module).parameters() for one in (learner, peer))
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
 def test_td3_bcs_critics_and_actor_follow_the_gradients_of_their_losses() -> None:
     learner = learner_of(TD3BC(hidden_size=16))
     batch, actor = learner.batches.next(), learner.network.actor
@@ -114,21 +138,21 @@ def test_a_pass_and_its_way_back_are_those_of_autograd(kind: str, rows: int) -> 
     FlatParameters(network)
     inputs = torch.randn(rows, 5, requires_grad=True)
     outputs = network(inputs)[None] if single else network(inputs[:, :3], inputs[:, 3:])[..., None]
-    passing, slope = Pass(network), torch.randn(outputs.shape)  # type: ignore[arg-type]
-    wanted = torch.autograd.grad((outputs * slope).sum(), [inputs, *network.parameters()])
+    passing, of_outputs = Pass(network), torch.randn(outputs.shape)  # type: ignore[arg-type]
+    wanted = torch.autograd.grad((outputs * of_outputs).sum(), [inputs, *network.parameters()])
     with torch.no_grad():
         torch.testing.assert_close(passing.forward(inputs), outputs, rtol=1e-4, atol=1e-5)
-        of_rows = passing.backward(slope, rows=True)
+        of_rows = passing.backward(of_outputs, rows=True)
         torch.testing.assert_close(of_rows, wanted[0], rtol=1e-4, atol=1e-4)
         for parameter, gradient in zip(network.parameters(), wanted[1:], strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3)
         passing.forward(inputs)
-        passing.backward(slope, add=True)
+        passing.backward(of_outputs, add=True)
         for parameter, gradient in zip(network.parameters(), wanted[1:], strict=True):
             torch.testing.assert_close(parameter.grad, 2 * gradient, rtol=1e-3, atol=2e-3)
         kept = [parameter.grad.clone() for parameter in network.parameters()]  # type: ignore[union-attr]
         passing.forward(inputs)
-        passing.backward(slope, weights=False, rows=True)
+        passing.backward(of_outputs, weights=False, rows=True)
         assert all(torch.equal(p.grad, grad) for p, grad in zip(network.parameters(), kept, strict=True))  # type: ignore[arg-type]
 
 
@@ -173,6 +197,8 @@ def test_batches_drawn_ahead_are_those_drawn_one_by_one_and_continue_anywhere(ah
     )
     other.state = state
     assert all(torch.equal(other.next().rewards, rewards) for rewards in wanted)
+    other.state = single.rng.bit_generator.state  # as checkpoints of before have it
+    assert torch.equal(other.next().rewards, single.sample().rewards)
 
 
 class Operators(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""The training of behaviour policies: SAC's update and runs, and which snapshots are chosen."""
+"""The training of behaviour policies: SAC's runs, and which snapshots are chosen."""
 
 import json
 import sys
@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from baselines.networks import ObservationScale
-from baselines.sac import SAC, SACLearner
-from dtbench.data import Transitions
+from baselines.sac import SAC
 from dtbench.domains.atari.generation import FEATURES, RamPolicy, policy_files
 from dtbench.domains.atari.generation import POLICIES as ATARI_POLICIES
 from dtbench.domains.d4rl.env import LocomotionVectorEnv
@@ -21,54 +18,13 @@ from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 from dtbench.testing import check_algorithm
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools" / "behavior_policies"
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
 def _tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
-    for name in ("train", "choose", "choose_ppo", "sac_update"):
+    for name in ("train", "choose", "choose_ppo"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-
-
-class Fixed:
-    """A sampler that gives one batch."""
-
-    def __init__(self, rows: int) -> None:
-        noise = torch.Generator().manual_seed(1)
-        self.rng, self.batch_size = np.random.default_rng(0), rows
-        self.batch = Transitions(
-            observations=torch.randn(rows, 5, generator=noise),
-            actions=torch.rand(rows, 2, generator=noise) * 2 - 1,
-            rewards=torch.randn(rows, generator=noise),
-            next_observations=torch.randn(rows, 5, generator=noise),
-            terminals=torch.rand(rows, generator=noise) < 0.2,
-        )
-
-    def sample(self, batches: int = 1) -> Transitions:
-        assert batches == 1
-        return self.batch
-
-
-def test_written_out_gradients_take_the_steps_of_autograd() -> None:
-    from sac_update import SACUpdate
-
-    algorithm, sampler = SAC(hidden_size=32, actor_hidden_size=16, batch_size=24), Fixed(24)
-    learner = SACLearner(algorithm, (5, 2), sampler=sampler, scale=ObservationScale(), seed=3, device=CPU, ahead=1)
-    update = SACUpdate(algorithm, (5, 2), seed=3)
-    for _ in range(20):
-        learner.update()
-        update.update(sampler.batch)
-    theirs = [layer for layer in learner.network.actor if isinstance(layer, torch.nn.Linear)]
-    for (weight, bias), layer in zip(update.actor, theirs, strict=True):
-        torch.testing.assert_close(weight.T, layer.weight, atol=1e-5, rtol=0)
-        torch.testing.assert_close(bias, layer.bias, atol=1e-5, rtol=0)
-    for ours, peers in ((update.critics, learner.network.critics), (update.target_critics, learner.target)):
-        for (weight, bias), layer, shift in zip(ours, peers.weights, peers.biases, strict=True):
-            torch.testing.assert_close(weight, layer, atol=1e-5, rtol=0)
-            torch.testing.assert_close(bias, shift, atol=1e-5, rtol=0)
-    assert abs(float(update.flat[-1] - learner.network.log_entropy_weight)) < 1e-5
-    assert abs(float(update.flat[-1])) > 1e-3  # it has moved
 
 
 def test_sac_keeps_the_contract_of_algorithms() -> None:

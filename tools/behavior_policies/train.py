@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sac_update import SACUpdate
+from torch import nn
 
-from baselines.sac import SAC
+from baselines.networks import ObservationScale
+from baselines.sac import SAC, SACLearner
 from dtbench.data import Transitions, generator
 from dtbench.domains.d4rl.env import LocomotionVectorEnv
 from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS, REACHER, LocomotionEnv, locomotion_env
@@ -54,8 +55,8 @@ class Training:
 class ReplayBuffer:
     """Every transition of the run, drawn uniformly."""
 
-    def __init__(self, robot: LocomotionEnv, capacity: int, rng: np.random.Generator) -> None:
-        self.rng, self.size = rng, 0
+    def __init__(self, robot: LocomotionEnv, capacity: int, rng: np.random.Generator, *, batch_size: int) -> None:
+        self.rng, self.size, self.batch_size = rng, 0, batch_size
         shapes = {"observations": robot.observation_size, "actions": robot.action_size, "rewards": 0}
         shapes |= {"next_observations": robot.observation_size, "terminals": 0}
         self.arrays = {name: torch.zeros((capacity, n) if n else (capacity,)) for name, n in shapes.items()}
@@ -68,9 +69,9 @@ class ReplayBuffer:
             self.arrays[name][self.size : end] = torch.from_numpy(values)
         self.size = end
 
-    def sample(self, rows: int) -> Transitions:
-        """Draw transitions with replacement."""
-        drawn = torch.from_numpy(self.rng.integers(self.size, size=rows))
+    def sample(self, batches: int = 1) -> Transitions:
+        """Draw the transitions of some batches with replacement."""
+        drawn = torch.from_numpy(self.rng.integers(self.size, size=batches * self.batch_size))
         return Transitions(**{name: values.index_select(0, drawn) for name, values in self.arrays.items()})
 
 
@@ -86,12 +87,20 @@ class Run:
             batch_size=t.batch_size,
             learning_rate=t.learning_rate,
         )
-        self.update = SACUpdate(algorithm, (robot.observation_size, robot.action_size), seed=t.seed)
         self.rng = generator(t.seed, 41)
-        self.replay = ReplayBuffer(robot, t.steps, generator(t.seed, 42))
+        self.replay = ReplayBuffer(robot, t.steps, generator(t.seed, 42), batch_size=t.batch_size)
+        self.learner = SACLearner(
+            algorithm,
+            (robot.observation_size, robot.action_size),
+            sampler=self.replay,
+            scale=ObservationScale(),
+            seed=t.seed,
+            device=torch.device("cpu"),
+            ahead=1,  # the buffer grows between two batches
+        )
         self.games = LocomotionVectorEnv(robot, t.environments, threads=1)
         self.present = self.games.reset(seed=self._seeds(t.environments))[0]
-        self.step, self.updates, self.seconds = 0, 0, 0.0
+        self.step, self.seconds = 0, 0.0
         self.returns = np.zeros(t.environments)
         self.ended: list[float] = []
         self.curve: list[dict[str, Any]] = []
@@ -129,10 +138,10 @@ class Run:
         if self.step < self.training.warmup:
             actions = self.rng.uniform(-1, 1, (count, size)).astype(np.float32)
         else:
-            noise = self.rng.standard_normal((count, size), np.float32)
+            noise = torch.from_numpy(self.rng.standard_normal((count, size), np.float32))
             with torch.no_grad():
-                drawn = self.update.act(torch.from_numpy(self.present), torch.from_numpy(noise))[1]
-            actions = drawn.tanh().numpy()
+                policy = self.learner.network.policy(torch.from_numpy(self.present))
+                actions = (policy.mean + policy.log_std.exp() * noise).tanh().numpy()
         following, rewards, terminated, truncated, _ = self.games.step(actions)
         self.replay.add(
             observations=self.present,
@@ -155,19 +164,20 @@ class Run:
         if self.step < t.warmup:
             return
         rate = t.learning_rate + (t.last_learning_rate - t.learning_rate) * min(1, self.step / t.steps)
-        self.update.optimizer.param_groups[0]["lr"] = rate
-        while self.updates < (self.step - t.warmup) * t.updates_per_step:
-            self.update.update(self.replay.sample(t.batch_size))
-            self.updates += 1
+        for group in self.learner.optimizer.param_groups:
+            group["lr"] = rate
+        while self.learner.steps < (self.step - t.warmup) * t.updates_per_step:
+            self.learner.update()
 
     def policy(self) -> BehaviorPolicy:
         """Return the policy as it is now."""
         size = self.robot.observation_size
+        layers = [layer for layer in self.learner.network.actor if isinstance(layer, nn.Linear)]
         return BehaviorPolicy(
             mean=np.zeros(size, np.float32),
             scale=np.ones(size, np.float32),
-            weights=[weight.detach().numpy().copy() for weight, _ in self.update.actor],
-            biases=[bias.detach().numpy().copy() for _, bias in self.update.actor],
+            weights=[layer.weight.detach().T.numpy().copy() for layer in layers],
+            biases=[layer.bias.detach().numpy().copy() for layer in layers],
             activation="relu",
             squash=True,
             log_std=None,
@@ -178,7 +188,7 @@ class Run:
         t = self.training
         policy = self.policy()
         policy.save(self.folder / "snapshots" / f"step-{self.step:08d}.npz")
-        row: dict[str, Any] = {"step": self.step, "updates": self.updates, "seconds": round(self.seconds, 1)}
+        row: dict[str, Any] = {"step": self.step, "updates": self.learner.steps, "seconds": round(self.seconds, 1)}
         row["training_episodes"] = len(self.ended)
         row["training_return"] = round(float(np.mean(self.ended)), 2) if self.ended else None
         if self.step % t.evaluate_every == 0:
@@ -192,14 +202,13 @@ class Run:
         """Write checkpoint and curve, each whole or not at all."""
         replay = {name: values[: self.replay.size] for name, values in self.replay.arrays.items()}
         state = {
-            "update": self.update.state_dict(),
+            "learner": self.learner.state_dict(),
             "replay": replay,
             "games": {name: torch.from_numpy(values) for name, values in self.games.state().items()},
             "present": torch.from_numpy(self.present),
             "returns": torch.from_numpy(self.returns),
             "rng": self.rng.bit_generator.state,
-            "replay_rng": self.replay.rng.bit_generator.state,
-            "counters": (self.step, self.updates, self.seconds),
+            "counters": (self.step, self.seconds),
             "ended": self.ended,
             "curve": self.curve,
         }
@@ -219,13 +228,12 @@ class Run:
         if not path.exists():
             return
         state = torch.load(path, weights_only=True)
-        self.update.load_state_dict(state["update"])
+        self.learner.load_state_dict(state["learner"])
         self.replay.add(**{name: values.numpy() for name, values in state["replay"].items()})
         self.games.restore({name: values.numpy() for name, values in state["games"].items()})
         self.present, self.returns = state["present"].numpy(), state["returns"].numpy()
         self.rng.bit_generator.state = state["rng"]
-        self.replay.rng.bit_generator.state = state["replay_rng"]
-        self.step, self.updates, self.seconds = state["counters"]
+        self.step, self.seconds = state["counters"]
         self.ended, self.curve = state["ended"], state["curve"]
         print(f"continues at step {self.step}", flush=True)
 
