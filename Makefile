@@ -120,8 +120,9 @@ report: $(INSTALLED)
 	$(BIN)/dtbench report --check
 
 ## Speed against transformers and d3rlpy, into results/performance, and one table; some minutes on two cores that do
-## nothing else. `make guard` is the part that CI holds against bounds.
+## nothing else. After `make peers-jax`, DTBENCH_JAX_CORL=CHECKOUT adds JAX-CORL. `make guard` is the part that CI holds against bounds.
 bench: $(INSTALLED) $(PEERS)/.installed
+	$(if $(wildcard $(JAX)/.installed),DTBENCH_JAX_PYTHON=$(CURDIR)/$(JAX)/bin/python) \
 	$(BIN)/python -m benchmarks.run --peers $(CURDIR)/$(PEERS)/bin/python
 
 guard: $(INSTALLED) $(PEERS)/.installed

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import h5py
-import numpy as np
 import pytest
 
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
 from dtbench.domains.gymnasium.source import environment_digest
 from dtbench.errors import IncompatibleTask
+from tests.support.own_environment import write_module, write_suite
 
 
 class Corridor(gym.Env[int, int]):
@@ -56,46 +55,13 @@ def test_other_arguments_are_another_environment() -> None:
     assert first == same != other
 
 
-MODULE = """
-import os, sys
-import gymnasium as gym
-import numpy as np
-
-class Pay(gym.Env):
-    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
-    action_space = gym.spaces.Discrete(2)
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        {reset}
-        return np.zeros(1, np.float32), {{}}
-    def step(self, action):
-        return np.zeros(1, np.float32), {reward}, False, False, {{}}
-
-gym.register("Pay-v0", Pay, max_episode_steps=4)
-"""
-SUITE = """
-name: mine
-tasks: ["{task}"]
-task_options: {{file: mine.hdf5}}
-seeds: [0]
-evaluation: {{episodes: 2, every: 5, targets: [4]}}
-contenders:
-  Random: {{algorithm: random, train_steps: 0}}
-"""
 RUN = [sys.executable, "-c", "from dtbench.cli.run import main; main()", "run", "--suite", "mine.yaml", "--local"]
 
 
 def ran(module: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run a suite on an environment of one's own, from a module in the working directory."""
-    Path(f"{module}.py").write_text(MODULE.format(**{"reset": "pass", "reward": "1.0", **changes}))
-    task = "gym:Pay-v0" if "--import" in arguments else f"gym:{module}:Pay-v0"
-    Path("mine.yaml").write_text(SUITE.format(task=task))
-    with h5py.File("mine.hdf5", "w") as file:
-        file["observations"] = np.zeros((8, 1), np.float32)
-        file["actions"] = np.arange(8) % 2
-        file["rewards"] = np.ones(8, np.float32)
-        file["terminals"] = np.zeros(8, bool)
-        file["timeouts"] = np.arange(8) % 4 == 3
+    write_module(module, **changes)
+    write_suite("gym:Pay-v0" if "--import" in arguments else f"gym:{module}:Pay-v0")
     return subprocess.run([*RUN, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -109,7 +75,7 @@ def ran(module: str, *arguments: str, **changes: str) -> subprocess.CompletedPro
     ],
 )
 def test_an_environment_that_ends_its_process_is_one_line_before_training(reset: str, message: str) -> None:
-    failed = ran("paying", reset=reset)
+    failed = ran("paying", on_reset=reset)
     assert failed.returncode == 2
     assert f"gym:paying:Pay-v0: its environment does not work: {message}" in failed.stderr
     assert len(failed.stderr.splitlines()) == 1

@@ -5,40 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 
 from dtbench import foreign
 from dtbench.errors import InvalidValue
+from tests.support.own_environment import write_module, write_suite
 
-MODULE = """
-import os, signal, sys, time
-import gymnasium as gym
-import numpy as np
-{on_import}
-
-class Pay(gym.Env):
-    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
-    action_space = gym.spaces.Discrete(2)
-    def __init__(self):
-        {on_made}
-    def reset(self, *, seed=None, options=None):
-        return np.zeros(1, np.float32), {{}}
-    def step(self, action):
-        return np.zeros(1, np.float32), 1.0, False, False, {{}}
-
-gym.register("Pay-v0", Pay, max_episode_steps=4)
-"""
-SUITE = """
-name: mine
-tasks: ["{task}"]
-task_options: {{file: mine.hdf5}}
-seeds: [0]
-evaluation: {{episodes: 2, every: 5, targets: [4]}}
-contenders:
-  Random: {{algorithm: random, train_steps: 0}}
-"""
 DTBENCH = [
     sys.executable,
     "-c",
@@ -51,19 +23,13 @@ NAMED, IMPORTED = "gym:paying:Pay-v0", "gym:Pay-v0"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with h5py.File("mine.hdf5", "w") as file:
-        file["observations"] = np.zeros((8, 1), np.float32)
-        file["actions"] = np.arange(8) % 2
-        file["rewards"] = np.ones(8, np.float32)
-        file["terminals"] = np.zeros(8, bool)
-        file["timeouts"] = np.arange(8) % 4 == 3
 
 
 def said(
     *arguments: str, on_import: str = "", on_made: str = "pass", task: str = NAMED
 ) -> subprocess.CompletedProcess[str]:
-    Path("paying.py").write_text(MODULE.format(on_import=on_import, on_made=on_made))
-    Path("mine.yaml").write_text(SUITE.format(task=task))
+    write_module("paying", on_import=on_import, on_made=on_made)
+    write_suite(task)
     return subprocess.run([*DTBENCH, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
