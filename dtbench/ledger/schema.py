@@ -3,10 +3,19 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from dtbench.errors import LedgerError
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
@@ -14,6 +23,7 @@ from dtbench.ledger.trial_spec import TrialSpec, TrialState
 M = TypeVar("M", bound=BaseModel)
 Whole = Annotated[int, Field(ge=-(10**15), le=10**15)]
 Number = Whole | float | None
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 TRIAL_ADVICE = "Delete that trial's directory and run the suite again."
 SUITE_ADVICE = "Delete it and run the suite again: its trials stay."
@@ -34,11 +44,36 @@ class Result(_File):
     context: Number = None
 
 
+class Histogram(_File):
+    """A histogram of returns."""
+
+    counts: list[Whole]
+    edges: list[Finite]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Histogram":
+        if len(self.edges) != len(self.counts) + 1 or any(a > b for a, b in pairwise(self.edges)):
+            raise ValueError("the edges are not those of the counts")
+        return self
+
+
+class Card(_File):
+    """The statistics of a dataset."""
+
+    episodes: Whole | None = None
+    steps: Whole | None = None
+    return_mean: Finite | None = None
+    return_min: Finite | None = None
+    return_max: Finite | None = None
+    length_mean: Finite | None = None
+    return_histogram: Histogram | None = None
+
+
 class DatasetProvenance(_File):
     """The data of a trial."""
 
-    info: dict[str, Any] | None = None
-    card: dict[str, Any] | None = None
+    info: dict[str, Any] | None = None  # each domain's own: it reads what fits
+    card: Card | None = None
 
 
 class Provenance(_File):

@@ -17,7 +17,7 @@ from dtbench.ledger import schema
 PARQUET_ERRORS = (OSError, ValueError, pyarrow.ArrowException)  # of damaged files
 
 _COLUMNS = ("step", "target", "episode", "return", "length", "score")  # of all episodes
-_METRICS = TypeAdapter(dict[str, int | float | None])
+_METRICS = TypeAdapter(dict[str, schema.Number])
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -51,9 +51,16 @@ def check_episodes(rows: pd.DataFrame) -> None:
         of = rows[name]
         if not ((pd.api.types.is_numeric_dtype(of) and not pd.api.types.is_bool_dtype(of)) or of.isna().all()):
             raise ValueError(f"its column {name} holds no numbers")
+    for name in set(rows.columns) - set(_COLUMNS):  # a task's own
+        if not pd.api.types.is_numeric_dtype(rows[name]) and not rows[name].map(_is_plain).all():
+            raise ValueError(f"its column {name} holds neither numbers nor text")
     counts = rows[["step", "episode", "length"]].to_numpy(float)
     if not len(counts) or not ((counts == np.floor(counts)) & (counts >= 0) & (counts < 2**53)).all():
         raise ValueError("its steps, episodes or lengths are not whole numbers")
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or value is pd.NA or isinstance(value, str | bool | int | float)
 
 
 def _check_names(names: Iterable[str]) -> None:

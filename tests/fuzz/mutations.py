@@ -302,8 +302,10 @@ def _listing(folder: Path, without: Path) -> dict[str, bytes | None]:
     return {path.name: path.read_bytes() if path.is_file() else None for path in others}
 
 
-def commands_of(number: int) -> Sequence[Sequence[str]]:
-    """Return the commands for a mutation; drawing takes seconds, so that few draw."""
+def commands_of(number: int, *, draw: bool = False) -> Sequence[Sequence[str]]:
+    """Return the commands for a mutation; drawing takes seconds, so that few draw unless asked to."""
+    if draw:
+        return (*SHORT, LONG[0])
     return (*SHORT, LONG[number // 40 % len(LONG)]) if number % 40 == 0 else SHORT
 
 
@@ -313,6 +315,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draw", action="store_true", help="report after every mutation, not after each 40th")
     options = parser.parse_args()
     codes: Counter[str] = Counter()
     findings = 0
@@ -323,7 +326,7 @@ def main() -> int:
         original = prepared(folder, Path(__file__).resolve().parents[2] / "results" / "searches")
         for number in range(options.first, options.first + options.count):
             try:
-                codes += check(original, folder / "work", number, options.seed, commands_of(number))
+                codes += check(original, folder / "work", number, options.seed, commands_of(number, draw=options.draw))
             except Finding as error:
                 findings += 1
                 print(f"{error}\n", flush=True)

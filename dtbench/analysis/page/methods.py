@@ -43,9 +43,10 @@ def _data(records: Sequence[TrialRecord]) -> Iterator[str]:
 
 def _size(record: TrialRecord) -> str:
     card = (record.provenance.get("dataset") or {}).get("card") or {}
-    if not card:
+    episodes, steps, mean = (card.get(name) for name in ("episodes", "steps", "return_mean"))
+    if episodes is None or steps is None or mean is None:
         return "size not recorded"
-    return f"{card['episodes']:,} episodes, {card['steps']:,} steps, mean return {card['return_mean']:.5g}"
+    return f"{episodes:,} episodes, {steps:,} steps, mean return {mean:.5g}"
 
 
 def _contenders(results: SuiteResults) -> Iterator[str]:

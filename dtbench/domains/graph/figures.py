@@ -38,11 +38,13 @@ def draw_graph_paths(
     `edges` are [from, to] each, as the record of a trial has them; `episodes` are a contender's episodes of all seeds
     with the columns step, start, shortest, length, reached and path ("3-7-12").
     """
-    shown = {name: rows for name, rows in episodes.items() if len(rows)}
-    if not edges or not shown:
+    arcs = [(a, b) for a, b in edges]
+    places = layout(arcs) if arcs else {}
+    known = {name: rows[[_within(path, places) for path in rows["path"]]] for name, rows in episodes.items()}
+    shown = {name: rows for name, rows in known.items() if len(rows)}
+    if not shown:
         return None
-    arcs = [(int(a), int(b)) for a, b in edges]
-    places, columns = layout(arcs), min(3, len(shown))
+    columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     palette = style.colours(analysis.contenders)
     with style.figure(analysis.smoke, 0.5 + 3.3 * columns, 1.1 + 2.5 * rows) as sheet:
@@ -186,6 +188,11 @@ def _draw_starts(axes: Axes, name: str, rows: pd.DataFrame, colour: str, places:
     across, up = zip(*(places[node] for node in starts), strict=True)
     look = {**_RING, "marker": "o", "color": "none", "markeredgecolor": colour, "mew": 1.3, "zorder": 5}
     draw_points(axes, across, up, labels, **look)
+
+
+def _within(path: str, places: Places) -> bool:
+    """Return whether all nodes of a path are nodes of the graph."""
+    return all(int(node) in places for node in path.split("-"))
 
 
 def _arcs(path: str) -> set[Edge]:

@@ -1,9 +1,8 @@
 """The report section of tasks on graphs: steps to the goal, and how many paths are new."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 
@@ -23,6 +22,7 @@ from dtbench.analysis.tables.diverged import of_cell, with_diverged
 from dtbench.analysis.tables.scores import aggregate_cell, no_number
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, with_interval
 from dtbench.domains.graph.figures import draw_graph_paths, draw_steps_to_goal
+from dtbench.domains.graph.records import Recipe, recipe, walks
 
 MEASURES = {
     "score": "Shortest (%)",
@@ -52,11 +52,9 @@ def sections(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 def path_facts(episodes: pd.DataFrame) -> pd.DataFrame:
     """Return a row a trial on a graph: MEASURES but the score, in per cent."""
-    if not {"reached", "novel"} <= set(episodes.columns):
+    paths = walks(episodes)
+    if not len(paths):
         return pd.DataFrame(columns=["reached", "novel", "novel_reached"], dtype=float)
-    paths = episodes[episodes["reached"].notna() & episodes["novel"].notna()].astype(
-        {"reached": float, "novel": float}
-    )
     groups = paths.groupby(paths["trial"].astype(str))
     arrived = paths[paths["reached"] == 1]
     return pd.DataFrame(
@@ -112,12 +110,13 @@ def _steps_figure(analysis: SuiteAnalysis, task: str) -> Drawing | None:
         for record in analysis.results.records:
             if (record.spec.task, record.spec.contender) == (task, name):
                 row = finals.loc[(task, name, record.spec.key)]
-                episodes = final_episodes(record, row["step"], row["target"])
+                episodes = walks(final_episodes(record, row["step"], row["target"]))
                 steps = episodes["length"].astype(int).astype(str).where(episodes["reached"].astype(bool), "inf")
                 generated.setdefault(name, Counter()).update(steps)
-    info = _recipe(analysis, task)
-    walks, shortest = info.get("walk_steps_to_goal") or {}, info.get("shortest_steps") or {}
-    return draw_steps_to_goal(analysis, task, generated=generated, walks=walks, shortest=shortest)
+    made = _recipe(analysis, task)
+    return draw_steps_to_goal(
+        analysis, task, generated=generated, walks=made.walk_steps_to_goal, shortest=made.shortest_steps
+    )
 
 
 def _paths_figure(analysis: SuiteAnalysis, task: str) -> Drawing | None:
@@ -125,14 +124,14 @@ def _paths_figure(analysis: SuiteAnalysis, task: str) -> Drawing | None:
     for name in analysis.contenders:
         for record in analysis.results.records:
             if (record.spec.task, record.spec.contender) == (task, name):
-                walked.setdefault(name, []).append(record.episodes())
+                walked.setdefault(name, []).append(walks(record.episodes()))
     episodes = {name: pd.concat(parts) for name, parts in walked.items()}
-    return draw_graph_paths(analysis, task, _recipe(analysis, task).get("edges") or [], episodes)
+    return draw_graph_paths(analysis, task, _recipe(analysis, task).edges, episodes)
 
 
-def _recipe(analysis: SuiteAnalysis, task: str) -> Mapping[str, Any]:
+def _recipe(analysis: SuiteAnalysis, task: str) -> Recipe:
     """Return what was recorded of how the task's data were made."""
-    return (analysis.provenance[task].get("dataset") or {}).get("info") or {}
+    return recipe((analysis.provenance[task].get("dataset") or {}).get("info"))
 
 
 def _published_novelty() -> str:
