@@ -81,7 +81,7 @@ class FlatParameters:
             begin = end
 
     def span(self, parameters: Iterable[nn.Parameter]) -> slice:
-        """Return where these parameters, which follow one another, lie in `values` and `grads`."""
+        """Return where these parameters, which lie side by side, are in `values` and `grads`."""
         places = sorted(self._places[id(parameter)] for parameter in parameters)
         assert all(one[1] == other[0] for one, other in pairwise(places)), "not side by side"
         return slice(places[0][0], places[-1][1])
@@ -93,7 +93,7 @@ class FlatAdam(torch.optim.Adam):
     _fused = staticmethod(torch._fused_adam_)
 
     def __init__(self, flat: FlatParameters, groups: Sequence[dict[str, Any]], **settings: Any) -> None:
-        """Take groups as PyTorch's; the parameters of each follow one another in the network."""
+        """Take groups as PyTorch's; the parameters of each, in any order, lie side by side in the network."""
         super().__init__(groups, fused=True, **settings)
         self.flat = flat
         self._vectors = []
@@ -108,18 +108,17 @@ class FlatAdam(torch.optim.Adam):
     def _link(self) -> None:
         """Make the state of each parameter a view of its group's vectors, with the numbers that it has."""
         for group, (_, _, first, second, steps) in zip(self.param_groups, self._vectors, strict=True):
-            begin = 0
+            begin = self.flat.span(group["params"]).start
             for parameter in group["params"]:
-                end = begin + parameter.numel()
+                own = self.flat.span([parameter])
                 kept = self.state.get(parameter, {})
                 views = {"step": steps}
                 for name, vector in (("exp_avg", first), ("exp_avg_sq", second)):
-                    views[name] = _view(vector[begin:end], parameter.shape)
+                    views[name] = _view(vector[own.start - begin : own.stop - begin], parameter.shape)
                 for name, view in views.items():
                     if name in kept:
                         view.copy_(kept[name])
                 self.state[parameter] = views
-                begin = end
 
     def load_state_dict(self, state: Any) -> None:
         """Continue where `state_dict` was taken."""

@@ -185,7 +185,7 @@ class SoftActorCriticLearner(Checkpointed):
         self.target = deepcopy(network.critics).requires_grad_(False)
         self.flat, self.flat_target = FlatParameters(network), FlatParameters(self.target)
         self.critics_span = self.flat.span(network.critics.parameters())
-        parts = ([network.log_entropy_weight, *network.actor.parameters()], list(network.critics.parameters()))
+        parts = ([*network.actor.parameters(), network.log_entropy_weight], list(network.critics.parameters()))
         groups = [{"params": part, "lr": rate} for part, rate in zip(parts, learning_rates, strict=True)]
         self.optimizer = FlatAdam(self.flat, groups)
         scratch = Scratch()

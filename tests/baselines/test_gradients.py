@@ -164,7 +164,7 @@ def test_adam_on_a_vector_is_pytorchs_and_continues_from_its_state(ours: Any, th
     flat = FlatParameters(network)
 
     def groups(one: MLP) -> list[dict[str, Any]]:
-        return [{"params": list(one[i].parameters()), "lr": rate} for i, rate in ((0, 0.01), (2, 0.1))]
+        return [{"params": list(one[i].parameters())[::-1], "lr": rate} for i, rate in ((0, 0.01), (2, 0.1))]
 
     vector, peer = ours(flat, groups(network), weight_decay=0.03), theirs(groups(plain), weight_decay=0.03)
     for step in range(4):
