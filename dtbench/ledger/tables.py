@@ -52,7 +52,10 @@ def check_episodes(rows: pd.DataFrame) -> None:
         if not ((pd.api.types.is_numeric_dtype(of) and not pd.api.types.is_bool_dtype(of)) or of.isna().all()):
             raise ValueError(f"its column {name} holds no numbers")
     for name in set(rows.columns) - set(_COLUMNS):  # a task's own
-        if not pd.api.types.is_numeric_dtype(rows[name]) and not rows[name].map(_is_plain).all():
+        of = rows[name]
+        if isinstance(of.dtype, pd.CategoricalDtype):
+            of = of.cat.categories
+        if not pd.api.types.is_numeric_dtype(of) and not all(map(_is_plain, of)):
             raise ValueError(f"its column {name} holds neither numbers nor text")
     counts = rows[["step", "episode", "length"]].to_numpy(float)
     if not len(counts) or not ((counts == np.floor(counts)) & (counts >= 0) & (counts < 2**53)).all():

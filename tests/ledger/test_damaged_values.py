@@ -50,6 +50,7 @@ def test_a_tasks_own_column_of_no_plain_values_is_named(tmp_path: Path, value: l
 def test_a_tasks_own_column_may_hold_numbers_text_and_nothing(tmp_path: Path) -> None:
     path = tmp_path / "episodes.parquet"
     rows = pd.DataFrame([EPISODE] * 2).assign(a=["x", None], b=[1.5, None], c=[True, False], d=None)
+    rows = rows.assign(e=pd.Categorical(["x", None]), f=pd.Categorical([True, True]))
     rows.to_parquet(path)
     assert list(read_episodes(path).columns) == list(rows.columns)
 
