@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from itertools import repeat
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from baselines.networks import ObservationScale, flat_size
-from dtbench import TrajectoryDataset
-from dtbench.data import Transitions
+from dtbench import TrajectoryDataset, TransitionSampler
+from dtbench.data import Transitions, balanced_weights, generator
 
 ROWS_AHEAD = 4096  # drawn at once: to draw 128 rows takes half as long as to draw these
 NUMBERS_AHEAD = 2**20  # of observations, 4 MB, that are drawn at once
@@ -51,8 +53,10 @@ class Batches(Generic[Batch]):
         count = max(1, self.ahead // size)
         whole = self.prepare(self.sampler.sample(count) if count > 1 else self.sampler.sample())
         columns = [getattr(whole, field.name) for field in fields(whole)]  # type: ignore[arg-type]
-        parts = [column.view(-1, size, *column.shape[1:]).unbind() for column in columns]
-        return [type(whole)(*part) for part in zip(*parts, strict=True)][::-1]
+        parts = [
+            repeat(None) if column is None else column.view(-1, size, *column.shape[1:]).unbind() for column in columns
+        ]
+        return [type(whole)(*part) for part in zip(*parts, strict=False)][::-1]
 
     @property
     def state(self) -> dict[str, Any]:
@@ -67,6 +71,31 @@ class Batches(Generic[Batch]):
         self._ready = []
         for _ in range(state.get("taken", 0)):
             self.next()
+
+
+def draw_weights(dataset: TrajectoryDataset, *, balance_returns: bool) -> NDArray[np.float64] | None:
+    """Return the weights of steps in draws, [N]; None where all are equal."""
+    return balanced_weights(dataset) if balance_returns else None
+
+
+def transition_sampler(
+    dataset: TrajectoryDataset,
+    *,
+    batch_size: int,
+    balance_returns: bool,
+    seed: int,
+    device: torch.device,
+    next_actions: bool = False,
+) -> TransitionSampler:
+    """Return a learner's sampler of transitions."""
+    return TransitionSampler(
+        dataset,
+        batch_size=batch_size,
+        rng=generator(seed, 1),
+        device=device,
+        weights=draw_weights(dataset, balance_returns=balance_returns),
+        next_actions=next_actions,
+    )
 
 
 def rows_ahead(dataset: TrajectoryDataset, *, steps: int = 1) -> int:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.batches import Batches, rows_ahead
+from baselines.averages import WeightAverage
+from baselines.batches import Batches, draw_weights, rows_ahead
 from baselines.checkpoint import Checkpointed
 from baselines.layers import TANH_BACKWARD, FlatAdamW, FlatParameters, Pass
 from baselines.networks import Deferred, flat_observations, flat_size, observation_scale
@@ -25,6 +26,8 @@ class BehaviorCloning:
     `best_fraction` and `minimum_return` make it X % BC: only the best episodes are imitated. Observations are
     normalised by all of the data whatever is kept, and padding is zeros after that, in training as in acting.
     """
+
+    version: ClassVar[int] = 2  # 2: more hyperparameters
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "corl": {
@@ -52,13 +55,19 @@ class BehaviorCloning:
     minimum_return: float | None = None  # keep the episodes that reach it
     normalize_observations: bool = False
     warmup_steps: int = 0  # the learning rate rises linearly over these, then stays
+    balance_returns: bool = False  # draw steps evenly over returns, see `balanced_weights`
+    ema_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "BehaviorCloningLearner":
         """Build the network for the dataset's spaces; raise IncompatibleTask where they do not fit."""
-        require_unit("bc", dataset.action_space)
-        if self.normalize_observations and not isinstance(dataset.observation_space, gym.spaces.Box):
-            raise IncompatibleTask(f"bc cannot normalize {dataset.observation_space}: drop normalize_observations.")
+        self.check(dataset)
         return BehaviorCloningLearner(self, dataset, seed=seed, device=device)
+
+    def check(self, dataset: TrajectoryDataset) -> None:
+        """Raise IncompatibleTask where the dataset's spaces do not fit."""
+        require_unit("cloning", dataset.action_space)
+        if self.normalize_observations and not isinstance(dataset.observation_space, gym.spaces.Box):
+            raise IncompatibleTask(f"{dataset.observation_space} cannot be normalised: drop normalize_observations.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +90,15 @@ class BehaviorCloningLearner(Checkpointed):
         self.algorithm, self.context = algorithm, algorithm.context
         self.observation_space, self.action_space = dataset.observation_space, dataset.action_space
         self.scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
+        chosen = dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return)
         self.sampler = WindowSampler(
-            dataset.keep(best_fraction=algorithm.best_fraction, minimum_return=algorithm.minimum_return),
+            chosen,
             context=self.context,
             batch_size=algorithm.batch_size,
             rng=generator(seed, 1),
             device=device,
             anchor="end",
+            weights=draw_weights(chosen, balance_returns=algorithm.balance_returns),
         )
         self.batches: Batches[Cloned] = Batches(
             self.sampler, self._prepared, ahead=rows_ahead(dataset, steps=self.context)
@@ -102,6 +113,7 @@ class BehaviorCloningLearner(Checkpointed):
             weight_decay=algorithm.weight_decay,
         )
         self.mlp = Pass(self.network)
+        self.acting = WeightAverage(self.network, algorithm.ema_decay)
         self.steps = 0
 
     def update(self) -> Metrics:
@@ -120,6 +132,7 @@ class BehaviorCloningLearner(Checkpointed):
             predicted = self._write_gradient(batch)
             metric = Deferred(lambda: self.loss(predicted, batch.labels))
         self.optimizer.descend()
+        self.acting.update()
         return {"action_loss": metric}
 
     def loss(self, predicted: Tensor, labels: Tensor) -> Tensor:
@@ -156,8 +169,7 @@ class BehaviorCloningLearner(Checkpointed):
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
         """Return the logits of the present discrete actions, [B, actions]."""
-        self.network.eval()
-        predicted: Tensor = self.network(self._input(history.observations, history.mask))
+        predicted: Tensor = self.acting.network.eval()(self._input(history))
         return predicted
 
     def _prepared(self, windows: Windows) -> Cloned:
@@ -166,14 +178,18 @@ class BehaviorCloningLearner(Checkpointed):
             labels = labels.long() - int(self.action_space.start)
         else:
             labels = labels.flatten(1).float()
-        return Cloned(self._input(windows.observations, windows.mask), labels)
+        return Cloned(self._input(windows), labels)
 
-    def _input(self, observations: Tensor, mask: Tensor) -> Tensor:
-        flat = self.scale(flat_observations(observations, self.observation_space))
-        return (flat * mask[..., None]).flatten(1)
+    def _input(self, seen: Windows | History) -> Tensor:
+        """Return what the network reads of the last `context` steps, [B, inputs]."""
+        flat = self.scale(flat_observations(seen.observations, self.observation_space))
+        return (flat * seen.mask[..., None]).flatten(1)
+
+    def _inputs(self) -> int:
+        return self.context * flat_size(self.observation_space)
 
     def _build(self) -> nn.Module:
         hidden = [self.algorithm.hidden_size] * self.algorithm.num_layers
-        inputs = self.context * flat_size(self.observation_space)
+        inputs = self._inputs()
         output = None if isinstance(self.action_space, gym.spaces.Discrete) else nn.Tanh()
         return MLP(inputs, *hidden, flat_size(self.action_space), dropout=self.algorithm.dropout, output=output)

@@ -6,25 +6,30 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from baselines.averages import WeightAverage
 from baselines.batches import Batches
 
 
 class Checkpointed:
-    """A learner with `state_dict` and `load_state_dict`: the attributes in `parts`, its batches and its stream."""
+    """A learner with `state_dict` and `load_state_dict`: `parts`, its average, its batches and its stream."""
 
     parts: ClassVar[tuple[str, ...]] = ("network", "target", "optimizer", "steps")
     batches: Batches[Any]
     stream: Any
+    acting: WeightAverage[Any]  # of the network that acts
+
+    def _parts(self) -> tuple[str, ...]:
+        return (*self.parts, "acting") if self.acting.decay else self.parts
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all parts and of both random streams."""
-        values = {name: getattr(self, name) for name in self.parts}
+        values = {name: getattr(self, name) for name in self._parts()}
         state = {name: v.state_dict() if hasattr(v, "state_dict") else v for name, v in values.items()}
         return {**copied(state), "sampler": self.batches.state, "stream": self.stream.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
-        for name in self.parts:
+        for name in self._parts():
             part = getattr(self, name)
             if hasattr(part, "load_state_dict"):
                 part.load_state_dict(state[name])

@@ -8,11 +8,18 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from baselines.batches import TDBatch, rows_ahead, td_batch
-from baselines.networks import Deferred, bellman_error, observation_scale, require_flat_boxes
-from baselines.sac import SoftActorCritic, SoftActorCriticLearner, TanhNormal, entropy_loss, policy_loss
-from dtbench import Metrics, TrajectoryDataset, TransitionSampler
-from dtbench.data import TorchStream, Transitions, generator
+from baselines.batches import TDBatch, rows_ahead, td_batch, transition_sampler
+from baselines.networks import Deferred, bellman_error, observation_scale, require_flat_boxes, reward_scale
+from baselines.sac import (
+    Initialization,
+    SoftActorCritic,
+    SoftActorCriticLearner,
+    TanhNormal,
+    entropy_loss,
+    policy_loss,
+)
+from dtbench import Metrics, TrajectoryDataset
+from dtbench.data import TorchStream, Transitions
 
 Backup = Literal["sampled", "soft", "mean"]
 
@@ -21,10 +28,12 @@ Backup = Literal["sampled", "soft", "mean"]
 class CQL:
     """Soft actor-critic whose critics also push down the values of actions outside the data.
 
-    The defaults are those of CORL, the same on all of D4RL's Gym tasks. `backup` is the value of the next step: that
-    of a sampled action (`sampled`: the authors and CORL), that with its entropy (`soft`: SAC), or that of the
-    policy's mean (`mean`: d3rlpy).
+    The defaults are those of CORL, which adds `normalize_rewards` on hopper-medium. `backup` is the value of the next
+    step: that of a sampled action (`sampled`: the authors and CORL), that with its entropy (`soft`: SAC), or that of
+    the policy's mean (`mean`: d3rlpy).
     """
+
+    version: ClassVar[int] = 2  # 2: more hyperparameters
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "corl": {},
@@ -34,7 +43,7 @@ class CQL:
             "alpha": 5.0,
             "cloning_steps": 40_000,
             "normalize_observations": False,
-            "orthogonal": False,
+            "initialization": "rlkit",
             "initial_log_std": 0.0,
             "minimum_log_std": -5.0,
         },
@@ -44,7 +53,7 @@ class CQL:
             "alpha": 5.0,
             "backup": "mean",
             "normalize_observations": False,
-            "orthogonal": False,
+            "initialization": "torch",
             "initial_log_std": 0.0,
         },
     }
@@ -60,10 +69,18 @@ class CQL:
     sampled_actions: int = 10  # of each kind: uniform, the policy's, and the policy's at the next step
     backup: Backup = "sampled"
     cloning_steps: int = 0  # first steps, in which the policy imitates
-    orthogonal: bool = True  # the critics' first weights
+    initialization: Initialization = "orthogonal"  # of first weights, see `SoftActorCritic`
     initial_log_std: float = -1.0  # added to the policy's output
     minimum_log_std: float = -20.0  # the maximum is 2
     normalize_observations: bool = True
+    normalize_rewards: bool = False  # scale them so that best and worst episode are 1000 apart
+    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
+    ema_decay: float = 0.0  # exponential moving average of the actor's weights used for acting; 0: none
+
+    @property
+    def backups_per_step(self) -> float:
+        """Bellman backups that a gradient step brings to the target critics."""
+        return self.tau
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "CQLLearner":
         """Build policy and critics; raise IncompatibleTask unless both spaces are flat Boxes, actions bounded."""
@@ -97,26 +114,36 @@ class CQLLearner(SoftActorCriticLearner):
                 self.actions,
                 hidden_size=algorithm.hidden_size,
                 num_layers=algorithm.num_layers,
-                orthogonal=algorithm.orthogonal,
+                initialization=algorithm.initialization,
                 initial_log_std=algorithm.initial_log_std,
                 minimum_log_std=algorithm.minimum_log_std,
             )
         super().__init__(
             network.to(device),
-            sampler=TransitionSampler(dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device),
+            sampler=transition_sampler(
+                dataset,
+                batch_size=algorithm.batch_size,
+                balance_returns=algorithm.balance_returns,
+                seed=seed,
+                device=device,
+            ),
             prepare=self._prepared,
             scale=observation_scale(dataset, normalize=algorithm.normalize_observations, device=device),
             stream=stream,
             learning_rates=(algorithm.policy_learning_rate, algorithm.critic_learning_rate),
             tau=algorithm.tau,
             ahead=rows_ahead(dataset),
+            reward_scale=reward_scale(dataset, normalize=algorithm.normalize_rewards),
+            ema_decay=algorithm.ema_decay,
         )
 
     def _prepared(self, drawn: Transitions) -> TDBatch:
         # Where nothing follows, the penalty looks at the policy's actions here instead; the backup is the reward.
         following = torch.where(drawn.terminals[:, None], drawn.observations, drawn.next_observations)
         whole = replace(drawn, next_observations=following)
-        return td_batch(whole, self.observation_scale, discount=self.algorithm.discount)
+        return td_batch(
+            whole, self.observation_scale, discount=self.algorithm.discount, reward_scale=self.reward_scale
+        )
 
     @torch.no_grad()
     def update(self) -> Metrics:

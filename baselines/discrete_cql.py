@@ -2,15 +2,17 @@
 
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import ClassVar
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.batches import Batches, rows_ahead
+from baselines.averages import WeightAverage
+from baselines.batches import Batches, draw_weights, rows_ahead
 from baselines.checkpoint import Checkpointed
-from baselines.networks import flat_observations, flat_size, soft_update
+from baselines.networks import flat_observations, flat_size, observation_scale, soft_update
 from dtbench import History, IncompatibleTask, Metrics, Rollout, TrajectoryDataset, WindowSampler
 from dtbench.data import TorchStream, Windows, generator
 from dtbench.decision_transformer import ActiveEpisodes, CausalTransformer, KeyValueCache
@@ -26,6 +28,8 @@ class DiscreteCQL:
     transformer, and learns at every step of the window.
     """
 
+    version: ClassVar[int] = 2  # 2: more hyperparameters
+
     context: int | None = 1
     hidden_size: int = 256
     num_layers: int = 2
@@ -38,11 +42,23 @@ class DiscreteCQL:
     alpha: float = 1.0  # weight of the CQL(H) penalty
     tau: float = 5e-3  # Polyak averaging of the target network
     grad_clip: float = 1.0
+    normalize_observations: bool = False
+    balance_returns: bool = False  # draw windows evenly over returns, see `balanced_weights`
+    ema_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
+
+    @property
+    def backups_per_step(self) -> float:
+        """Bellman backups that a gradient step brings to the target critics."""
+        return self.tau
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "DiscreteCQLLearner":
         """Build both networks; raise IncompatibleTask for continuous actions."""
         if not isinstance(dataset.action_space, gym.spaces.Discrete):
             raise IncompatibleTask(f"discrete_cql needs discrete actions, not {dataset.action_space}. Try cql.")
+        if self.normalize_observations and not isinstance(dataset.observation_space, gym.spaces.Box):
+            raise IncompatibleTask(
+                f"discrete_cql cannot normalize {dataset.observation_space}: drop normalize_observations."
+            )
         return DiscreteCQLLearner(self, dataset, seed=seed, device=device)
 
 
@@ -102,6 +118,7 @@ class DiscreteCQLLearner(Checkpointed):
         self.actions, self.action_space = int(dataset.action_space.n), dataset.action_space
         longest = int(dataset.lengths.max())
         self.context = algorithm.context or longest
+        self.scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
         # A window one step longer than what the policy reads holds the successor of its last step.
         self.sampler = WindowSampler(
             dataset,
@@ -110,6 +127,7 @@ class DiscreteCQLLearner(Checkpointed):
             rng=generator(seed, 1),
             device=device,
             anchor="start" if self.context == 1 else "inside",
+            weights=draw_weights(dataset, balance_returns=algorithm.balance_returns),
         )
         self.batches: Batches[Windows] = Batches(
             self.sampler, lambda drawn: drawn, ahead=rows_ahead(dataset, steps=self.context + 1)
@@ -118,6 +136,7 @@ class DiscreteCQLLearner(Checkpointed):
         with self.stream.active():
             self.network, self.target = (self._build(longest).to(device) for _ in range(2))
         self.target.load_state_dict(self.network.state_dict())
+        self.acting = WeightAverage(self.network, algorithm.ema_decay)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay, fused=True
         )
@@ -134,6 +153,7 @@ class DiscreteCQLLearner(Checkpointed):
             nn.utils.clip_grad_norm_(self.network.parameters(), self.algorithm.grad_clip)
             self.optimizer.step()
         soft_update(self.target, self.network, self.algorithm.tau)
+        self.acting.update()
         return {"td_loss": temporal.detach(), "penalty": penalty.detach()}
 
     def act(self, history: History) -> Tensor:
@@ -143,12 +163,21 @@ class DiscreteCQLLearner(Checkpointed):
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
         """Return the Q-values of the present actions, [B, actions]."""
-        self.network.eval()
+        return self._present_values(self.acting.network, history)
+
+    @torch.no_grad()
+    def action_values(self, history: History, actions: Tensor) -> Tensor:
+        """Return the values of these actions of the present, [B]."""
+        values = self._present_values(self.network, history)
+        return values.gather(-1, self.labels(actions)[:, None]).squeeze(-1)
+
+    def _present_values(self, network: nn.Module, history: History) -> Tensor:
+        """Return the Q-values of the present, [B, actions], without the window's padding."""
+        network.eval()
         begin = int(history.mask.any(dim=0).int().argmax())
         arguments = (history.actions, history.timesteps, history.mask)
         actions, timesteps, mask = (tensor[:, begin:] for tensor in arguments)
-        values = self._values(self.network, history.observations[:, begin:], actions, timesteps, mask)
-        return values[:, -1]
+        return self._values(network, history.observations[:, begin:], actions, timesteps, mask)[:, -1]
 
     def rollout(self) -> Rollout | None:
         """Return what keeps keys and values; None for an MLP, which reads one observation."""
@@ -175,7 +204,7 @@ class DiscreteCQLLearner(Checkpointed):
     def _values(
         self, network: nn.Module, observations: Tensor, actions: Tensor, timesteps: Tensor, mask: Tensor
     ) -> Tensor:
-        flat = flat_observations(observations, self.observation_space)
+        flat = self.scale(flat_observations(observations, self.observation_space))
         values: Tensor = network(flat, self.labels(actions), timesteps, mask)
         return values
 
@@ -199,8 +228,8 @@ class HistoryRollout:
     def __init__(self, learner: DiscreteCQLLearner) -> None:
         """Act with the learner's weights of this moment."""
         self.learner, self.step = learner, 0
-        assert isinstance(learner.network, TransformerQNetwork)
-        self.network: TransformerQNetwork = deepcopy(learner.network).eval()
+        assert isinstance(learner.acting.network, TransformerQNetwork)
+        self.network: TransformerQNetwork = deepcopy(learner.acting.network).eval()
         self.cache, self.active = KeyValueCache(self.network.transformer, learner.context), ActiveEpisodes()
 
     def act(self, history: History, rows: Tensor) -> Tensor:
@@ -225,7 +254,7 @@ class HistoryRollout:
         if step:
             before[:, 0] = labels(current(history.actions, -2))
         observations = flat_observations(current(history.observations)[:, None], self.learner.observation_space)
-        return self.network.tokens(observations, before, timesteps)
+        return self.network.tokens(self.learner.scale(observations), before, timesteps)
 
 
 def usable_steps(windows: Windows) -> Tensor:

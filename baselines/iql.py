@@ -9,12 +9,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from baselines.batches import Batches, TDBatch, rows_ahead, td_batch
+from baselines.averages import WeightAverage
+from baselines.batches import Batches, TDBatch, rows_ahead, td_batch, transition_sampler
 from baselines.checkpoint import Checkpointed
 from baselines.layers import TANH_BACKWARD, FlatAdam, FlatParameters, Pass, Scratch
-from baselines.networks import Deferred, TwinCritics, bellman_error, observation_scale, require_flat_boxes
-from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
-from dtbench.data import TorchStream, generator
+from baselines.networks import (
+    Deferred,
+    TwinCritics,
+    bellman_error,
+    make_orthogonal,
+    observation_scale,
+    require_flat_boxes,
+    reward_scale,
+)
+from dtbench import History, Metrics, TrajectoryDataset
+from dtbench.data import TorchStream
 from dtbench.nn import MLP
 
 
@@ -22,14 +31,23 @@ from dtbench.nn import MLP
 class IQL:
     """Expectile regression of the value, TD for the critics, advantage-weighted regression for the actor.
 
-    The defaults are those of CORL. On hopper-medium and hopper-medium-replay it sets `deterministic`, on
-    hopper-medium-expert `expectile: 0.5` and `temperature: 6`.
+    The defaults are those of CORL. On hopper-medium and hopper-medium-replay it sets `deterministic`,
+    `normalize_rewards` and `tau: 0.001`, on hopper-medium-expert `expectile: 0.5` and `temperature: 6`.
     """
 
+    version: ClassVar[int] = 2  # 2: more hyperparameters
+
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "corl": {},
-        # The authors' code: Gym rewards are scaled, observations are not.
-        "official": {"normalize_observations": False, "normalize_rewards": True, "minimum_log_std": -5.0},
+        "corl": {"decay_steps": "train_steps"},
+        # The authors' code: Gym rewards are scaled, observations are not. It takes the value's step before the
+        # advantages of actor and critics; here, as in CORL, all three losses come before any step.
+        "official": {
+            "decay_steps": "train_steps",
+            "normalize_observations": False,
+            "normalize_rewards": True,
+            "minimum_log_std": -5.0,
+            "orthogonal": True,
+        },
     }
 
     hidden_size: int = 256
@@ -43,9 +61,17 @@ class IQL:
     maximum_weight: float = 100.0  # of a transition in the actor's loss
     deterministic: bool = False  # squared error in place of a Gaussian's likelihood
     minimum_log_std: float = -20.0  # the maximum is 2
-    decay_steps: int | None = 1_000_000  # the actor's learning rate falls to 0 as a cosine; None: it stays
+    decay_steps: int | None = None  # the actor's learning rate falls to 0 as a cosine; None: it stays
+    orthogonal: bool = False  # first weights, with a gain of sqrt(2), and biases of 0; else PyTorch's own
     normalize_observations: bool = True
     normalize_rewards: bool = False  # scale them so that best and worst episode are 1000 apart
+    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
+    ema_decay: float = 0.0  # exponential moving average of the actor's weights used for acting; 0: none
+
+    @property
+    def backups_per_step(self) -> float:
+        """Bellman backups that a gradient step brings to the target critics."""
+        return self.tau
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "IQLLearner":
         """Build the networks; raise IncompatibleTask unless both spaces are flat Boxes, actions bounded."""
@@ -68,6 +94,11 @@ def expectile_gradient(error: Tensor, expectile: float) -> Tensor:
 def advantage_weight(advantage: Tensor, temperature: float, maximum: float) -> Tensor:
     """Exp(β A), cut off at `maximum`: the weight in eq. 7."""
     return (temperature * advantage).exp().clamp(max=maximum)
+
+
+def effective_share(weight: Tensor) -> Tensor:
+    """Return the effective sample size of weights [B] over B, (Σ w)² / (B Σ w²), Kish (1965): 1 if all are equal."""
+    return weight.sum().square() / (weight.shape[0] * weight.square().sum())
 
 
 def negative_log_likelihood(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
@@ -99,7 +130,16 @@ class IQLNetwork(nn.Module):
         self.actor = MLP(observations, *[hidden_size] * num_layers, actions)
         self.log_std = None if algorithm.deterministic else nn.Parameter(torch.zeros(actions))
         self.value = MLP(observations, *[hidden_size] * num_layers, 1)
-        self.critics = TwinCritics(observations, actions, hidden_size=hidden_size, num_layers=num_layers)
+        self.critics = TwinCritics(
+            observations,
+            actions,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            last_gain=math.sqrt(2) if algorithm.orthogonal else None,
+        )
+        if algorithm.orthogonal:
+            for network in (self.actor, self.value):
+                make_orthogonal([layer for layer in network if isinstance(layer, nn.Linear)], last_gain=math.sqrt(2))
 
     def act(self, observations: Tensor) -> Tensor:
         """Return the actor's mean in [-1, 1]; its Gaussian is not squashed."""
@@ -120,13 +160,18 @@ class IQLLearner(Checkpointed):
     def __init__(self, algorithm: IQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
         self.algorithm = algorithm
         self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
-        self.sampler = TransitionSampler(
-            dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
-        )
-        scale = reward_scale(dataset) if algorithm.normalize_rewards else 1.0
+        self.reward_scale = reward_scale(dataset, normalize=algorithm.normalize_rewards)
         self.batches: Batches[TDBatch] = Batches(
-            self.sampler,
-            lambda drawn: td_batch(drawn, self.observation_scale, discount=algorithm.discount, reward_scale=scale),
+            transition_sampler(
+                dataset,
+                batch_size=algorithm.batch_size,
+                balance_returns=algorithm.balance_returns,
+                seed=seed,
+                device=device,
+            ),
+            lambda drawn: td_batch(
+                drawn, self.observation_scale, discount=algorithm.discount, reward_scale=self.reward_scale
+            ),
             ahead=rows_ahead(dataset),
         )
         self.stream = TorchStream(seed, device)
@@ -134,6 +179,7 @@ class IQLLearner(Checkpointed):
             self.network = IQLNetwork(algorithm, *require_flat_boxes("iql", dataset)).to(device)
         self.target = deepcopy(self.network.critics).requires_grad_(False)
         self._lay_out()
+        self.acting = WeightAverage(self.network.actor, algorithm.ema_decay)
         self.steps = 0
 
     def _lay_out(self) -> None:
@@ -168,6 +214,7 @@ class IQLLearner(Checkpointed):
             "value_loss": Deferred(lambda: expectile_loss(advantage, a.expectile)),
             "critic_loss": Deferred(lambda: bellman_error(values, target)),
             "actor_loss": Deferred(lambda: self._imitation(output, log_std, batch.actions, weight)),
+            "effective_share": Deferred(lambda: effective_share(weight)),
         }
 
     def losses(self, batch: TDBatch) -> dict[str, Tensor]:
@@ -213,17 +260,20 @@ class IQLLearner(Checkpointed):
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
         """Return the mean of the policy, [B, action]."""
-        return self.network.act(self.observation_scale(history.observations[:, -1]))
+        predicted: Tensor = self.acting.network(self.observation_scale(history.observations[:, -1]))
+        return predicted.tanh()
+
+    @torch.no_grad()
+    def action_values(self, history: History, actions: Tensor) -> Tensor:
+        """Return the mean of both critics' values of these actions of the present, [B], in the data's rewards."""
+        observations = self.observation_scale(history.observations[:, -1])
+        values: Tensor = self.network.critics(observations, actions.float()).mean(dim=0)
+        return values / self.reward_scale
 
     def _step(self) -> None:
         left = cosine(self.steps, self.algorithm.decay_steps)
         self.optimizer.param_groups[0]["lr"] = self.algorithm.learning_rate * left
         self.optimizer.descend()
         self.flat_target.values.lerp_(self.flat.values[self.critics_span], self.algorithm.tau)
+        self.acting.update()
         self.steps += 1
-
-
-def reward_scale(dataset: TrajectoryDataset) -> float:
-    """1000 / (best return - worst return), as the authors scale the rewards of Gym; 1 where all are equal."""
-    span = float(dataset.returns.max() - dataset.returns.min())
-    return 1000 / span if span else 1.0

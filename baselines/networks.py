@@ -1,7 +1,7 @@
 """Scales, stacked twin critics and Bellman targets of the learners for continuous actions."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -36,11 +36,11 @@ class TwinCritics(MLPEnsemble):
     """Two Q-functions."""
 
     def __init__(
-        self, observations: int, actions: int, *, hidden_size: int, num_layers: int, orthogonal: bool = False
+        self, observations: int, actions: int, *, hidden_size: int, num_layers: int, last_gain: float | None = None
     ) -> None:
-        """Draw the weights: PyTorch's own, or as CORL's CQL, orthogonal with a last layer near zero."""
+        """Draw the weights: PyTorch's own, or orthogonal with this gain in the last layer."""
         sizes = [observations + actions, *[hidden_size] * num_layers, 1]
-        super().__init__([critic_layers(sizes, orthogonal=orthogonal) for _ in range(2)])
+        super().__init__([critic_layers(sizes, last_gain=last_gain) for _ in range(2)])
 
     def forward(self, observations: Tensor, actions: Tensor, *, frozen: bool = False, critics: int = 2) -> Tensor:
         """Return values [critics, B] of actions [B, A], or [critics, B, M] of actions [B, M, A].
@@ -53,14 +53,19 @@ class TwinCritics(MLPEnsemble):
         return self.evaluate(inputs, frozen=frozen, members=critics).view(critics, *actions.shape[:-1])
 
 
-def critic_layers(sizes: list[int], *, orthogonal: bool) -> list[nn.Linear]:
+def critic_layers(sizes: list[int], *, last_gain: float | None) -> list[nn.Linear]:
     """Return the linear layers of one Q-function."""
     made = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
-    if orthogonal:
-        for layer in made:
-            nn.init.orthogonal_(layer.weight, gain=1e-2 if layer is made[-1] else math.sqrt(2))
-            nn.init.zeros_(layer.bias)
+    if last_gain is not None:
+        make_orthogonal(made, last_gain=last_gain)
     return made
+
+
+def make_orthogonal(layers: Sequence[nn.Linear], *, last_gain: float) -> None:
+    """Draw orthogonal weights with a gain of sqrt(2), of `last_gain` in the last layer, and biases of 0."""
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight, gain=last_gain if layer is layers[-1] else math.sqrt(2))
+        nn.init.zeros_(layer.bias)
 
 
 def bellman_target(rewards: Tensor, terminals: Tensor, following: Tensor, discount: float) -> Tensor:
@@ -117,6 +122,15 @@ def observation_scale(dataset: TrajectoryDataset, *, normalize: bool, device: to
     mean, std = (moment.reshape(-1) for moment in observation_moments(dataset))
     tensors = (torch.from_numpy(numbers).float().to(device) for numbers in (mean, 1 / (std + STD_FLOOR)))
     return ObservationScale(*tensors)
+
+
+def reward_scale(dataset: TrajectoryDataset, *, normalize: bool) -> float:
+    """Return what rewards are multiplied by: with `normalize` best and worst episode come to be 1000 apart.
+
+    Kostrikov et al. (2021) scale the rewards of Gym so. 1 where all returns are equal.
+    """
+    span = float(dataset.returns.max() - dataset.returns.min()) if normalize else 0.0
+    return 1000 / span if span else 1.0
 
 
 def flat_size(space: gym.Space[Any]) -> int:

@@ -1,16 +1,17 @@
 """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905): its losses and networks, which CQL shares."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.batches import Batches, Sampler, TDBatch, rows_ahead, td_batch
+from baselines.averages import WeightAverage
+from baselines.batches import Batches, Sampler, TDBatch, rows_ahead, td_batch, transition_sampler
 from baselines.checkpoint import Checkpointed
 from baselines.layers import FlatAdam, FlatParameters, Pass, Scratch
 from baselines.networks import (
@@ -20,10 +21,13 @@ from baselines.networks import (
     bellman_error,
     observation_scale,
     require_flat_boxes,
+    reward_scale,
 )
-from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
-from dtbench.data import TorchStream, Transitions, generator
+from dtbench import History, Metrics, TrajectoryDataset
+from dtbench.data import TorchStream, Transitions
 from dtbench.nn import MLP
+
+Initialization = Literal["torch", "orthogonal", "rlkit"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,14 @@ class SAC:
     discount: float = 0.99
     tau: float = 5e-3  # Polyak averaging of the target critics
     normalize_observations: bool = False
+    normalize_rewards: bool = False  # scale them so that best and worst episode are 1000 apart
+    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
+    ema_decay: float = 0.0  # exponential moving average of the actor's weights used for acting; 0: none
+
+    @property
+    def backups_per_step(self) -> float:
+        """Bellman backups that a gradient step brings to the target critics."""
+        return self.tau
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "SACLearner":
         """Build policy and critics; raise IncompatibleTask unless both spaces are flat Boxes, actions bounded."""
@@ -51,11 +63,14 @@ class SAC:
         return SACLearner(
             self,
             sizes,
-            sampler=TransitionSampler(dataset, batch_size=self.batch_size, rng=generator(seed, 1), device=device),
+            sampler=transition_sampler(
+                dataset, batch_size=self.batch_size, balance_returns=self.balance_returns, seed=seed, device=device
+            ),
             scale=observation_scale(dataset, normalize=self.normalize_observations, device=device),
             seed=seed,
             device=device,
             ahead=rows_ahead(dataset),
+            reward_scale=reward_scale(dataset, normalize=self.normalize_rewards),
         )
 
 
@@ -129,11 +144,15 @@ class SoftActorCritic(nn.Module):
         hidden_size: int,
         num_layers: int,
         actor_hidden_size: int | None = None,
-        orthogonal: bool = False,
+        initialization: Initialization = "torch",
         initial_log_std: float = 0.0,
         minimum_log_std: float = -20.0,
     ) -> None:
-        """Clamp log standard deviations, `initial_log_std` added, to [`minimum_log_std`, 2]."""
+        """Clamp log standard deviations, `initial_log_std` added, to [`minimum_log_std`, 2].
+
+        First weights are PyTorch's with an actor's last layer near zero; "orthogonal" ones of the critics, whose last
+        layer is near zero too, as CORL's; or rlkit's, as those of CQL's authors, of actor and critics.
+        """
         super().__init__()
         self.initial_log_std, self.minimum_log_std = initial_log_std, minimum_log_std
         self.actor = MLP(observations, *[actor_hidden_size or hidden_size] * num_layers, 2 * actions)
@@ -142,8 +161,17 @@ class SoftActorCritic(nn.Module):
         nn.init.xavier_uniform_(last.weight, gain=1e-2)
         nn.init.zeros_(last.bias)
         self.critics = TwinCritics(
-            observations, actions, hidden_size=hidden_size, num_layers=num_layers, orthogonal=orthogonal
+            observations,
+            actions,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            last_gain=1e-2 if initialization == "orthogonal" else None,
         )
+        if initialization == "rlkit":
+            make_rlkit(list(self.actor.parameters()), last=1e-3)
+            make_rlkit(
+                [p for pair in zip(self.critics.weights, self.critics.biases, strict=True) for p in pair], last=3e-3
+            )
         self.log_entropy_weight = nn.Parameter(torch.zeros(()))
 
     def policy(self, observations: Tensor) -> TanhNormal:
@@ -154,6 +182,22 @@ class SoftActorCritic(nn.Module):
         """Return the policy that the actor's outputs [B, 2 * action] describe."""
         mean, log_std = outputs.chunk(2, dim=-1)
         return TanhNormal(mean, (log_std + self.initial_log_std).clamp(self.minimum_log_std, 2.0))
+
+
+def make_rlkit(parameters: Sequence[Tensor], *, last: float) -> None:
+    """Draw weights and biases, in turn, as rlkit does: hidden weights U(±1/sqrt(outputs)), biases 0.1, then U(±last).
+
+    rlkit calls the outputs of a layer its fan-in. `parameters` are [outputs, inputs], or [..., inputs, outputs], and
+    biases of as many numbers.
+    """
+    *hidden, last_weight, last_bias = parameters
+    with torch.no_grad():
+        for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):
+            outputs = bias.shape[-1]
+            weight.uniform_(-1 / math.sqrt(outputs), 1 / math.sqrt(outputs))
+            bias.fill_(0.1)
+        last_weight.uniform_(-last, last)
+        last_bias.uniform_(-last, last)
 
 
 class SoftActorCriticLearner(Checkpointed):
@@ -177,9 +221,12 @@ class SoftActorCriticLearner(Checkpointed):
         learning_rates: tuple[float, float],
         tau: float,
         ahead: int,
+        reward_scale: float,
+        ema_decay: float,
     ) -> None:
         """`learning_rates` are those of policy and entropy weight, and of the critics."""
         self.network, self.sampler, self.stream, self.tau = network, sampler, stream, tau
+        self.reward_scale = reward_scale
         self.batches: Batches[TDBatch] = Batches(sampler, prepare, ahead=ahead)
         self.observation_scale = scale
         self.target = deepcopy(network.critics).requires_grad_(False)
@@ -192,13 +239,21 @@ class SoftActorCriticLearner(Checkpointed):
         self.critics, self.judge = Pass(network.critics, scratch), Pass(network.critics, scratch)
         self.there, self.slow = Pass(network.actor, scratch), Pass(self.target, scratch)
         self.here = Pass(network.actor)  # whose way back follows the judge's
+        self.acting = WeightAverage(network.actor, ema_decay)
         self.steps = 0
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
         """Return the squashed mean of the policy, [B, action]."""
-        policy = self.network.policy(self.observation_scale(history.observations[:, -1]))
-        return policy.mean.tanh()
+        outputs = self.acting.network(self.observation_scale(history.observations[:, -1]))
+        return self.network.distribution(outputs).mean.tanh()
+
+    @torch.no_grad()
+    def action_values(self, history: History, actions: Tensor) -> Tensor:
+        """Return the mean of both critics' values of these actions of the present, [B], in the data's rewards."""
+        observations = self.observation_scale(history.observations[:, -1])
+        values: Tensor = self.network.critics(observations, actions.float()).mean(dim=0)
+        return values / self.reward_scale
 
     def improve(self, batch: TDBatch, target_entropy: float, *, cloning: bool = False) -> tuple[TanhNormal, Metrics]:
         """Write the gradients of policy and entropy weight; return the policy and both losses.
@@ -239,6 +294,7 @@ class SoftActorCriticLearner(Checkpointed):
         """Move all networks along the gradients, then the target critics."""
         self.optimizer.descend()
         self.flat_target.values.lerp_(self.flat.values[self.critics_span], self.tau)
+        self.acting.update()
         self.steps += 1
 
 
@@ -255,6 +311,7 @@ class SACLearner(SoftActorCriticLearner):
         seed: int,
         device: torch.device,
         ahead: int,
+        reward_scale: float = 1.0,
     ) -> None:
         """Build networks for `sizes` numbers of an observation and of an action."""
         self.algorithm, self.actions = algorithm, sizes[1]
@@ -269,12 +326,14 @@ class SACLearner(SoftActorCriticLearner):
         super().__init__(
             network.to(device),
             sampler=sampler,
-            prepare=lambda drawn: td_batch(drawn, scale, discount=algorithm.discount),
+            prepare=lambda drawn: td_batch(drawn, scale, discount=algorithm.discount, reward_scale=reward_scale),
             scale=scale,
             stream=stream,
             learning_rates=(algorithm.learning_rate, algorithm.learning_rate),
             tau=algorithm.tau,
             ahead=ahead,
+            reward_scale=reward_scale,
+            ema_decay=algorithm.ema_decay,
         )
 
     @torch.no_grad()

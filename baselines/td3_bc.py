@@ -9,12 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.batches import Batches, TDBatch, rows_ahead, td_batch
+from baselines.averages import WeightAverage
+from baselines.batches import Batches, TDBatch, rows_ahead, td_batch, transition_sampler
 from baselines.checkpoint import Checkpointed
 from baselines.layers import TANH_BACKWARD, FlatAdam, FlatParameters, Pass, Scratch
-from baselines.networks import Deferred, TwinCritics, bellman_error, observation_scale, require_flat_boxes
-from dtbench import History, Metrics, TrajectoryDataset, TransitionSampler
-from dtbench.data import TorchStream, generator
+from baselines.networks import (
+    Deferred,
+    TwinCritics,
+    bellman_error,
+    observation_scale,
+    require_flat_boxes,
+    reward_scale,
+)
+from dtbench import History, Metrics, TrajectoryDataset
+from dtbench.data import TorchStream
 from dtbench.nn import MLP
 
 
@@ -24,6 +32,8 @@ class TD3BC:
 
     The defaults are those of CORL and of the authors, who use the same on all of D4RL's Gym tasks.
     """
+
+    version: ClassVar[int] = 2  # 2: more hyperparameters
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"corl": {}, "official": {}}
 
@@ -38,6 +48,14 @@ class TD3BC:
     noise_clip: float = 0.5
     policy_every: int = 2  # critic steps for one step of the actor and the targets
     normalize_observations: bool = True
+    normalize_rewards: bool = False  # scale them so that best and worst episode are 1000 apart
+    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
+    ema_decay: float = 0.0  # exponential moving average of the actor's weights used for acting; 0: none
+
+    @property
+    def backups_per_step(self) -> float:
+        """Bellman backups that a gradient step brings to the target critics."""
+        return self.tau / self.policy_every
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "TD3BCLearner":
         """Build actor and critics; raise IncompatibleTask unless both spaces are flat Boxes, actions bounded."""
@@ -81,12 +99,18 @@ class TD3BCLearner(Checkpointed):
     def __init__(self, algorithm: TD3BC, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
         self.algorithm = algorithm
         self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
-        self.sampler = TransitionSampler(
-            dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
-        )
+        self.reward_scale = reward_scale(dataset, normalize=algorithm.normalize_rewards)
         self.batches: Batches[TDBatch] = Batches(
-            self.sampler,
-            lambda drawn: td_batch(drawn, self.observation_scale, discount=algorithm.discount),
+            transition_sampler(
+                dataset,
+                batch_size=algorithm.batch_size,
+                balance_returns=algorithm.balance_returns,
+                seed=seed,
+                device=device,
+            ),
+            lambda drawn: td_batch(
+                drawn, self.observation_scale, discount=algorithm.discount, reward_scale=self.reward_scale
+            ),
             ahead=rows_ahead(dataset),
         )
         self.stream = TorchStream(seed, device)
@@ -94,6 +118,7 @@ class TD3BCLearner(Checkpointed):
             self.network = TD3BCNetwork(algorithm, *require_flat_boxes("td3_bc", dataset)).to(device)
         self.target = deepcopy(self.network).requires_grad_(False)
         self._lay_out()
+        self.acting = WeightAverage(self.network.actor, algorithm.ema_decay)
         self.steps = 0
 
     def _lay_out(self) -> None:
@@ -126,6 +151,7 @@ class TD3BCLearner(Checkpointed):
         if self.steps % self.algorithm.policy_every == 0:
             metrics["actor_loss"] = self._improve(batch)
             self.flat_target.values.lerp_(self.flat.values, self.algorithm.tau)
+            self.acting.update()
         return metrics
 
     def _target(self, batch: TDBatch, noise: Tensor) -> Tensor:
@@ -165,4 +191,12 @@ class TD3BCLearner(Checkpointed):
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
         """Return the policy's actions, [B, action]."""
-        return self.network.act(self.observation_scale(history.observations[:, -1]))
+        predicted: Tensor = self.acting.network(self.observation_scale(history.observations[:, -1]))
+        return predicted.tanh()
+
+    @torch.no_grad()
+    def action_values(self, history: History, actions: Tensor) -> Tensor:
+        """Return the mean of both critics' values of these actions of the present, [B], in the data's rewards."""
+        observations = self.observation_scale(history.observations[:, -1])
+        values: Tensor = self.network.critics(observations, actions.float()).mean(dim=0)
+        return values / self.reward_scale

@@ -8,11 +8,12 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from baselines.batches import Batches, rows_ahead
+from baselines.averages import WeightAverage
+from baselines.batches import Batches, rows_ahead, transition_sampler
 from baselines.checkpoint import Checkpointed
 from baselines.networks import descend, flat_observations, flat_size
-from dtbench import History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset, TransitionSampler
-from dtbench.data import TorchStream, Transitions, generator
+from dtbench import History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset
+from dtbench.data import TorchStream, Transitions
 from dtbench.nn import MLP, Linear, NatureEncoder, greedy_actions, image_scale, is_image
 
 
@@ -34,6 +35,13 @@ class ValueLearning:
     adam_epsilon: float = 0.01 / 32
     discount: float = 0.99
     target_every: int = 2000  # gradient steps: theirs are 8000 agent steps, every fourth of which learns
+    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
+    ema_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
+
+    @property
+    def backups_per_step(self) -> float:
+        """Bellman backups that a gradient step brings to the target network, on average."""
+        return 1 / self.target_every
 
 
 class ValueNetwork(nn.Module):
@@ -98,10 +106,14 @@ class ValueLearner(Checkpointed, ABC):
             raise InvalidValue(f"target_every {algorithm.target_every} must be 1 or more.")
         assert isinstance(dataset.action_space, gym.spaces.Discrete)
         self.algorithm, self.action_space = algorithm, dataset.action_space
-        self.sampler = TransitionSampler(
-            dataset, batch_size=algorithm.batch_size, rng=generator(seed, 1), device=device
+        sampler = transition_sampler(
+            dataset,
+            batch_size=algorithm.batch_size,
+            balance_returns=algorithm.balance_returns,
+            seed=seed,
+            device=device,
         )
-        self.batches: Batches[Transitions] = Batches(self.sampler, lambda drawn: drawn, ahead=rows_ahead(dataset))
+        self.batches: Batches[Transitions] = Batches(sampler, lambda drawn: drawn, ahead=rows_ahead(dataset))
         self.stream = TorchStream(seed, device)
         with self.stream.active():
             network = ValueNetwork(algorithm, dataset, actions=int(dataset.action_space.n), estimates=estimates)
@@ -110,6 +122,7 @@ class ValueLearner(Checkpointed, ABC):
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=algorithm.learning_rate, eps=algorithm.adam_epsilon, fused=True
         )
+        self.acting = WeightAverage(self.network, algorithm.ema_decay)
         self.steps = 0
 
     @abstractmethod
@@ -120,6 +133,7 @@ class ValueLearner(Checkpointed, ABC):
         """Take one step of Adam; after every `target_every` of them the target network is copied."""
         loss, metrics = self.loss(self.batches.next())
         descend(self.optimizer, loss)
+        self.acting.update()
         self.steps += 1
         if self.steps % self.algorithm.target_every == 0:
             self.target.load_state_dict(self.network.state_dict())
@@ -132,8 +146,14 @@ class ValueLearner(Checkpointed, ABC):
     @torch.no_grad()
     def action_logits(self, history: History) -> Tensor:
         """Return the values of the present actions, [B, actions]."""
-        estimates: Tensor = self.network(history.observations[:, -1])
+        estimates: Tensor = self.acting.network(history.observations[:, -1])
         return estimates.mean(dim=-1)
+
+    @torch.no_grad()
+    def action_values(self, history: History, actions: Tensor) -> Tensor:
+        """Return the values of these actions of the present, [B]."""
+        estimates: Tensor = self.network(history.observations[:, -1])
+        return gather_actions(estimates.mean(dim=-1), actions.long() - int(self.action_space.start))
 
     def labels(self, batch: Transitions) -> Tensor:
         """Return the data's actions, counted from 0, [B]."""

@@ -43,7 +43,7 @@ class Learner(Protocol):
 
     Optional attributes: `resumable = False` if it cannot continue exactly from its state, so that an interrupted
     trial starts over; `network`, a `torch.nn.Module` whose parameters are counted; `action_logits`
-    (`DiscreteLearner`); `rollout` (`CachingLearner`).
+    (`DiscreteLearner`); `rollout` (`CachingLearner`); `action_values` (`CriticLearner`).
     """
 
     context: int
@@ -102,8 +102,22 @@ class CachingLearner(Protocol):
         ...
 
 
+@runtime_checkable
+class CriticLearner(Protocol):
+    """A learner with action values, which `dtbench.convergence` holds against the data's returns."""
+
+    def action_values(self, history: History, actions: Tensor) -> Tensor:
+        """Return Q(s, a), [B], of the present's observations and these actions [B, *action], in the data's rewards."""
+        ...
+
+
 class Algorithm(Protocol):
-    """A frozen dataclass of hyperparameters, whose defaults are those of its paper."""
+    """A frozen dataclass of hyperparameters, whose defaults are those of its paper.
+
+    That of a value learner has `discount` and `backups_per_step`: how many Bellman backups a gradient step brings to
+    what is bootstrapped from, τ / d with Polyak rate τ and policy delay d, or 1 / n where the target network is copied
+    every n steps. From them follows how many steps its values need (`dtbench.convergence`).
+    """
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> Learner:
         """Return a learner for `dataset`; raise IncompatibleTask where its spaces do not fit."""

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
 from dtbench import registry
-from dtbench.algorithm import Learner
+from dtbench.algorithm import CriticLearner, Learner
+from dtbench.convergence import ValueProbe, probe
 from dtbench.data.actions import action_scale, unit_actions
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.errors import FOREIGN, IncompatibleTask, InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
@@ -80,9 +81,9 @@ def run_trial(
             metrics = trial.learner.update()
             last = step == spec.train_steps
             progress.step = step
-            if last or step % math.ceil(spec.train_steps / LOG_POINTS) == 0:
-                progress.log(metrics)
             evaluated = last or step % spec.evaluation.every == 0
+            if evaluated or step % math.ceil(spec.train_steps / LOG_POINTS) == 0:
+                progress.log({**metrics, **(trial.values(step) if evaluated else {})})
             if evaluated:
                 progress.episodes.append(trial.evaluate(step))
             now = time.monotonic()
@@ -114,12 +115,17 @@ class OpenTrial:
     device: torch.device
     learner: Learner
     evaluator: Evaluator
+    probe: ValueProbe | None  # of a value learner
     opened: str  # time in ISO format
 
     @property
     def resumable(self) -> bool:
         """Return whether the learner can continue exactly from its state."""
         return bool(getattr(self.learner, "resumable", True))
+
+    def values(self, step: int) -> dict[str, float]:
+        """Return what is known of the learner's values after this step, nothing of one without values."""
+        return {} if self.probe is None else self.probe.measure(cast(CriticLearner, self.learner), step)
 
     def evaluate(self, step: int) -> dict[str, list[Any]]:
         """Return the table of episodes after this step, as lists; the last step includes the sweep of targets."""
@@ -152,10 +158,10 @@ def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
         seen = seen.select([int(seen.returns.argmax())])
     gpu = spec.resources.get("gpu", 0) > 0 and torch.cuda.is_available() and not check_only
     device = torch.device("cuda" if gpu else "cpu")
-    learner = registry.make_algorithm(spec.algorithm, spec.hyperparameters).learner(
-        seen, seed=spec.seed, device=device
-    )
+    algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)
+    learner = algorithm.learner(seen, seed=spec.seed, device=device)
     check_learner(learner, spec.algorithm)
+    value_probe = None if check_only else probe(algorithm, learner, seen, device)
     evaluator = Evaluator(
         make_env=task.make_env,
         seeds=evaluation_seeds(task, spec),
@@ -167,7 +173,7 @@ def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
         action_scale=action_scale(dataset.action_space, dataset.actions),
     )
     opened = datetime.now(UTC).isoformat(timespec="seconds")
-    return OpenTrial(spec, task, dataset, device, learner, evaluator, opened)
+    return OpenTrial(spec, task, dataset, device, learner, evaluator, value_probe, opened)
 
 
 class Heartbeat:

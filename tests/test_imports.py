@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     "errors foreign data",
     "ledger algorithm nn",
-    "evaluation decision_transformer",
+    "evaluation convergence decision_transformer",
     "task registry",
     "suite trial testing",
     "execution tuning analysis",

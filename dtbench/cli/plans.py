@@ -12,6 +12,7 @@ from dtbench import registry
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.superseded import sentences
 from dtbench.cli.progress import complain, duration, finished_seconds, say, show, trial_name
+from dtbench.convergence import ENOUGH, backups_of, return_profile
 from dtbench.errors import decimals_of
 from dtbench.execution.resources import parallel_trials
 from dtbench.ledger.store import MOST_FAILURES, Ledger
@@ -66,8 +67,26 @@ def print_remarks(
 ) -> None:
     """Print what is superseded, what needs no training, and what does not run again."""
     print_changes(saved, specs)
+    print_starved(missing)
     print_trained(missing, ledger)
     print_skipped(specs, [*(spec.key for spec in missing), *archived], ledger)
+
+
+def print_starved(specs: Sequence[TrialSpec]) -> None:
+    """Print the value learners whose steps cannot bring the data's rewards back, and how many steps could."""
+    for spec in {spec.cell: spec for spec in specs}.values():
+        backups = backups_of(registry.make_algorithm(spec.algorithm, spec.hyperparameters))
+        if backups is None or not spec.train_steps:
+            continue
+        task = registry.make_task(spec.task, spec.task_options)
+        profile = return_profile(task.open(spec.open_from or spec.dataset_source), backups.discount)
+        reached = backups.per_step * spec.train_steps
+        if (share := profile.share(reached)) < ENOUGH:
+            complain(
+                f"{spec.contender} on {spec.task} will not converge: {spec.train_steps} steps are {reached:.3g} "
+                f"Bellman backups, which reach {share:.0%} of the data's discounted return. {ENOUGH:.0%} take "
+                f"{profile.steps_for(backups.per_step)} steps, or faster targets. Its row takes part in no verdict."
+            )
 
 
 def print_changes(saved: Mapping[str, Any] | None, specs: Sequence[TrialSpec]) -> None:

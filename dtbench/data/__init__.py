@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from dtbench.data.sampling import TransitionSampler as TransitionSampler
     from dtbench.data.sampling import Windows as Windows
     from dtbench.data.sampling import WindowSampler as WindowSampler
+    from dtbench.data.sampling import balanced_weights as balanced_weights
 
 _MODULES = {  # torch and pyarrow are imported with the first name that needs them
     "actions": ("require_unit", "unit_actions"),
     "cache": ("data_root",),
     "dataset": ("TrajectoryDataset", "make_dataset", "observation_moments"),
     "randomness": ("TorchStream", "generator"),
-    "sampling": ("TransitionSampler", "Transitions", "WindowSampler", "Windows"),
+    "sampling": ("TransitionSampler", "Transitions", "WindowSampler", "Windows", "balanced_weights"),
 }
 __all__ = sorted(name for names in _MODULES.values() for name in names)
 

@@ -159,10 +159,16 @@ class TrajectoryDataset:
         return replace(self, info={**self.info, **further})
 
     def delayed(self) -> "TrajectoryDataset":
-        """Move every reward to the last step of its episode (Chen et al. 2021, Table 7)."""
-        rewards = np.zeros_like(self.rewards)
-        rewards[self.offsets[1:] - 1] = self.returns
-        delayed = replace(self, rewards=rewards, info={**self.info, "delayed": True})
+        """Move every reward to the last step of its episode (Chen et al. 2021, Table 7), which ends the task.
+
+        The step that pays is terminal, also where a time limit came: a TD learner that leaves out truncated steps, as
+        D4RL's `qlearning_dataset` does, would see no reward of the best episodes.
+        """
+        last = self.offsets[1:] - 1
+        rewards, terminals = np.zeros_like(self.rewards), np.zeros_like(self.terminals)
+        rewards[last], terminals[last] = self.returns, True
+        info = {**self.info, "delayed": True}
+        delayed = replace(self, rewards=rewards, terminals=terminals, info=info, final_observations=None)
         return replace(delayed, digest=digest_of(delayed))
 
 

@@ -41,6 +41,8 @@ class Transitions:
     rewards: Tensor  # [B]
     next_observations: Tensor  # [B, *observation]
     terminals: Tensor  # [B] bool
+    next_actions: Tensor | None = None  # [B, *action]; zeros where the data's episode ends, where asked for
+    followed: Tensor | None = None  # [B] bool: whether another step of the data follows
 
 
 class WindowSampler:
@@ -86,14 +88,11 @@ class WindowSampler:
 
     def sample(self, batches: int = 1) -> Windows:
         """Draw one batch of random windows, or the rows of several, which are those drawn one after the other."""
-        return self._gather(*self._bounds(self._draw(batches * self.batch_size)))
+        return self.at(_drawn(self.rng, self._cumulative, self.dataset.num_steps, batches * self.batch_size))
 
-    def _draw(self, count: int) -> NDArray[np.int64]:
-        if self._cumulative is None:
-            return self.rng.integers(self.dataset.num_steps, size=count)
-        levels = self.rng.random(count) * self._cumulative[-1]
-        drawn: NDArray[np.int64] = np.searchsorted(self._cumulative, levels, side="right")
-        return drawn.clip(max=self.dataset.num_steps - 1)
+    def at(self, steps: NDArray[np.int64]) -> Windows:
+        """Return the windows of these steps [B]."""
+        return self._gather(*self._bounds(steps))
 
     def _bounds(self, drawn: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return the first step of each window, the one after its last, and the first of its episode."""
@@ -128,7 +127,7 @@ class WindowSampler:
 
 
 class TransitionSampler:
-    """Draw single transitions uniformly.
+    """Draw single transitions, uniformly or by weights.
 
     The last step of a truncated episode leads to the dataset's final observation, and is left out where that is
     unknown. The arrays stay in memory or in a mapped file that trials share; they are copied to another device than
@@ -136,9 +135,19 @@ class TransitionSampler:
     """
 
     def __init__(
-        self, dataset: TrajectoryDataset, *, batch_size: int, rng: np.random.Generator, device: torch.device
+        self,
+        dataset: TrajectoryDataset,
+        *,
+        batch_size: int,
+        rng: np.random.Generator,
+        device: torch.device,
+        weights: NDArray[np.floating[Any]] | None = None,
+        next_actions: bool = False,
     ) -> None:
-        """Prepare batches of `batch_size`; raise InvalidValue where the data holds no transition."""
+        """Prepare batches of `batch_size`; raise InvalidValue where the data holds no transition.
+
+        Steps are drawn in proportion to `weights` [N], by default uniformly; `next_actions` come with them.
+        """
         if batch_size < 1:
             raise InvalidValue(f"batch_size {batch_size} must be 1 or more.")
         self.dataset, self.batch_size, self.rng, self.device = dataset, batch_size, rng, device
@@ -147,9 +156,13 @@ class TransitionSampler:
         self._final = None if dataset.final_observations is None else _FinalObservations(dataset)
         if self._final is None:
             known[last] = ~dataset.cut_off
+        self._followed = np.ones(dataset.num_steps, bool) if next_actions else None
+        if self._followed is not None:
+            self._followed[last] = False
         self._steps = np.flatnonzero(known)
         if not len(self._steps):
             raise InvalidValue("the dataset holds no transition: every episode is a single truncated step.")
+        self._cumulative = None if weights is None else np.cumsum(weights[self._steps], dtype=np.float64)
         self._observations = Observations(dataset)
         arrays = [dataset.actions, dataset.rewards, dataset.terminals]
         if self._observations.are_few:
@@ -159,7 +172,7 @@ class TransitionSampler:
 
     def sample(self, batches: int = 1) -> Transitions:
         """Draw one batch of random transitions, or the rows of several, which are those drawn one after the other."""
-        drawn = self._steps[self.rng.integers(len(self._steps), size=batches * self.batch_size)]
+        drawn = self._steps[_drawn(self.rng, self._cumulative, len(self._steps), batches * self.batch_size)]
         steps = torch.from_numpy(drawn).to(self._home)
         *whole, actions, rewards, terminals = (array.index_select(0, steps) for array in self._arrays)
         if whole:
@@ -179,7 +192,17 @@ class TransitionSampler:
             rewards=rewards.float().to(self.device),
             next_observations=following.to(self.device),
             terminals=terminals.to(self.device),
+            **self._next_actions(drawn),
         )
+
+    def _next_actions(self, drawn: NDArray[np.int64]) -> dict[str, Tensor]:
+        if self._followed is None:
+            return {}
+        followed = torch.from_numpy(self._followed[drawn]).to(self._home)
+        after = torch.from_numpy(np.minimum(drawn + 1, self.dataset.num_steps - 1)).to(self._home)
+        actions = self._arrays[-3].index_select(0, after)
+        actions.masked_fill_(~followed.view(-1, *[1] * (actions.dim() - 1)), 0)
+        return {"next_actions": actions.to(self.device), "followed": followed.to(self.device)}
 
 
 class _FinalObservations:
@@ -217,6 +240,16 @@ class Observations:
             release_pages(self.dataset.observations)
             self._read = 0
         return observations
+
+
+def _drawn(
+    rng: np.random.Generator, cumulative: NDArray[np.float64] | None, steps: int, count: int
+) -> NDArray[np.int64]:
+    """Draw `count` of so many steps, uniformly or by their cumulative weights [steps]."""
+    if cumulative is None:
+        return rng.integers(steps, size=count)
+    drawn: NDArray[np.int64] = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right")
+    return drawn.clip(max=steps - 1)
 
 
 def balanced_weights(dataset: TrajectoryDataset, *, bins: int = 20) -> NDArray[np.float64]:

@@ -38,11 +38,13 @@ class DecisionTransformer:
     "predicted": given as a target when it acts, and also predicted at every step (its critic on Key-to-Door).
     """
 
-    version: ClassVar[int] = 2  # since dropout draws other numbers
+    version: ClassVar[int] = 3  # 2: dropout draws other numbers; 3: first weights are those of the public code
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"warmup_steps": 100_000, "return_scale": 1000.0},  # as Table 9 prints it
-        "code": {"warmup_steps": 10_000, "return_scale": 1000.0},  # as the public code has it
+        # As the public code has it, and CORL and d3rlpy after it.
+        "code": {"warmup_steps": 10_000, "return_scale": 1000.0, "max_timestep": 1000},
+        # As Table 9 prints it: ten times the warm-up, which halves the mean learning rate of 100,000 steps.
+        "paper": {"warmup_steps": 100_000, "return_scale": 1000.0, "max_timestep": 1000},
     }
 
     context: int | None = 20  # steps; None: the longest episode of the data
@@ -52,6 +54,8 @@ class DecisionTransformer:
     dropout: float = 0.1
     activation: Literal["relu", "gelu"] = "relu"
     init_std: float = 0.02  # of the stack's matrices; GPT-2's, made for widths of 768 and more
+    scale_residuals: bool = False  # narrower first weights of what adds to the stream: GPT-2's, not the public code's
+    max_timestep: int | None = None  # rows of the timestep table, the last for all later; None: the longest episode
     timestep_std: float = 1.0  # of the timestep embeddings; torch's, as in the public code
     batch_size: int = 64
     learning_rate: float = 1e-4
@@ -88,6 +92,8 @@ class DecisionTransformer:
             raise InvalidValue(f"return_scale {self.return_scale} must be positive.")
         if not 0 <= self.ema_decay < 1:
             raise InvalidValue(f"ema_decay {self.ema_decay} must lie in [0, 1).")
+        if self.max_timestep is not None and self.max_timestep < 1:
+            raise InvalidValue(f"max_timestep {self.max_timestep} must be 1 or more.")
         if not 0 <= self.return_floor < 1:
             raise InvalidValue(f"return_floor {self.return_floor} must lie in [0, 1).")
 
@@ -224,13 +230,13 @@ class DecisionTransformerLearner:
             action_space=dataset.action_space,
             transformer=self._transformer(),
             hidden_size=algorithm.hidden_size,
-            max_timestep=longest,
+            max_timestep=algorithm.max_timestep or longest,
             dropout=algorithm.dropout,
             returns=self.returns,
             timestep_std=algorithm.timestep_std,
         )
 
-    def _transformer(self, *, scale_residuals: bool = True) -> CausalTransformer:
+    def _transformer(self) -> CausalTransformer:
         algorithm = self.algorithm
         return CausalTransformer(
             hidden_size=algorithm.hidden_size,
@@ -239,7 +245,7 @@ class DecisionTransformerLearner:
             dropout=algorithm.dropout,
             activation=algorithm.activation,
             init_std=algorithm.init_std,
-            scale_residuals=scale_residuals,
+            scale_residuals=algorithm.scale_residuals,
         )
 
     def _set_normalization(self, dataset: TrajectoryDataset) -> None:

@@ -80,10 +80,10 @@ class AtariLearner(DecisionTransformerLearner):
         return AtariNetwork(
             observation_space=dataset.observation_space,
             action_space=dataset.action_space,
-            transformer=self._transformer(scale_residuals=False),
+            transformer=self._transformer(),
             hidden_size=algorithm.hidden_size,
             context=self.context,
-            max_timestep=longest,
+            max_timestep=algorithm.max_timestep or longest,
             dropout=algorithm.dropout,
             returns=self.returns,
             channels=algorithm.channels,

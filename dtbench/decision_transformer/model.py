@@ -26,11 +26,12 @@ class CausalTransformer(nn.Module):
         dropout: float,
         activation: str = "relu",
         init_std: float = 0.02,
-        scale_residuals: bool = True,
+        scale_residuals: bool = False,
     ) -> None:
         """`hidden_size` must be a multiple of `num_heads`; matrices start as N(0, init_std).
 
-        Those that add to the stream of tokens start narrower in GPT-2, the deeper the stack; not in minGPT.
+        Those that add to the stream of tokens start narrower in GPT-2, the deeper the stack; not in minGPT,
+        nor in the public code of Decision Transformer.
         """
         super().__init__()
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, dropout, activation) for _ in range(num_layers))

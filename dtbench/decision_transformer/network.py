@@ -31,7 +31,7 @@ class DecisionTransformerNetwork(nn.Module):
         returns: ReturnTokens,
         timestep_std: float = 1.0,
     ) -> None:
-        """`max_timestep` is the longest episode; timestep embeddings start as N(0, timestep_std)."""
+        """Make a table of `max_timestep` rows, the last for all later steps; they start as N(0, timestep_std)."""
         super().__init__()
         self.returns = returns
         self.observation_space, self.action_space = observation_space, action_space

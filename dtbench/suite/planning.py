@@ -36,6 +36,7 @@ from dtbench.task import Task
 from dtbench.trial import open_trial
 
 SWEEP_REACH = 1.5  # the sweep's highest target, in units of the data's range of returns
+BUDGET = "train_steps"  # as a hyperparameter: the contender's gradient steps
 _OVERRIDDEN = [name for name in Suite.model_fields if name not in ("preset", "overrides")]
 
 
@@ -242,7 +243,10 @@ def contender_on(contender: Contender, task: str) -> Contender:
 
 
 def resolved_hyperparameters(contender: Contender, task: str = "") -> dict[str, Any]:
-    """Return all hyperparameters as plain JSON: defaults < preset < contender < task."""
+    """Return all hyperparameters as plain JSON: defaults < preset < contender < task.
+
+    A value "train_steps", as of a learning rate's decay, stands for the contender's budget.
+    """
     contender = contender_on(contender, task)
     hyperparameters: Mapping[str, Any] = contender.hyperparameters
     if preset := contender.hyperparameter_preset:
@@ -250,6 +254,9 @@ def resolved_hyperparameters(contender: Contender, task: str = "") -> dict[str, 
         if preset not in presets:
             raise UnknownName(f"preset of {contender.algorithm}", preset, presets)
         hyperparameters = {**presets[preset], **hyperparameters}
+    hyperparameters = {
+        name: contender.train_steps if value == BUDGET else value for name, value in hyperparameters.items()
+    }
     return registry.all_hyperparameters(contender.algorithm, hyperparameters)
 
 

@@ -170,7 +170,8 @@ def peer_losses(
 def test_losses_equal_those_of_d3rlpy(
     name: str, cases: dict[str, tuple[Arrays, dict[str, float]]], peer_losses: dict[str, dict[str, float]]
 ) -> None:
-    ours, theirs = cases[name][1], peer_losses[name]
+    theirs = peer_losses[name]
+    ours = {loss: value for loss, value in cases[name][1].items() if loss in theirs}
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
@@ -292,10 +293,10 @@ def loosen(*networks: nn.Module) -> None:
 
 def fixed_batch(learner: Any) -> Transitions:
     """The batch of 64 that the learner will draw whenever it draws, with some terminal steps."""
-    learner.sampler.batch_size = 64
-    batch: Transitions = learner.sampler.sample()
+    learner.batches.sampler.batch_size = 64
+    batch: Transitions = learner.batches.sampler.sample()
     assert 0 < batch.terminals.sum() < 64
-    learner.sampler.sample = lambda *_: batch
+    learner.batches.sampler.sample = lambda *_: batch
     return batch
 
 

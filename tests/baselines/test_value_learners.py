@@ -281,7 +281,8 @@ def two_transitions() -> Transitions:
 
 
 def at(batch: Transitions, rows: list[int]) -> Transitions:
-    return Transitions(*(getattr(batch, name)[rows] for name in Transitions.__slots__))
+    columns = (getattr(batch, name) for name in Transitions.__slots__)
+    return Transitions(*(column[rows] for column in columns if column is not None))
 
 
 def set_table(network: Any, values: Any) -> None:

@@ -141,7 +141,7 @@ def _description(robot: LocomotionEnv, kind: str, *, delayed: bool) -> str:
 
 def _delayed(load: Callable[[], TrajectoryDataset]) -> TrajectoryDataset:
     dataset = load()
-    return cache.open_or_make(f"delayed-{dataset.digest[:16]}", dataset.delayed)
+    return cache.open_or_make(f"delayed-terminal-{dataset.digest[:16]}", dataset.delayed)
 
 
 TASKS: dict[str, Callable[..., Task]] = {

@@ -1,0 +1,232 @@
+"""ReBRAC: TD3+BC with normalised critics that imitate too (Tarasov et al. 2023, arXiv 2305.09836)."""
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, SupportsFloat
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.averages import WeightAverage
+from baselines.batches import Batches, rows_ahead, transition_sampler
+from baselines.checkpoint import Checkpointed
+from baselines.networks import bellman_error, descend, observation_scale, require_flat_boxes, reward_scale, soft_update
+from baselines.td3_bc import smoothed_actions
+from dtbench import History, Metrics, TrajectoryDataset
+from dtbench.data import TorchStream, Transitions
+from dtbench.nn import MLP
+
+
+@dataclass(frozen=True)
+class ReBRAC:
+    """TD3 whose actor and whose critics' targets are penalised for leaving the data's actions.
+
+    The defaults are those of the authors on Gym, who choose both penalties on each task; those of `presets` are theirs
+    for hopper-medium. After its step the actor, as in TD3, is what its target follows; theirs follows the one before.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "official": {},
+        "official-hopper-medium": {"actor_penalty": 0.01, "critic_penalty": 0.001},
+    }
+
+    hidden_size: int = 256
+    num_layers: int = 3
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    discount: float = 0.99
+    tau: float = 5e-3  # Polyak averaging of the target networks
+    actor_penalty: float = 0.01  # weight of the actor's squared distance from the data's actions
+    critic_penalty: float = 0.01  # weight of the next action's squared distance from the data's, in the target
+    policy_noise: float = 0.2  # standard deviation of the target policy's noise
+    noise_clip: float = 0.5
+    policy_every: int = 2  # critic steps for one step of the actor and the targets
+    layer_norm: bool = True  # of the critics' hidden layers
+    normalize_observations: bool = False
+    normalize_rewards: bool = False  # scale them so that best and worst episode are 1000 apart
+    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
+    ema_decay: float = 0.0  # exponential moving average of the actor's weights used for acting; 0: none
+
+    @property
+    def backups_per_step(self) -> float:
+        """Bellman backups that a gradient step brings to the target critics."""
+        return self.tau / self.policy_every
+
+    def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "ReBRACLearner":
+        """Build actor and critics; raise IncompatibleTask unless both spaces are flat Boxes, actions bounded."""
+        require_flat_boxes("rebrac", dataset)
+        return ReBRACLearner(self, dataset, seed=seed, device=device)
+
+
+def squared_distance(actions: Tensor, data: Tensor) -> Tensor:
+    """Return (a - a of the data)², summed over the numbers of an action, [B]."""
+    return (actions - data).square().sum(dim=-1)
+
+
+def critic_target(rewards: Tensor, discounts: Tensor, values: Tensor, distance: Tensor, *, penalty: float) -> Tensor:
+    """R + γ (min Q'(s', a') - β₂ (a' - a' of the data)²), Tarasov et al. (2023), eq. 4, [B]; `values` [2, B]."""
+    return rewards + discounts * (values.amin(dim=0) - penalty * distance)
+
+
+def actor_loss(values: Tensor, distance: Tensor, *, penalty: float) -> Tensor:
+    """β₁ (π(s) - a)² - λ min Q(s, π(s)), λ = 1 / mean |min Q|: Tarasov et al. (2023), eq. 3; `values` [2, B]."""
+    smaller = values.amin(dim=0)
+    return (penalty * distance - smaller / smaller.detach().abs().mean()).mean()
+
+
+class NormalizedCritics(nn.Module):
+    """Two Q-functions as one stack of weights: ReLU and layer normalisation after each hidden layer."""
+
+    def __init__(self, inputs: int, *, hidden_size: int, num_layers: int, layer_norm: bool) -> None:
+        """Draw weights U(±1/sqrt(inputs)) with biases 0.1, and U(±3e-3) in the last layer, as the authors do."""
+        super().__init__()
+        self.layer_norm = layer_norm
+        sizes = [inputs, *[hidden_size] * num_layers, 1]
+        made = [torch.empty(2, size, outputs) for size, outputs in pairwise(sizes)]
+        for weight in made:
+            bound = 3e-3 if weight is made[-1] else 1 / math.sqrt(weight.shape[1])
+            weight.uniform_(-bound, bound)
+        self.weights = nn.ParameterList(made)
+        last = torch.empty(2, 1, 1).uniform_(-3e-3, 3e-3)
+        self.biases = nn.ParameterList([torch.full((2, 1, hidden_size), 0.1) for _ in range(num_layers)] + [last])
+        self.gains = nn.ParameterList([torch.ones(2, 1, hidden_size) for _ in range(num_layers)])
+        self.shifts = nn.ParameterList([torch.zeros(2, 1, hidden_size) for _ in range(num_layers)])
+
+    def forward(self, observations: Tensor, actions: Tensor, *, frozen: bool = False) -> Tensor:
+        """Return values [2, B] of observations and actions, [B, ...] each; `frozen`: no gradient for weights."""
+        parts = ([*part] for part in (self.weights, self.biases, self.gains, self.shifts))
+        weights, biases, gains, shifts = ([p.detach() for p in part] if frozen else part for part in parts)
+        stack = torch.cat([observations, actions], dim=-1).expand(2, -1, -1)
+        for weight, bias, gain, shift in zip(weights[:-1], biases[:-1], gains, shifts, strict=True):
+            stack = torch.baddbmm(bias, stack, weight).relu_()
+            if self.layer_norm:
+                stack = torch.addcmul(shift, F.layer_norm(stack, stack.shape[-1:], eps=1e-6), gain)
+        return torch.baddbmm(biases[-1], stack, weights[-1])[..., 0]
+
+
+class ReBRACNetwork(nn.Module):
+    """A deterministic actor and two critics."""
+
+    def __init__(self, algorithm: ReBRAC, observations: int, actions: int) -> None:
+        super().__init__()
+        hidden_size, num_layers = algorithm.hidden_size, algorithm.num_layers
+        self.actor = MLP(observations, *[hidden_size] * num_layers, actions, output=nn.Tanh())
+        *hidden, last = (layer for layer in self.actor if isinstance(layer, nn.Linear))
+        for layer in hidden:
+            nn.init.uniform_(layer.weight, -1 / math.sqrt(layer.in_features), 1 / math.sqrt(layer.in_features))
+            nn.init.constant_(layer.bias, 0.1)
+        nn.init.uniform_(last.weight, -1e-3, 1e-3)
+        nn.init.uniform_(last.bias, -1e-3, 1e-3)
+        self.critics = NormalizedCritics(
+            observations + actions, hidden_size=hidden_size, num_layers=num_layers, layer_norm=algorithm.layer_norm
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReBRACBatch:
+    """What the losses read of transitions."""
+
+    observations: Tensor  # [B, observation], scaled
+    actions: Tensor  # [B, action]
+    rewards: Tensor  # [B]
+    discounts: Tensor  # [B]: the discount, and 0 where the environment ended
+    following: Tensor  # [B, observation], scaled: the next observations
+    next_actions: Tensor  # [B, action]
+    followed: Tensor  # [B]: 1, and 0 where the data's episode ends, whose next action is unknown
+
+
+class ReBRACLearner(Checkpointed):
+    """An actor and critics with target networks and an optimizer each."""
+
+    parts = ("network", "target", "actor_optimizer", "critic_optimizer", "steps")
+    return_conditioned = False
+    context = 1
+
+    def __init__(self, algorithm: ReBRAC, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
+        self.algorithm = algorithm
+        self.scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
+        self.reward_scale = reward_scale(dataset, normalize=algorithm.normalize_rewards)
+        sampler = transition_sampler(
+            dataset,
+            batch_size=algorithm.batch_size,
+            balance_returns=algorithm.balance_returns,
+            seed=seed,
+            device=device,
+            next_actions=True,
+        )
+        self.batches: Batches[ReBRACBatch] = Batches(sampler, self._prepared, ahead=rows_ahead(dataset))
+        self.stream = TorchStream(seed, device)
+        with self.stream.active():
+            self.network = ReBRACNetwork(algorithm, *require_flat_boxes("rebrac", dataset)).to(device)
+        self.target = deepcopy(self.network).requires_grad_(False)
+        self.actor_optimizer, self.critic_optimizer = (
+            torch.optim.Adam(part.parameters(), lr=algorithm.learning_rate, fused=True)
+            for part in (self.network.actor, self.network.critics)
+        )
+        self.acting = WeightAverage(self.network.actor, algorithm.ema_decay)
+        self.steps = 0
+
+    def update(self) -> Metrics:
+        """Take one step of the critics, and every `policy_every` steps one of the actor and the targets."""
+        batch = self.batches.next()
+        self.steps += 1
+        with self.stream.active():
+            noise = torch.randn_like(batch.actions)
+        critic = self.critic_loss(batch, noise)
+        descend(self.critic_optimizer, critic)
+        metrics: dict[str, SupportsFloat] = {"critic_loss": critic.detach()}
+        if self.steps % self.algorithm.policy_every == 0:
+            loss = self.actor_loss(batch)
+            descend(self.actor_optimizer, loss)
+            metrics["actor_loss"] = loss.detach()
+            soft_update(self.target, self.network, self.algorithm.tau)
+            self.acting.update()
+        return metrics
+
+    def critic_loss(self, batch: ReBRACBatch, noise: Tensor) -> Tensor:
+        """Return both critics' error against the penalised target of a smoothed action."""
+        a = self.algorithm
+        with torch.no_grad():
+            actions = smoothed_actions(
+                self.target.actor(batch.following), noise, scale=a.policy_noise, clip=a.noise_clip
+            )
+            distance = squared_distance(actions, batch.next_actions) * batch.followed
+            values = self.target.critics(batch.following, actions)
+            target = critic_target(batch.rewards, batch.discounts, values, distance, penalty=a.critic_penalty)
+        return bellman_error(self.network.critics(batch.observations, batch.actions), target)
+
+    def actor_loss(self, batch: ReBRACBatch) -> Tensor:
+        """Return the actor's loss under both critics."""
+        predicted = self.network.actor(batch.observations)
+        values = self.network.critics(batch.observations, predicted, frozen=True)
+        distance = squared_distance(predicted, batch.actions)
+        return actor_loss(values, distance, penalty=self.algorithm.actor_penalty)
+
+    @torch.no_grad()
+    def act(self, history: History) -> Tensor:
+        """Return the policy's actions, [B, action]."""
+        actions: Tensor = self.acting.network(self.scale(history.observations[:, -1]))
+        return actions
+
+    @torch.no_grad()
+    def action_values(self, history: History, actions: Tensor) -> Tensor:
+        """Return the mean of both critics' values of these actions of the present, [B], in the data's rewards."""
+        values: Tensor = self.network.critics(self.scale(history.observations[:, -1]), actions.float()).mean(dim=0)
+        return values / self.reward_scale
+
+    def _prepared(self, drawn: Transitions) -> ReBRACBatch:
+        assert drawn.next_actions is not None
+        assert drawn.followed is not None
+        return ReBRACBatch(
+            observations=self.scale(drawn.observations),
+            actions=drawn.actions.float(),
+            rewards=drawn.rewards * self.reward_scale,
+            discounts=torch.where(drawn.terminals, 0.0, self.algorithm.discount),
+            following=self.scale(drawn.next_observations),
+            next_actions=drawn.next_actions.float(),
+            followed=drawn.followed.float(),
+        )
