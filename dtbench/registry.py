@@ -139,22 +139,16 @@ def make_task(name: str, options: Mapping[str, Any] | None = None) -> "Task":
 
     for module in foreign.imports():
         foreign.import_plugin(module)
-    scheme, colon, _ = name.partition(":")
-    if colon and scheme in (schemes := _points(SCHEMES)):
-        make = functools.partial(_load(schemes[scheme]), name)
-    elif colon:
-        make = _named_object(name, "task", DOMAINS)
-        if isinstance(make, Task) and not options:
-            return make
-    else:
-        known = {task: make for tasks in _domains().values() for task, make in tasks.items()}
-        if name not in known:
-            raise UnknownName("task", name, known)
-        make = known[name]
-    task = _call(name, make, options or {})
+    make = _task_function(name)
+    task = make if isinstance(make, Task) and not options else _call(name, make, options or {})
     if not isinstance(task, Task):
         raise InvalidValue(f"task {name} returns a {type(task).__name__}. Return a dtbench.Task.")
     return task
+
+
+def task_options(name: str) -> list[str]:
+    """Return the names of the options that a task takes."""
+    return list(_parameters(_task_function(name)))
 
 
 def report_sections(domain: str) -> Callable[[Any], Iterator[Any]] | None:
@@ -170,9 +164,26 @@ def report_sections(domain: str) -> Callable[[Any], Iterator[Any]] | None:
     return cast("Callable[[Any], Iterator[Any]]", importlib.import_module(f"dtbench.domains.{domain}.report").sections)
 
 
+def _task_function(name: str) -> Any:
+    """Return the function of a task, or the Task that a file or module holds."""
+    scheme, colon, _ = name.partition(":")
+    if colon and scheme in (schemes := _points(SCHEMES)):
+        return functools.partial(_load(schemes[scheme]), name)
+    if colon:
+        return _named_object(name, "task", DOMAINS)
+    known = {task: make for tasks in _domains().values() for task, make in tasks.items()}
+    if name not in known:
+        raise UnknownName("task", name, known)
+    return known[name]
+
+
+def _parameters(make: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(make).parameters if callable(make) else {}
+
+
 def _call(name: str, make: Any, options: Mapping[str, Any]) -> Any:
     """Call the function of a task; raise UnknownName for an option that is not one of its parameters."""
-    parameters = inspect.signature(make).parameters if callable(make) else {}
+    parameters = _parameters(make)
     for option in options:
         if option not in parameters:
             raise UnknownName(f"option of task {name}", option, parameters)

@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from dtbench import registry
 from dtbench.errors import InvalidSuite, InvalidValue, UnknownName, one_line
 from dtbench.ledger.names import check_current
 from dtbench.suite import package_data
@@ -214,6 +215,9 @@ def overridden(
         return {**document, "contenders": {**contenders, **changed}}
     if head not in (known := [*suite, *contenders]):
         check_current(head)
+        tasks = document["tasks"] if isinstance(document.get("tasks"), list) else []
+        if any(head in registry.task_options(task) for task in tasks if isinstance(task, str)):
+            raise InvalidValue(f"override {head!r} is an option of a task. Write task_options.{text:.100}.")
         raise UnknownName("override", head, [*known, "train_steps"])
     return _with_value(document, [head, *rest], parsed)
 

@@ -122,6 +122,20 @@ def test_unknown_suites_presets_and_contenders_name_what_exists(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("suite", "override"), [("own-data", "file=x.hdf5"), ("own-data", "horizon=50"), ("d4rl", "physics=v4")]
+)
+def test_an_option_of_a_task_as_an_override_is_named_with_its_path(suite: str, override: str) -> None:
+    with pytest.raises(InvalidValue, match=rf"option of a task. Write task_options\.{override}"):
+        load_suite(suite, overrides=[override])
+
+
+@pytest.mark.parametrize("tasks", ["5", "[5]", "null"])
+def test_an_unknown_override_of_damaged_tasks_is_unknown(tmp_path: Path, tasks: str) -> None:
+    with pytest.raises(UnknownName, match="unknown override 'file'"):
+        load_suite(written(tmp_path), preset="plain", overrides=[f"tasks={tasks}", "file=x.hdf5"])
+
+
+@pytest.mark.parametrize(
     "overrides",
     [["DT.hidden_size=wide"], ["DT.dropout=[1]"], ["evaluation.action_mode=best"], ["train_steps=-1"], ["nonsense"]],
 )
