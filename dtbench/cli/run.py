@@ -110,10 +110,10 @@ def run(
         missing = [spec for spec in unique.values() if ledger.should_run(spec, retry_failed=retry_failed)]
         plans.print_trials(narrowed, specs, missing, why=plans.preset_reason(whole, suite, preset))
         plans.print_remarks(saved, specs, missing, archived, ledger)
+        _check(missing, on_this_machine=not (local or address or dry_run))
         if dry_run:
             plans.print_plan(narrowed, specs, missing, ledger)
             raise typer.Exit
-        _check(missing, on_this_machine=not local and address is None)
         document = _save_suite(whole, specs, ledger)
         states = None
         with _interruptible(missing, ledger) as (on_progress, should_stop):

@@ -23,7 +23,7 @@ class Pay(gym.Env):
     def step(self, action):
         return np.zeros(1, np.float32), {reward}, False, False, {{}}
 
-gym.register("Pay-v0", Pay, max_episode_steps=4)
+gym.register("Pay-v0", __name__ + ":Pay", max_episode_steps=4)
 """
 SUITE = """
 name: mine
