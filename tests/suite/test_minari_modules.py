@@ -14,7 +14,9 @@ from tests.support.own_environment import write_module
 minari = pytest.importorskip("minari")
 from minari.data_collector.episode_buffer import EpisodeBuffer  # noqa: E402  # after the check that it is installed
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of minari, and of an environment that is registered again
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning"
+)  # of minari, and of an environment that is registered again
 
 RUN = [sys.executable, "-c", "from dtbench.cli.run import main; main()", "run", "--suite", "mine.yaml", "--local"]
 SUITE = """
