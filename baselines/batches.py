@@ -48,6 +48,7 @@ class Batches(Generic[Batch]):
         self._taken += 1
         return self._ready.pop()
 
+    @torch.inference_mode(False)
     def _drawn(self) -> list[Batch]:
         size = self.sampler.batch_size
         count = max(1, self.ahead // size)

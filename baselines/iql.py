@@ -194,7 +194,7 @@ class IQLLearner(Checkpointed):
         scratch = Scratch()
         self.actor, self.critics, self.slow, self.value = (Pass(part, scratch) for part in networks)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def update(self) -> Metrics:
         """Take one step of value, critics and actor: that along the gradients of `losses`, which are written out."""
         batch, a = self.batches.next(), self.algorithm

@@ -19,6 +19,7 @@ from dtbench.nn import MLPEnsemble, faster_product, is_large_product
 
 ROWS = 1024  # that go through the layers at a time: what lies between the layers fits a cache
 BLOCK = 2**20  # numbers, 4 MB: for arrays of this size numpy asks Linux for huge pages
+LINE = 16  # numbers of a line of the cache, with which each vector begins
 
 RELU_BACKWARD = torch.ops.aten.threshold_backward.grad_input
 TANH_BACKWARD = torch.ops.aten.tanh_backward.default
@@ -30,13 +31,15 @@ class Memory:
     def __init__(self) -> None:
         self.left = torch.empty(0)
 
+    @torch.inference_mode(False)
     def zeros(self, count: int, device: torch.device) -> Tensor:
         """Return a vector of `count` zeros."""
         if device.type != "cpu":
             return torch.zeros(count, device=device)
         if len(self.left) < count:
-            self.left = torch.from_numpy(np.zeros(max(count, BLOCK), np.float32))
-        taken, self.left = self.left[:count], self.left[-(-count // 16) * 16 :]  # each begins a line of the cache
+            block = torch.from_numpy(np.zeros(max(count, BLOCK) + LINE, np.float32))
+            self.left = block[-block.data_ptr() % (4 * LINE) // 4 :]
+        taken, self.left = self.left[:count], self.left[-(-count // LINE) * LINE :]
         return taken
 
 

@@ -133,7 +133,7 @@ class TD3BCLearner(Checkpointed):
         self.target_actor, self.target_critics = Pass(target.actor, scratch), Pass(target.critics, scratch)
         self.actor = Pass(network.actor)  # whose way back follows the judge's
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def update(self) -> Metrics:
         """Take one step of the critics, and every `policy_every` steps one of the actor and the targets.
 

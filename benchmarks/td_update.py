@@ -31,10 +31,13 @@ from benchmarks.synthetic_data import hopper_shaped
 from benchmarks.timing import Pair, Turn, alternate, calls, log, make_parser, milliseconds, parse, ratios, report
 from dtbench import TrajectoryDataset, TransitionSampler, WindowSampler
 from dtbench.data import generator
-from dtbench.registry import algorithm_presets, make_algorithm
+from dtbench.registry import make_algorithm
+from dtbench.suite.planning import resolved_hyperparameters
+from dtbench.suite.schema import Contender
 
 HERE = Path(__file__).parent
 STEPS, QUICK_STEPS = 100_000, 2000
+TRAIN_STEPS = 1_000_000  # over which a learning rate decays
 SIZES, QUICK_SIZES = (128, 256), (16,)  # of a layer, and of a batch
 WINDOWS, CONTEXT = 64, 20
 LAYERS = {"CQL": 3, "IQL": 2, "TD3+BC": 2, "BC": 2}
@@ -118,12 +121,10 @@ def dtbench_turns(data: TrajectoryDataset, *, size: int, only: list[str], clock:
     turns: dict[str, Turn] = {}
     for name in only:
         kind, preset = OURS[name]
-        settings = {
-            **algorithm_presets(kind)[preset],
-            "hidden_size": size,
-            "num_layers": LAYERS[name],
-            "batch_size": size,
-        }
+        sizes = {"hidden_size": size, "num_layers": LAYERS[name], "batch_size": size}
+        settings = resolved_hyperparameters(
+            Contender(algorithm=kind, hyperparameter_preset=preset, hyperparameters=sizes, train_steps=TRAIN_STEPS)
+        )
         drawing, learner = (make_algorithm(kind, settings).learner(data, seed=0, device=device) for _ in range(2))
         turns[f"dtbench: {labelled(name, size)}{DRAWING}"] = calls(drawing.update, clock)
         turns[f"dtbench: {labelled(name, size)}"] = calls(update_on_fixed_batch(learner), clock)
