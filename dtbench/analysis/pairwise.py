@@ -8,33 +8,46 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import reduce
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from dtbench.analysis import statistics
 from dtbench.analysis.published import NOT_RUN
 from dtbench.analysis.results import same
-from dtbench.analysis.statistics import LEVEL, RESAMPLES, Array, Interval
-from dtbench.analysis.suite_analysis import TableInputs
+from dtbench.analysis.statistics import LEVEL, Array, Interval
+from dtbench.analysis.suite_analysis import MARGIN, TableInputs
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialState
 
+Key = TypeVar("Key")
+
 POWER = 0.8  # of the repetitions of a plan that decide
 MOST = 1000  # seeds that a plan may ask for
 
+MIN_SEEDS = 5  # training seeds on either side, below which nothing is decided
+ALPHA = 1 - LEVEL  # error rate of all verdicts of a table together
+
 PAIR_RULE = (
     "Difference: mean score of the first less that of its rival over the evaluation episodes that all of their trials "
-    "have in common. Interval: 95 %, training seeds of either side redrawn on their own, episodes redrawn for both "
-    f"sides together ({RESAMPLES} resamples, fixed seed); none with one training seed on a side. A pair is decided "
-    "where it excludes 0, without a correction for the number of pairs. P: chance that a training seed of the first "
-    "has the higher mean. More seeds: for each side, so that four of five repetitions would decide if means and "
-    "spreads stay as they are (normal approximation). The luck of the episodes does not fall with training seeds: "
-    "where it alone hides the difference, more episodes are needed first."
+    "have in common. Interval: 95 %, Welch's t over training seeds, plus the variance of the episodes' luck, which is "
+    "the same for all seeds; none with one training seed on a side. A pair is decided only with at least "
+    f"{MIN_SEEDS} training seeds on either side and both converged. Above and below: p of Welch's test at most 0.05 "
+    "after Holm's correction for all pairs of the table. Match: two one-sided tests at {margin:g} points either way, "
+    "corrected likewise. P: chance that a training seed of the first has the higher mean. More seeds: for each side, "
+    "so that four of five repetitions would decide if means and spreads stay as they are (normal approximation, "
+    "without the correction). Where the episodes' luck alone hides the difference, more episodes are needed first."
+)
+
+PAIR_RULE_WITHOUT_MARGIN = PAIR_RULE.replace(
+    "Match: two one-sided tests at {margin:g} points either way, corrected likewise. ",
+    "Nothing matches: the scores have no margin that the suite declares. ",
 )
 
 
@@ -47,43 +60,93 @@ class Difference:
     ours_seeds: int
     theirs_seeds: int
     episodes: int
+    error: float = 0.0  # standard error
+    freedom: float = math.inf  # degrees of freedom
+
+    def p_of_none(self) -> float:
+        """Return the p-value of no difference: Welch's test."""
+        return 2 * self._tail(-abs(self.mean))
+
+    def p_of_more_than(self, margin: float) -> float:
+        """Return the p-value of a difference beyond the margin either way: two one-sided tests."""
+        return self._tail(abs(self.mean) - margin)
+
+    def _tail(self, distance: float) -> float:
+        """Return the probability of a value below `distance` under Student's t with this error."""
+        if self.error == 0:
+            return float(distance > 0) + 0.5 * float(distance == 0)
+        return float(student.cdf(distance / self.error, self.freedom))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What may be said of a pair: above, below, match or undecided, and why nothing else."""
+
+    kind: str
+    why: str = ""  # of undecided: few seeds, or who has not converged
 
     @property
-    def sign(self) -> int:
-        """Return 1 where ours is above, -1 where it is below, 0 where the interval holds 0 or there is none."""
-        if self.interval is None:
-            return 0
-        return int(self.interval.low > 0) - int(self.interval.high < 0)
+    def decided(self) -> bool:
+        """Return whether something is said."""
+        return self.kind != "undecided"
+
+
+def verdicts(
+    found: Mapping[Key, Difference], *, margin: float | None, barred: Mapping[Key, str]
+) -> dict[Key, Verdict]:
+    """Return the verdict of every pair of a table, all of which share the error rate ALPHA.
+
+    `barred` are pairs of which nothing may be said, with the reason. Without a `margin` nothing matches.
+    """
+    able = [
+        key
+        for key, one in found.items()
+        if key not in barred and one.interval is not None and min(one.ours_seeds, one.theirs_seeds) >= MIN_SEEDS
+    ]
+    different = dict(zip(able, statistics.holm([found[key].p_of_none() for key in able]), strict=True))
+    beyond = [1.0 if margin is None else found[key].p_of_more_than(margin) for key in able]
+    equal = dict(zip(able, statistics.holm(beyond), strict=True))
+    made = {}
+    for key, one in found.items():
+        if key in barred:
+            made[key] = Verdict("undecided", barred[key])
+        elif key not in different:
+            made[key] = Verdict("undecided", f"fewer than {MIN_SEEDS} seeds")
+        elif equal[key] <= ALPHA:
+            made[key] = Verdict("match")
+        elif different[key] <= ALPHA:
+            made[key] = Verdict("above" if one.mean > 0 else "below")
+        else:
+            made[key] = Verdict("undecided")
+    return made
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Complete scores of [training seeds, episodes] of both sides, and resampled differences."""
+    """Complete scores of [training seeds, episodes] of both sides, whose columns are the same evaluation seeds."""
 
     ours: Array
     theirs: Array
-    drawn: Array | None  # None with one training seed on a side
-
-
-def pair_of(ours: Array, theirs: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Pair:
-    """Return a pair from complete scores, whose columns are the same evaluation seeds."""
-    repeated = min(len(ours), len(theirs)) > 1
-    return Pair(ours, theirs, _resampled_differences(ours, theirs, seed, resamples) if repeated else None)
 
 
 def mean_difference(pairs: Sequence[Pair]) -> Difference:
     """Return the difference averaged over tasks; of seeds and episodes, the fewest that a task has.
 
-    The interval redraws training seeds of each side on their own and episodes for both sides together.
+    Its variance is that of each side's training seeds and of the luck of the episodes that both played, of each task.
     """
-    drawn = [pair.drawn for pair in pairs if pair.drawn is not None]
-    whole = len(drawn) == len(pairs)
+    repeated = all(min(len(pair.ours), len(pair.theirs)) > 1 for pair in pairs)
+    mean = float(np.mean([pair.ours.mean() - pair.theirs.mean() for pair in pairs]))
+    parts = (
+        [part for pair in pairs for part in spread_of(pair.ours, pair.theirs).parts(len(pairs))] if repeated else []
+    )
     return Difference(
-        mean=float(np.mean([pair.ours.mean() - pair.theirs.mean() for pair in pairs])),
-        interval=statistics.percentile_interval(np.mean(drawn, axis=0)) if whole else None,
+        mean=mean,
+        interval=statistics.t_interval(mean, parts) if repeated else None,
         ours_seeds=min(len(pair.ours) for pair in pairs),
         theirs_seeds=min(len(pair.theirs) for pair in pairs),
         episodes=min(pair.ours.shape[1] for pair in pairs),
+        error=math.sqrt(sum(variance for variance, _ in parts)),
+        freedom=statistics.freedom(parts),
     )
 
 
@@ -97,6 +160,16 @@ class Spread:
     ours_seeds: int
     theirs_seeds: int
     shared: float  # variance of the mean luck of the episodes, which is the same for all training seeds
+    episodes: int
+
+    def parts(self, tasks: int) -> list[tuple[float, int]]:
+        """Return the variances that add up to that of a mean over so many tasks, with degrees of freedom."""
+        made = [
+            (self.ours / self.ours_seeds, self.ours_seeds - 1),
+            (self.theirs / self.theirs_seeds, self.theirs_seeds - 1),
+        ]
+        made.append((self.shared, max(self.episodes - 1, 1)))
+        return [(variance / tasks**2, degrees) for variance, degrees in made]
 
     def variance(self, more: NDArray[np.int_]) -> Array:
         """Return the difference's variance with so many more training seeds on each side."""
@@ -112,6 +185,7 @@ def spread_of(ours: Array, theirs: Array) -> Spread:
         ours_seeds=len(ours),
         theirs_seeds=len(theirs),
         shared=_luck_variance(ours, theirs) / ours.shape[1],
+        episodes=ours.shape[1],
     )
 
 
@@ -123,11 +197,12 @@ def pair_table(
     contenders: Sequence[str],
     averages: Mapping[str, Sequence[str]] | None = None,
     inputs: TableInputs | None = None,
+    margin: float | None = MARGIN,
 ) -> Table | None:
     """Return the first contender against each other one on each task; None where nobody can be compared.
 
     A row of `finals` says which step and target of a trial count. `averages` are names of sets of tasks on one scale:
-    rows of the mean difference over them.
+    rows of the mean difference over them, whose verdicts are a family of their own.
     """
     known = inputs or TableInputs()
     first, *rivals = contenders
@@ -135,25 +210,51 @@ def pair_table(
     pairs = _pairs(played, tasks, contenders)
     if not pairs:
         return None
+    single = {key: [pair] for key, pair in pairs.items()}
+    said = _said(first, single, known, margin)
     rows = [
-        _row(first, task, rival, [pairs[task, rival]], known)
+        _row(first, (task, rival), single[task, rival], known, said[task, rival])
         if (task, rival) in pairs
         else _empty_row(task, rival, _why_not(task, (first, rival), played, known))
         for task, rival in itertools.product(tasks, rivals)
     ]
-    for name, over in (averages or {}).items():
-        whole = [rival for rival in rivals if over and all((task, rival) in pairs for task in over)]
-        rows += [_row(first, name, rival, [pairs[task, rival] for task in over], known) for rival in whole]
+    means = {
+        (name, rival): [pairs[task, rival] for task in over]
+        for name, over in (averages or {}).items()
+        for rival in rivals
+        if over and all((task, rival) in pairs for task in over)
+    }
+    said = _said(first, means, known, margin)
+    rows += [_row(first, key, parts, known, said[key]) for key, parts in means.items()]
     caption = f"{first} against each rival on common evaluation seeds"
-    return Table("pairs", caption, _columns(first), tuple(rows), (PAIR_RULE,))
+    rule = PAIR_RULE.format(margin=margin) if margin is not None else PAIR_RULE_WITHOUT_MARGIN
+    return Table("pairs", caption, _columns(first), tuple(rows), (rule,))
 
 
-def differences(
-    records: Iterable[TrialRecord], finals: pd.DataFrame, *, tasks: Sequence[str], contenders: Sequence[str]
-) -> dict[tuple[str, str], Difference]:
-    """Return what `pair_table` says, by (task, rival); pairs that did not both run are not there."""
+def pair_verdicts(
+    records: Iterable[TrialRecord],
+    finals: pd.DataFrame,
+    *,
+    tasks: Sequence[str],
+    contenders: Sequence[str],
+    inputs: TableInputs,
+    margin: float | None = MARGIN,
+) -> dict[tuple[str, str], Verdict]:
+    """Return the verdicts of `pair_table`, by (task, rival); pairs that did not both run are not there."""
     found = _pairs(_played(records, finals), tasks, contenders)
-    return {index: mean_difference([pair]) for index, pair in found.items()}
+    return _said(contenders[0], {key: [pair] for key, pair in found.items()}, inputs, margin)
+
+
+def _said(
+    first: str, pairs: Mapping[tuple[str, str], Sequence[Pair]], inputs: TableInputs, margin: float | None
+) -> dict[tuple[str, str], Verdict]:
+    barred = {}
+    for task, rival in pairs:
+        reasons = {name: inputs.status(task, name).unconverged for name in (first, rival)}
+        if late := [f"{name} has not converged ({reason})" for name, reason in reasons.items() if reason]:
+            barred[task, rival] = ", ".join(late)
+    found = {key: mean_difference(parts) for key, parts in pairs.items()}
+    return verdicts(found, margin=margin, barred=barred)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,23 +263,6 @@ class _Played:
 
     seeds: NDArray[np.int64]
     scores: Array
-
-
-def _resampled_differences(ours: Array, theirs: Array, seed: int, resamples: int) -> Array:
-    """Return [resamples]: the seeds' means redrawn, and what the luck of redrawn episodes adds.
-
-    To redraw rows and columns of the scores at once would count three times the noise that is neither the seed's nor
-    the episode's (Owen 2007, "The pigeonhole bootstrap"). The seeds' means hold it once; so the episodes' differences
-    are shrunk to the part of their variance that is not it.
-    """
-    of_ours, of_theirs, of_episodes = _redrawn((len(ours), len(theirs), ours.shape[1]), seed, resamples)
-    by_episode = ours.mean(axis=0) - theirs.mean(axis=0)
-    luck, variance = by_episode - by_episode.mean(), _luck_variance(ours, theirs)
-    if variance > 0:
-        luck *= math.sqrt(variance / by_episode.var(ddof=1))
-    else:
-        luck[:] = 0
-    return np.asarray(of_ours @ ours.mean(axis=1) - of_theirs @ theirs.mean(axis=1) + of_episodes @ luck)
 
 
 def _luck_variance(ours: Array, theirs: Array) -> float:
@@ -191,18 +275,6 @@ def _luck_variance(ours: Array, theirs: Array) -> float:
         return 0.0
     left = sum(_residual_variance(scores) / len(scores) for scores in (ours, theirs))
     return max(0.0, float((ours.mean(axis=0) - theirs.mean(axis=0)).var(ddof=1)) - left)
-
-
-@lru_cache(maxsize=8)
-def _redrawn(sizes: tuple[int, ...], seed: int, resamples: int) -> list[Array]:
-    """Return [resamples, size] each: the weight of every member of a sample that is drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    rows = np.arange(resamples)[:, None]
-    weights = []
-    for size in sizes:
-        drawn = rng.integers(size, size=(resamples, size)) + rows * size
-        weights.append(np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size) / size)
-    return weights
 
 
 def _residual_variance(scores: Array) -> float:
@@ -272,15 +344,18 @@ def _pairs(
 ) -> dict[tuple[str, str], Pair]:
     first, *rivals = contenders
     pairs = {}
-    for index, (task, rival) in enumerate(itertools.product(tasks, rivals)):
+    for task, rival in itertools.product(tasks, rivals):
         sides = _common(played.get((task, first), []), played.get((task, rival), []))
         if sides is not None:
-            pairs[task, rival] = pair_of(*sides, seed=index // len(rivals))
+            pairs[task, rival] = Pair(*sides)
     return pairs
 
 
-def _row(first: str, name: str, rival: str, pairs: Sequence[Pair], inputs: TableInputs) -> tuple[Cell, ...]:
-    """Return the row of a task, or of the mean of several, each of which was resampled on its own."""
+def _row(
+    first: str, key: tuple[str, str], pairs: Sequence[Pair], inputs: TableInputs, said: Verdict
+) -> tuple[Cell, ...]:
+    """Return the row of a task, or of the mean of several, and a rival."""
+    name, rival = key
     found = mean_difference(pairs)
     low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
     return (
@@ -293,8 +368,8 @@ def _row(first: str, name: str, rival: str, pairs: Sequence[Pair], inputs: Table
         replace(number_cell(found.ours_seeds, 0), link=inputs.status(name, first).link),
         replace(number_cell(found.theirs_seeds, 0), link=inputs.status(name, rival).link),
         number_cell(found.episodes, 0),
-        _verdict_cell(first, found),
-        _plan_cell(found, pairs),
+        _verdict_cell(first, said),
+        _plan_cell(found, pairs, said),
     )
 
 
@@ -313,17 +388,16 @@ def _seed_means(scores: Sequence[Array]) -> Array:
     return means
 
 
-def _verdict_cell(first: str, found: Difference) -> Cell:
-    if found.interval is None:
-        return Cell("undecided: one seed on a side", kind="undecided")
-    kind = {1: "above", -1: "below", 0: "undecided"}[found.sign]
-    return Cell(f"{first} is {kind}" if found.sign else kind, kind=kind)
+def _verdict_cell(first: str, said: Verdict) -> Cell:
+    words = {"above": f"{first} is above", "below": f"{first} is below", "match": "they match"}
+    text = words.get(said.kind, said.kind)
+    return Cell(f"{text}: {said.why}" if said.why else text, kind=said.kind)
 
 
-def _plan_cell(found: Difference, pairs: Sequence[Pair]) -> Cell:
+def _plan_cell(found: Difference, pairs: Sequence[Pair], said: Verdict) -> Cell:
     if found.interval is None or found.mean == 0:
         return hole()
-    if found.sign:
+    if said.decided:
         return Cell("0", 0)
     spreads = [spread_of(pair.ours, pair.theirs) for pair in pairs]
     more = _seeds_to_decide(spreads)

@@ -5,13 +5,15 @@ so that the bootstrap evaluates it on many resamples at once (Agarwal et al. 202
 seeds that each task has, and nan where a task has none: there is no number over all tasks then.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, rankdata
+from scipy.stats import t as student
 
 Array = NDArray[np.float64]
 Statistic = Callable[..., Array]  # one or more arrays of [..., seeds, tasks] -> [...]
@@ -63,8 +65,52 @@ def estimate(values: Sequence[float]) -> Estimate:
     scores = scores[~np.isnan(scores)]
     if not len(scores):
         raise ValueError("an estimate needs at least one seed")
-    interval = aggregate_intervals(scores[:, None], which=["mean"])["mean"]
-    return Estimate(tuple(scores.tolist()), float(scores.mean()), interval)
+    return Estimate(tuple(scores.tolist()), float(scores.mean()), mean_interval(scores))
+
+
+def mean_interval(values: ArrayLike) -> Interval | None:
+    """Return Student's t interval of the mean; None with fewer than two values.
+
+    A percentile bootstrap of five values holds the mean in 84 of 100 cases.
+    """
+    scores = np.asarray(values, np.float64)
+    if len(scores) < 2:
+        return None
+    return t_interval(float(scores.mean()), [(float(scores.var(ddof=1)) / len(scores), len(scores) - 1)])
+
+
+def t_interval(centre: float, parts: Sequence[tuple[float, int]], level: float = LEVEL) -> Interval:
+    """Return the interval of a sum of independent means, from the variance and degrees of freedom of each."""
+    variance = sum(variance for variance, _ in parts)
+    reach = float(student.ppf(0.5 + level / 2, freedom(parts))) * math.sqrt(variance) if variance else 0.0
+    return Interval(centre - reach, centre + reach)
+
+
+def freedom(parts: Sequence[tuple[float, int]]) -> float:
+    """Return Welch and Satterthwaite's degrees of freedom, (Σ v)² / Σ v² / f; infinite without variance."""
+    spread = sum(variance**2 / degrees for variance, degrees in parts if variance)
+    return sum(variance for variance, _ in parts) ** 2 / spread if spread else math.inf
+
+
+def welch_p(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the two-sided p-value of Welch's test of equal means, of two values or more on each side."""
+    sides = [np.asarray(side, np.float64) for side in (ours, theirs)]
+    difference = abs(float(sides[0].mean() - sides[1].mean()))
+    parts = [(float(side.var(ddof=1)) / len(side), len(side) - 1) for side in sides]
+    error = math.sqrt(sum(variance for variance, _ in parts))
+    if not error:
+        return float(difference == 0)
+    return 2 * float(student.cdf(-difference / error, freedom(parts)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number (Holm 1979), in their order."""
+    order = np.argsort(p_values)
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def mean(scores: Array) -> Array:
@@ -167,8 +213,14 @@ def matrix_estimate(scores: Array) -> Estimate | None:
     if not complete(scores):
         return None
     whole = scores[~np.isnan(scores).any(axis=1)]
-    interval = aggregate_intervals(scores, which=["mean"])["mean"]
+    interval = t_interval(float(mean(scores)), task_parts(scores)) if repeated(scores) else None
     return Estimate(tuple(whole.mean(axis=1).tolist()), float(mean(scores)), interval)
+
+
+def task_parts(scores: Array) -> list[tuple[float, int]]:
+    """Return, of a mean over tasks, the variance that each task's seeds add, and its degrees of freedom."""
+    columns = [column[~np.isnan(column)] for column in scores.T]
+    return [(float(own.var(ddof=1)) / len(own) / len(columns) ** 2, len(own) - 1) for own in columns]
 
 
 def resampled_means(returns: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:

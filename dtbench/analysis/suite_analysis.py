@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from dtbench.analysis import statistics
+from dtbench.analysis.convergence import Convergence, convergences
 from dtbench.analysis.published import PublishedTable, RunConditions, published_tables
 from dtbench.analysis.results import SuiteResults, contenders, order_of, same
 from dtbench.analysis.statistics import Estimate, estimate
 from dtbench.ledger.store import TrialRecord, Unfinished
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
+MARGIN = 5.0  # points, within which two contenders match, where a suite declares no other
 RAW = "raw return"  # how the name of a score without references begins: no two tasks' returns have a scale in common
 
 DIVERGED_RULE = (
@@ -37,6 +39,7 @@ class CellStatus:
     broken: int = 0  # of them, those that ended: as NaN, or because they diverged
     diverged: int = 0  # of those, the latter
     link: str = ""  # the id on the page that the cell's numbers lead to
+    unconverged: str = ""  # why its trials had not finished learning; "" where nothing says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class SuiteAnalysis:
     published: Sequence[PublishedTable] = ()
     provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by task: that of one of its trials
     broken: tuple[TrialRecord, ...] = ()  # finished, but with a score that is no number: counted as missing
+    convergence: Mapping[tuple[str, str], Convergence] = field(default_factory=dict)  # by (task, contender)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -117,6 +121,14 @@ class SuiteAnalysis:
     def smoke(self) -> bool:
         """Return whether the numbers mean nothing."""
         return self.results.suite.get("preset") == "smoke"
+
+    @property
+    def margin(self) -> float | None:
+        """Return the margin of a match in points: the suite's, else 5 where scores are not raw returns."""
+        declared = self.results.suite.get("margin")
+        if isinstance(declared, int | float) and not isinstance(declared, bool):
+            return float(declared)
+        return None if any(name.startswith(RAW) for name in self.score_names.values()) else MARGIN
 
     @property
     def mixed_score_names(self) -> Mapping[str, str]:
@@ -180,13 +192,25 @@ def analyze(results: SuiteResults) -> SuiteAnalysis:
     for table in published:
         averages |= table.averages
     names = list(contenders(results))
+    convergence = convergences(results.records, results.scores)
     inputs = TableInputs(
         {**estimates_of(finals), **dict(_average_estimates(finals, names, averages))},
         run_conditions(results, averages),
-        _statuses(results, broken, names, averages),
+        _statuses(results, broken, names, averages, convergence),
     )
     return SuiteAnalysis(
-        results, names, tasks, finals, score_names, scales, averages, inputs, published, provenance, broken
+        results,
+        names,
+        tasks,
+        finals,
+        score_names,
+        scales,
+        averages,
+        inputs,
+        published,
+        provenance,
+        broken,
+        convergence,
     )
 
 
@@ -217,7 +241,11 @@ def _average_estimates(
 
 
 def _statuses(
-    results: SuiteResults, broken: Sequence[TrialRecord], names: Sequence[str], averages: Mapping[str, Sequence[str]]
+    results: SuiteResults,
+    broken: Sequence[TrialRecord],
+    names: Sequence[str],
+    averages: Mapping[str, Sequence[str]],
+    convergence: Mapping[tuple[str, str], Convergence],
 ) -> dict[tuple[str, str], CellStatus]:
     """Return statuses by task and contender; of an average the sums over its tasks."""
     diverged, nans = diverged_of(results.unfinished), _count(record.spec for record in broken)
@@ -226,15 +254,20 @@ def _statuses(
     lost = [trial.spec for trial in results.unfinished if trial.state == TrialState.DIVERGED]
     specs = [*lost, *(record.spec for record in results.records)]
     links = {(spec.task, spec.contender): f"cell-{spec.cell}" for spec in specs}
+    late = {cell: one.reason for cell, one in convergence.items()}
     found = {
-        cell: CellStatus(missing[cell], nans[cell] + diverged[cell], diverged[cell], links.get(cell, ""))
+        cell: CellStatus(
+            missing[cell], nans[cell] + diverged[cell], diverged[cell], links.get(cell, ""), late.get(cell, "")
+        )
         for cell in {**missing, **links}
     }
     for name, over in averages.items():
         for contender in names:
             parts = [found.get((task, contender), CellStatus()) for task in over]
             lost_there = sum(part.diverged for part in parts)
-            found[name, contender] = CellStatus(0, sum(part.broken for part in parts), lost_there)
+            unfinished = sum(bool(part.unconverged) for part in parts)
+            why = f"on {unfinished} of {len(parts)} tasks" if unfinished else ""
+            found[name, contender] = CellStatus(0, sum(p.broken for p in parts), lost_there, unconverged=why)
     return found
 
 

@@ -279,6 +279,8 @@ def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any
     specs = list(specs)
     if not suite.imports:
         del document["imports"]
+    if suite.margin is None:
+        del document["margin"]
     for label, contender in suite.contenders.items():
         document["contenders"][label]["hyperparameters"] = resolved_hyperparameters(contender)
         document["contenders"][label]["action_mode"] = contender.action_mode or suite.evaluation.action_mode

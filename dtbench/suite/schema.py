@@ -89,6 +89,7 @@ class Suite(_Strict):
     source: str = "auto"  # of the data: auto, or one of the tasks' sources
     task_options: dict[str, Any] = {}  # of every task: physics, steps, ...
     by_task: dict[str, TaskSettings] = {}  # task name or pattern -> changes; later ones win
+    margin: float | None = Field(default=None, gt=0, le=LARGEST_TARGET)  # points of a match; None: see the report
     published: list[dict[str, Any]] = []
     preset: str = ""
     overrides: list[str] = []

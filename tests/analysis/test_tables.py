@@ -29,7 +29,7 @@ TABLE_6: dict[str, Any] = {
 def ours(mean: float, low: float | None = None, high: float | None = None) -> Estimate:
     if low is None or high is None:
         return Estimate((mean,), mean, None)
-    return Estimate((low, mean, high), mean, Interval(low, high))
+    return Estimate((low, mean, mean, mean, high), mean, Interval(low, high))
 
 
 def printed(mean: float, std: float | None = None) -> Published:
@@ -129,13 +129,17 @@ def test_a_suite_without_published_tables_is_compared_with_nothing() -> None:
     assert published_tables({}) == ()
 
 
-def test_all_whose_intervals_overlap_the_best_are_bold() -> None:
-    estimates = {"DT": ours(70, 60, 80), "BC": ours(55, 50, 61), "CQL": ours(13, 10, 16), "once": ours(69)}
+def test_all_that_are_not_below_the_best_are_bold() -> None:
+    estimates = {"DT": ours(70, 60, 80), "BC": ours(66, 60, 72), "CQL": ours(13, 10, 16), "once": ours(69)}
     assert best_contenders(estimates) == {"DT", "BC"}
+    assert best_contenders(estimates, barred=["DT", "once"]) == {"BC"}
 
 
-def test_nothing_is_bold_where_the_best_has_no_interval() -> None:
+def test_nothing_is_bold_where_the_best_has_few_seeds() -> None:
     assert best_contenders({"DT": ours(70), "BC": ours(55, 50, 61)}) == set()
+    few = Estimate((69.0, 70.0, 71.0, 70.0), 70.0, Interval(68, 72))
+    assert best_contenders({"DT": few, "BC": ours(55, 50, 61)}) == set()
+    assert best_contenders({"DT": ours(71, 65, 77), "BC": few}) == {"DT"}
     assert best_contenders({}) == set()
 
 
@@ -156,7 +160,7 @@ def test_missing_seeds_are_counted_beside_the_mean() -> None:
         contenders=["DT"],
         headings={"task": "task (data: generated)"},
     )
-    assert "**70.0 [65.0, 75.0] (n = 3 of 5)**" in table.markdown()
+    assert "**70.0 [65.0, 75.0] (n = 5 of 7)**" in table.markdown()
     assert "task (data: generated)" in table.markdown()
 
 
@@ -192,7 +196,8 @@ def test_estimates_come_from_the_rows_of_each_cell() -> None:
         {"task": ["a"] * 3, "contender": ["DT", "DT", "BC"], "seed": [0, 1, 0], "score": [60.0, 80, 5]}
     )
     estimates = estimates_of(finals)
-    assert estimates["a", "DT"] == Estimate((60.0, 80.0), 70.0, Interval(60, 80))
+    assert estimates["a", "DT"].values == (60.0, 80.0)
+    assert estimates["a", "DT"].interval == Interval(pytest.approx(70 - 127.06205), pytest.approx(70 + 127.06205))
     assert estimates["a", "BC"].interval is None
 
 
@@ -265,14 +270,14 @@ def broken_table() -> Table:
 
 def test_nan_is_put_in_words_and_never_printed_as_a_number() -> None:
     text = broken_table().markdown()
-    assert "70.0 [65.0, 75.0] (n = 3 of 4: 1 without a number)" in text
+    assert "70.0 [65.0, 75.0] (n = 5 of 6: 1 without a number)" in text
     assert "| CQL | no number: 3 of 3 seeds returned NaN |" in text
     assert "nan" not in text
     assert '<a href="#cell-1">no number: 3 of 3 seeds returned NaN</a>' in broken_table().html()
 
 
 def test_a_contender_with_nan_is_never_bold() -> None:
-    assert "**50.0 [45.0, 55.0] (n = 3)**" in broken_table().markdown()
+    assert "**50.0 [45.0, 55.0] (n = 5)**" in broken_table().markdown()
     assert "**70.0" not in broken_table().markdown()
     nan = float("nan")
     assert best_contenders({"DT": Estimate((nan, nan), nan, Interval(nan, nan)), "BC": ours(5, 4, 6)}) == {"BC"}

@@ -1,5 +1,6 @@
 """All suites together: who is ahead where, the paper's tables and Figure 3, and what nobody ran."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dtbench.analysis import pairwise, statistics
@@ -16,8 +17,9 @@ from dtbench.tuning.search import SearchRecord
 
 QUESTION = (
     "Each suite's first contender is held against every other one, task by task, on the evaluation episodes that both "
-    "played. A pair is decided where the 95 % interval of the difference leaves out zero. Seeds are few and budgets "
-    "small in most suites: undecided says that more seeds are needed, not that the two are equal."
+    "played. Only pairs with five training seeds and more on either side, both converged, are decided: above or below "
+    "by Welch's test with Holm's correction over the suite, or a match within the suite's margin. Undecided says that "
+    "more seeds are needed, not that the two are equal."
 )
 AVERAGES = (
     "The paper's Figure 3, for every suite whose tasks share a scale: the average over the tasks that somebody "
@@ -27,6 +29,7 @@ PAPER = (
     "Every table of Chen et al. (2021) that holds results, in its own shape, and CORL's table of the same tasks on "
     "D4RL's v2 data. A cell reads: ours / published / difference / verdict. What nobody ran stays visible."
 )
+_OUTSIDE = ("Few seeds or not converged", "Not both ran")
 SEARCHES_HEADING = "Hyperparameter searches"
 SEARCHES = (
     "Searches train with seeds from 1000 on and play other evaluation episodes than those that are reported on; the "
@@ -71,7 +74,7 @@ def suite_table(analyses: Sequence[SuiteAnalysis]) -> Table:
 def verdict_table(analyses: Sequence[SuiteAnalysis]) -> Table:
     """Return on how many tasks each suite's first contender is above, below or undecided against each other one."""
     rows = [row for analysis in analyses for row in _verdict_rows(analysis)]
-    names = ("Suite", "First", "Against", "Tasks", "Above", "Undecided", "Below", "Not both ran")
+    names = ("Suite", "First", "Against", "Tasks", "Above", "Match", "Below", "Undecided", *_OUTSIDE)
     columns = tuple(Column(name, number=name in names[3:]) for name in names)
     return Table("verdicts", "Tasks on which the first contender is above or below", columns, tuple(rows))
 
@@ -97,13 +100,19 @@ def _suite_row(analysis: SuiteAnalysis) -> tuple[Cell, ...]:
 
 def _verdict_rows(analysis: SuiteAnalysis) -> Iterator[tuple[Cell, ...]]:
     first, *rivals = analysis.contenders
-    found = pairwise.differences(
-        analysis.results.records, analysis.finals, tasks=analysis.tasks, contenders=analysis.contenders
+    found = pairwise.pair_verdicts(
+        analysis.results.records,
+        analysis.finals,
+        tasks=analysis.tasks,
+        contenders=analysis.contenders,
+        inputs=analysis.inputs,
+        margin=analysis.margin,
     )
     for rival in rivals:
-        signs = [found[task, rival].sign for task in analysis.tasks if (task, rival) in found]
-        counts = [signs.count(1), signs.count(0), signs.count(-1), len(analysis.tasks) - len(signs)]
-        numbers = (len(signs), *counts)
+        said = [found[task, rival] for task in analysis.tasks if (task, rival) in found]
+        kinds = Counter("outside" if one.why else one.kind for one in said)
+        counts = [kinds[kind] for kind in ("above", "match", "below", "undecided", "outside")]
+        numbers = (len(said), *counts, len(analysis.tasks) - len(said))
         yield (
             Cell(analysis.results.name, link=f"suite-{analysis.results.name}"),
             *(Cell(first), Cell(rival)),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from dtbench.analysis import pairwise, suite_analysis
+from dtbench.analysis.convergence import convergence_table
 from dtbench.analysis.figures.bars import draw_bars, draw_grouped_bars
 from dtbench.analysis.figures.curves import draw_progress, draw_progress_grid
 from dtbench.analysis.figures.data_card import draw_data_cards
@@ -32,7 +33,7 @@ LONG_TABLE = 30  # rows; longer ones are folded
 def suite_page(analysis: SuiteAnalysis) -> SuitePage:
     """Return the page of one suite."""
     results, suite = analysis.results, analysis.results.suite
-    makers = (_results, _beside_papers, _over_tasks, _pairs, _rules, _targets, _progress, _of_domains)
+    makers = (_results, _convergence, _beside_papers, _over_tasks, _pairs, _rules, _targets, _progress, _of_domains)
     sections = [section for make in makers for section in make(analysis)]
     return SuitePage(
         name=results.name,
@@ -70,6 +71,14 @@ def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
     text += analysis.diverged_text
     shown_tables = (protocol.task_table(analysis.results), scores)
     yield Section("Results", (*_remarks(analysis), *text), shown_tables, draw_finals(analysis))
+
+
+def _convergence(analysis: SuiteAnalysis) -> Iterator[Section]:
+    table = convergence_table(analysis.convergence, analysis.contenders)
+    if table:
+        late = sum(bool(one.reason) for one in analysis.convergence.values())
+        text = f"{late} of {len(analysis.convergence)} cells had not: they are marked †." if late else ""
+        yield Section("Convergence", (text,) if text else (), (table,), folded=not late)
 
 
 def draw_finals(analysis: SuiteAnalysis) -> tuple[Drawing, ...]:
@@ -132,6 +141,7 @@ def _pairs(analysis: SuiteAnalysis) -> Iterator[Section]:
         contenders=analysis.contenders,
         averages={name: analysis.averages[name] for name in analysis.shown_averages},
         inputs=analysis.inputs,
+        margin=analysis.margin,
     )
     if table:
         count_of = of_pair(analysis.inputs, analysis.contenders[0])

@@ -14,10 +14,12 @@ from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, with_
 from dtbench.ledger.trial_spec import TrialState
 
 BOLD_RULE = (
-    "Bold: the highest mean of a task and every mean whose 95 % interval overlaps its interval; "
-    "nothing is bold where the highest mean has no interval, and no mean without one is. A contender with a trial "
-    "that returned no number takes no part."
+    "Bold: the highest mean of a task and every mean that Welch's test does not find below it (p above 0.05 after "
+    "Holm's correction for the contenders of the task). Nothing is bold where the highest mean has fewer than 5 "
+    "training seeds, and no mean with fewer is. A contender with a trial that returned no number takes no part, nor "
+    "does one that has not converged (†)."
 )
+MIN_SEEDS = 5
 
 AGGREGATE_RULE = (
     "Seeds are resampled within each task (stratified percentile bootstrap, 2000 resamples, fixed seed). Median: of "
@@ -60,19 +62,22 @@ def score_table(
 def best_on(task: str, contenders: Sequence[str], inputs: TableInputs) -> set[str]:
     """Return the contenders in bold on a task."""
     ours = {name: inputs.estimates[task, name] for name in contenders if (task, name) in inputs.estimates}
-    return best_contenders(ours, barred=[name for name in contenders if inputs.status(task, name).broken])
+    statuses = {name: inputs.status(task, name) for name in contenders}
+    return best_contenders(ours, barred=[name for name, one in statuses.items() if one.broken or one.unconverged])
 
 
 def best_contenders(estimates: Mapping[str, Estimate], *, barred: Collection[str] = ()) -> set[str]:
-    """Return the contenders in bold by BOLD_RULE; `barred` have a trial that returned no number."""
+    """Return the contenders in bold by BOLD_RULE, without those `barred`."""
     able = {name: ours for name, ours in estimates.items() if name not in barred and math.isfinite(ours.mean)}
     if not able:
         return set()
-    # Among equal means one without an interval decides, whatever the order: then nothing is bold.
-    highest = max(able.values(), key=lambda ours: (ours.mean, ours.interval is None)).interval
-    if highest is None:
+    # Among equal means one with few seeds decides, whatever the order: then nothing is bold.
+    best = max(able, key=lambda name: (able[name].mean, len(able[name].values) < MIN_SEEDS))
+    if len(able[best].values) < MIN_SEEDS:
         return set()
-    return {name for name, ours in able.items() if ours.interval and ours.interval.overlaps(highest)}
+    others = [name for name, ours in able.items() if name != best and len(ours.values) >= MIN_SEEDS]
+    p_values = statistics.holm([statistics.welch_p(able[best].values, able[name].values) for name in others])
+    return {best, *(name for name, p in zip(others, p_values, strict=True) if p > 1 - statistics.LEVEL)}
 
 
 def side_by_side_table(references: Sequence[PublishedTable], inputs: TableInputs) -> Table:
@@ -126,8 +131,9 @@ def score_text(ours: Estimate | None, status: CellStatus) -> str:
         "no interval" if ours.interval is None else "",
     )
     text = ", ".join(filter(None, remarks))
+    mark = " †" if status.unconverged else ""
     seeds = f"n = {_seeds(ours, status.missing)}" if len(ours.values) > 1 or status.missing else "1 seed"
-    return f"{with_interval(ours.mean, ours.interval)} ({seeds}{': ' if text else ''}{text})"
+    return f"{with_interval(ours.mean, ours.interval)}{mark} ({seeds}{': ' if text else ''}{text})"
 
 
 def no_number(status: CellStatus) -> str:

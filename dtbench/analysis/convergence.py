@@ -1,0 +1,192 @@
+"""Whether a learner had finished: what its values could know, whether they stand still, and whether its score does.
+
+A number of a learner that had not finished says how long it trained, not how good its method is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+
+from dtbench.analysis import statistics
+from dtbench.analysis.statistics import Array
+from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell
+from dtbench.ledger.store import TrialRecord
+from dtbench.ledger.trial_spec import TrialSpec
+
+ENOUGH = 0.9  # of the data's discounted return, that backups must have reached
+STILL = 0.05  # of its size, by which the mean value may move over the last third of training
+SMALL = 1.0  # points, by which a score may move whatever its noise
+LAST = 2 / 3  # of training, after which all should stand still
+
+RULE = (
+    "Converged: over the last third of training the mean score changes by no more than its noise (the 95 % interval, "
+    f"over training seeds, of the change of a least-squares line, or {SMALL:g} point). Of a value learner also: its "
+    f"Bellman backups reach at least {ENOUGH:.0%} of the data's discounted return (share of value), and its mean Q over "
+    f"4096 fixed pairs of the data moves by less than {STILL:.0%} over that third. Q over the data's discounted "
+    "returns and their correlation are shown beside it; CQL's Q is low by design. Effective share: the effective "
+    "sample size of the weights of a weighted imitation, over the batch. A contender that has not converged takes no "
+    "part in bold, verdicts and counts; of one without enough evaluations nothing is known."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Convergence:
+    """How far the trials of one contender on one task had come; None where nothing was measured."""
+
+    share: float | None = None  # of the data's discounted return that backups reach
+    ratio: float | None = None  # mean Q over the data's mean discounted return
+    correlation: float | None = None
+    effective: float | None = None  # share of a batch that weighted imitation learns from
+    value_change: float | None = None  # of the mean Q over the last third, relative to its size
+    score_change: float | None = None  # of the mean score over the last third, in points
+    still: bool | None = None  # whether that is noise
+
+    @property
+    def reason(self) -> str:
+        """Return why it has not converged; "" where it has, or where nothing says otherwise."""
+        if self.share is not None and self.share < ENOUGH:
+            return f"{self.share:.0%} of value"
+        if self.value_change is not None and abs(self.value_change) >= STILL:
+            return f"Q moved by {100 * self.value_change:+.0f} %"
+        if self.still is False and self.score_change is not None:
+            return f"score moved by {self.score_change:+.1f}"
+        return ""
+
+    @property
+    def known(self) -> bool:
+        """Return whether enough was measured to say that it has converged."""
+        return self.still is not None
+
+    @property
+    def word(self) -> str:
+        """Return yes, no with the reason, or unknown."""
+        return f"no: {self.reason}" if self.reason else "yes" if self.known else "unknown: too few evaluations"
+
+
+def convergences(records: Iterable[TrialRecord], scores: pd.DataFrame) -> dict[tuple[str, str], Convergence]:
+    """Return the convergence of every task and contender; `scores` has the columns of results.py."""
+    cells = sorted(records, key=_cell)
+    found = {}
+    for cell, group in groupby(cells, key=_cell):
+        trials = list(group)
+        found[cell] = _convergence(trials, _curves(trials, scores))
+    return found
+
+
+def convergence_table(found: Mapping[tuple[str, str], Convergence], contenders: Sequence[str]) -> Table | None:
+    """Return a row a task and contender; None where nothing ran."""
+    if not found:
+        return None
+    order = {name: place for place, name in enumerate(contenders)}
+    names = ("Share of value", "Q / return", "Correlation", "Effective share", "Change of Q (%)", "Change of score")
+    columns = (
+        Column("Task"),
+        Column("Contender"),
+        Column("Converged"),
+        *(Column(name, number=True) for name in names),
+    )
+    rows = []
+    for (task, contender), one in sorted(found.items(), key=lambda item: (item[0][0], order.get(item[0][1], 0))):
+        numbers = (one.share, one.ratio, one.correlation, one.effective)
+        moved = None if one.value_change is None else 100 * one.value_change
+        rows.append(
+            (
+                Cell(task),
+                Cell(contender),
+                Cell(one.word, kind="undecided" if one.reason else "" if one.known else "hole"),
+                *(hole() if number is None else number_cell(number, 2) for number in numbers),
+                hole() if moved is None else number_cell(moved, 1),
+                hole() if one.score_change is None else number_cell(one.score_change, 1),
+            )
+        )
+    return Table("convergence", "Which learners had finished", columns, tuple(rows), (RULE,))
+
+
+def planned_share(spec: TrialSpec) -> float | None:
+    """Return 1 - (1 - τ (1 - γ) / d)^n from hyperparameters alone; None where they are not a value learner's.
+
+    For trials of before the share was measured.
+    """
+    given = spec.hyperparameters
+    discount = given.get("discount")
+    rate = given.get("tau") or (1 / given["target_every"] if given.get("target_every") else None)
+    if not isinstance(discount, int | float) or not isinstance(rate, int | float) or not spec.train_steps:
+        return None
+    return float(1 - (1 - rate * (1 - discount)) ** (spec.train_steps / (given.get("policy_every") or 1)))
+
+
+def _cell(record: TrialRecord) -> tuple[str, str]:
+    return record.spec.task, record.spec.contender
+
+
+def _convergence(trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Array]]) -> Convergence:
+    logged = [record.metrics() for record in trials]
+    last = {
+        name: _mean(
+            [float(rows[name].dropna().iloc[-1]) for rows in logged if name in rows and rows[name].notna().any()]
+        )
+        for name in ("value_share", "value_ratio", "value_correlation", "effective_share")
+    }
+    share = last["value_share"]
+    if share is None:
+        share = _mean([planned for record in trials if (planned := planned_share(record.spec)) is not None])
+    moved = [change for rows in logged if (change := _value_change(rows)) is not None]
+    changes = [change for steps, score in curves if (change := change_at_the_end(steps, score)) is not None]
+    return Convergence(
+        share=share,
+        ratio=last["value_ratio"],
+        correlation=last["value_correlation"],
+        effective=last["effective_share"],
+        value_change=_mean(moved),
+        score_change=_mean(changes),
+        still=_is_still(changes),
+    )
+
+
+def change_at_the_end(steps: Array, values: Array) -> float | None:
+    """Return by how much the least-squares line of values over the last third of steps rises; None below two."""
+    late = steps >= LAST * steps.max() if len(steps) else np.zeros(0, bool)
+    if late.sum() < 2:
+        return None
+    steps, values = steps[late], values[late]
+    return float(statistics.coefficient(steps, values) * (steps.max() - steps.min()))
+
+
+def _is_still(changes: Sequence[float]) -> bool | None:
+    if not changes:
+        return None
+    interval = statistics.mean_interval(changes)
+    if abs(float(np.mean(changes))) <= SMALL:
+        return True
+    return None if interval is None else interval.holds(0.0)
+
+
+def _value_change(rows: pd.DataFrame) -> float | None:
+    if "value_mean" not in rows:
+        return None
+    known = rows.dropna(subset=["value_mean"])
+    values = known["value_mean"].to_numpy(np.float64)
+    change = change_at_the_end(known["step"].to_numpy(np.float64), values)
+    size = float(np.abs(values).max()) if len(values) else 0.0
+    return None if change is None or not size else change / size
+
+
+def _curves(trials: Sequence[TrialRecord], scores: pd.DataFrame) -> list[tuple[Array, Array]]:
+    """Return steps and scores of each trial at the first of its targets."""
+    own = scores[scores["trial"].isin([record.spec.key for record in trials])]
+    curves = []
+    for record in trials:
+        rows = own[(own["trial"] == record.spec.key) & (own["contender"] == record.spec.contender)]
+        targets = rows["target"].to_numpy(np.float64)
+        asked = [target for target in record.spec.evaluation.targets if target in targets]
+        rows = rows[targets == asked[0]] if asked else rows
+        rows = rows.drop_duplicates("step").sort_values("step")
+        curves.append((rows["step"].to_numpy(np.float64), rows["score"].to_numpy(np.float64)))
+    return curves
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
