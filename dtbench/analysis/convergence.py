@@ -24,8 +24,8 @@ LAST = 2 / 3  # of training, after which all should stand still
 RULE = (
     "Converged: over the last third of training the mean score changes by no more than its noise (the 95 % interval, "
     f"over training seeds, of the change of a least-squares line, or {SMALL:g} point). Of a value learner also: its "
-    f"Bellman backups reach at least {ENOUGH:.0%} of the data's discounted return (share of value), and its mean Q over "
-    f"4096 fixed pairs of the data moves by less than {STILL:.0%} over that third. Q over the data's discounted "
+    f"Bellman backups reach at least {ENOUGH:.0%} of the data's discounted return (share of value), and its mean Q "
+    f"over 4096 fixed pairs of the data moves by less than {STILL:.0%} over that third. Q over the data's discounted "
     "returns and their correlation are shown beside it; CQL's Q is low by design. Effective share: the effective "
     "sample size of the weights of a weighted imitation, over the batch. A contender that has not converged takes no "
     "part in bold, verdicts and counts; of one without enough evaluations nothing is known."
