@@ -3,6 +3,7 @@
 import math
 import time
 import traceback
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from dtbench.algorithm import CriticLearner, Learner
 from dtbench.convergence import ValueProbe, probe
 from dtbench.data.actions import action_scale, unit_actions
 from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.memory import free_memory
 from dtbench.errors import FOREIGN, IncompatibleTask, InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
 from dtbench.evaluation import Episodes, Evaluator, action_mode
 from dtbench.ledger import lock
@@ -261,12 +263,22 @@ def _restored(trial: OpenTrial, folder: Path) -> _Progress | None:
     if not trial.resumable or not path.exists():
         return None
     try:
-        # Random streams live on the CPU whatever the device; learners move their own tensors.
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_checkpoint(path)
         trial.learner.load_state_dict(state.pop("learner"))
         return _Progress(**state)
     except Exception as error:
         raise LedgerError(f"cannot continue from {path}: {error}. Delete it to restart the trial.") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's values, on the CPU; raise ValueError where it unpacks to more than fits into memory."""
+    with zipfile.ZipFile(path) as archive:
+        needed, free = sum(member.file_size for member in archive.infolist()), free_memory()
+    if needed > free:
+        raise ValueError(f"it needs {needed} bytes of memory, and {free} are free")
+    # Random streams live on the CPU whatever the device; learners move their own tensors.
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
 def _save(trial: OpenTrial, progress: _Progress, ledger: Ledger) -> None:

@@ -1,23 +1,27 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
+from dtbench import trial
 from dtbench.analysis.results import collect, write_scores
 from dtbench.domains.key_to_door.tasks import key_to_door
 from dtbench.errors import LedgerError
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
 from dtbench.suite.planning import load_suite, resolved_document, trial_specs
-from dtbench.trial import run_trial
+from dtbench.trial import read_checkpoint, run_trial
 
 SUITE = {
     "name": "toy",
@@ -168,6 +172,31 @@ def test_a_checkpoint_that_cannot_be_continued_says_what_to_delete(tmp_path: Pat
     assert run_trial(spec, Ledger(tmp_path / "runs")) == "done"
 
 
+def deflated(path: Path) -> None:
+    """Compress a checkpoint: torch reads it all the same."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_the_memory_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = specs(tmp_path)[0]
+    ledger = Ledger(tmp_path / "runs")
+    path = ledger.create(spec) / "checkpoint.pt"
+    torch.save({"learner": torch.zeros(1_000_000)}, path)
+    deflated(path)
+    assert path.stat().st_size < 10_000
+    assert read_checkpoint(path)["learner"].shape == (1_000_000,)
+    monkeypatch.setattr(trial, "free_memory", lambda: 1_000_000)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    assert run_trial(spec, ledger) == "failed"
+    assert re.search(r"needs 400\d+ bytes of memory, and 1000000 are free", (path.parent / "error.txt").read_text())
+
+
 def test_the_score_table_has_one_row_a_trial_checkpoint_and_target(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "runs")
     planned = specs(tmp_path)
@@ -266,7 +295,7 @@ from dtbench.domains.key_to_door.tasks import key_to_door
 from dtbench.evaluation import TargetUnits
 
 points = dataclasses.replace(
-    key_to_door("key-to-door-1k", 1000),
+    key_to_door("key-to-door-1k", size="key-to-door-1k", seed=0),
     name="points",
     target_units=TargetUnits("halves", lambda rewards: rewards / 2),
     targets_of=lambda dataset: (float(dataset.returns.max()) / 2,),
@@ -298,7 +327,7 @@ def test_a_task_without_target_units_records_no_more_than_before(tmp_path: Path)
 
 
 def test_targets_may_depend_on_the_data() -> None:
-    task = key_to_door("key-to-door-1k", 1000)
+    task = key_to_door("key-to-door-1k", size="key-to-door-1k", seed=0)
     dataset = task.open()
     assert task.targets(dataset) == task.target_returns == (1.0,)
     twice = dataclasses.replace(task, targets_of=lambda data: (2 * float(data.returns.max()),))

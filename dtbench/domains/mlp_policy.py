@@ -1,5 +1,6 @@
 """Behaviour policies' MLPs as .npz files: weights in float32, in float16, or in one byte each."""
 
+import math
 import re
 import zipfile
 import zlib
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dtbench.data.memory import free_memory
 from dtbench.errors import InvalidDataset
 
 Array = NDArray[np.float32]
@@ -48,14 +50,31 @@ def save_mlp(
 def load_mlp(path: Path) -> StoredMLP:
     """Read what `save_mlp` wrote; raise InvalidDataset for anything else."""
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             layers = range(sum(name.startswith("weight_") for name in file.files))
             weights = [_weight(file, i) for i in layers]
             biases = [file[f"bias_{i}"].astype(np.float32) for i in layers]
             others = {name: file[name] for name in file.files if not _LAYER_ARRAY.fullmatch(name)}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InvalidDataset(f"{path} is not a behaviour policy: {error}.") from error
     return StoredMLP(weights, biases, others)
+
+
+def _check_sizes(path: Path) -> None:
+    """Raise ValueError where arrays declare more than they hold or than fits into memory; read their headers alone."""
+    needed = 0
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                if (version := np.lib.format.read_magic(stream)) != (1, 0):
+                    raise ValueError(f"{member.filename} is .npy of version {version}, not (1, 0)")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            if (declared := math.prod(shape) * dtype.itemsize) > member.file_size:
+                raise ValueError(f"{member.filename} declares {declared} bytes and holds {member.file_size}")
+            needed += member.file_size + 4 * math.prod(shape)  # with its copy in float32
+    if needed > (free := free_memory()):
+        raise ValueError(f"it needs {needed} bytes of memory, and {free} are free")
 
 
 def _levels(weight: Array) -> tuple[NDArray[np.int8], Array]:

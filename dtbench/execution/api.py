@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dtbench.algorithm import Learner
 from dtbench.data.actions import ActionScale, action_scale
 from dtbench.data.dataset import TrajectoryDataset
-from dtbench.errors import InvalidValue, UnknownName
+from dtbench.errors import InvalidValue, LedgerError, UnknownName
 from dtbench.evaluation import CPU, Episodes, Evaluator, HistoryBuffer, rollout_of
 from dtbench.execution.local import run_local
 from dtbench.ledger.remote import acquire
@@ -19,7 +19,7 @@ from dtbench.ledger.store import Ledger, check_disk
 from dtbench.ledger.trial_spec import ActionMode, TrialState
 from dtbench.suite.planning import check_fit, load_suite, resolved_document, trial_specs, with_variants
 from dtbench.task import Task
-from dtbench.trial import ignore, open_trial
+from dtbench.trial import ignore, open_trial, read_checkpoint
 
 
 def evaluate(
@@ -77,7 +77,7 @@ def load_policy(results: str | Path, key: str) -> "Policy":
     """Return the policy of a finished trial; `key` is in the column `trial` of `load_scores`.
 
     Opens the trial's dataset, from which its learner is built. Raises UnknownName for an unknown key, InvalidValue
-    for a trial that has not finished.
+    for a trial that has not finished, LedgerError for a damaged checkpoint.
     """
     ledger = Ledger(Path(results) / "runs")
     folders = ledger.folders()
@@ -87,8 +87,11 @@ def load_policy(results: str | Path, key: str) -> "Policy":
     if ledger.state(spec) is not TrialState.DONE:
         raise InvalidValue(f"trial {key} is {ledger.state(spec)}, not done. Run it first: dtbench run -s {spec.suite}")
     trial = open_trial(spec)
-    state = torch.load(folders[key] / "checkpoint.pt", map_location="cpu", weights_only=True)
-    trial.learner.load_state_dict(state["learner"])
+    path = folders[key] / "checkpoint.pt"
+    try:
+        trial.learner.load_state_dict(read_checkpoint(path)["learner"])
+    except Exception as error:  # of a damaged file, torch raises almost anything
+        raise LedgerError(f"cannot load {path}: {error}. Delete the trial's directory and run it again.") from error
     scale, shape = trial.evaluator.action_scale, trial.dataset.action_space.shape or ()
     return Policy(trial.learner, trial.task, action_shape=shape, scale=scale, device=trial.device)
 

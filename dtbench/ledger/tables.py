@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
@@ -27,13 +28,42 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def fitting(path: Path) -> Path:
-    """Return the path of a regular Parquet file; raise ValueError where it declares more than fits into memory."""
+    """Return the path of a regular Parquet file; raise ValueError where its rows do not fit into memory."""
     metadata = pq.read_metadata(schema.regular(path))
-    packed = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    needed = max(packed, 8 * metadata.num_rows * metadata.num_columns)  # repeated numbers are packed to nothing
+    columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    packed = sum(group.total_byte_size for group in groups)
+    expanded = sum(  # repeated values are packed to nothing
+        max(8, column.length or 0) * group.column(index).num_values
+        for group in groups
+        for index, column in enumerate(columns)
+    )
+    _check_room(metadata, max(packed, expanded))
+    if text := [column for column in columns if column.physical_type == "BYTE_ARRAY"]:
+        _check_room(metadata, packed + expanded + _text_size(path, text))
+    return path
+
+
+def _check_room(metadata: pq.FileMetaData, needed: int) -> None:
     if needed > free_memory():
         raise ValueError(f"it declares {metadata.num_rows} rows, {needed} bytes, more than fits into memory")
-    return path
+
+
+def _text_size(path: Path, columns: Iterable[pq.ColumnSchema]) -> int:
+    """Return the bytes of all text, read as indices into a dictionary: a long text may be repeated in every row."""
+    for column in columns:
+        if column.max_repetition_level or "." in column.path:
+            raise ValueError(f"its column {column.path:.100} holds neither numbers nor text")
+    names = [column.path for column in columns]
+    batches = pq.ParquetFile(path, read_dictionary=names).iter_batches(columns=names)
+    return sum(_expanded(values) for batch in batches for values in batch.columns)
+
+
+def _expanded(values: pyarrow.Array) -> int:
+    if not isinstance(values, pyarrow.DictionaryArray):
+        return int(values.nbytes)
+    lengths = pc.take(pc.binary_length(values.dictionary), values.indices)
+    return int(pc.sum(lengths).as_py() or 0)
 
 
 def read_episodes(path: Path) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import dtbench
+from dtbench.errors import LedgerError
 from dtbench.registry import make_task
 
 SNIPPET = """
@@ -48,6 +49,9 @@ def test_the_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         action = names["policy"].act(observations[0])
         assert env.single_action_space.contains(action)
         observations, *_ = env.step(action[None])
+    next(Path("results").rglob(f"*{names['key']}*/checkpoint.pt")).write_bytes(b"damaged")
+    with pytest.raises(LedgerError, match=r"cannot load .*checkpoint\.pt"):
+        dtbench.load_policy("results", names["key"])
 
 
 def test_each_public_name_exists_and_is_shown() -> None:
