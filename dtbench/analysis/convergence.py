@@ -3,7 +3,7 @@
 A number of a learner that had not finished says how long it trained, not how good its method is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -12,7 +12,6 @@ import pandas as pd
 
 from dtbench.analysis import statistics
 from dtbench.analysis.statistics import Array
-from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialSpec
 
@@ -74,35 +73,6 @@ def convergences(records: Iterable[TrialRecord], scores: pd.DataFrame) -> dict[t
         trials = list(group)
         found[cell] = _convergence(trials, _curves(trials, scores))
     return found
-
-
-def convergence_table(found: Mapping[tuple[str, str], Convergence], contenders: Sequence[str]) -> Table | None:
-    """Return a row a task and contender; None where nothing ran."""
-    if not found:
-        return None
-    order = {name: place for place, name in enumerate(contenders)}
-    names = ("Share of value", "Q / return", "Correlation", "Effective share", "Change of Q (%)", "Change of score")
-    columns = (
-        Column("Task"),
-        Column("Contender"),
-        Column("Converged"),
-        *(Column(name, number=True) for name in names),
-    )
-    rows = []
-    for (task, contender), one in sorted(found.items(), key=lambda item: (item[0][0], order.get(item[0][1], 0))):
-        numbers = (one.share, one.ratio, one.correlation, one.effective)
-        moved = None if one.value_change is None else 100 * one.value_change
-        rows.append(
-            (
-                Cell(task),
-                Cell(contender),
-                Cell(one.word, kind="undecided" if one.reason else "" if one.known else "hole"),
-                *(hole() if number is None else number_cell(number, 2) for number in numbers),
-                hole() if moved is None else number_cell(moved, 1),
-                hole() if one.score_change is None else number_cell(one.score_change, 1),
-            )
-        )
-    return Table("convergence", "Which learners had finished", columns, tuple(rows), (RULE,))
 
 
 def planned_share(spec: TrialSpec) -> float | None:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dtbench.analysis.convergence import Convergence, change_at_the_end, convergence_table, convergences, planned_share
+from dtbench.analysis.convergence import Convergence, change_at_the_end, convergences, planned_share
+from dtbench.analysis.tables.convergence import convergence_table
 from dtbench.ledger.store import TrialRecord
 from tests.support.mixed_ledger import spec_of
 

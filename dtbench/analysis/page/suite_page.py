@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from dtbench.analysis import pairwise, suite_analysis
-from dtbench.analysis.convergence import convergence_table
 from dtbench.analysis.figures.bars import draw_bars, draw_grouped_bars
 from dtbench.analysis.figures.curves import draw_progress, draw_progress_grid
 from dtbench.analysis.figures.data_card import draw_data_cards
@@ -22,6 +21,7 @@ from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.superseded import RULE, superseded_table
 from dtbench.analysis.tables import checkpoint_selection, protocol, targets
 from dtbench.analysis.tables import scores as tables
+from dtbench.analysis.tables.convergence import convergence_table
 from dtbench.analysis.tables.diverged import of_cell, of_contender, of_pair, with_diverged
 from dtbench.analysis.tables.table import DASH
 from dtbench.ledger.trial_spec import TrialState

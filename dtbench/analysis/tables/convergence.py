@@ -1,0 +1,35 @@
+"""The table of which learners had finished."""
+
+from collections.abc import Mapping, Sequence
+
+from dtbench.analysis.convergence import RULE, Convergence
+from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell
+
+
+def convergence_table(found: Mapping[tuple[str, str], Convergence], contenders: Sequence[str]) -> Table | None:
+    """Return a row a task and contender; None where nothing ran."""
+    if not found:
+        return None
+    order = {name: place for place, name in enumerate(contenders)}
+    names = ("Share of value", "Q / return", "Correlation", "Effective share", "Change of Q (%)", "Change of score")
+    columns = (
+        Column("Task"),
+        Column("Contender"),
+        Column("Converged"),
+        *(Column(name, number=True) for name in names),
+    )
+    rows = []
+    for (task, contender), one in sorted(found.items(), key=lambda item: (item[0][0], order.get(item[0][1], 0))):
+        numbers = (one.share, one.ratio, one.correlation, one.effective)
+        moved = None if one.value_change is None else 100 * one.value_change
+        rows.append(
+            (
+                Cell(task),
+                Cell(contender),
+                Cell(one.word, kind="undecided" if one.reason else "" if one.known else "hole"),
+                *(hole() if number is None else number_cell(number, 2) for number in numbers),
+                hole() if moved is None else number_cell(moved, 1),
+                hole() if one.score_change is None else number_cell(one.score_change, 1),
+            )
+        )
+    return Table("convergence", "Which learners had finished", columns, tuple(rows), (RULE,))
