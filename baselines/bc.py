@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from baselines.averages import WeightAverage
 from baselines.batches import Batches, draw_weights, rows_ahead
 from baselines.checkpoint import Checkpointed
-from baselines.layers import TANH_BACKWARD, FlatAdamW, FlatParameters, Pass
+from baselines.flat import FlatAdamW, FlatParameters
+from baselines.layers import TANH_BACKWARD, Pass
 from baselines.networks import Deferred, flat_observations, flat_size, observation_scale
 from dtbench import History, IncompatibleTask, Metrics, TrajectoryDataset, WindowSampler
 from dtbench.data import TorchStream, Windows, generator, require_unit
@@ -143,10 +144,13 @@ class BehaviorCloningLearner(Checkpointed):
 
     def _by_autograd(self, batch: Cloned) -> Tensor:
         self.network.train()
-        self.optimizer.zero_grad()
+        parameters = list(self.network.parameters())
         with self.stream.active():
             loss = self.loss(self.network(batch.inputs), batch.labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+            gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            assert parameter.grad is not None
+            parameter.grad.copy_(gradient)
         return loss
 
     @torch.no_grad()

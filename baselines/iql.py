@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from baselines.averages import WeightAverage
 from baselines.batches import Batches, TDBatch, rows_ahead, td_batch, transition_sampler
 from baselines.checkpoint import Checkpointed
-from baselines.layers import TANH_BACKWARD, FlatAdam, FlatParameters, Pass, Scratch
+from baselines.flat import FlatAdam, FlatParameters
+from baselines.layers import TANH_BACKWARD, Pass, Scratch
 from baselines.networks import (
     Deferred,
     TwinCritics,
@@ -87,13 +89,12 @@ def expectile_loss(error: Tensor, expectile: float) -> Tensor:
 
 def expectile_gradient(error: Tensor, expectile: float) -> Tensor:
     """Return the gradient of `expectile_loss` for its errors, [B]."""
-    share = 2 / error.shape[0]
-    return torch.where(error < 0, (1 - expectile) * share, expectile * share).mul_(error)
+    return F.leaky_relu(error, (1 - expectile) / expectile).mul_(2 * expectile / error.shape[0])
 
 
 def advantage_weight(advantage: Tensor, temperature: float, maximum: float) -> Tensor:
     """Exp(β A), cut off at `maximum`: the weight in eq. 7."""
-    return (temperature * advantage).exp().clamp(max=maximum)
+    return (temperature * advantage).exp_().clamp_(max=maximum)
 
 
 def effective_share(weight: Tensor) -> Tensor:
@@ -184,15 +185,15 @@ class IQLLearner(Checkpointed):
 
     def _lay_out(self) -> None:
         network = self.network
-        self.flat, self.flat_target = FlatParameters(network), FlatParameters(self.target)
-        self.critics_span = self.flat.span(network.critics.parameters())
+        flat = FlatParameters(network, self.target)
+        self.weights, self.slow_weights = flat.values_of(network.critics), flat.values_of(self.target)
         actor = [p for name, p in network.named_parameters() if name.startswith(("actor", "log_std"))]
         others = [*network.value.parameters(), *network.critics.parameters()]
         groups = [{"params": actor}, {"params": others}]
-        self.optimizer = FlatAdam(self.flat, groups, lr=self.algorithm.learning_rate)
-        networks = (network.actor, network.critics, self.target, network.value)
+        self.optimizer = FlatAdam(flat, groups, lr=self.algorithm.learning_rate)
         scratch = Scratch()
-        self.actor, self.critics, self.slow, self.value = (Pass(part, scratch) for part in networks)
+        self.actor, self.value = Pass(network.actor, scratch), Pass(network.value, scratch)
+        self.judges = Pass([network.value, network.critics, self.target], scratch)
 
     @torch.inference_mode()
     def update(self) -> Metrics:
@@ -200,15 +201,17 @@ class IQLLearner(Checkpointed):
         batch, a = self.batches.next(), self.algorithm
         following = self.value.forward(batch.following)[0, :, 0]
         target = torch.addcmul(batch.rewards, batch.discounts, following)
-        slow = self.slow.forward(batch.pairs).amin(dim=0)[:, 0]
-        advantage = slow - self.value.forward(batch.observations)[0, :, 0]
-        self.value.backward(expectile_gradient(advantage, a.expectile).neg_()[None, :, None])
-        values = self.critics.forward(batch.pairs)[..., 0]
-        self.critics.backward((values - target).mul_(2 / target.shape[0])[..., None])
+        judged = self.judges.forward(batch.observations, batch.pairs, batch.pairs)[..., 0]
+        value, values, slow = judged[0], judged[1:3], judged[3:].amin(dim=0)
+        advantage = slow - value
+        gradient = torch.empty_like(judged[:3])
+        torch.neg(expectile_gradient(advantage, a.expectile), out=gradient[0])
+        torch.sub(values, target, out=gradient[1:]).mul_(2 / target.shape[0])
+        self.judges.backward(gradient[..., None])
         output = self.actor.forward(batch.observations)[0]
         weight = advantage_weight(advantage, a.temperature, a.maximum_weight)
-        self.actor.backward(self._actor_gradient(output, batch.actions, weight)[None])
-        log_std = None if self.network.log_std is None else self.network.log_std.clone()  # as it was, for the metric
+        log_std = self._log_std()
+        self.actor.backward(self._actor_gradient(output, log_std, batch.actions, weight)[None])
         self._step()
         return {
             "value_loss": Deferred(lambda: expectile_loss(advantage, a.expectile)),
@@ -229,31 +232,33 @@ class IQLLearner(Checkpointed):
         return {
             "value_loss": expectile_loss(advantage, a.expectile),
             "critic_loss": bellman_error(network.critics(batch.observations, batch.actions), target),  # eq. 6
-            "actor_loss": self._imitation(network.actor(batch.observations), network.log_std, batch.actions, weight),
+            "actor_loss": self._imitation(network.actor(batch.observations), self._log_std(), batch.actions, weight),
         }
+
+    def _log_std(self) -> Tensor | None:
+        """Return log standard deviations of the numbers of an action; None if the actor is deterministic."""
+        log_std = self.network.log_std
+        return None if log_std is None else log_std.clamp(self.algorithm.minimum_log_std, 2.0)
 
     def _imitation(self, output: Tensor, log_std: Tensor | None, actions: Tensor, weight: Tensor) -> Tensor:
         """Advantage-weighted regression, Kostrikov et al. (2021), eq. 7."""
         mean = output.tanh()
-        if log_std is None:
-            errors = squared_error(mean, actions)
-        else:
-            errors = negative_log_likelihood(mean, log_std.clamp(self.algorithm.minimum_log_std, 2.0), actions)
+        errors = squared_error(mean, actions) if log_std is None else negative_log_likelihood(mean, log_std, actions)
         return (weight * errors).mean()
 
-    def _actor_gradient(self, output: Tensor, actions: Tensor, weight: Tensor) -> Tensor:
+    def _actor_gradient(self, output: Tensor, log_std: Tensor | None, actions: Tensor, weight: Tensor) -> Tensor:
         """Return the gradient of eq. 7 for the actor's outputs, [B, action], and write that for its deviations."""
         mean, share = output.tanh(), (weight / weight.shape[0])[:, None]
         error = mean - actions
-        log_std = self.network.log_std
+        gradient = error * share
         if log_std is None:
-            gradient = error.mul_(2 * share)
+            gradient.mul_(2)
         else:
-            clamped = log_std.clamp(self.algorithm.minimum_log_std, 2.0)
-            gradient = error * (-2 * clamped).exp()
-            of_log_std = (1 - gradient * error).mul_(share).sum(dim=0)
-            torch.mul(of_log_std, clamped == log_std, out=log_std.grad)
-            gradient.mul_(share)
+            assert self.network.log_std is not None
+            precision = (-2 * log_std).exp()
+            of_log_std = share.sum() - precision * (gradient * error).sum(dim=0)
+            torch.mul(of_log_std, log_std == self.network.log_std, out=self.network.log_std.grad)
+            gradient.mul_(precision)
         output_gradient: Tensor = TANH_BACKWARD(gradient, mean)
         return output_gradient
 
@@ -274,6 +279,6 @@ class IQLLearner(Checkpointed):
         left = cosine(self.steps, self.algorithm.decay_steps)
         self.optimizer.param_groups[0]["lr"] = self.algorithm.learning_rate * left
         self.optimizer.descend()
-        self.flat_target.values.lerp_(self.flat.values[self.critics_span], self.algorithm.tau)
+        self.slow_weights.lerp_(self.weights, self.algorithm.tau)
         self.acting.update()
         self.steps += 1

@@ -1,49 +1,24 @@
-"""Forward passes and gradients of MLPs written out, and an Adam for all weights of a learner at once.
+"""Forward passes and gradients of MLPs written out.
 
-A product in the networks of a TD learner takes some 50 microseconds, and autograd, `torch.optim` and fresh memory take
-as long again beside each. Here a pass writes into memory that it keeps, gradients are written where Adam reads them,
-and Adam and Polyak averaging are one operation over all weights. Nothing waits for the device or changes its shape
-from step to step, so that a CUDA graph can hold an update.
+A product in the networks of a TD learner takes some 50 microseconds, and autograd and fresh memory take as long again
+beside each. Here a pass writes into memory that it keeps, and gradients are written where Adam reads them. Nothing
+waits for the device or changes its shape from step to step, so that a CUDA graph can hold an update.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dtbench.nn import MLPEnsemble, faster_product, is_large_product
+from baselines.flat import MEMORY, layers_of, stack_of
+from dtbench.nn import faster_product, is_large_product
 
 ROWS = 1024  # that go through the layers at a time: what lies between the layers fits a cache
-BLOCK = 2**20  # numbers, 4 MB: for arrays of this size numpy asks Linux for huge pages
-LINE = 16  # numbers of a line of the cache, with which each vector begins
+ALIGNED = 8  # numbers that a processor with AVX2 takes at once: rows begin with a multiple
 
 RELU_BACKWARD = torch.ops.aten.threshold_backward.grad_input
 TANH_BACKWARD = torch.ops.aten.tanh_backward.default
-
-
-class Memory:
-    """Vectors cut from large blocks: on huge pages, products of small networks are a tenth faster."""
-
-    def __init__(self) -> None:
-        self.left = torch.empty(0)
-
-    @torch.inference_mode(False)
-    def zeros(self, count: int, device: torch.device) -> Tensor:
-        """Return a vector of `count` zeros."""
-        if device.type != "cpu":
-            return torch.zeros(count, device=device)
-        if len(self.left) < count:
-            block = torch.from_numpy(np.zeros(max(count, BLOCK) + LINE, np.float32))
-            self.left = block[-block.data_ptr() % (4 * LINE) // 4 :]
-        taken, self.left = self.left[:count], self.left[-(-count // LINE) * LINE :]
-        return taken
-
-
-MEMORY = Memory()
 
 
 class Scratch:
@@ -60,148 +35,40 @@ class Scratch:
         return self._vectors[name][:count].view(shape)
 
 
-class FlatParameters:
-    """All parameters of a network as one vector, and their gradients as another; the parameters become views.
-
-    A weight lies in memory so that the larger of its sides is contiguous, which products with few inputs or few
-    outputs want; its shape stays.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        """Move the parameters; the network must be on its device already."""
-        parameters = list(network.parameters())
-        size, device = sum(p.numel() for p in parameters), parameters[0].device
-        learns = parameters[0].requires_grad  # a target network does not
-        self.values, self.grads = MEMORY.zeros(size, device), MEMORY.zeros(size if learns else 0, device)
-        self._places: dict[int, tuple[int, int]] = {}
-        begin = 0
-        for parameter in parameters:
-            end = begin + parameter.numel()
-            self._places[id(parameter)] = begin, end
-            values = _view(self.values[begin:end], parameter.shape)
-            parameter.data = values.copy_(parameter.detach())
-            parameter.grad = _view(self.grads[begin:end], parameter.shape) if learns else None
-            begin = end
-
-    def span(self, parameters: Iterable[nn.Parameter]) -> slice:
-        """Return where these parameters, which lie side by side, are in `values` and `grads`."""
-        places = sorted(self._places[id(parameter)] for parameter in parameters)
-        assert all(one[1] == other[0] for one, other in pairwise(places)), "not side by side"
-        return slice(places[0][0], places[-1][1])
-
-
-class FlatAdam(torch.optim.Adam):
-    """Adam on the gradients of a `FlatParameters`, in one operation for each group; its state is that of PyTorch's."""
-
-    _fused = staticmethod(torch._fused_adam_)
-
-    def __init__(self, flat: FlatParameters, groups: Sequence[dict[str, Any]], **settings: Any) -> None:
-        """Take groups as PyTorch's; the parameters of each, in any order, lie side by side in the network."""
-        super().__init__(groups, fused=True, **settings)
-        self.flat = flat
-        self._vectors = []
-        for group in self.param_groups:
-            span = flat.span(group["params"])
-            size = span.stop - span.start
-            device = flat.values.device
-            moments = [MEMORY.zeros(size, device) for _ in range(2)]
-            self._vectors.append((flat.values[span], flat.grads[span], *moments, torch.zeros((), device=device)))
-        self._link()
-
-    def _link(self) -> None:
-        """Make the state of each parameter a view of its group's vectors, with the numbers that it has."""
-        for group, (_, _, first, second, steps) in zip(self.param_groups, self._vectors, strict=True):
-            begin = self.flat.span(group["params"]).start
-            for parameter in group["params"]:
-                own = self.flat.span([parameter])
-                kept = self.state.get(parameter, {})
-                views = {"step": steps}
-                for name, vector in (("exp_avg", first), ("exp_avg_sq", second)):
-                    views[name] = _view(vector[own.start - begin : own.stop - begin], parameter.shape)
-                for name, view in views.items():
-                    if name in kept:
-                        view.copy_(kept[name])
-                self.state[parameter] = views
-
-    def load_state_dict(self, state: Any) -> None:
-        """Continue where `state_dict` was taken."""
-        super().load_state_dict(state)
-        self._link()
-
-    def zero_grad(self, set_to_none: bool = False) -> None:
-        """Set the gradients to zero, for autograd to add to; they stay where they are."""
-        for _, grads, *_ in self._vectors:
-            grads.zero_()
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Move the weights along the gradients."""
-        self.descend()
-
-    @torch.no_grad()
-    def descend(self) -> None:
-        """Move the weights along the gradients; PyTorch wraps `step` in a profiler, which takes as long again."""
-        for group, (values, grads, first, second, steps) in zip(self.param_groups, self._vectors, strict=True):
-            steps += 1
-            beta1, beta2 = group["betas"]
-            self._fused(
-                [values],
-                [grads],
-                [first],
-                [second],
-                [],
-                [steps],
-                lr=group["lr"],
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-            )
-
-
-class FlatAdamW(FlatAdam):
-    """The same with decoupled weight decay."""
-
-    _fused = staticmethod(torch._fused_adamw_)
-
-
 class Pass:
-    """One use of k MLPs of equal sizes in an update: rows [B, inputs] to [k, B, outputs], and back.
+    """One use of k MLPs of equal hidden sizes in an update: rows [B, inputs] to [k, B, outputs], and back.
 
-    Each use of a network within an update has a Pass of its own, which keeps what lies between its layers until the
+    Each use of networks within an update has a Pass of its own, which keeps what lies between the layers until the
     way back.
     """
 
-    def __init__(self, network: nn.Module, scratch: Scratch | None = None, *, members: int | None = None) -> None:
-        """Read the layers of the network, or of its first `members`, after its parameters have become flat.
+    def __init__(
+        self, network: nn.Module | Sequence[nn.Module], scratch: Scratch | None = None, *, members: int | None = None
+    ) -> None:
+        """Read the layers of a network, of its first `members`, or of several which follow each other in memory.
 
-        Passes with one `scratch` must not overlap: the way back follows the way forth before another begins.
+        Those that learn come first. Passes with one `scratch` must not overlap: the way back follows the way forth
+        before another begins.
         """
         self.scratch = scratch or Scratch()
-        if isinstance(network, MLPEnsemble):
-            pairs = list(zip(network.weights, network.biases, strict=True))
-            self.layers = [_Layer(*(_both(p, lambda t: t[:members]) for p in pair)) for pair in pairs]
-        else:
-            linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-            self.layers = [
-                _Layer(_both(one.weight, lambda t: t.T[None]), _both(one.bias, lambda t: t[None, None]))
-                for one in linear
-            ]
+        networks = [network] if isinstance(network, nn.Module) else network
+        parts = [[_Layer(*_matrices(*pair, members)) for pair in layers_of(part)] for part in networks]
+        self.first = [part[0] for part in parts]
+        self.layers = [_stacked(layers) for layers in zip(*(part[1:] for part in parts), strict=True)]
         self._blocks: dict[int, _Block] = {}
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return the outputs [k, B, outputs] of rows [B, inputs]."""
+    def forward(self, rows: Tensor, *more: Tensor) -> Tensor:
+        """Return the outputs [k, B, outputs] of rows [B, inputs], which each network has of its own."""
         count = rows.shape[0]  # len() takes longer
         if count <= ROWS:
-            return self._block(0, count).forward(rows)
-        parts = torch.split(rows, ROWS)
-        return torch.cat([self._block(i, part.shape[0]).forward(part) for i, part in enumerate(parts)], dim=1)
+            return self._block(0, count).forward((rows, *more))
+        parts = zip(*(torch.split(one, ROWS) for one in (rows, *more)), strict=True)
+        return torch.cat([self._block(i, part[0].shape[0]).forward(part) for i, part in enumerate(parts)], dim=1)
 
     def backward(self, grad: Tensor, *, weights: bool = True, rows: bool = False, add: bool = False) -> Tensor | None:
-        """Write the gradients of `weights`, or `add` to them, given those of the outputs, [k, B, outputs].
+        """Write the gradients of `weights`, or `add` to them, given those of the outputs of members that learn.
 
-        Return those of the rows, [B, inputs], where they are wanted.
+        Return those of the rows, [B, inputs], where they are wanted of a single network.
         """
         if grad.shape[1] <= ROWS:
             return self._blocks[0].backward(grad, weights=weights, rows=rows, add=add)
@@ -214,102 +81,138 @@ class Pass:
     def _block(self, number: int, rows: int) -> "_Block":
         block = self._blocks.get(number)
         if block is None or block.rows != rows:
-            block = self._blocks[number] = _Block(self.layers, rows, self.scratch, number)
+            block = self._blocks[number] = _Block(self.first, self.layers, rows, self.scratch, number)
         return block
 
 
 class _Layer:
-    """A layer of k networks as products take it: weight [k, inputs, outputs], bias [k, 1, outputs], and gradients."""
+    """A layer of k networks, the first of which learn: matrices [k, 1 + inputs, outputs], and their gradients."""
 
-    def __init__(self, weight: tuple[Tensor, Tensor | None], bias: tuple[Tensor, Tensor | None]) -> None:
-        (self.weight, weight_grad), (self.bias, self.bias_grad) = weight, bias
-        self.turned, self.single = self.weight.mT, self.weight.shape[2] == 1  # output
-        self.lies_turned = self.weight.stride(-1) != 1
-        self.weight_grad = weight_grad.mT if weight_grad is not None and self.lies_turned else weight_grad
+    def __init__(self, matrix: Tensor, grad: Tensor | None) -> None:
+        self.matrix, self.grad, self.members = matrix, grad, matrix.shape[0]
+        self.learning = self.members if grad is None else grad.shape[0]
+        self.turned, self.single = matrix.mT, matrix.shape[2] == 1  # output
+        self.lies_turned = matrix.stride(-1) != 1
+        self.back = self.turned[: self.learning, :, 1:]  # the way back ends at the ones
+        self.lying_grad = grad.mT if grad is not None and self.lies_turned else grad
+
+    def is_large(self, rows: int) -> bool:
+        """Return whether products with so many rows are oneDNN's."""
+        return is_large_product(rows, self.matrix.shape[1], self.matrix.shape[2], self.matrix.device)
+
+
+class _Rows:
+    """Memory for the inputs of a layer, [k, B, inputs], a one before each row."""
+
+    def __init__(self, scratch: Scratch, name: str, members: int, rows: int, layer: _Layer) -> None:
+        before = 1 if layer.is_large(rows) else ALIGNED  # oneDNN wants rows without gaps
+        width = before - 1 + layer.matrix.shape[1]
+        self.memory = scratch.take(f"{name} {width}", (members, rows, width), layer.matrix.device)
+        self.memory[..., before - 1] = 1
+        self.values, self.with_ones = self.memory[..., before:], self.memory[..., before - 1 :]
 
 
 class _Block:
     """The memory of a pass for some rows: what lies between the layers, and its gradients."""
 
-    def __init__(self, layers: list[_Layer], rows: int, scratch: Scratch, number: int) -> None:
-        self.layers, self.rows = layers, rows
-        self.members, device = len(layers[0].weight), layers[0].weight.device
-        shapes = [(self.members, rows, layer.weight.shape[2]) for layer in layers[:-1]]
-        self.hidden, self.grads = (
-            [scratch.take(f"{kind} {number} {i}", shape, device) for i, shape in enumerate(shapes)]
-            for kind in ("values", "grads")
-        )
-        self.turned = [hidden.mT for hidden in self.hidden]
-        large = [is_large_product(rows, layer.weight.shape[1], layer.weight.shape[2], device) for layer in layers]
-        self.forth = list(zip(layers[:-1], self.hidden, large[:-1], strict=True))
-        self.back = list(zip(layers[1:], self.hidden, self.turned, self.grads, large[1:], strict=True))[::-1]
-        self.first_large = large[0]
-        self.inputs = torch.empty(0)
+    def __init__(self, first: list[_Layer], layers: list[_Layer], rows: int, scratch: Scratch, number: int) -> None:
+        self.rows, self.last = rows, [*first, *layers][-1]
+        members = sum(layer.members for layer in first)
+        inputs = [_Rows(scratch, f"inputs {number} {i}", 1, rows, layer) for i, layer in enumerate(first)]
+        hidden = [_Rows(scratch, f"values {number} {i}", members, rows, layer) for i, layer in enumerate(layers)]
+        self.inputs = [one.values[0] for one in inputs]
+        self.parts: list[tuple[_Layer, Tensor, slice, bool]] = []  # of the first layer, one a network
+        for layer, one in zip(first, inputs, strict=True):
+            begin = self.parts[-1][2].stop if self.parts else 0
+            part = slice(begin, begin + layer.members)
+            self.parts.append((layer, one.with_ones.expand(layer.members, -1, -1), part, layer.is_large(rows)))
+        self.last_values = hidden[-1].with_ones if hidden else self.parts[0][1]
+        self.forth: list[tuple[list[tuple[Tensor, Tensor, Tensor, bool]], Tensor]] = []  # products, then ReLU
+        self.back: list[tuple[_Layer, Tensor, Tensor, Tensor, bool]] = []
+        for i, (layer, one) in enumerate(zip(layers, hidden, strict=True)):
+            before = (layers[i - 1], hidden[i - 1].with_ones, slice(None), layers[i - 1].is_large(rows))
+            products = [
+                (values, former.matrix, one.values[part], large)
+                for former, values, part, large in ([before] if i else self.parts)
+            ]
+            self.forth.append((products, one.memory))
+            shape = (layer.learning, *one.values.shape[1:])
+            grads = scratch.take(f"grads {number} {i}", shape, one.memory.device)
+            with_ones, values = (t[: layer.learning] for t in (one.with_ones, one.values))
+            self.back.insert(0, (layer, with_ones, values, grads, layer.is_large(rows)))
 
-    def forward(self, rows: Tensor) -> Tensor:
-        self.inputs = values = rows.expand(self.members, -1, -1)
-        for layer, out, large in self.forth:
-            if large:
-                multiply(values, layer.weight, out, layer.bias)
-            else:
-                torch.baddbmm(layer.bias, values, layer.weight, out=out)
-            torch.relu_(out)
-            values = out
-        last = self.layers[-1]
-        if not last.single:
-            return torch.baddbmm(last.bias, values, last.weight)
-        turned = self.turned[-1] if self.turned else values.mT
-        return torch.baddbmm(last.bias, last.turned, turned).mT  # twice as fast as with a single column
+    def forward(self, parts: Iterable[Tensor]) -> Tensor:
+        for place, rows in zip(self.inputs, parts, strict=True):
+            place.copy_(rows)
+        for products, memory in self.forth:
+            for product in products:
+                _multiply(*product)
+            torch.relu_(memory)
+        if self.last.lies_turned:
+            return torch.bmm(self.last.turned, self.last_values.mT).mT  # for one output, twice as fast
+        return torch.bmm(self.last_values, self.last.matrix)
 
     def backward(self, grad: Tensor, *, weights: bool, rows: bool, add: bool) -> Tensor | None:
-        for layer, values, turned, out, large in self.back:
+        for layer, with_ones, values, out, large in self.back:
             if weights:
-                _write(layer, values, turned, grad, add=add, large=large)
+                _write(layer, with_ones, grad, add=add, large=large)
             if layer.single:
-                torch.mul(grad, layer.turned, out=out)
-            elif large:
-                multiply(grad, layer.turned, out)
+                torch.mul(grad, layer.back, out=out)
             else:
-                torch.bmm(grad, layer.turned, out=out)
+                _multiply(grad, layer.back, out, large)
             grad = RELU_BACKWARD(out, values, 0, grad_input=out)
-        first = self.layers[0]
-        if weights:
-            _write(first, self.inputs, self.inputs.mT, grad, add=add, large=self.first_large)
+        for layer, with_ones, part, large in self.parts:
+            if weights and layer.grad is not None:
+                _write(layer, with_ones, grad[part], add=add, large=large)
         if not rows:
             return None
-        found = torch.bmm(grad, first.turned)
-        return found[0] if self.members == 1 else found.sum(0)
+        found = torch.bmm(grad, self.parts[0][0].back)
+        return found[0] if found.shape[0] == 1 else found.sum(0)
 
 
-def _write(layer: _Layer, values: Tensor, turned: Tensor, grad: Tensor, *, add: bool, large: bool) -> None:
-    """Write, or add, the gradients of a layer's weight and bias."""
-    assert layer.weight_grad is not None
-    assert layer.bias_grad is not None
-    first, second = (grad.mT, values) if layer.lies_turned else (turned, grad)
+def _write(layer: _Layer, values: Tensor, grad: Tensor, *, add: bool, large: bool) -> None:
+    """Write, or add, the gradient of a layer's matrix, given its inputs after ones and the gradient of its outputs."""
+    assert layer.lying_grad is not None
+    first, second = (grad.mT, values) if layer.lies_turned else (values.mT, grad)
     if add:
-        layer.weight_grad.baddbmm_(first, second)
-        layer.bias_grad.add_(grad.sum(1, keepdim=True))
-        return
-    if large:
-        multiply(first, second, layer.weight_grad)
+        layer.lying_grad.baddbmm_(first, second)
     else:
-        torch.bmm(first, second, out=layer.weight_grad)
-    torch.sum(grad, 1, keepdim=True, out=layer.bias_grad)
+        _multiply(first, second, layer.lying_grad, large)
 
 
-def multiply(first: Tensor, second: Tensor, out: Tensor, bias: Tensor | None = None) -> None:
-    """Write first @ second + bias, [k, n, m] of [k, n, l] and [k, l, m], to `out` by oneDNN."""
-    for i in range(len(out)):
-        out[i].copy_(faster_product(first[i], second[i].t(), None if bias is None else bias[i, 0]))
+def _multiply(first: Tensor, second: Tensor, out: Tensor, large: bool) -> None:
+    """Write first @ second, [k, n, m] of [k, n, l] and [k, l, m], to `out`; by oneDNN where it is `large`."""
+    if not large:
+        torch.bmm(first, second, out=out)
+        return
+    for i in range(out.shape[0]):
+        out[i].copy_(faster_product(first[i], second[i].t()))
 
 
-def _both(parameter: Tensor, view: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Return a view of a parameter and of its gradient, None where it has none."""
-    return view(parameter.detach()), None if parameter.grad is None else view(parameter.grad)
+def _matrices(weight: Tensor, bias: Tensor, members: int | None) -> tuple[Tensor, Tensor | None]:
+    """Return bias and weight as one matrix [members, 1 + inputs, outputs], and its gradient where it has one."""
+
+    def joined(weight: Tensor, bias: Tensor) -> Tensor:
+        below = stack_of(weight)
+        count, inputs, outputs = below.shape
+        return below.as_strided((count, 1 + inputs, outputs), below.stride(), bias.storage_offset())[:members]
+
+    grad = None if weight.grad is None or bias.grad is None else joined(weight.grad, bias.grad)
+    return joined(weight.detach(), bias.detach()), grad
 
 
-def _view(vector: Tensor, shape: torch.Size) -> Tensor:
-    """Return the vector in this shape, the larger of the last two sides contiguous."""
-    if len(shape) < 2 or shape[-1] >= shape[-2]:
-        return vector.view(shape)
-    return vector.view(*shape[:-2], shape[-1], shape[-2]).mT
+def _stacked(layers: Sequence[_Layer]) -> _Layer:
+    """Return the layers of several networks, [k, ...] each, as one."""
+    if len(layers) == 1:
+        return layers[0]
+    grads = [layer.grad for layer in layers if layer.grad is not None]
+    return _Layer(_joined([layer.matrix for layer in layers]), _joined(grads) if grads else None)
+
+
+def _joined(stacks: Sequence[Tensor]) -> Tensor:
+    """View stacks [k, n, m] that follow each other in memory, all in equal steps, as one."""
+    begins = [matrix.storage_offset() for stack in stacks for matrix in stack]
+    step = begins[1] - begins[0]
+    assert begins == [begins[0] + i * step for i in range(len(begins))], "members do not follow each other"
+    first = stacks[0]
+    return first.as_strided((len(begins), *first.shape[1:]), (step, *first.stride()[1:]), begins[0])

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from baselines.averages import WeightAverage
 from baselines.batches import Batches, Sampler, TDBatch, rows_ahead, td_batch, transition_sampler
 from baselines.checkpoint import Checkpointed
-from baselines.layers import FlatAdam, FlatParameters, Pass, Scratch
+from baselines.flat import FlatAdam, FlatParameters
+from baselines.layers import Pass, Scratch
 from baselines.networks import (
     Deferred,
     ObservationScale,
@@ -230,11 +231,11 @@ class SoftActorCriticLearner(Checkpointed):
         self.batches: Batches[TDBatch] = Batches(sampler, prepare, ahead=ahead)
         self.observation_scale = scale
         self.target = deepcopy(network.critics).requires_grad_(False)
-        self.flat, self.flat_target = FlatParameters(network), FlatParameters(self.target)
-        self.critics_span = self.flat.span(network.critics.parameters())
+        flat = FlatParameters(network, self.target)
+        self.weights, self.slow_weights = flat.values_of(network.critics), flat.values_of(self.target)
         parts = ([*network.actor.parameters(), network.log_entropy_weight], list(network.critics.parameters()))
         groups = [{"params": part, "lr": rate} for part, rate in zip(parts, learning_rates, strict=True)]
-        self.optimizer = FlatAdam(self.flat, groups)
+        self.optimizer = FlatAdam(flat, groups)
         scratch = Scratch()
         self.critics, self.judge = Pass(network.critics, scratch), Pass(network.critics, scratch)
         self.there, self.slow = Pass(network.actor, scratch), Pass(self.target, scratch)
@@ -293,7 +294,7 @@ class SoftActorCriticLearner(Checkpointed):
     def step(self) -> None:
         """Move all networks along the gradients, then the target critics."""
         self.optimizer.descend()
-        self.flat_target.values.lerp_(self.flat.values[self.critics_span], self.tau)
+        self.slow_weights.lerp_(self.weights, self.tau)
         self.acting.update()
         self.steps += 1
 

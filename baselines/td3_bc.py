@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from baselines.averages import WeightAverage
 from baselines.batches import Batches, TDBatch, rows_ahead, td_batch, transition_sampler
 from baselines.checkpoint import Checkpointed
-from baselines.layers import TANH_BACKWARD, FlatAdam, FlatParameters, Pass, Scratch
+from baselines.flat import FlatAdam, FlatParameters
+from baselines.layers import TANH_BACKWARD, Pass, Scratch
 from baselines.networks import (
     Deferred,
     TwinCritics,
@@ -123,14 +124,18 @@ class TD3BCLearner(Checkpointed):
 
     def _lay_out(self) -> None:
         network, target = self.network, self.target
-        self.flat, self.flat_target = FlatParameters(network), FlatParameters(target)
+        flat = FlatParameters(network.actor, network.critics, target.critics, target.actor)
+        self.averaged = [
+            (flat.values_of(slow), flat.values_of(fast))
+            for slow, fast in ((target.critics, network.critics), (target.actor, network.actor))
+        ]
         self.actor_optimizer, self.critic_optimizer = (
-            FlatAdam(self.flat, [{"params": list(part.parameters())}], lr=self.algorithm.learning_rate)
+            FlatAdam(flat, [{"params": list(part.parameters())}], lr=self.algorithm.learning_rate)
             for part in (network.actor, network.critics)
         )
         scratch = Scratch()
-        self.critics, self.judge = Pass(network.critics, scratch), Pass(network.critics, scratch, members=1)
-        self.target_actor, self.target_critics = Pass(target.actor, scratch), Pass(target.critics, scratch)
+        self.critics = Pass([network.critics, target.critics], scratch)
+        self.judge, self.target_actor = Pass(network.critics, scratch, members=1), Pass(target.actor, scratch)
         self.actor = Pass(network.actor)  # whose way back follows the judge's
 
     @torch.inference_mode()
@@ -143,24 +148,25 @@ class TD3BCLearner(Checkpointed):
         self.steps += 1
         with self.stream.active():
             noise = torch.randn_like(batch.actions)
-        target = self._target(batch, noise)
-        values = self.critics.forward(batch.pairs)[..., 0]
+        both = self.critics.forward(batch.pairs, self._following(batch, noise))[..., 0]
+        values, following = both[:2], both[2:].amin(dim=0)
+        target = torch.addcmul(batch.rewards, batch.discounts, following)
         self.critics.backward((values - target).mul_(2 / target.shape[0])[..., None])
         self.critic_optimizer.descend()
         metrics: dict[str, SupportsFloat] = {"critic_loss": Deferred(lambda: bellman_error(values, target))}
         if self.steps % self.algorithm.policy_every == 0:
             metrics["actor_loss"] = self._improve(batch)
-            self.flat_target.values.lerp_(self.flat.values, self.algorithm.tau)
+            for slow, fast in self.averaged:
+                slow.lerp_(fast, self.algorithm.tau)
             self.acting.update()
         return metrics
 
-    def _target(self, batch: TDBatch, noise: Tensor) -> Tensor:
-        """Return the smaller target value of a smoothed action (clipped double Q)."""
+    def _following(self, batch: TDBatch, noise: Tensor) -> Tensor:
+        """Return the next observations with the target policy's smoothed actions, [B, observation + action]."""
         a = self.algorithm
         chosen = self.target_actor.forward(batch.following)[0].tanh_()
         smoothed = smoothed_actions(chosen, noise, scale=a.policy_noise, clip=a.noise_clip)
-        value = self.target_critics.forward(torch.cat([batch.following, smoothed], dim=-1)).amin(dim=0)[:, 0]
-        return torch.addcmul(batch.rewards, batch.discounts, value)
+        return torch.cat([batch.following, smoothed], dim=-1)
 
     def _improve(self, batch: TDBatch) -> SupportsFloat:
         """Take a step of the actor; return its loss."""
@@ -179,7 +185,8 @@ class TD3BCLearner(Checkpointed):
     def critic_loss(self, batch: TDBatch, noise: Tensor) -> Tensor:
         """Return both critics' error, for autograd."""
         with torch.no_grad():
-            target = self._target(batch, noise)
+            following = self.target.critics.evaluate(self._following(batch, noise)).amin(dim=0)[:, 0]
+            target = batch.rewards + batch.discounts * following
         return bellman_error(self.network.critics(batch.observations, batch.actions), target)
 
     def actor_loss(self, batch: TDBatch) -> Tensor:

@@ -12,8 +12,9 @@ from baselines.batches import Batches
 from baselines.bc import BehaviorCloning
 from baselines.checkpoint import copied
 from baselines.cql import CQL
+from baselines.flat import FlatAdam, FlatAdamW, FlatParameters
 from baselines.iql import IQL
-from baselines.layers import ROWS, FlatAdam, FlatAdamW, FlatParameters, Pass
+from baselines.layers import ROWS, Pass
 from baselines.networks import TwinCritics, soft_update
 from baselines.sac import SAC
 from baselines.td3_bc import TD3BC
