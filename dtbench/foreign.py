@@ -71,9 +71,10 @@ def import_plugin(module: str) -> None:
     try:
         import_tried(module)
     except FOREIGN as error:
-        raise InvalidValue(
-            f"module {module!r:.80} cannot be imported: {describe(error)}. Correct it there."
-        ) from error
+        remedy = "Correct it there."
+        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            remedy = "Put it into the directory where dtbench runs, or install it (on a cluster: on every node)."
+        raise InvalidValue(f"module {module!r:.80} cannot be imported: {describe(error)}. {remedy}") from error
 
 
 def import_tried(module: str) -> ModuleType:

@@ -258,6 +258,7 @@ def check_node(context: RunContext) -> str:
         return f"it does not see the results in {context.root}. Use a shared directory, or s3://bucket/path"
     try:
         apply_environment(context)
+        foreign.add_imports(foreign.imports())
         return prepare_data(context.datasets)
     except MissingDataset as error:
         return f"{one_line(str(error), LINE)} (in {cache.root()} of that node)"

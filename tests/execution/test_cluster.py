@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from dtbench import foreign
 from dtbench.errors import DtbenchError
 from dtbench.execution import cluster
 from tests.chaos import sweep
+from tests.support.own_environment import write_module, write_suite
 from tests.support.tiny_ledger import spec_of
 
 
@@ -45,6 +48,43 @@ def test_a_sweep_that_loses_a_node_ends_with_the_table_of_an_undisturbed_one(tmp
     )
     assert causes["node lost"] >= 1, causes
     assert (results / "scores" / "lost.csv").read_bytes() == (tmp_path / "whole" / "scores" / "lost.csv").read_bytes()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_module_that_registers_environments_reaches_every_node(tmp_path: Path) -> None:
+    write_module("paying")
+    write_suite("gym:Pay-v0")
+    text = Path("mine.yaml").read_text().replace("seeds: [0]", "seeds: [0, 1, 2, 3]")
+    Path("mine.yaml").write_text(text)
+    log = tmp_path / "log"
+    with sweep.nodes(2, tmp_path / "home") as nodes:
+        arguments = ("--address", nodes.address, "--import", "paying")
+        assert sweep.run(tmp_path, tmp_path / "mine.yaml", *arguments, log=log).wait(timeout=300) == 0, log.read_text()
+    assert "4.0 (4)" in log.read_text()
+    assert len(sweep.finished(tmp_path / "results")) == 4
+
+
+def test_a_node_without_an_imported_module_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    wrong = cluster.check_node(context(tmp_path, environment={"DTBENCH_IMPORTS": "on_the_driver_only"}))
+    assert "module 'on_the_driver_only' cannot be imported" in wrong
+    assert "install it (on a cluster: on every node)" in wrong
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pay-v0 is registered again
+def test_an_imported_module_travels_to_nodes_that_lack_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    write_module("travelling")
+    foreign.add_imports(["travelling"])
+    files = cluster.plugin_files([])
+    assert set(files) == {"travelling.py"}
+    Path("travelling.py").unlink()
+    monkeypatch.delitem(sys.modules, "travelling")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    elsewhere = context(tmp_path, working_dir=tmp_path / "not here", plugin_files=files, environment=dict(os.environ))
+    assert cluster.check_node(elsewhere) == ""
+    assert Path(sys.modules["travelling"].__file__ or "").parent == Path.cwd() != tmp_path
 
 
 def context(tmp_path: Path, **changes: Any) -> cluster.RunContext:

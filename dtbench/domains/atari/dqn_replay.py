@@ -58,7 +58,7 @@ class Visit:
 
 
 def find_shards(game: str) -> Path | None:
-    """Return the directory with at least one complete shard of this game, or None.
+    """Return the directory with complete shards of this game, else with a file of one, else None.
 
     $DQN_REPLAY_DIR, by default ~/.dqn_replay, holds a directory of the game's name (in any capitalisation) with
     1/replay_logs or with the shards themselves; or it is, or is in, a directory of that name.
@@ -73,7 +73,8 @@ def find_shards(game: str) -> Path | None:
         ) from error
     named = [*own, *(folder for folder in inside if _plain(folder.name) == _plain(game))]
     folders = [folder / below for folder in named for below in ("1/replay_logs", "")]
-    return next((folder for folder in folders if _complete(folder, range(BUFFERS))), None)
+    complete = (folder for folder in folders if _complete(folder, range(BUFFERS)))
+    return next(complete, next((folder for folder in folders if any(folder.glob("$store$_*"))), None))
 
 
 def plan_visits(
