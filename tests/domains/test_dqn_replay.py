@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dtbench import TrajectoryDataset
+from dtbench import TrajectoryDataset, make_task
 from dtbench.data import cache
 from dtbench.domains.atari.dqn_replay import Visit, find_shards, load_shards, plan_visits
 from dtbench.errors import InvalidDataset, InvalidValue, MissingDataset
@@ -356,6 +356,21 @@ def test_the_folder_of_a_game_may_be_given_itself(folder: Path, monkeypatch: pyt
         monkeypatch.setenv("DQN_REPLAY_DIR", str(given_folder))
         assert find_shards("breakout") == folder
         assert find_shards("pong") is None  # these frames are not Pong's
+
+
+@pytest.mark.parametrize("buffer", [0, 50], ids=["actions only", "beyond the last"])
+def test_incomplete_shards_are_named_with_what_a_shard_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer: int
+) -> None:
+    monkeypatch.setenv("DQN_REPLAY_DIR", str(tmp_path))
+    folder = tmp_path / "Pong" / "1" / "replay_logs"
+    write(folder, buffer, shard_of(7, [3], 5))
+    if buffer == 0:
+        for column in ("observation", "reward", "terminal"):
+            (folder / f"$store$_{column}_ckpt.0.gz").unlink()
+    assert find_shards("pong") is None
+    with pytest.raises(MissingDataset, match=r"no complete shard in .*replay_logs: each needs .*same N, 0 to 49"):
+        make_task("atari:pong").open("dqn-replay")
 
 
 def test_without_any_folder_no_shards_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

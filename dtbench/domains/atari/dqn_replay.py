@@ -58,23 +58,17 @@ class Visit:
 
 
 def find_shards(game: str) -> Path | None:
-    """Return the directory with complete shards of this game, else with a file of one, else None.
+    """Return the directory with at least one complete shard of this game, or None.
 
     $DQN_REPLAY_DIR, by default ~/.dqn_replay, holds a directory of the game's name (in any capitalisation) with
     1/replay_logs or with the shards themselves; or it is, or is in, a directory of that name.
     """
-    root = cache.directory_of(os.environ.get("DQN_REPLAY_DIR") or "~/.dqn_replay")
-    own = [root] if any(_plain(part) == _plain(game) for part in root.parts) else []
-    try:
-        inside = sorted(root.iterdir()) if root.is_dir() else []
-    except OSError as error:
-        raise MissingDataset(
-            f"{root} cannot be read: {error.strerror}. Set DQN_REPLAY_DIR to another directory."
-        ) from error
-    named = [*own, *(folder for folder in inside if _plain(folder.name) == _plain(game))]
-    folders = [folder / below for folder in named for below in ("1/replay_logs", "")]
-    complete = (folder for folder in folders if _complete(folder, range(BUFFERS)))
-    return next(complete, next((folder for folder in folders if any(folder.glob("$store$_*"))), None))
+    return next((folder for folder in _folders(game) if _complete(folder, range(BUFFERS))), None)
+
+
+def find_parts(game: str) -> Path | None:
+    """Return the directory with at least one file of a shard of this game, or None."""
+    return next((folder for folder in _folders(game) if any(folder.glob("$store$_*"))), None)
 
 
 def plan_visits(
@@ -178,6 +172,20 @@ _ACTION = _Column("action", np.dtype("<i4"))
 _REWARD = _Column("reward", np.dtype("<f4"))
 _TERMINAL = _Column("terminal", np.dtype("u1"))
 _COLUMNS = (_OBSERVATION, _ACTION, _REWARD, _TERMINAL)
+
+
+def _folders(game: str) -> list[Path]:
+    """Return the directories that may hold the shards of a game."""
+    root = cache.directory_of(os.environ.get("DQN_REPLAY_DIR") or "~/.dqn_replay")
+    own = [root] if any(_plain(part) == _plain(game) for part in root.parts) else []
+    try:
+        inside = sorted(root.iterdir()) if root.is_dir() else []
+    except OSError as error:
+        raise MissingDataset(
+            f"{root} cannot be read: {error.strerror}. Set DQN_REPLAY_DIR to another directory."
+        ) from error
+    named = [*own, *(folder for folder in inside if _plain(folder.name) == _plain(game))]
+    return [folder / below for folder in named for below in ("1/replay_logs", "")]
 
 
 def _plain(name: str) -> str:

@@ -112,7 +112,7 @@ def minari_id(game: str) -> str:
 
 
 def _load_shards(game: str, steps: int, seed: int) -> TrajectoryDataset:
-    folder = dqn_replay.find_shards(game)
+    folder = dqn_replay.find_shards(game) or dqn_replay.find_parts(game)
     if folder is None:
         raise MissingDataset(
             f"no DQN-replay shards of {game}: put them into $DQN_REPLAY_DIR/{game.title()}/1/replay_logs. "
