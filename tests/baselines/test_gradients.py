@@ -157,6 +157,27 @@ def test_a_pass_and_its_way_back_are_those_of_autograd(kind: str, rows: int) -> 
         assert all(torch.equal(p.grad, grad) for p, grad in zip(network.parameters(), kept, strict=True))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("rows", [5, ROWS + 1])
+def test_networks_in_one_stack_are_those_alone_and_the_first_learn(rows: int, layers: int) -> None:
+    torch.manual_seed(3)
+    value, critics = MLP(3, *[24] * layers, 1), TwinCritics(3, 2, hidden_size=24, num_layers=layers)
+    target = deepcopy(critics).requires_grad_(False)
+    FlatParameters(value, critics, target)
+    target.biases[0].add_(1.0)
+    observations, actions, others = torch.randn(rows, 3), torch.randn(rows, 2), torch.randn(rows, 2)
+    alone = [value(observations).mT, critics(observations, actions), target(observations, others)]
+    of_outputs, learning = torch.randn(3, rows, 1), [*value.parameters(), *critics.parameters()]
+    wanted = torch.autograd.grad((torch.cat(alone[:2])[..., None] * of_outputs).sum(), learning)
+    with torch.no_grad():
+        stack = Pass([value, critics, target])
+        pairs = [torch.cat([observations, drawn], dim=-1) for drawn in (actions, others)]
+        torch.testing.assert_close(stack.forward(observations, *pairs)[..., 0], torch.cat(alone), rtol=1e-4, atol=1e-5)
+        stack.backward(of_outputs)
+    for parameter, gradient in zip(learning, wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(("ours", "theirs"), [(FlatAdam, torch.optim.Adam), (FlatAdamW, torch.optim.AdamW)])
 def test_adam_on_a_vector_is_pytorchs_and_continues_from_its_state(ours: Any, theirs: Any) -> None:
     torch.manual_seed(2)
