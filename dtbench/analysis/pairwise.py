@@ -15,13 +15,12 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from dtbench.analysis import statistics
 from dtbench.analysis.published import NOT_RUN
 from dtbench.analysis.results import same
-from dtbench.analysis.statistics import LEVEL, Array, Interval
-from dtbench.analysis.suite_analysis import MARGIN, TableInputs
+from dtbench.analysis.statistics import LEVEL, MARGIN, MIN_SEEDS, Array, Deviation, Interval
+from dtbench.analysis.suite_analysis import TableInputs
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialState
@@ -31,7 +30,6 @@ Key = TypeVar("Key")
 POWER = 0.8  # of the repetitions of a plan that decide
 MOST = 1000  # seeds that a plan may ask for
 
-MIN_SEEDS = 5  # training seeds on either side, below which nothing is decided
 ALPHA = 1 - LEVEL  # error rate of all verdicts of a table together
 
 PAIR_RULE = (
@@ -60,22 +58,7 @@ class Difference:
     ours_seeds: int
     theirs_seeds: int
     episodes: int
-    error: float = 0.0  # standard error
-    freedom: float = math.inf  # degrees of freedom
-
-    def p_of_none(self) -> float:
-        """Return the p-value of no difference: Welch's test."""
-        return 2 * self._tail(-abs(self.mean))
-
-    def p_of_more_than(self, margin: float) -> float:
-        """Return the p-value of a difference beyond the margin either way: two one-sided tests."""
-        return self._tail(abs(self.mean) - margin)
-
-    def _tail(self, distance: float) -> float:
-        """Return the probability of a value below `distance` under Student's t with this error."""
-        if self.error == 0:
-            return float(distance > 0) + 0.5 * float(distance == 0)
-        return float(student.cdf(distance / self.error, self.freedom))
+    deviation: Deviation  # the same with its standard error
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +86,8 @@ def verdicts(
         for key, one in found.items()
         if key not in barred and one.interval is not None and min(one.ours_seeds, one.theirs_seeds) >= MIN_SEEDS
     ]
-    different = dict(zip(able, statistics.holm([found[key].p_of_none() for key in able]), strict=True))
-    beyond = [1.0 if margin is None else found[key].p_of_more_than(margin) for key in able]
+    different = dict(zip(able, statistics.holm([found[key].deviation.p_of_none() for key in able]), strict=True))
+    beyond = [1.0 if margin is None else found[key].deviation.p_of_more_than(margin) for key in able]
     equal = dict(zip(able, statistics.holm(beyond), strict=True))
     made = {}
     for key, one in found.items():
@@ -145,8 +128,7 @@ def mean_difference(pairs: Sequence[Pair]) -> Difference:
         ours_seeds=min(len(pair.ours) for pair in pairs),
         theirs_seeds=min(len(pair.theirs) for pair in pairs),
         episodes=min(pair.ours.shape[1] for pair in pairs),
-        error=math.sqrt(sum(variance for variance, _ in parts)),
-        freedom=statistics.freedom(parts),
+        deviation=statistics.deviation(mean, parts),
     )
 
 

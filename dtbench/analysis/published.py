@@ -8,17 +8,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dtbench.analysis.statistics import Estimate
+from dtbench.analysis.statistics import LEVEL, MARGIN, MIN_SEEDS, Estimate, deviation, mean_part
 from dtbench.errors import InvalidSuite, UnknownName
 from dtbench.suite import package_data
 
-AGREES, DIFFERS, NOT_RUN, NOT_COMPARABLE = "agrees", "differs", "not run", "not comparable"
+AGREES, DIFFERS, UNDECIDED, NOT_RUN, NOT_COMPARABLE = "agrees", "differs", "undecided", "not run", "not comparable"
 
 VERDICT_RULE = (
-    "A cell agrees where the published mean lies inside our 95 % interval over training seeds, widened on both sides "
-    "by the published standard deviation, or by half a unit of the last printed digit where no spread is printed; "
-    "otherwise it differs. It is not comparable where the suite says why, where our data, physics or protocol are not "
-    "the published ones, where fewer than two of our seeds leave no interval, and in the smoke preset."
+    f"A cell agrees where two one-sided tests at {MARGIN:g} points find our mean equal to the published one, and "
+    "differs where it does not and Welch's test finds a difference, each at 5 %; else it is undecided, as with fewer "
+    f"than {MIN_SEEDS} training seeds. The published mean has the standard error of its seeds where a spread is "
+    "printed, and is known to half a unit of its last digit. A cell is not comparable where the suite says why, where "
+    "our data, physics or protocol are not the published ones, where our learner has not converged, where one seed "
+    "leaves no interval, and in the smoke preset."
 )
 _SOURCES = {
     "generated": "generated data",
@@ -185,10 +187,18 @@ def spread_note(numbers: Collection[Published]) -> str:
     return f"{source} It prints {how_many}{seeds}.".strip()
 
 
-def verdict(ours: Estimate | None, published: Published | None, *, why_not: str = "", broken: int = 0) -> str:
+def verdict(
+    ours: Estimate | None,
+    published: Published | None,
+    *,
+    why_not: str = "",
+    broken: int = 0,
+    margin: float | None = MARGIN,
+) -> str:
     """Return what VERDICT_RULE says of one cell; empty where nothing was published.
 
-    `broken` counts trials of ours that ended without a number; where all did, nothing can be compared.
+    `broken` counts trials of ours that ended without a number; where all did, nothing can be compared. Without a
+    `margin` nothing agrees.
     """
     if ours is None and not broken:
         return NOT_RUN
@@ -200,9 +210,17 @@ def verdict(ours: Estimate | None, published: Published | None, *, why_not: str 
         return f"{NOT_COMPARABLE}: {why_not}"
     if ours.interval is None:
         return f"{NOT_COMPARABLE}: one seed has no interval"
-    # The sliver keeps a published 71.8 within half a digit of an interval that ends at 71.75.
-    slack = (published.rounding if published.std is None else published.std) + 1e-9
-    return AGREES if ours.interval.holds(published.mean, slack=slack) else DIFFERS
+    if len(ours.values) < MIN_SEEDS:
+        return f"{UNDECIDED}: fewer than {MIN_SEEDS} seeds"
+    parts = [mean_part(ours.values)]
+    if published.std:
+        seeds = published.seeds or 1  # one: a spread of nobody knows how many is the least that can be said
+        parts.append((published.std**2 / seeds, max(seeds - 1, 1)))
+    distance = max(abs(ours.mean - published.mean) - published.rounding, 0.0)
+    found = deviation(distance, parts)
+    if margin is not None and found.p_of_more_than(margin) <= 1 - LEVEL:
+        return AGREES
+    return DIFFERS if found.p_of_none() <= 1 - LEVEL else UNDECIDED
 
 
 def _seeds(count: int) -> str:

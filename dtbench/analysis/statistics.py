@@ -20,6 +20,8 @@ Statistic = Callable[..., Array]  # one or more arrays of [..., seeds, tasks] ->
 
 LEVEL = 0.95
 RESAMPLES = 2000
+MIN_SEEDS = 5  # training seeds, below which nothing is decided
+MARGIN = 5.0  # points, within which two scores match, where a suite declares no other
 GAMMA = 100.0  # the score that is as good as wanted
 
 _TUPLES = 4096  # of runs, at most, that one random number chooses from
@@ -76,7 +78,7 @@ def mean_interval(values: ArrayLike) -> Interval | None:
     scores = np.asarray(values, np.float64)
     if len(scores) < 2:
         return None
-    return t_interval(float(scores.mean()), [(float(scores.var(ddof=1)) / len(scores), len(scores) - 1)])
+    return t_interval(float(scores.mean()), [mean_part(scores)])
 
 
 def t_interval(centre: float, parts: Sequence[tuple[float, int]], level: float = LEVEL) -> Interval:
@@ -92,15 +94,43 @@ def freedom(parts: Sequence[tuple[float, int]]) -> float:
     return sum(variance for variance, _ in parts) ** 2 / spread if spread else math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A difference of means, its standard error and its degrees of freedom (Welch 1947)."""
+
+    mean: float
+    error: float
+    freedom: float = math.inf
+
+    def p_of_none(self) -> float:
+        """Return the p-value of no difference, two-sided."""
+        return min(1.0, 2 * self._tail(-abs(self.mean)))
+
+    def p_of_more_than(self, margin: float) -> float:
+        """Return the p-value of a difference beyond the margin either way: the larger of two one-sided tests'."""
+        return self._tail(abs(self.mean) - margin)
+
+    def _tail(self, distance: float) -> float:
+        """Return the probability of a value below `distance`."""
+        if self.error == 0:
+            return float(distance > 0) + 0.5 * float(distance == 0)
+        return float(student.cdf(distance / self.error, self.freedom))
+
+
+def deviation(mean: float, parts: Sequence[tuple[float, int]]) -> Deviation:
+    """Return a difference with the variance and degrees of freedom of each independent mean in it."""
+    return Deviation(mean, math.sqrt(sum(variance for variance, _ in parts)), freedom(parts))
+
+
+def mean_part(values: ArrayLike) -> tuple[float, int]:
+    """Return the variance of the mean of two values or more, and its degrees of freedom."""
+    scores = np.asarray(values, np.float64)
+    return float(scores.var(ddof=1)) / len(scores), len(scores) - 1
+
+
 def welch_p(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Return the two-sided p-value of Welch's test of equal means, of two values or more on each side."""
-    sides = [np.asarray(side, np.float64) for side in (ours, theirs)]
-    difference = abs(float(sides[0].mean() - sides[1].mean()))
-    parts = [(float(side.var(ddof=1)) / len(side), len(side) - 1) for side in sides]
-    error = math.sqrt(sum(variance for variance, _ in parts))
-    if not error:
-        return float(difference == 0)
-    return 2 * float(student.cdf(-difference / error, freedom(parts)))
+    return deviation(float(np.mean(ours) - np.mean(theirs)), [mean_part(ours), mean_part(theirs)]).p_of_none()
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

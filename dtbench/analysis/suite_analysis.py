@@ -17,7 +17,6 @@ from dtbench.analysis.statistics import Estimate, estimate
 from dtbench.ledger.store import TrialRecord, Unfinished
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
-MARGIN = 5.0  # points, within which two contenders match, where a suite declares no other
 RAW = "raw return"  # how the name of a score without references begins: no two tasks' returns have a scale in common
 
 DIVERGED_RULE = (
@@ -128,7 +127,7 @@ class SuiteAnalysis:
         declared = self.results.suite.get("margin")
         if isinstance(declared, int | float) and not isinstance(declared, bool):
             return float(declared)
-        return None if any(name.startswith(RAW) for name in self.score_names.values()) else MARGIN
+        return None if any(name.startswith(RAW) for name in self.score_names.values()) else statistics.MARGIN
 
     @property
     def mixed_score_names(self) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ import scipy.stats
 
 from dtbench.analysis import pairwise
 from dtbench.analysis.pairwise import Difference, Pair, Spread, mean_difference, pair_table, spread_of, verdicts
-from dtbench.analysis.statistics import Array, Interval
+from dtbench.analysis.statistics import Array, Deviation, Interval
 from dtbench.analysis.tables.table import DASH, Cell, Table
 from dtbench.ledger.store import TrialRecord
 from tests.support.mixed_ledger import spec_of
@@ -72,12 +72,12 @@ def test_p_values_are_those_of_scipys_welch_test() -> None:
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(50, 3, (6, 1)), rng.normal(47, 9, (8, 1))
     found, expected = difference_of(ours, theirs), scipy.stats.ttest_ind(ours[:, 0], theirs[:, 0], equal_var=False)
-    assert found.p_of_none() == pytest.approx(expected.pvalue)
+    assert found.deviation.p_of_none() == pytest.approx(expected.pvalue)
     interval = expected.confidence_interval()
     assert found.interval is not None
     assert (found.interval.low, found.interval.high) == pytest.approx((interval.low, interval.high))
     shifted = scipy.stats.ttest_ind(ours[:, 0] - 5, theirs[:, 0], equal_var=False, alternative="less")
-    assert found.p_of_more_than(5.0) == pytest.approx(shifted.pvalue)
+    assert found.deviation.p_of_more_than(5.0) == pytest.approx(shifted.pvalue)
 
 
 def test_without_any_spread_equal_is_equal_and_different_is_different() -> None:
@@ -99,7 +99,7 @@ def test_four_seeds_decide_nothing_and_what_is_barred_says_why() -> None:
 
 
 def test_the_more_pairs_a_table_has_the_more_each_must_show() -> None:
-    alone = Difference(3.0, Interval(0.1, 5.9), 6, 6, 20, error=1.2, freedom=10.0)  # p = 0.03
+    alone = Difference(3.0, Interval(0.1, 5.9), 6, 6, 20, Deviation(3.0, 1.2, 10.0))  # p = 0.03
     assert verdicts({0: alone}, margin=None, barred={})[0].kind == "above"
     assert {one.kind for one in verdicts(dict.fromkeys(range(3), alone), margin=None, barred={}).values()} == {
         "undecided"

@@ -271,9 +271,7 @@ def test_finals_come_in_the_suites_order(whole: SuiteResults) -> None:
 
 def test_the_verdicts_follow_from_the_ledger(whole: SuiteResults) -> None:
     rows = verdicts(analyze(whole))
-    assert rows[KEY_TO_DOOR, "DT"] == "agrees"  # 71.8 lies in [70, 80]
-    assert rows[KEY_TO_DOOR, "BC successful"] == "agrees"  # 69.9 lies in [65, 75]
-    assert rows[KEY_TO_DOOR, "CQL"] == "differs"  # 13.1 does not lie in [15, 25]
+    assert rows[KEY_TO_DOOR, "DT"] == "undecided: fewer than 5 seeds"
     assert rows["key-to-door-10k", "DT"] == "not run"
 
 

@@ -1,6 +1,7 @@
 """Tables: verdicts, bold, escapes and holes, from fixed numbers."""
 
 import csv
+import dataclasses
 import io
 from typing import Any
 
@@ -40,22 +41,33 @@ def read(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_a_published_mean_inside_our_interval_agrees() -> None:
-    assert verdict(ours(70, 65, 75), printed(71.8)) == "agrees"
+def test_a_published_mean_agrees_where_ours_is_surely_within_the_margin() -> None:
+    # The mean of 70, 70, 70, 69 and 71 has a standard error of 0.316; t of 4 at 5 % is 2.13: 1.8 + 0.67 < 5.
+    assert verdict(ours(70, 69, 71), printed(71.8)) == "agrees"
+    assert verdict(ours(70, 69, 71), printed(74.5)) == "differs"  # 4.5 + 0.67 > 5, and 4.5 is no noise
+    assert verdict(ours(70, 69, 71), printed(71.8), margin=None) == "differs"
 
 
-def test_a_published_mean_outside_our_interval_differs() -> None:
-    assert verdict(ours(60, 55, 65), printed(71.8)) == "differs"
+def test_a_wide_interval_neither_agrees_nor_differs() -> None:
+    assert verdict(ours(70, 60, 80), printed(71.8)) == "undecided"
+    assert verdict(ours(70, 60, 80), printed(90.0)) == "differs"
 
 
-def test_the_published_spread_widens_our_interval() -> None:
-    assert verdict(ours(60, 55, 65), printed(71.8, std=7.0)) == "agrees"
-    assert verdict(ours(60, 55, 65), printed(71.8, std=6.0)) == "differs"
+def test_the_published_spread_is_that_of_its_seeds() -> None:
+    assert verdict(ours(60, 59, 61), printed(71.8, std=7.0)) == "undecided"  # of one run, as far as anybody knows
+    with_seeds = dataclasses.replace(printed(71.8, std=7.0), seeds=10)
+    assert verdict(ours(60, 59, 61), with_seeds) == "differs"
 
 
-def test_without_a_spread_the_published_mean_is_known_to_half_a_digit() -> None:
-    assert verdict(ours(70, 65, 71.75), printed(71.8)) == "agrees"
-    assert verdict(ours(70, 65, 71.74), printed(71.8)) == "differs"
+def test_a_published_mean_is_known_to_half_a_digit() -> None:
+    exact = ours(71.75, 71.75, 71.75)
+    assert verdict(exact, printed(71.8), margin=None) == "undecided"
+    assert verdict(ours(71.74, 71.74, 71.74), printed(71.8), margin=None) == "differs"
+
+
+def test_few_seeds_decide_nothing() -> None:
+    few = Estimate((70.0, 70.1, 69.9, 70.0), 70.0, Interval(69, 71))
+    assert verdict(few, printed(70.0)) == "undecided: fewer than 5 seeds"
 
 
 def test_one_seed_settles_nothing() -> None:
@@ -239,7 +251,7 @@ def test_paths_are_summed_up_over_tasks_only_where_none_is_missing() -> None:
 
 
 def test_the_rule_behind_the_verdicts_is_written_down() -> None:
-    assert "95 % interval over training seeds" in published.VERDICT_RULE
+    assert "two one-sided tests at 5 points" in published.VERDICT_RULE
 
 
 def test_one_seed_is_shown_to_leave_no_interval() -> None:

@@ -109,7 +109,7 @@ def inline_svg(drawing: Drawing, prefix: str) -> Markup:
 
 
 _BLOB = '<script type="application/octet-stream;base64"'
-_VERDICT = re.compile(r"(<td[^>]*>)(agrees|differs|not comparable|not run)(: |(?=<))")
+_VERDICT = re.compile(r"(<td[^>]*>)(agrees|differs|undecided|not comparable|not run)(: |(?=<))")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dtbench.analysis.published import (
     spread_note,
     verdict,
 )
-from dtbench.analysis.statistics import Estimate
+from dtbench.analysis.statistics import MARGIN, Estimate
 from dtbench.analysis.suite_analysis import SuiteAnalysis, TableInputs, return_inputs
 from dtbench.analysis.tables.scores import BOLD_RULE, best_on
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, number
@@ -191,7 +191,10 @@ def cell_verdict(table: PublishedTable, task: str, contender: str, inputs: Table
     why_not = table.why_not(
         task, contender, inputs.conditions_of(task), broken=status.broken, diverged=status.diverged
     )
-    return verdict(ours, table.numbers.get((task, contender)), why_not=why_not, broken=status.broken)
+    if not why_not and status.unconverged:
+        why_not = f"not converged ({status.unconverged})"
+    margin = None if table.value == "return" else MARGIN
+    return verdict(ours, table.numbers.get((task, contender)), why_not=why_not, broken=status.broken, margin=margin)
 
 
 def _cell(printed: Printed | None, inputs: TableInputs, best: set[tuple[str, str]], letters: _Letters) -> Cell:

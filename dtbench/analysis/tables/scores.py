@@ -7,7 +7,7 @@ import numpy as np
 
 from dtbench.analysis import statistics
 from dtbench.analysis.published import NOT_RUN, PublishedTable
-from dtbench.analysis.statistics import Array, Estimate, Statistic
+from dtbench.analysis.statistics import MIN_SEEDS, Array, Estimate, Statistic
 from dtbench.analysis.suite_analysis import CellStatus, TableInputs
 from dtbench.analysis.tables.diverged import not_on_every_task
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, with_interval
@@ -19,7 +19,6 @@ BOLD_RULE = (
     "training seeds, and no mean with fewer is. A contender with a trial that returned no number takes no part, nor "
     "does one that has not converged (†)."
 )
-MIN_SEEDS = 5
 
 AGGREGATE_RULE = (
     "Seeds are resampled within each task (stratified percentile bootstrap, 2000 resamples, fixed seed). Median: of "
