@@ -315,7 +315,7 @@ def _read(path: Path) -> pa.Table | LedgerError:
     """Return a trial's episodes, or the error of a damaged file."""
     try:
         table = pq.read_table(fitting(path), use_threads=False).replace_schema_metadata(None)
-        table = table.cast(pa.schema([(one.name, _signed(one.type)) for one in table.schema]))
+        table = table.cast(pa.schema([(one.name, _signed(one.type)) for one in table.schema]), safe=False)
         check_episodes(table.to_pandas())
         return table
     except (*PARQUET_ERRORS, RecursionError) as error:

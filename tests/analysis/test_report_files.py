@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtbench.analysis.page import build
+from dtbench.analysis.page import build, html
 from dtbench.analysis.page.build import MANIFEST, write_report
 from dtbench.errors import DtbenchError
 
@@ -115,3 +115,17 @@ def test_nothing_is_written_or_removed_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(DtbenchError, match="is a link"):
         write_report([], tmp_path / "report")
     assert files_below(away) == before
+
+
+def test_templates_of_the_working_directory_are_not_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("report/templates", "templates", "analysis/page/templates"):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "page.html.j2").write_text("{{ cycler.__init__.__globals__.os.popen('touch PWNED').read() }}")
+    assert "<html" in html.render(html.Document("Made up", (), ()))
+    assert not Path("PWNED").exists()
+
+
+def test_a_title_is_text_and_no_template() -> None:
+    page = html.render(html.Document("{{ 6 * 7 }}<script>", (), ()))
+    assert "{{ 6 * 7 }}&lt;script&gt;" in page

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from dtbench.analysis.results import read_all
 from dtbench.errors import LedgerError
 from dtbench.ledger import schema
 from dtbench.ledger.tables import read_episodes, read_metrics
@@ -68,3 +69,14 @@ def test_a_whole_number_beyond_64_bits_is_a_float(tmp_path: Path) -> None:
     path.write_text('{"step": 1, "loss": 100000000000000000000000000}\n{"step": 2, "loss": 1}\n')
     read_metrics(path).to_parquet(tmp_path / "metrics.parquet")
     assert read_metrics(path)["loss"].tolist() == [1e26, 1.0]
+
+
+@pytest.mark.parametrize("values", [(True, 3, "left"), (1, 2.5, None), (2**63, -1, 0.5)])
+def test_tasks_may_give_a_column_of_one_name_other_types(tmp_path: Path, values: tuple[Any, ...]) -> None:
+    paths = {str(index): tmp_path / f"{index}.parquet" for index in range(len(values))}
+    for path, value in zip(paths.values(), values, strict=True):
+        pd.DataFrame([{**EPISODE, "side": value}]).to_parquet(path)
+    table, damaged = read_all(paths)
+    assert not damaged
+    assert len(table.rows) == len(values)
+    assert "side" in table.rows
