@@ -121,7 +121,8 @@ def test_a_hyperparameter_is_checked_by_name_and_type() -> None:
 
 def test_tasks_are_listed_by_domain() -> None:
     found = registry.tasks_by_domain()
-    assert found["key_to_door"] == ["key-to-door-1k", "key-to-door-10k"]
+    assert found["key_to_door"][:2] == ["key-to-door-1k", "key-to-door-10k"]
+    assert len(found["key_to_door"]) == 10  # five draws of either
     assert len(found["graph"]) == 5
     with pytest.raises(UnknownName, match="graph-0"):
         registry.make_task("graph-9")

@@ -42,6 +42,8 @@ _BY_NAME = {
     "CQL history": ("#5AAE61", "<"),
     "IQL": ("#66CCEE", "P"),
     "TD3+BC": ("#44AA99", "v"),
+    "ReBRAC": ("#BB11FF", "h"),
+    "RvS-R": ("#99CC88", "d"),
     "QR-DQN": ("#CC6677", "v"),
     "REM": ("#33BBEE", "^"),
     "Random": ("#8a8f98", "X"),
