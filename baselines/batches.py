@@ -99,6 +99,49 @@ def transition_sampler(
     )
 
 
+class TDHyperparameters(Protocol):
+    """What TD learners on transitions have in common."""
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions of a batch."""
+        ...
+
+    @property
+    def balance_returns(self) -> bool:
+        """Whether they are drawn evenly over returns."""
+        ...
+
+    @property
+    def discount(self) -> float:
+        """The discount."""
+        ...
+
+
+def td_batches(
+    algorithm: TDHyperparameters,
+    dataset: TrajectoryDataset,
+    scale: ObservationScale,
+    *,
+    reward_scale: float,
+    seed: int,
+    device: torch.device,
+) -> "Batches[TDBatch]":
+    """Return the batches of a TD learner."""
+    sampler = transition_sampler(
+        dataset,
+        batch_size=algorithm.batch_size,
+        balance_returns=algorithm.balance_returns,
+        seed=seed,
+        device=device,
+    )
+    return Batches(
+        sampler,
+        lambda drawn: td_batch(drawn, scale, discount=algorithm.discount, reward_scale=reward_scale),
+        ahead=rows_ahead(dataset),
+    )
+
+
 def rows_ahead(dataset: TrajectoryDataset, *, steps: int = 1) -> int:
     """Return how many rows, of so many steps each, are drawn at once: few where observations are large."""
     return min(ROWS_AHEAD, NUMBERS_AHEAD // (steps * flat_size(dataset.observation_space)))

@@ -1,4 +1,4 @@
-"""RvS-R: a perceptron conditioned on the return, DT without a transformer (Emmons et al. 2021, arXiv 2112.10751)."""
+"""RvS-R: an MLP conditioned on the return, DT without a transformer (Emmons et al. 2021, arXiv 2112.10751)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

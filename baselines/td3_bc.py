@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.averages import WeightAverage
-from baselines.batches import Batches, TDBatch, rows_ahead, td_batch, transition_sampler
+from baselines.batches import TDBatch, td_batches
 from baselines.checkpoint import Checkpointed
 from baselines.flat import FlatAdam, FlatParameters
 from baselines.layers import TANH_BACKWARD, Pass, Scratch
@@ -101,18 +101,8 @@ class TD3BCLearner(Checkpointed):
         self.algorithm = algorithm
         self.observation_scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
         self.reward_scale = reward_scale(dataset, normalize=algorithm.normalize_rewards)
-        self.batches: Batches[TDBatch] = Batches(
-            transition_sampler(
-                dataset,
-                batch_size=algorithm.batch_size,
-                balance_returns=algorithm.balance_returns,
-                seed=seed,
-                device=device,
-            ),
-            lambda drawn: td_batch(
-                drawn, self.observation_scale, discount=algorithm.discount, reward_scale=self.reward_scale
-            ),
-            ahead=rows_ahead(dataset),
+        self.batches = td_batches(
+            algorithm, dataset, self.observation_scale, reward_scale=self.reward_scale, seed=seed, device=device
         )
         self.stream = TorchStream(seed, device)
         with self.stream.active():

@@ -22,7 +22,6 @@ from dtbench.data.sampling import Windows, WindowSampler
 PAIRS = 4096  # of the data, fixed, at which values are read
 ROWS = 256  # that a learner values at a time
 TAIL = 0.05  # discount below which what follows a truncation is left out of sight
-ENOUGH = 0.9  # share of the return that a converged learner's backups must reach
 MOST_STEPS = 2**40
 
 
@@ -59,7 +58,7 @@ class ReturnProfile:
         known = torch.special.gammainc(order, torch.full_like(order, max(backups, 0.0)))  # P(N > k), N ~ Poisson
         return float((self.terms / total) @ known.numpy())
 
-    def steps_for(self, per_step: float, share: float = ENOUGH) -> int:
+    def steps_for(self, per_step: float, share: float) -> int:
         """Return the fewest gradient steps whose backups reach `share` of the returns."""
         low, high = 0, 1
         while self.share(high * per_step) < share and high < MOST_STEPS:

@@ -56,7 +56,7 @@ def test_a_reward_at_the_end_takes_as_many_backups_as_there_are_steps() -> None:
 
 def test_steps_for_a_share_are_the_fewest_that_reach_it() -> None:
     profile = return_profile(chain([1.0] * 1000, terminal=False), 0.99)
-    steps = profile.steps_for(0.005)
+    steps = profile.steps_for(0.005, 0.9)
     assert profile.share(steps * 0.005) >= 0.9 > profile.share((steps - 1) * 0.005)
     assert steps == pytest.approx(math.log(0.1) / math.log(1 - 0.005 * 0.01), rel=0.1)
 

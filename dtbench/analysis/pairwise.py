@@ -63,14 +63,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What may be said of a pair: above, below, match or undecided, and why nothing else."""
+    """Above, below, match or undecided, and why not more."""
 
     kind: str
     why: str = ""  # of undecided: few seeds, or who has not converged
 
     @property
     def decided(self) -> bool:
-        """Return whether something is said."""
+        """Return whether the pair is decided."""
         return self.kind != "undecided"
 
 
@@ -79,7 +79,7 @@ def verdicts(
 ) -> dict[Key, Verdict]:
     """Return the verdict of every pair of a table, all of which share the error rate ALPHA.
 
-    `barred` are pairs of which nothing may be said, with the reason. Without a `margin` nothing matches.
+    `barred` are pairs that must stay undecided, with the reason. Without a `margin` nothing matches.
     """
     able = [
         key
@@ -193,9 +193,9 @@ def pair_table(
     if not pairs:
         return None
     single = {key: [pair] for key, pair in pairs.items()}
-    said = _said(first, single, known, margin)
+    decided = _verdicts_of(first, single, known, margin)
     rows = [
-        _row(first, (task, rival), single[task, rival], known, said[task, rival])
+        _row(first, (task, rival), single[task, rival], known, decided[task, rival])
         if (task, rival) in pairs
         else _empty_row(task, rival, _why_not(task, (first, rival), played, known))
         for task, rival in itertools.product(tasks, rivals)
@@ -206,8 +206,8 @@ def pair_table(
         for rival in rivals
         if over and all((task, rival) in pairs for task in over)
     }
-    said = _said(first, means, known, margin)
-    rows += [_row(first, key, parts, known, said[key]) for key, parts in means.items()]
+    decided = _verdicts_of(first, means, known, margin)
+    rows += [_row(first, key, parts, known, decided[key]) for key, parts in means.items()]
     caption = f"{first} against each rival on common evaluation seeds"
     rule = PAIR_RULE.format(margin=margin) if margin is not None else PAIR_RULE_WITHOUT_MARGIN
     return Table("pairs", caption, _columns(first), tuple(rows), (rule,))
@@ -224,10 +224,10 @@ def pair_verdicts(
 ) -> dict[tuple[str, str], Verdict]:
     """Return the verdicts of `pair_table`, by (task, rival); pairs that did not both run are not there."""
     found = _pairs(_played(records, finals), tasks, contenders)
-    return _said(contenders[0], {key: [pair] for key, pair in found.items()}, inputs, margin)
+    return _verdicts_of(contenders[0], {key: [pair] for key, pair in found.items()}, inputs, margin)
 
 
-def _said(
+def _verdicts_of(
     first: str, pairs: Mapping[tuple[str, str], Sequence[Pair]], inputs: TableInputs, margin: float | None
 ) -> dict[tuple[str, str], Verdict]:
     barred = {}
@@ -334,7 +334,7 @@ def _pairs(
 
 
 def _row(
-    first: str, key: tuple[str, str], pairs: Sequence[Pair], inputs: TableInputs, said: Verdict
+    first: str, key: tuple[str, str], pairs: Sequence[Pair], inputs: TableInputs, verdict: Verdict
 ) -> tuple[Cell, ...]:
     """Return the row of a task, or of the mean of several, and a rival."""
     name, rival = key
@@ -350,8 +350,8 @@ def _row(
         replace(number_cell(found.ours_seeds, 0), link=inputs.status(name, first).link),
         replace(number_cell(found.theirs_seeds, 0), link=inputs.status(name, rival).link),
         number_cell(found.episodes, 0),
-        _verdict_cell(first, said),
-        _plan_cell(found, pairs, said),
+        _verdict_cell(first, verdict),
+        _plan_cell(found, pairs, verdict),
     )
 
 
@@ -370,16 +370,16 @@ def _seed_means(scores: Sequence[Array]) -> Array:
     return means
 
 
-def _verdict_cell(first: str, said: Verdict) -> Cell:
+def _verdict_cell(first: str, verdict: Verdict) -> Cell:
     words = {"above": f"{first} is above", "below": f"{first} is below", "match": "they match"}
-    text = words.get(said.kind, said.kind)
-    return Cell(f"{text}: {said.why}" if said.why else text, kind=said.kind)
+    text = words.get(verdict.kind, verdict.kind)
+    return Cell(f"{text}: {verdict.why}" if verdict.why else text, kind=verdict.kind)
 
 
-def _plan_cell(found: Difference, pairs: Sequence[Pair], said: Verdict) -> Cell:
+def _plan_cell(found: Difference, pairs: Sequence[Pair], verdict: Verdict) -> Cell:
     if found.interval is None or found.mean == 0:
         return hole()
-    if said.decided:
+    if verdict.decided:
         return Cell("0", 0)
     spreads = [spread_of(pair.ours, pair.theirs) for pair in pairs]
     more = _seeds_to_decide(spreads)

@@ -9,10 +9,11 @@ import pandas as pd
 from rich.table import Table
 
 from dtbench import registry
+from dtbench.analysis.convergence import ENOUGH
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.superseded import sentences
 from dtbench.cli.progress import complain, duration, finished_seconds, say, show, trial_name
-from dtbench.convergence import ENOUGH, backups_of, return_profile
+from dtbench.convergence import backups_of, return_profile
 from dtbench.errors import decimals_of
 from dtbench.execution.resources import parallel_trials
 from dtbench.ledger.store import MOST_FAILURES, Ledger
@@ -67,12 +68,12 @@ def print_remarks(
 ) -> None:
     """Print what is superseded, what needs no training, and what does not run again."""
     print_changes(saved, specs)
-    print_starved(missing)
+    print_unconverged(missing)
     print_trained(missing, ledger)
     print_skipped(specs, [*(spec.key for spec in missing), *archived], ledger)
 
 
-def print_starved(specs: Sequence[TrialSpec]) -> None:
+def print_unconverged(specs: Sequence[TrialSpec]) -> None:
     """Print the value learners whose steps cannot bring the data's rewards back, and how many steps could."""
     for spec in {spec.cell: spec for spec in specs}.values():
         backups = backups_of(registry.make_algorithm(spec.algorithm, spec.hyperparameters))
@@ -85,7 +86,8 @@ def print_starved(specs: Sequence[TrialSpec]) -> None:
             complain(
                 f"{spec.contender} on {spec.task} will not converge: {spec.train_steps} steps are {reached:.3g} "
                 f"Bellman backups, which reach {share:.0%} of the data's discounted return. {ENOUGH:.0%} take "
-                f"{profile.steps_for(backups.per_step)} steps, or faster targets. Its row takes part in no verdict."
+                f"{profile.steps_for(backups.per_step, ENOUGH)} steps, or faster targets. Its row takes part in no "
+                "verdict."
             )
 
 

@@ -109,10 +109,10 @@ def _verdict_rows(analysis: SuiteAnalysis) -> Iterator[tuple[Cell, ...]]:
         margin=analysis.margin,
     )
     for rival in rivals:
-        said = [found[task, rival] for task in analysis.tasks if (task, rival) in found]
-        kinds = Counter("outside" if one.why else one.kind for one in said)
+        verdicts = [found[task, rival] for task in analysis.tasks if (task, rival) in found]
+        kinds = Counter("outside" if one.why else one.kind for one in verdicts)
         counts = [kinds[kind] for kind in ("above", "match", "below", "undecided", "outside")]
-        numbers = (len(said), *counts, len(analysis.tasks) - len(said))
+        numbers = (len(verdicts), *counts, len(analysis.tasks) - len(verdicts))
         yield (
             Cell(analysis.results.name, link=f"suite-{analysis.results.name}"),
             *(Cell(first), Cell(rival)),
