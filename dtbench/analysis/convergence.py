@@ -27,7 +27,8 @@ RULE = (
     f"over 4096 fixed pairs of the data moves by less than {STILL:.0%} over that third. Q over the data's discounted "
     "returns and their correlation are shown beside it; CQL's Q is low by design. Effective share: the effective "
     "sample size of the weights of a weighted imitation, over the batch. A contender that has not converged takes no "
-    "part in bold, verdicts and counts; of one without enough evaluations nothing is known."
+    "part in bold, verdicts and counts, nor does one of which nothing is known: it was evaluated less than twice in "
+    "that third, or bootstraps and its mean Q was not measured."
 )
 
 
@@ -42,6 +43,7 @@ class Convergence:
     value_change: float | None = None  # of the mean Q over the last third, relative to its size
     score_change: float | None = None  # of the mean score over the last third, in points
     still: bool | None = None  # whether that is noise
+    trained: bool = True  # False of a contender without gradient steps, which has nothing to finish
 
     @property
     def reason(self) -> str:
@@ -55,14 +57,20 @@ class Convergence:
         return ""
 
     @property
-    def known(self) -> bool:
-        """Return whether enough was measured to say that it has converged."""
-        return self.still is not None
+    def unknown(self) -> str:
+        """Return why nobody can say whether it has converged; "" where one can."""
+        if self.reason or not self.trained:
+            return ""
+        if self.still is None:
+            return "too few evaluations"
+        return "mean Q not measured" if self.share is not None and self.value_change is None else ""
 
     @property
     def word(self) -> str:
-        """Return yes, no with the reason, or unknown."""
-        return f"no: {self.reason}" if self.reason else "yes" if self.known else "unknown: too few evaluations"
+        """Return yes, no with the reason, or unknown with the reason."""
+        if not self.trained:
+            return "yes: it does not learn"
+        return f"no: {self.reason}" if self.reason else f"unknown: {self.unknown}" if self.unknown else "yes"
 
 
 def convergences(records: Iterable[TrialRecord], scores: pd.DataFrame) -> dict[tuple[str, str], Convergence]:
@@ -113,6 +121,7 @@ def _convergence(trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Ar
         value_change=_mean(moved),
         score_change=_mean(changes),
         still=_is_still(changes),
+        trained=any(record.spec.train_steps for record in trials),
     )
 
 

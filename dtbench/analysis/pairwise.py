@@ -232,8 +232,8 @@ def _verdicts_of(
 ) -> dict[tuple[str, str], Verdict]:
     barred = {}
     for task, rival in pairs:
-        reasons = {name: inputs.status(task, name).unconverged for name in (first, rival)}
-        if late := [f"{name} has not converged ({reason})" for name, reason in reasons.items() if reason]:
+        bars = {name: inputs.status(task, name).bar for name in (first, rival)}
+        if late := [f"{name}: {bar}" for name, bar in bars.items() if bar]:
             barred[task, rival] = ", ".join(late)
     found = {key: mean_difference(parts) for key, parts in pairs.items()}
     return verdicts(found, margin=margin, barred=barred)

@@ -39,6 +39,14 @@ class CellStatus:
     diverged: int = 0  # of those, the latter
     link: str = ""  # the id on the page that the cell's numbers lead to
     unconverged: str = ""  # why its trials had not finished learning; "" where nothing says so
+    unknown: str = ""  # why nobody can say whether they had
+
+    @property
+    def bar(self) -> str:
+        """Return why it takes no part in bold and verdicts; "" where it does."""
+        if self.unconverged:
+            return f"not converged ({self.unconverged})"
+        return f"convergence unknown ({self.unknown})" if self.unknown else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +261,15 @@ def _statuses(
     lost = [trial.spec for trial in results.unfinished if trial.state == TrialState.DIVERGED]
     specs = [*lost, *(record.spec for record in results.records)]
     links = {(spec.task, spec.contender): f"cell-{spec.cell}" for spec in specs}
-    late = {cell: one.reason for cell, one in convergence.items()}
+    none = Convergence()
     found = {
         cell: CellStatus(
-            missing[cell], nans[cell] + diverged[cell], diverged[cell], links.get(cell, ""), late.get(cell, "")
+            missing[cell],
+            nans[cell] + diverged[cell],
+            diverged[cell],
+            links.get(cell, ""),
+            convergence.get(cell, none).reason,
+            convergence.get(cell, none).unknown,
         )
         for cell in {**missing, **links}
     }
@@ -264,9 +277,12 @@ def _statuses(
         for contender in names:
             parts = [found.get((task, contender), CellStatus()) for task in over]
             lost_there = sum(part.diverged for part in parts)
-            unfinished = sum(bool(part.unconverged) for part in parts)
-            why = f"on {unfinished} of {len(parts)} tasks" if unfinished else ""
-            found[name, contender] = CellStatus(0, sum(p.broken for p in parts), lost_there, unconverged=why)
+            late, unknown = (
+                f"on {count} of {len(parts)} tasks" if (count := sum(map(bool, reasons))) else ""
+                for reasons in ([part.unconverged for part in parts], [part.unknown for part in parts])
+            )
+            broken_there = sum(part.broken for part in parts)
+            found[name, contender] = CellStatus(0, broken_there, lost_there, unconverged=late, unknown=unknown)
     return found
 
 

@@ -82,7 +82,22 @@ def test_one_evaluation_says_nothing() -> None:
     late = scores(records, [[1.0, 2, 3, 4]])
     (found,) = convergences(records, late[late["step"] == 300]).values()
     assert (found.still, found.reason, found.word) == (None, "", "unknown: too few evaluations")
-    assert not found.known
+    assert found.unknown
+
+
+def test_a_learner_whose_mean_q_was_not_measured_is_unknown() -> None:
+    spec = replace(spec_of(HOPPER, "CQL", 0), train_steps=300, hyperparameters={"tau": 0.5, "discount": 0.9})
+    found = convergence([replace(record(0, share=None), spec=spec)], [[1.0, 2.0, 2.0, 2.0]])
+    assert found.share == pytest.approx(1.0)
+    assert (found.reason, found.word) == ("", "unknown: mean Q not measured")
+
+
+def test_what_does_not_learn_has_nothing_to_finish() -> None:
+    spec = replace(spec_of(HOPPER, "Random", 0), train_steps=0)
+    idle = replace(record(0, share=None, contender="Random"), spec=spec)
+    late = scores([idle], [[1.0, 2, 3, 4]])
+    (found,) = convergences([idle], late[late["step"] == 300]).values()
+    assert (found.reason, found.unknown, found.word) == ("", "", "yes: it does not learn")
 
 
 def test_trials_of_before_are_judged_by_their_hyperparameters() -> None:

@@ -191,8 +191,7 @@ def cell_verdict(table: PublishedTable, task: str, contender: str, inputs: Table
     why_not = table.why_not(
         task, contender, inputs.conditions_of(task), broken=status.broken, diverged=status.diverged
     )
-    if not why_not and status.unconverged:
-        why_not = f"not converged ({status.unconverged})"
+    why_not = why_not or status.bar
     margin = None if table.value == "return" else MARGIN
     return verdict(ours, table.numbers.get((task, contender)), why_not=why_not, broken=status.broken, margin=margin)
 

@@ -76,9 +76,11 @@ def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
 def _convergence(analysis: SuiteAnalysis) -> Iterator[Section]:
     table = convergence_table(analysis.convergence, analysis.contenders)
     if table:
-        late = sum(bool(one.reason) for one in analysis.convergence.values())
-        text = f"{late} of {len(analysis.convergence)} cells had not: they are marked †." if late else ""
-        yield Section("Convergence", (text,) if text else (), (table,), folded=not late)
+        found = list(analysis.convergence.values())
+        late, unknown = (sum(map(bool, why)) for why in ([one.reason for one in found], [one.unknown for one in found]))
+        text = [f"{late} of {len(found)} cells had not: they are marked †."] if late else []
+        text += [f"Of {unknown} of {len(found)} nobody can tell."] if unknown else []
+        yield Section("Convergence", tuple(text), (table,), folded=not late)
 
 
 def draw_finals(analysis: SuiteAnalysis) -> tuple[Drawing, ...]:

@@ -26,7 +26,7 @@ def convergence_table(found: Mapping[tuple[str, str], Convergence], contenders: 
             (
                 Cell(task),
                 Cell(contender),
-                Cell(one.word, kind="undecided" if one.reason else "" if one.known else "hole"),
+                Cell(one.word, kind="undecided" if one.reason else "hole" if one.unknown else ""),
                 *(hole() if number is None else number_cell(number, 2) for number in numbers),
                 hole() if moved is None else number_cell(moved, 1),
                 hole() if one.score_change is None else number_cell(one.score_change, 1),

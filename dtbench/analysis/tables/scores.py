@@ -17,7 +17,7 @@ BOLD_RULE = (
     "Bold: the highest mean of a task and every mean that Welch's test does not find below it (p above 0.05 after "
     "Holm's correction for the contenders of the task). Nothing is bold where the highest mean has fewer than 5 "
     "training seeds, and no mean with fewer is. A contender with a trial that returned no number takes no part, nor "
-    "does one that has not converged (†)."
+    "does one that has not converged (†) or of which nobody can tell."
 )
 
 AGGREGATE_RULE = (
@@ -62,7 +62,7 @@ def best_on(task: str, contenders: Sequence[str], inputs: TableInputs) -> set[st
     """Return the contenders in bold on a task."""
     ours = {name: inputs.estimates[task, name] for name in contenders if (task, name) in inputs.estimates}
     statuses = {name: inputs.status(task, name) for name in contenders}
-    return best_contenders(ours, barred=[name for name, one in statuses.items() if one.broken or one.unconverged])
+    return best_contenders(ours, barred=[name for name, one in statuses.items() if one.broken or one.bar])
 
 
 def best_contenders(estimates: Mapping[str, Estimate], *, barred: Collection[str] = ()) -> set[str]:
