@@ -11,6 +11,7 @@ import pandas as pd
 
 from dtbench.analysis import statistics
 from dtbench.analysis.convergence import Convergence, convergences
+from dtbench.analysis.data_scores import DataScores, data_scores
 from dtbench.analysis.published import PublishedTable, RunConditions, published_tables
 from dtbench.analysis.results import SuiteResults, contenders, order_of, same
 from dtbench.analysis.statistics import Estimate, estimate
@@ -118,6 +119,7 @@ class SuiteAnalysis:
     provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by task: that of one of its trials
     broken: tuple[TrialRecord, ...] = ()  # finished, but with a score that is no number: counted as missing
     convergence: Mapping[tuple[str, str], Convergence] = field(default_factory=dict)  # by (task, contender)
+    data_scores: Mapping[str, DataScores] = field(default_factory=dict)  # by task or average, where known
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -218,6 +220,7 @@ def analyze(results: SuiteResults) -> SuiteAnalysis:
         provenance,
         broken,
         convergence,
+        data_scores(provenance, results.scores, averages),
     )
 
 

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 from dtbench.analysis import published
+from dtbench.analysis.data_scores import DataScores
 from dtbench.analysis.published import Published, PublishedTable, RunConditions, published_tables, spread_note, verdict
 from dtbench.analysis.statistics import Estimate, Interval
 from dtbench.analysis.suite_analysis import estimates_of
 from dtbench.analysis.tables.scores import aggregate_table, best_contenders, score_table, side_by_side_table
-from dtbench.analysis.tables.table import Table
+from dtbench.analysis.tables.table import DASH, Table
 from dtbench.domains.graph.report import path_table
 from dtbench.errors import InvalidSuite, UnknownName
 from tests.support.table_inputs import inputs
@@ -314,3 +315,13 @@ def test_numbers_lead_to_their_trials() -> None:
 def test_an_aggregate_says_how_many_runs_it_lacks() -> None:
     scores = {"DT": np.array([[70.0, 90.0], [np.nan, 90.0]]), "BC": np.array([[60.0, 95.0], [60.0, 95.0]])}
     assert "Runs without a score, which no number here counts: DT 1 of 4." in aggregate_table(scores, first="BC").notes
+
+
+def test_the_data_have_rows_of_their_own_below_the_contenders() -> None:
+    scored = {"a": DataScores(40.0, 95.5)}
+    table = score_table(inputs({("a", "DT"): ours(70)}), tasks=["a", "b"], contenders=["DT"], headings={}, data=scored)
+    assert [[cell.text for cell in row] for row in table.rows[1:]] == [
+        ["Data: mean episode", "40.0", DASH],
+        ["Data: best episode", "95.5", DASH],
+    ]
+    assert len(score_table(inputs({}), tasks=["a"], contenders=["DT"], headings={}, data={}).rows) == 1

@@ -64,6 +64,7 @@ def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
         tasks=shown,
         contenders=analysis.contenders,
         headings=protocol.headings(analysis.results, analysis.averages, analysis.mixed_score_names),
+        data=analysis.data_scores,
     )
     text = [suite_analysis.MIXED_RULE.format(len(analysis.scales))] if len(analysis.scales) > 1 else []
     if analysis.broken:
@@ -77,7 +78,9 @@ def _convergence(analysis: SuiteAnalysis) -> Iterator[Section]:
     table = convergence_table(analysis.convergence, analysis.contenders)
     if table:
         found = list(analysis.convergence.values())
-        late, unknown = (sum(map(bool, why)) for why in ([one.reason for one in found], [one.unknown for one in found]))
+        late, unknown = (
+            sum(map(bool, why)) for why in ([one.reason for one in found], [one.unknown for one in found])
+        )
         text = [f"{late} of {len(found)} cells had not: they are marked †."] if late else []
         text += [f"Of {unknown} of {len(found)} nobody can tell."] if unknown else []
         yield Section("Convergence", tuple(text), (table,), folded=not late)

@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from dtbench.analysis import statistics
+from dtbench.analysis.data_scores import DataScores
 from dtbench.analysis.published import NOT_RUN, PublishedTable
 from dtbench.analysis.statistics import MIN_SEEDS, Array, Estimate, Statistic
 from dtbench.analysis.suite_analysis import CellStatus, TableInputs
 from dtbench.analysis.tables.diverged import not_on_every_task
-from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, with_interval
+from dtbench.analysis.tables.table import DASH, Cell, Column, Table, hole, number_cell, with_interval
 from dtbench.ledger.trial_spec import TrialState
 
 BOLD_RULE = (
@@ -30,32 +31,48 @@ MANY_TASKS = 5  # with more than these, tasks become rows and figures share a gr
 
 
 def score_table(
-    inputs: TableInputs, *, tasks: Sequence[str], contenders: Sequence[str], headings: Mapping[str, str]
+    inputs: TableInputs,
+    *,
+    tasks: Sequence[str],
+    contenders: Sequence[str],
+    headings: Mapping[str, str],
+    data: Mapping[str, DataScores] | None = None,
 ) -> Table:
     """Return mean and interval of contenders x tasks, transposed for more than MANY_TASKS; the best in bold.
 
-    `headings` name the tasks, means over tasks among them.
+    `headings` name the tasks, means over tasks among them; `data` are what the data themselves score.
     """
     best = {task: best_on(task, contenders, inputs) for task in tasks}
+    own = _of_data(data or {}, tasks)
+    names = (*contenders, *own)
 
-    def shown(task: str, contender: str) -> Cell:
-        status, ours = inputs.status(task, contender), inputs.estimates.get((task, contender))
+    def shown(task: str, name: str) -> Cell:
+        if name in own:
+            return number_cell(own[name][task], 1) if task in own[name] else hole()
+        status, ours = inputs.status(task, name), inputs.estimates.get((task, name))
         text = score_text(ours, status)
         if ours is None:
             return Cell(text, kind="hole", link=status.link if status.broken else "")
-        return Cell(text, strong=contender in best[task], link=status.link, rank=ours.mean)
+        return Cell(text, strong=name in best[task], link=status.link, rank=ours.mean)
 
     caption = "Final score: mean over training seeds, with its 95 % interval and the number of seeds"
     if len(tasks) > MANY_TASKS:
         stamps = {headings[task].removeprefix(task).strip() for task in tasks if headings.get(task, task) != task}
         if len(stamps) == 1:  # once for all
             caption, headings = f"{caption} {stamps.pop()}", {}
-        names = (Column("Task"), *(Column(contender, number=True) for contender in contenders))
-        turned = [(Cell(headings.get(task, task)), *(shown(task, name) for name in contenders)) for task in tasks]
-        return Table("scores", caption, names, tuple(turned), (BOLD_RULE,))
-    columns = (Column("Contender"), *(Column(headings.get(task, task), number=True) for task in tasks))
-    rows = [(Cell(name), *(shown(task, name) for task in tasks)) for name in contenders]
+        columns = (Column("Task"), *(Column(name, number=True) for name in names))
+        rows = [(Cell(headings.get(task, task)), *(shown(task, name) for name in names)) for task in tasks]
+    else:
+        columns = (Column("Contender"), *(Column(headings.get(task, task), number=True) for task in tasks))
+        rows = [(Cell(name), *(shown(task, name) for task in tasks)) for name in names]
     return Table("scores", caption, columns, tuple(rows), (BOLD_RULE,))
+
+
+def _of_data(data: Mapping[str, DataScores], tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return what the mean and the best episode of the data score, by heading and task; {} where nothing is known."""
+    known = {task: data[task] for task in tasks if task in data}
+    means, bests = ({t: getattr(d, part) for t, d in known.items()} for part in ("mean", "best"))
+    return {"Data: mean episode": means, "Data: best episode": bests} if known else {}
 
 
 def best_on(task: str, contenders: Sequence[str], inputs: TableInputs) -> set[str]:
