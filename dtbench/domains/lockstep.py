@@ -10,7 +10,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from dtbench.errors import IncompatibleTask
+
 Mask = NDArray[np.bool_]
+Frame = NDArray[np.uint8]  # [height, width, 3]
 StepOutcome = tuple[NDArray[Any], NDArray[np.float64], Mask, Mask, dict[str, Any]]
 
 
@@ -21,7 +24,9 @@ class LockstepVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
     `_terminated` and `_truncated` where an episode ends.
     """
 
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+    frames_per_second: float = 30.0  # of episodes played at their own speed
 
     def __init__(self, num_envs: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Take the spaces of one environment."""
@@ -48,6 +53,13 @@ class LockstepVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         self._advance(running, actions, rewards)
         return self._observe(), rewards, self._terminated.copy(), self._truncated.copy(), self._info()
 
+    def render(self) -> tuple[Any, ...]:
+        """Return a picture of every episode, [height, width, 3]; raise IncompatibleTask where it cannot be drawn."""
+        return tuple(self._picture(row) for row in range(self.num_envs))
+
+    def _picture(self, row: int) -> Frame:
+        raise IncompatibleTask(f"{type(self).__name__} draws no pictures: it has no method `_picture`.")
+
     @abstractmethod
     def _start(self, rows: NDArray[np.int64], seeds: Sequence[int | None]) -> None:
         """Start the episodes of these rows; `seeds` has one for every row of the environment."""
@@ -69,3 +81,36 @@ class LockstepVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         if isinstance(seed, int | np.integer):
             return [int(seed) + row for row in range(self.num_envs)]
         return seed
+
+
+class SingleEnv(gym.Env[Any, Any]):
+    """One episode of a vector environment as an environment of gymnasium's own."""
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}
+
+    def __init__(self, envs: LockstepVectorEnv, render_mode: str | None = None) -> None:
+        """Take a vector environment of one episode."""
+        self._envs, self.render_mode = envs, render_mode
+        self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
+        self.metadata = {**self.metadata, "render_fps": round(envs.frames_per_second)}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode, the same as a row of the vector environment with this seed."""
+        super().reset(seed=seed)
+        observations, info = self._envs.reset(seed=seed)
+        return observations[0], _first(info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step the episode."""
+        observations, rewards, terminated, truncated, info = self._envs.step(np.asarray(action)[None])
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
+
+    def render(self) -> Any:
+        """Return a picture, [height, width, 3], in the mode rgb_array."""
+        return self._envs.render()[0] if self.render_mode == "rgb_array" else None
+
+
+def _first(info: dict[str, Any]) -> dict[str, Any]:
+    """Return the first episode's part of the information on all."""
+    firsts = {name: values[0] for name, values in info.items()}
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in firsts.items()}

@@ -96,6 +96,11 @@ class AtariEmulator:
         memory: NDArray[np.uint8] = self._ale.getRAM()
         return memory
 
+    def picture(self) -> NDArray[np.uint8]:
+        """Return the screen in colours, [210, 160, 3]."""
+        screen: NDArray[np.uint8] = self._ale.getScreenRGB()
+        return screen
+
     def _load(self, seed: int) -> None:
         self._ale.setInt("random_seed", int(seed) % (2**31 - 1))
         rom = roms.get_rom_path(check_game(self.game))

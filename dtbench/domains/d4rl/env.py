@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from dtbench.domains.d4rl.env_specs import LocomotionEnv, Physics
-from dtbench.domains.lockstep import LockstepVectorEnv, Mask
+from dtbench.domains.lockstep import Frame, LockstepVectorEnv, Mask
+from dtbench.domains.offscreen import drawn
 
 WALKERS = ("hopper", "halfcheetah", "walker2d")
 VELOCITY_CLIP = 10.0  # of observations of robots that can fall
@@ -99,6 +100,7 @@ class LocomotionVectorEnv(LockstepVectorEnv):
         super().__init__(num_envs, robot.observation_space, robot.action_space)
         self.robot, self.delayed = robot, delayed
         self._env: Any = robot.make(physics)
+        self.frames_per_second = 1 / self._env.dt
         self._rules = LocomotionRules(self._env, physics) if robot.name in WALKERS else None
         self._states = [mujoco.MjData(self._env.model) for _ in range(num_envs)]
         self._positions = np.zeros((num_envs, self._env.model.nq))
@@ -137,6 +139,15 @@ class LocomotionVectorEnv(LockstepVectorEnv):
     def _observe(self) -> NDArray[np.float32]:
         return self._observations.copy()
 
+    def _picture(self, row: int) -> Frame:
+        return drawn(self.robot.name, lambda: self._draw(self._states[row]))
+
+    def _draw(self, state: mujoco.MjData) -> Any:
+        renderer = self._env.mujoco_renderer
+        renderer.data = state  # of the viewer that is made with the first picture
+        renderer._get_viewer("rgb_array").data = state
+        return renderer.render("rgb_array")
+
     def _truncate(self) -> None:
         self._truncated[:] = (self._steps >= self.robot.horizon) & ~self._terminated
 
@@ -159,7 +170,8 @@ class LocomotionVectorEnv(LockstepVectorEnv):
         return self._observe()
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End the threads."""
+        """End the threads and free what pictures took."""
+        self._env.close()
         if self._pool is not None:
             self._pool.shutdown()
 

@@ -1,5 +1,6 @@
 """Reacher2d: the two-link arm of Chen et al. (2021), whose data was never released."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from numpy.typing import NDArray
+
+from dtbench.domains.offscreen import drawn
 
 XML = Path(__file__).parent / "assets" / "reacher_2d.xml"
 
@@ -21,7 +24,8 @@ class Reacher2dEnv(MujocoEnv):
 
     def __init__(self, **kwargs: Any) -> None:
         space = spaces.Box(-np.inf, np.inf, (12,), np.float64)
-        super().__init__(str(XML), 15, observation_space=space, **kwargs)
+        camera: dict[str, Any] = {"distance": 3.5, "elevation": -90.0, "lookat": np.zeros(3)}
+        super().__init__(str(XML), 15, observation_space=space, default_camera_config=camera, **kwargs)
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float64], Any, bool, bool, dict[str, Any]]:
         """Move for 15 steps of 0.01 s."""
@@ -39,6 +43,11 @@ class Reacher2dEnv(MujocoEnv):
         self.data.mocap_pos[0, :2] = goal
         self.set_state(qpos, np.zeros(self.model.nv))  # type: ignore[no-untyped-call]
         return self._observation()
+
+    def render(self) -> Any:
+        """Return a picture in the mode rgb_array, also where there is no display."""
+        draw: Callable[[], Any] = super().render
+        return drawn("reacher2d", draw) if self.render_mode == "rgb_array" else draw()
 
     def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return self.data.site("fingertip").xpos[:2].copy(), self.data.body("target").xpos[:2].copy()

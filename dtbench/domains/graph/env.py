@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from dtbench.data.randomness import generator
-from dtbench.domains.lockstep import LockstepVectorEnv, Mask
+from dtbench.domains.lockstep import Frame, LockstepVectorEnv, Mask, SingleEnv
 
 NODES = 20
 EDGE_PROBABILITY = 0.1  # Chen et al.: "edge sparsity coefficient 0.1"
 WALK_STEPS = 10
 GOAL = 0
+PIXELS = 480  # of a picture's side
+RADIUS = 14  # of a node in a picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +67,8 @@ class GraphVectorEnv(LockstepVectorEnv):
     `graph.starts[s % len(graph.starts)]`, so that consecutive seeds try every start; without a seed, at random.
     """
 
+    frames_per_second = 2.0
+
     def __init__(self, num_envs: int, *, graph: Graph) -> None:
         """Prepare `num_envs` walkers; `reset` starts them."""
         super().__init__(num_envs, gym.spaces.Discrete(NODES), gym.spaces.Discrete(NODES))
@@ -76,6 +82,8 @@ class GraphVectorEnv(LockstepVectorEnv):
         starts = self.graph.starts
         for row in rows:
             seed = seeds[row]
+            if seed is not None:
+                self._rng = np.random.default_rng(seed)  # of later episodes without a seed
             index = self._rng.integers(len(starts)) if seed is None else seed % len(starts)
             self.node[row] = starts[index]
             self._paths[row] = [int(starts[index])]
@@ -96,3 +104,37 @@ class GraphVectorEnv(LockstepVectorEnv):
 
     def _info(self) -> dict[str, Any]:
         return {"path": np.array(["-".join(map(str, path)) for path in self._paths], object)}
+
+    def _picture(self, row: int) -> Frame:
+        """Draw the graph on a circle: the goal in green, the walker in blue, its path in red."""
+        angles = 2 * np.pi * np.arange(NODES) / NODES
+        places = PIXELS / 2 + (PIXELS / 2 - 2 * RADIUS) * np.stack([np.sin(angles), -np.cos(angles)], axis=1)
+        image = Image.new("RGB", (PIXELS, PIXELS), "white")
+        draw = ImageDraw.Draw(image)
+        for begin, end in np.argwhere(self.graph.edges):
+            _draw_arrow(draw, places[begin], places[end], "silver", 1)
+        path = self._paths[row]
+        for begin, end in pairwise(path):
+            if begin != end:
+                _draw_arrow(draw, places[begin], places[end], "firebrick", 3)
+        for node, place in enumerate(places):
+            color = "royalblue" if node == self.node[row] else "seagreen" if node == GOAL else "gainsboro"
+            draw.ellipse([*(place - RADIUS), *(place + RADIUS)], fill=color, outline="dimgray")
+            draw.text(tuple(place), str(node), fill="black" if color == "gainsboro" else "white", anchor="mm")
+        return np.array(image)
+
+
+class GraphEnv(SingleEnv):
+    """A single environment with the rules of `GraphVectorEnv`, on the random graph of this number."""
+
+    def __init__(self, number: int = 0, render_mode: str | None = None) -> None:
+        """Draw the graph; `reset` starts an episode."""
+        super().__init__(GraphVectorEnv(1, graph=random_graph(number)), render_mode)
+
+
+def _draw_arrow(draw: Any, begin: NDArray[np.float64], end: NDArray[np.float64], color: str, width: int) -> None:
+    """Draw an edge from node to node, with a dot where it arrives."""
+    ahead = (end - begin) / np.linalg.norm(end - begin)
+    tip = end - ahead * (RADIUS + 4)
+    draw.line([*(begin + ahead * RADIUS), *tip], fill=color, width=width)
+    draw.ellipse([*(tip - 3), *(tip + 3)], fill=color)

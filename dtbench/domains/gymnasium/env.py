@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtbench.data.dataset import single_precision
-from dtbench.domains.lockstep import LockstepVectorEnv, Mask
+from dtbench.domains.lockstep import Frame, LockstepVectorEnv, Mask
+from dtbench.domains.offscreen import drawn
 from dtbench.errors import IncompatibleTask, one_line
 
 _REMEDY = "Correct it there, or wrap it: gymnasium.utils.env_checker.check_env(env) shows more."
@@ -24,6 +25,7 @@ class GymnasiumVectorEnv(LockstepVectorEnv):
         spaces = (self._envs[0].observation_space, self._envs[0].action_space)
         super().__init__(num_envs, *map(single_precision, spaces))
         self._actions = spaces[1]
+        self.frames_per_second = float(self._envs[0].metadata.get("render_fps") or self.frames_per_second)
         space = self.single_observation_space
         self._observations = np.zeros((num_envs, *(space.shape or ())), space.dtype)
 
@@ -66,6 +68,13 @@ class GymnasiumVectorEnv(LockstepVectorEnv):
 
     def _observe(self) -> NDArray[Any]:
         return self._observations.copy()
+
+    def _picture(self, row: int) -> Frame:
+        env = self._envs[row].unwrapped
+        if "rgb_array" not in env.metadata.get("render_modes", ()):
+            raise IncompatibleTask(f"{type(env).__name__} draws no pictures: rgb_array is not in its render_modes.")
+        env.render_mode = "rgb_array"  # it was made without, as training draws nothing
+        return drawn(type(env).__name__, env.render)
 
 
 def _scalar(name: str, value: Any) -> float:

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from dtbench.domains.lockstep import LockstepVectorEnv, Mask
+from dtbench.domains.lockstep import Frame, LockstepVectorEnv, Mask, SingleEnv
 
 # The rooms of Hung et al. (2019), "Optimizing agent behavior over long time scales by transporting
 # value", public in google-deepmind/deepmind-research, tvt/pycolab/key_to_door.py. Chen et al. (2021)
@@ -48,6 +48,10 @@ CELL_NAMES = ("floor", "wall", "key", "door")
 FLOOR, WALL, KEY, DOOR = range(4)
 VIEW_RADIUS = 2  # an egocentric 5 x 5 view
 
+CELL_PIXELS = 40  # of a picture
+COLORS = np.array([(245, 245, 240), (70, 70, 80), (230, 180, 30), (150, 80, 40)], np.uint8)  # by kind of cell
+AGENT_COLOR = (40, 90, 200)
+
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
 
 
@@ -81,6 +85,8 @@ class KeyToDoorVectorEnv(LockstepVectorEnv):
     over; the other rooms do not show whether it is held. An episode ends (`terminated`) when the door opens or when
     the last phase is over: the phases' clocks belong to the environment, so no episode is `truncated`.
     """
+
+    frames_per_second = 5.0
 
     def __init__(self, num_envs: int = 1) -> None:
         """Prepare `num_envs` episodes; `reset` starts them."""
@@ -143,29 +149,26 @@ class KeyToDoorVectorEnv(LockstepVectorEnv):
     def _info(self) -> dict[str, Any]:
         return {"has_key": self.has_key.copy(), "phase": self._phase()}
 
+    def _picture(self, row: int) -> Frame:
+        """Draw the room that the episode is in, its agent in blue, with the key once it holds it."""
+        phase = int(self._phase()[row])
+        inner = slice(VIEW_RADIUS, -VIEW_RADIUS)
+        kinds = _MAPS[phase, inner, inner].copy()
+        if phase == 0 and not self.has_key[row]:
+            kinds[tuple(self.key_position[row])] = KEY
+        frame = COLORS[kinds].repeat(CELL_PIXELS, axis=0).repeat(CELL_PIXELS, axis=1)
+        top, left = (self.position[row] * CELL_PIXELS).tolist()
+        quarter, half = CELL_PIXELS // 8, CELL_PIXELS // 2
+        frame[top + quarter : top + CELL_PIXELS - quarter, left + quarter : left + CELL_PIXELS - quarter] = AGENT_COLOR
+        if self.has_key[row]:
+            corner = CELL_PIXELS // 4
+            frame[top + corner : top + corner + half, left + corner : left + corner + half] = COLORS[KEY]
+        return frame
 
-class KeyToDoorEnv(gym.Env[NDArray[np.uint8], np.int64]):
+
+class KeyToDoorEnv(SingleEnv):
     """A single environment with the rules of `KeyToDoorVectorEnv`."""
 
-    observation_space = OBSERVATION_SPACE
-    action_space = ACTION_SPACE
-
-    def __init__(self) -> None:
-        self._envs = KeyToDoorVectorEnv(1)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Start an episode, the same as a row of the vector environment with this seed."""
-        super().reset(seed=seed)
-        self._envs.generators[0] = self.np_random
-        observations, _ = self._envs.reset()
-        return observations[0], self._row_info()
-
-    def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        """Move one cell."""
-        observations, rewards, terminated, truncated, _ = self._envs.step(np.array([action]))
-        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), self._row_info()
-
-    def _row_info(self) -> dict[str, Any]:
-        return {"has_key": bool(self._envs.has_key[0]), "phase": int(self._envs._phase()[0])}
+    def __init__(self, render_mode: str | None = None) -> None:
+        """Prepare an episode; `reset` starts it."""
+        super().__init__(KeyToDoorVectorEnv(1), render_mode)
