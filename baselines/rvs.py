@@ -56,6 +56,13 @@ class RvSRLearner(BehaviorCloningLearner):
         self.reward_rate = 1 / spread if spread else 1.0
         super().__init__(algorithm, dataset, seed=seed, device=device)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "reward_scale": [self.reward_mean, self.reward_rate]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.reward_mean, self.reward_rate = state.get("reward_scale", (self.reward_mean, self.reward_rate))
+
     def _input(self, seen: Windows | History) -> Tensor:
         rewards = mean_reward_to_go(seen.returns_to_go.float(), seen.timesteps, self.horizon)
         scaled = (rewards - self.reward_mean) * self.reward_rate * seen.mask

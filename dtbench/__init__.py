@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from dtbench.evaluation import Episodes as Episodes
     from dtbench.evaluation import Evaluator as Evaluator
     from dtbench.execution.api import evaluate as evaluate
-    from dtbench.execution.api import load_policy as load_policy
     from dtbench.execution.api import run_suite as run_suite
+    from dtbench.execution.policy import Policy as Policy
+    from dtbench.execution.policy import load_policy as load_policy
+    from dtbench.execution.training import train as train
     from dtbench.registry import make_algorithm as make_algorithm
     from dtbench.registry import make_task as make_task
     from dtbench.suite.planning import load_suite as load_suite

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from dtbench.algorithm import CachingLearner, DiscreteLearner, History, Learner, Rollout
 from dtbench.data.actions import ActionScale, action_scale
+from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.randomness import generator
 from dtbench.errors import IncompatibleTask, UnknownName
 from dtbench.ledger.trial_spec import EPSILON, ActionMode
 
 CPU = torch.device("cpu")
+COMPARED = 16  # steps at a time of two learners that are compared
 MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
 
 
@@ -119,7 +121,7 @@ class Evaluator:
         while active.any():
             history = buffer.write(observations, remaining, step)
             actions = np.zeros(env.action_space.shape or (len(rows),), np.float32 if scale else space.dtype)
-            actions[active] = self._act(rollout, history, active, table.episodes[rows], step, space)
+            actions[active] = self.act(rollout, history, active, table.episodes[rows], step, space)
             buffer.write_actions(actions)
             taken = scale.to_box(actions).astype(space.dtype, copy=False) if scale else actions
             observations, rewards, terminated, truncated, info = env.step(taken)
@@ -142,7 +144,7 @@ class Evaluator:
         table.achieved[rows] += converted[active]
         return converted if self.target_units.lower_return_to_go else rewards
 
-    def _act(
+    def act(
         self,
         rollout: Rollout,
         history: History,
@@ -161,6 +163,22 @@ class Evaluator:
         choose = _sample if self.action_mode == "sample" else _epsilon_greedy
         indices = choose(rollout.action_logits(history, rows), torch.from_numpy(uniform).to(self.device))
         return _to_numpy(indices + int(space.start))
+
+
+def act_alike(first: Learner, second: Learner, dataset: TrajectoryDataset, device: torch.device) -> bool:
+    """Return whether two learners choose the same actions, up to rounding, at some steps of the data."""
+    if (first.context, first.return_conditioned) != (second.context, second.return_conditioned):
+        return False
+    returns_to_go, rng = dataset.returns_to_go, generator(0, 8)
+    buffer = HistoryBuffer(COMPARED, first.context, dataset.action_space.shape or (), device)
+    for time in range(3):
+        steps = rng.integers(dataset.num_steps, size=COMPARED)
+        history = buffer.write(dataset.observations_at(steps), returns_to_go[steps], time)
+        actions, others = (_to_numpy(learner.act(history)) for learner in (first, second))
+        if not np.allclose(actions, others, rtol=1e-4, atol=1e-4):
+            return False
+        buffer.write_actions(actions)
+    return True
 
 
 def _sample(logits: Tensor, uniform: Tensor) -> Tensor:

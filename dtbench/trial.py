@@ -19,11 +19,12 @@ import torch
 from dtbench import registry
 from dtbench.algorithm import CriticLearner, Learner
 from dtbench.convergence import ValueProbe, probe
-from dtbench.data.actions import action_scale, unit_actions
-from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.actions import ActionScale, action_scale, unit_actions
+from dtbench.data.dataset import TrajectoryDataset, space_to_json
 from dtbench.data.memory import free_memory
+from dtbench.data.stand_in import describe, stand_in
 from dtbench.errors import FOREIGN, IncompatibleTask, InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
-from dtbench.evaluation import Episodes, Evaluator, action_mode
+from dtbench.evaluation import Episodes, Evaluator, act_alike, action_mode
 from dtbench.ledger import lock
 from dtbench.ledger.provenance import provenance
 from dtbench.ledger.store import Ledger, write_bytes, write_frame, write_json, write_lines
@@ -31,6 +32,7 @@ from dtbench.ledger.trial_spec import TrialSpec, TrialState
 from dtbench.task import Task
 
 LOG_POINTS = 200  # lines of metrics of a trial
+POLICY = "policy.pt"  # what a trial records of its data, so that its learner is built without them
 CHECKPOINT_SECONDS = 60.0  # a killed process loses at most this much training and one evaluation
 
 OnStep = Callable[[int, float | None], None]  # (gradient steps taken, latest score)
@@ -164,7 +166,15 @@ def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
     learner = algorithm.learner(seen, seed=spec.seed, device=device)
     check_learner(learner, spec.algorithm)
     value_probe = None if check_only else probe(algorithm, learner, seen, device)
-    evaluator = Evaluator(
+    scale = action_scale(dataset.action_space, dataset.actions)
+    evaluator = trial_evaluator(spec, task, scale=scale, device=device)
+    opened = datetime.now(UTC).isoformat(timespec="seconds")
+    return OpenTrial(spec, task, dataset, device, learner, evaluator, value_probe, opened)
+
+
+def trial_evaluator(spec: TrialSpec, task: Task, *, scale: ActionScale | None, device: torch.device) -> Evaluator:
+    """Return the evaluator of a trial's learner, whose actions of a Box are mapped by `scale`."""
+    return Evaluator(
         make_env=task.make_env,
         seeds=evaluation_seeds(task, spec),
         action_mode=action_mode(spec.evaluation.action_mode),
@@ -172,10 +182,8 @@ def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
         device=device,
         info_keys=task.info_keys,
         target_units=task.target_units,
-        action_scale=action_scale(dataset.action_space, dataset.actions),
+        action_scale=scale,
     )
-    opened = datetime.now(UTC).isoformat(timespec="seconds")
-    return OpenTrial(spec, task, dataset, device, learner, evaluator, value_probe, opened)
 
 
 class Heartbeat:
@@ -282,10 +290,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _save(trial: OpenTrial, progress: _Progress, ledger: Ledger) -> None:
-    buffer, folder = BytesIO(), ledger.create(trial.spec)  # it may have been removed since
-    torch.save({"learner": trial.learner.state_dict(), **vars(progress)}, buffer)
+    folder = ledger.create(trial.spec)  # it may have been removed since
     write_lines(folder / "metrics.jsonl", progress.metrics)
-    write_bytes(folder / "checkpoint.pt", buffer.getvalue())
+    write_checkpoint(folder / "checkpoint.pt", {"learner": trial.learner.state_dict(), **vars(progress)})
+
+
+def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
+    """Write tensors and plain values for `read_checkpoint`."""
+    buffer = BytesIO()
+    torch.save(values, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def _record(trial: OpenTrial, progress: _Progress, ledger: Ledger) -> None:
@@ -299,6 +313,8 @@ def _record(trial: OpenTrial, progress: _Progress, ledger: Ledger) -> None:
     if not trial.resumable or not (folder / "checkpoint.pt").exists():
         _save(trial, progress, ledger)
     write_json(folder / "provenance.json", provenance(trial.task.facts(), trial.dataset, trial.device, trial.opened))
+    if description := _policy_description(trial):
+        write_checkpoint(folder / POLICY, description)
     if inspection := trial.task.inspect(learner, trial.dataset) if trial.task.inspect else None:
         write_json(folder / "inspection.json", inspection)
     result = {
@@ -317,6 +333,27 @@ def _record(trial: OpenTrial, progress: _Progress, ledger: Ledger) -> None:
     write_json(folder / "result.json", result)
     for earlier in ("error.txt", "failure.json"):
         (folder / earlier).unlink(missing_ok=True)
+
+
+def _policy_description(trial: OpenTrial) -> dict[str, Any] | None:
+    """Return what the learner is built from without its data; None where a learner that is built so acts otherwise."""
+    if not trial.resumable:
+        return None
+    seen, scale = unit_actions(trial.dataset), trial.evaluator.action_scale
+    try:
+        data = describe(seen)
+        algorithm = registry.make_algorithm(trial.spec.algorithm, trial.spec.hyperparameters)
+        rebuilt = algorithm.learner(stand_in(data), seed=trial.spec.seed, device=trial.device)
+        rebuilt.load_state_dict(trial.learner.state_dict())
+        if not act_alike(trial.learner, rebuilt, seen, trial.device):
+            return None
+    except FOREIGN:  # of a learner that keeps more of its data: it is loaded with them
+        return None
+    return {
+        "data": data,
+        "action_space": space_to_json(trial.dataset.action_space),
+        "scale": None if scale is None else [torch.from_numpy(bound) for bound in (scale.low, scale.high)],
+    }
 
 
 def evaluation_seeds(task: Task, spec: TrialSpec) -> list[int]:

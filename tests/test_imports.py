@@ -45,7 +45,7 @@ ONLY_IN = {
         "dtbench/domains/key_to_door/report.py",
     },
     "minari": {"dtbench/data/minari.py"},
-    "rich": {"dtbench/cli/*.py"},
+    "rich": {"dtbench/cli/*.py", "dtbench/execution/training.py"},
     "ale_py": {"dtbench/domains/atari/emulator.py"},
     "stable_baselines3": set(),
     "typer": {"dtbench/cli/*.py"},

@@ -72,7 +72,7 @@ def _few_episodes(dataset: TrajectoryDataset) -> NDArray[np.int64]:
     futures = np.split(dataset.returns_to_go, dataset.offsets[1:-1])
     returns, largest = dataset.returns, np.array([abs(future).max() for future in futures])
     chosen = {int(dataset.lengths.argmax()), int(returns.argmax()), int(returns.argmin()), int(largest.argmax())}
-    if len(np.unique(dataset.returns_to_go)) <= MOST_RETURNS:
+    if dataset.frame_stack == 1 and len(np.unique(dataset.returns_to_go)) <= MOST_RETURNS:
         chosen |= _covering(futures, dataset.cut_off)
     return np.array(sorted(chosen))
 
@@ -105,4 +105,4 @@ def _observations(space: gym.Space[Any], steps: int, stack: int, moments: list[N
 def _lowest(space: gym.Space[Any], shape: tuple[int, ...], steps: int) -> Array:
     if isinstance(space, gym.spaces.Discrete):
         return np.full(steps, space.start, np.int64)
-    return np.zeros((steps, *shape), space.dtype)
+    return np.broadcast_to(np.zeros((), space.dtype), (steps, *shape))  # frames are many: one zero stands for all

@@ -30,7 +30,7 @@ from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec
 
 OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "abfss")  # readers see a file there once it is whole
-HEAVY = ("checkpoint.pt",)  # files that mirrors leave at the address
+HEAVY = ("checkpoint.pt", "policy.pt")  # files that mirrors leave at the address
 CHECK_SECONDS = 20.0  # for the first answer
 
 _SCRATCH = "runs/.tune"

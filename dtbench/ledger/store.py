@@ -387,5 +387,6 @@ FILES = (
     "episodes.parquet",
     "provenance.json",
     "inspection.json",
+    "policy.pt",
     "result.json",
 )
