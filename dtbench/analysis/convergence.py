@@ -3,6 +3,7 @@
 A number of a learner that had not finished says how long it trained, not how good its method is.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +20,7 @@ ENOUGH = 0.9  # of the data's discounted return, that backups must have reached
 STILL = 0.05  # of its size, by which the mean value may move over the last third of training
 SMALL = 1.0  # points, by which a score may move whatever its noise
 LAST = 2 / 3  # of training, after which all should stand still
+LATE_EVALUATIONS = 2  # from there on, without which nobody can tell
 
 RULE = (
     "Converged: over the last third of training the mean score changes by no more than its noise (the 95 % interval, "
@@ -96,6 +98,14 @@ def planned_share(spec: TrialSpec) -> float | None:
     return float(1 - (1 - rate * (1 - discount)) ** (spec.train_steps / (given.get("policy_every") or 1)))
 
 
+def late_evaluations(spec: TrialSpec) -> int:
+    """Return how often a trial is evaluated over the last third of its training; enough where it does not train."""
+    steps, every = spec.train_steps, spec.evaluation.every
+    if not steps:
+        return LATE_EVALUATIONS
+    return steps // every - math.ceil(LAST * steps / every) + 1 + bool(steps % every)
+
+
 def _cell(record: TrialRecord) -> tuple[str, str]:
     return record.spec.task, record.spec.contender
 
@@ -128,7 +138,7 @@ def _convergence(trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Ar
 def change_at_the_end(steps: Array, values: Array) -> float | None:
     """Return by how much the least-squares line of values over the last third of steps rises; None below two."""
     late = steps >= LAST * steps.max() if len(steps) else np.zeros(0, bool)
-    if late.sum() < 2:
+    if late.sum() < LATE_EVALUATIONS:
         return None
     steps, values = steps[late], values[late]
     return float(statistics.coefficient(steps, values) * (steps.max() - steps.min()))

@@ -9,8 +9,9 @@ import pandas as pd
 from rich.table import Table
 
 from dtbench import registry
-from dtbench.analysis.convergence import ENOUGH
+from dtbench.analysis.convergence import ENOUGH, LATE_EVALUATIONS, late_evaluations
 from dtbench.analysis.results import SuiteResults
+from dtbench.analysis.statistics import MIN_SEEDS
 from dtbench.analysis.superseded import sentences
 from dtbench.cli.progress import complain, duration, finished_seconds, say, show, trial_name
 from dtbench.convergence import backups_of, return_profile
@@ -69,6 +70,7 @@ def print_remarks(
     """Print what is superseded, what needs no training, and what does not run again."""
     print_changes(saved, specs)
     print_unconverged(missing)
+    print_rarely_evaluated(specs, missing)
     print_trained(missing, ledger)
     print_skipped(specs, [*(spec.key for spec in missing), *archived], ledger)
 
@@ -89,6 +91,21 @@ def print_unconverged(specs: Sequence[TrialSpec]) -> None:
                 f"{profile.steps_for(backups.per_step, ENOUGH)} steps, or faster targets. Its row takes part in no "
                 "verdict."
             )
+
+
+def print_rarely_evaluated(specs: Sequence[TrialSpec], missing: Sequence[TrialSpec]) -> None:
+    """Print the contenders with seeds enough for a verdict of which nobody could tell whether they converged."""
+    seeds = Counter((spec.task, spec.contender) for spec in specs)
+    found: dict[tuple[str, int], list[str]] = {}
+    for spec in {spec.cell: spec for spec in missing}.values():
+        if seeds[spec.task, spec.contender] >= MIN_SEEDS and late_evaluations(spec) < LATE_EVALUATIONS:
+            found.setdefault((spec.contender, spec.train_steps), []).append(spec.task)
+    for (contender, steps), tasks in found.items():
+        complain(
+            f"{contender} on {', '.join(tasks)} is evaluated less than twice in the last third of its training, so "
+            "that nobody can tell whether it converges. Its row takes part in no verdict. An eval_interval of "
+            f"{steps // 3 + 1} or less helps."
+        )
 
 
 def print_changes(saved: Mapping[str, Any] | None, specs: Sequence[TrialSpec]) -> None:

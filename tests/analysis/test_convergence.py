@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dtbench.analysis.convergence import Convergence, change_at_the_end, convergences, planned_share
+from dtbench.analysis.convergence import Convergence, change_at_the_end, convergences, late_evaluations, planned_share
 from dtbench.analysis.tables.convergence import convergence_table
 from dtbench.ledger.store import TrialRecord
 from tests.support.mixed_ledger import spec_of
@@ -129,3 +129,13 @@ def test_the_table_names_every_cell() -> None:
     assert table is not None
     assert [cell.text for cell in table.rows[0][:4]] == [HOPPER, "CQL", "no: 20% of value", "0.20"]
     assert convergence_table({}, ["DT"]) is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "late"),
+    [(2000, 1000, 1), (2000, 667, 2), (2000, 700, 2), (500, 125, 2), (300, 100, 2), (9, 1, 4)],
+)
+def test_late_evaluations_are_those_of_the_last_third(steps: int, every: int, late: int) -> None:
+    spec = spec_of(HOPPER, "DT", 0)
+    spec = replace(spec, train_steps=steps, evaluation=replace(spec.evaluation, every=every))
+    assert late_evaluations(spec) == late

@@ -217,3 +217,20 @@ def test_algorithms_are_listed_with_their_presets(capsys: pytest.CaptureFixture[
     lines = [line for line in printed.splitlines() if line.split()[:2] == ["preset", "paper"]]
     assert any("context=20, " in line for line in lines)  # behaviour cloning's
     assert any("warmup_steps=100000" in line for line in lines)  # Decision Transformer's
+
+
+def test_evaluations_too_few_for_a_verdict_are_said_before_computing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rare = {"episodes": 4, "every": 7, "targets": [1.0]}
+    specs = trial_specs(suite_of(tmp_path, seeds=[0, 1, 2, 3, 4], evaluation=rare))
+    plans.print_rarely_evaluated(specs, specs[:1])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "DT on key-to-door-1k is evaluated less than twice in the last third" in said
+    assert "An eval_interval of 3 or less helps." in said
+    assert "Random" not in said
+    few = trial_specs(suite_of(tmp_path, evaluation=rare))
+    plans.print_rarely_evaluated(few, few)
+    often = trial_specs(suite_of(tmp_path, seeds=[0, 1, 2, 3, 4]))
+    plans.print_rarely_evaluated(often, often)
+    assert not capsys.readouterr().err
