@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dtbench import foreign
 from dtbench.algorithm import Algorithm, CriticLearner, History
 from dtbench.data.dataset import TrajectoryDataset
 from dtbench.data.randomness import generator
 from dtbench.data.sampling import Windows, WindowSampler
+from dtbench.errors import FOREIGN, InvalidAlgorithm
 
 PAIRS = 4096  # of the data, fixed, at which values are read
 ROWS = 256  # that a learner values at a time
@@ -34,8 +36,17 @@ class Backups:
 
 
 def backups_of(algorithm: Algorithm) -> Backups | None:
-    """Return the rate of a value learner; None for an algorithm that does not bootstrap."""
-    per_step, discount = (getattr(algorithm, name, None) for name in ("backups_per_step", "discount"))
+    """Return the rate of a value learner; None for an algorithm that does not bootstrap.
+
+    Raises InvalidAlgorithm where the algorithm's own code for it fails.
+    """
+    try:
+        per_step, discount = (getattr(algorithm, name, None) for name in ("backups_per_step", "discount"))
+    except FOREIGN as error:
+        raise InvalidAlgorithm(
+            f"backups_per_step or discount of {type(algorithm).__name__} cannot be read: {foreign.describe(error)}. "
+            "Correct it there."
+        ) from error
     if not isinstance(per_step, int | float) or not isinstance(discount, int | float) or per_step <= 0:
         return None
     return Backups(float(per_step), float(discount))

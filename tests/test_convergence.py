@@ -16,6 +16,7 @@ from baselines.td3_bc import TD3BC
 from dtbench import TrajectoryDataset, make_dataset
 from dtbench.algorithm import History
 from dtbench.convergence import Backups, ValueProbe, backups_of, probe, return_profile
+from dtbench.errors import InvalidAlgorithm
 from dtbench.testing import toy_dataset
 
 CPU = torch.device("cpu")
@@ -148,3 +149,13 @@ def test_algorithms_that_do_not_bootstrap_have_no_probe() -> None:
     data = toy_dataset(discrete_actions=False)
     algorithm = make_algorithm("bc")
     assert probe(algorithm, algorithm.learner(data, seed=0, device=CPU), data, CPU) is None
+
+
+def test_a_plug_in_whose_own_code_fails_is_one_clear_error() -> None:
+    class Broken:
+        @property
+        def backups_per_step(self) -> float:
+            raise ZeroDivisionError("no rate")
+
+    with pytest.raises(InvalidAlgorithm, match=r"of Broken cannot be read: ZeroDivisionError: no rate .*Correct it"):
+        backups_of(Broken())  # type: ignore[arg-type]
