@@ -115,7 +115,8 @@ def _starting() -> Iterator[None]:
     except DtbenchError:
         raise
     except Exception as error:  # where a node takes long to start, Ray raises no more than that
-        raise DtbenchError(f"Ray did not start: {one_line(str(error), LINE)}. Run without it: --local.") from error
+        hint = "Try again when the machine is less busy. `run` works without Ray too: --local."
+        raise DtbenchError(f"Ray did not start: {one_line(str(error), LINE)}. {hint}") from error
 
 
 def _own_settings(directory: Path) -> dict[str, Any]:

@@ -222,7 +222,7 @@ def test_a_ray_that_cannot_start_is_one_line(error: Exception, monkeypatch: pyte
     before = dict(os.environ)
     monkeypatch.setattr(ray, "init", fails)
     with (
-        pytest.raises(DtbenchError, match=r"Ray did not start: .*\. Run without it: --local\."),
+        pytest.raises(DtbenchError, match=r"Ray did not start: .*\. Try again .*--local\."),
         cluster.ray_started(),
     ):
         raise AssertionError("it started")
