@@ -9,6 +9,7 @@ from dtbench.analysis.figures.bars import draw_bars, draw_grouped_bars
 from dtbench.analysis.figures.curves import draw_progress, draw_progress_grid
 from dtbench.analysis.figures.data_card import draw_data_cards
 from dtbench.analysis.figures.profiles import draw_improvement, draw_profiles
+from dtbench.analysis.figures.rank_agreement import draw_rank_agreement
 from dtbench.analysis.figures.style import Drawing
 from dtbench.analysis.figures.targets import draw_target_grid, draw_targets
 from dtbench.analysis.page.html import SuitePage
@@ -23,6 +24,7 @@ from dtbench.analysis.tables import checkpoint_selection, protocol, targets
 from dtbench.analysis.tables import scores as tables
 from dtbench.analysis.tables.convergence import convergence_table
 from dtbench.analysis.tables.diverged import of_cell, of_contender, of_pair, with_diverged
+from dtbench.analysis.tables.rank_agreement import rank_agreement_table
 from dtbench.analysis.tables.table import DASH
 from dtbench.ledger.trial_spec import TrialState
 from dtbench.registry import report_sections
@@ -99,6 +101,9 @@ def _beside_papers(analysis: SuiteAnalysis) -> Iterator[Section]:
     shown = paper_tables(analysis)
     if len(analysis.published) > 1:
         shown.insert(0, tables.side_by_side_table(analysis.published, analysis.inputs))
+    agreement = rank_agreement_table(analysis.published, analysis.inputs)
+    if agreement:
+        yield Section("Do the ranks agree?", (), (agreement,), _present([draw_rank_agreement(analysis)]))
     if shown:
         text = "The rule behind the verdicts is in the protocol below."
         long = any(len(table.rows) > LONG_TABLE for table in shown)
