@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dtbench.algorithm import CachingLearner, DiscreteLearner, History, Learner, Rollout
 from dtbench.data.actions import ActionScale, action_scale
-from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.dataset import TrajectoryDataset, html_table
 from dtbench.data.randomness import generator
 from dtbench.errors import IncompatibleTask, UnknownName
 from dtbench.ledger.trial_spec import EPSILON, ActionMode
@@ -45,7 +45,7 @@ class TargetUnits:
     lower_return_to_go: bool = True  # by these; False: by the environment's rewards
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Episodes:
     """The outcomes of n episodes, in the order targets x episodes."""
 
@@ -56,6 +56,22 @@ class Episodes:
     lengths: NDArray[np.int64]  # [n]
     info: dict[str, NDArray[Any]] = field(default_factory=dict)  # [n] each: the environment's info at the last step
     achieved: NDArray[np.float64] | None = None  # [n]: returns in TargetUnits; None where `returns` are in them
+
+    def __repr__(self) -> str:
+        return f"Episodes({'; '.join(f'{name}: {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return html_table("Episodes", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """Return number and mean return of the episodes of each target."""
+        facts = {}
+        for target in np.unique(self.targets):  # nan is one value
+            own = self.returns[np.isclose(self.targets, target, equal_nan=True)]
+            name = "no target" if np.isnan(target) else f"target {target:g}"
+            spread = f" ({own.min():.4g} to {own.max():.4g})" if len(own) > 1 else ""
+            facts[name] = f"{len(own)} episodes, mean return {own.mean():.4g}{spread}"
+        return facts
 
 
 @dataclass(frozen=True, slots=True)

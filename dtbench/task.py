@@ -41,7 +41,7 @@ class DataSource:
     automatic: bool = True  # whether "auto" may choose it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Task:
     """An environment, an offline dataset and a score."""
 
@@ -64,6 +64,9 @@ class Task:
     targets_of: Callable[[TrajectoryDataset], TargetReturns] | None = None  # target returns that depend on the data
     # Further facts to record of a trained learner, as plain JSON.
     inspect: Callable[[Learner, TrajectoryDataset], Mapping[str, Any]] | None = None
+
+    def __repr__(self) -> str:
+        return f"Task({self.name}: {self.description} Score: {self.score_name})"
 
     def targets(self, dataset: TrajectoryDataset) -> TargetReturns:
         """Return the target returns of policies trained on this data, in `target_units`."""

@@ -1,4 +1,4 @@
-"""Train one trial, load its policy from the results, and play an episode in an environment of gymnasium's own.
+"""Train one trial, load its policy from the results, ask it for success and for failure, and film it.
 
 python examples/play_policy.py [RESULTS]
 """
@@ -13,10 +13,14 @@ dtbench.run_suite("key-to-door", preset="smoke", results=results, overrides=["ta
 scores = dtbench.load_scores(results)
 key = scores[scores.contender == "DT"].trial.iloc[0]
 
-policy = dtbench.load_policy(results, key)
-policy.reset(target_return=1.0)
+policy = dtbench.load_policy(results, key)  # without the dataset
+print(policy.evaluate([1.0, 0.0], episodes=20).groupby("target")[["return", "score", "length"]].mean())
+print(policy.record("key-to-door.gif", target_return=1.0))
+
+# The same action by action, in an environment of gymnasium's own.
 env = KeyToDoorEnv()
 observation, _ = env.reset(seed=0)
+policy.reset(target_return=1.0)
 ended, reward, total = False, 0.0, 0.0
 while not ended:
     observation, reward, terminated, truncated, _ = env.step(policy.act(observation, reward=reward))

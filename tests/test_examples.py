@@ -1,11 +1,16 @@
 """The examples run as they are, at tiny sizes."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 import pytest
+
+from tests.support.registered_environments import register_once
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -14,7 +19,7 @@ PRINTED = {  # example and arguments -> what it prints
     ("own_algorithm.py", "3"): "NearestNeighbour: mean score",
     ("own_dataset.py", "20"): "BC",
     ("read_results.py",): "key-to-door-1k",
-    ("play_policy.py",): ": return ",
+    ("play_policy.py",): "key-to-door.gif: target return 1, return ",
 }
 
 
@@ -29,6 +34,19 @@ def printed(*arguments: str, cwd: Path) -> str:
 @pytest.mark.parametrize("arguments", PRINTED, ids=lambda arguments: arguments[0])
 def test_an_example_runs(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert PRINTED[arguments] in printed(*arguments, cwd=tmp_path)
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mpl.use("Agg")
+    register_once()
+    names: dict[str, Any] = {"__name__": "notebook"}
+    for cell in json.loads((EXAMPLES / "key_to_door.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]).replace("steps = 300", "steps = 3"), names)
+            assert not cell["outputs"], "the notebook is kept without its outputs"
+    assert len(names["episodes"]) == 150
+    assert (tmp_path / "key-to-door.gif").read_bytes().startswith(b"GIF89a")
+    assert set(names["scores"].contender) > {"DT", "BC", "CQL"}
 
 
 @pytest.mark.cluster

@@ -22,6 +22,7 @@ from dtbench.cli.options import (
     SuiteOption,
     TaskOption,
 )
+from dtbench.cli.play import COMMANDS as PLAY_COMMANDS
 from dtbench.cli.report import COMMANDS, ResultsOption, SuitesOption, keep_scores
 from dtbench.cli.streams import forgiving
 from dtbench.cli.tune import COMMANDS as TUNE_COMMANDS
@@ -166,7 +167,7 @@ def list_(what: Annotated[str, typer.Argument(help="suites, tasks or algorithms"
     known[what]()
 
 
-for _command in (*COMMANDS, *TUNE_COMMANDS):
+for _command in (*PLAY_COMMANDS, *COMMANDS, *TUNE_COMMANDS):
     app.command()(_command)
 
 

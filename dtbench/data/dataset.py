@@ -5,6 +5,7 @@ import json
 import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Any
 
 import gymnasium as gym
@@ -22,7 +23,7 @@ BOUND_SLACK = 1e-6  # of a Box's width: a number nearer to a bound lies on it
 LARGEST_SPREAD = 1e300  # of returns: a larger one has no histogram
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TrajectoryDataset:
     """Episodes stored back to back: N steps in E episodes.
 
@@ -47,6 +48,24 @@ class TrajectoryDataset:
     frame_stack: int = 1
     extras: Mapping[str, Array] = field(default_factory=dict)  # name -> [N, ...]
     final_observations: Array | None = None  # [E, *observation]; None where they are unknown
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return html_table(type(self).__name__, self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        returns, lengths = self.returns, self.lengths
+        return {
+            "source": str(self.info.get("source", "unknown")),
+            "episodes": str(self.num_episodes),
+            "steps": f"{self.num_steps}, {lengths.min()} to {lengths.max()} an episode",
+            "returns": f"{returns.min():.4g} to {returns.max():.4g}, mean {returns.mean():.4g}",
+            "observations": str(self.observation_space),
+            "actions": str(self.action_space),
+            "digest": self.digest[:12],
+        }
 
     def observations_at(self, steps: NDArray[np.int64]) -> Array:
         """Return the observations of these steps, [..., *observation] for steps [...].
@@ -170,6 +189,12 @@ class TrajectoryDataset:
         info = {**self.info, "delayed": True}
         delayed = replace(self, rewards=rewards, terminals=terminals, info=info, final_observations=None)
         return replace(delayed, digest=digest_of(delayed))
+
+
+def html_table(title: str, facts: Mapping[str, str]) -> str:
+    """Return a table of facts for a notebook."""
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
+    return f"<table><caption>{escape(title)}</caption>{rows}</table>"
 
 
 def make_dataset(

@@ -7,7 +7,6 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.envs.registration import namespace, registry
 from gymnasium.utils.env_checker import check_env
 
 from dtbench.domains import registered
@@ -17,6 +16,7 @@ from dtbench.errors import IncompatibleTask
 from dtbench.registry import make_task
 from dtbench.task import Task
 from tests.support.opengl import OPENGL
+from tests.support.registered_environments import register_once
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,10 +29,7 @@ class Undrawn(KeyToDoorEnv):
 
 @pytest.fixture(autouse=True)
 def _registered() -> None:
-    """Register as gymnasium does for an installed package."""
-    if registered.IDS[0] not in registry:
-        with namespace("dtbench"):
-            registered.register()
+    register_once()
 
 
 def test_the_entry_point_names_the_function() -> None:

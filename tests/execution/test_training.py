@@ -1,0 +1,57 @@
+"""`dtbench.train`: a policy in one call."""
+
+import pytest
+import torch
+
+import dtbench
+from dtbench.errors import InvalidValue, UnknownName
+from dtbench.execution import training
+from dtbench.trial import Diverged
+
+TINY = {"hidden_size": 8, "num_layers": 1}
+
+
+def test_a_training_returns_the_policy_and_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    policy = dtbench.train("key-to-door-1k", "dt", preset="code", steps=4, context=5, **TINY)
+    assert policy.learner.step == 4  # type: ignore[attr-defined]
+    assert policy.learner.algorithm.return_scale == 1000  # type: ignore[attr-defined]  # of the preset
+    assert policy.learner.context == 5
+    assert repr(policy) == "Policy(dt on key-to-door-1k, target returns 1)"
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [f"dt on key-to-door-1k: step {n}/4" for n in (1, 2, 3, 4)]
+    assert "action_loss" in lines[-1]
+    assert list(policy.evaluate([1.0], episodes=2)["return"]) in ([0, 0], [0, 1], [1, 0], [1, 1])
+
+
+def test_it_is_the_training_of_a_loop_by_hand() -> None:
+    task = dtbench.make_task("graph-0")
+    policy = dtbench.train(task, "bc", steps=3, seed=7, progress=False, **TINY)
+    learner = dtbench.make_algorithm("bc", TINY).learner(task.load_dataset(), seed=7, device=torch.device("cpu"))
+    for _ in range(3):
+        learner.update()
+    for ours, theirs in zip(
+        policy.learner.network.parameters(),  # type: ignore[attr-defined]
+        learner.network.parameters(),  # type: ignore[attr-defined]
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    dtbench.train("graph-0", "bc", steps=3, **TINY)
+    assert "3/3" in capsys.readouterr().out
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(UnknownName, match="'paper'"):
+        dtbench.train("graph-0", "dt", preset="papr", steps=1)
+    with pytest.raises(UnknownName, match="hidden_size"):
+        dtbench.train("graph-0", "dt", steps=1, hiden_size=3)
+    with pytest.raises(InvalidValue, match="must not be negative"):
+        dtbench.train("graph-0", "dt", steps=-1)
+
+
+def test_a_loss_that_is_not_finite_ends_it() -> None:
+    with pytest.raises(Diverged, match="action_loss is not finite at step 3"):
+        training._checked(3, {"action_loss": float("nan")})
