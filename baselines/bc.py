@@ -29,6 +29,7 @@ class BehaviorCloning:
     """
 
     version: ClassVar[int] = 2  # 2: more hyperparameters
+    family: ClassVar[str] = "imitation"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "corl": {

@@ -34,6 +34,7 @@ class CQL:
     """
 
     version: ClassVar[int] = 2  # 2: more hyperparameters
+    family: ClassVar[str] = "td"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "corl": {},

@@ -29,6 +29,7 @@ class DiscreteCQL:
     """
 
     version: ClassVar[int] = 2  # 2: more hyperparameters
+    family: ClassVar[str] = "td"
 
     context: int | None = 1
     hidden_size: int = 256

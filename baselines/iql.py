@@ -38,6 +38,7 @@ class IQL:
     """
 
     version: ClassVar[int] = 2  # 2: more hyperparameters
+    family: ClassVar[str] = "td"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "corl": {"decay_steps": "train_steps"},

@@ -29,6 +29,8 @@ class ReBRAC:
     for hopper-medium. After its step the actor, as in TD3, is what its target follows; theirs follows the one before.
     """
 
+    family: ClassVar[str] = "td"
+
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "official": {},
         "official-hopper-medium": {"actor_penalty": 0.01, "critic_penalty": 0.001},

@@ -23,6 +23,7 @@ class RvSR(BehaviorCloning):
     """
 
     version: ClassVar[int] = 1
+    family: ClassVar[str] = "other"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"official": {}}
 
     hidden_size: int = 1024

@@ -39,6 +39,8 @@ class SAC:
     (2020) call SAC: nothing keeps it near the data.
     """
 
+    family: ClassVar[str] = "td"
+
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"official": {}}
 
     hidden_size: int = 256

@@ -35,6 +35,7 @@ class TD3BC:
     """
 
     version: ClassVar[int] = 2  # 2: more hyperparameters
+    family: ClassVar[str] = "td"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"corl": {}, "official": {}}
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import ClassVar
 
 import gymnasium as gym
 import torch
@@ -24,6 +25,8 @@ class ValueLearning:
     The defaults are those of Agarwal et al. (2020) on logged Atari games, which the official code of discrete CQL
     (Kumar et al. 2020) took over.
     """
+
+    family: ClassVar[str] = "td"
 
     channels: tuple[int, int, int] = (32, 64, 64)  # of the convolutions: images alone
     standardize_images: bool = False  # see `dtbench.nn.ImageScale`; not the papers'

@@ -114,6 +114,9 @@ class CriticLearner(Protocol):
 class Algorithm(Protocol):
     """A frozen dataclass of hyperparameters, whose defaults are those of its paper.
 
+    Its class attribute `family` (or a property of its hyperparameters) is "dt", "imitation", "td" or "other", the
+    default: reports order and colour contenders by it and compare Decision Transformer with the best of each.
+
     That of a value learner has `discount` and `backups_per_step`: how many Bellman backups a gradient step brings to
     what is bootstrapped from, τ / d with Polyak rate τ and policy delay d, or 1 / n where the target network is copied
     every n steps. From them follows how many steps its values need (`dtbench.convergence`).

@@ -17,6 +17,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from dtbench import foreign
 from dtbench.errors import FOREIGN, DtbenchError, InvalidAlgorithm, InvalidValue, UnknownName
+from dtbench.ledger.families import FAMILIES
 from dtbench.ledger.names import check_current
 
 if TYPE_CHECKING:  # a listing of names must not load torch
@@ -112,6 +113,15 @@ def algorithm_version(name: str) -> str:
     if path := file_of(name):
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return str(getattr(algorithm, "version", 1))
+
+
+def algorithm_family(algorithm: "Algorithm") -> str:
+    """Return what the algorithm declares as its `family`, by default "other"; raise InvalidAlgorithm for another."""
+    family: str = getattr(algorithm, "family", "other")
+    if family not in FAMILIES:
+        name = type(algorithm).__name__
+        raise InvalidAlgorithm(f"{name} has the family {family!r:.40}. It is one of {', '.join(FAMILIES)}.")
+    return family
 
 
 def file_of(name: str) -> Path | None:

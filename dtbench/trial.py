@@ -121,6 +121,7 @@ class OpenTrial:
     evaluator: Evaluator
     probe: ValueProbe | None  # of a value learner
     opened: str  # time in ISO format
+    family: str  # of the algorithm
 
     @property
     def resumable(self) -> bool:
@@ -169,7 +170,8 @@ def open_trial(spec: TrialSpec, *, check_only: bool = False) -> OpenTrial:
     scale = action_scale(dataset.action_space, dataset.actions)
     evaluator = trial_evaluator(spec, task, scale=scale, device=device)
     opened = datetime.now(UTC).isoformat(timespec="seconds")
-    return OpenTrial(spec, task, dataset, device, learner, evaluator, value_probe, opened)
+    family = registry.algorithm_family(algorithm)
+    return OpenTrial(spec, task, dataset, device, learner, evaluator, value_probe, opened, family)
 
 
 def trial_evaluator(spec: TrialSpec, task: Task, *, scale: ActionScale | None, device: torch.device) -> Evaluator:
@@ -323,6 +325,7 @@ def _record(trial: OpenTrial, progress: _Progress, ledger: Ledger) -> None:
         "steps": progress.step,
         "action_mode": spec.evaluation.action_mode if hasattr(learner, "action_logits") else "",
         "return_conditioned": learner.return_conditioned,
+        "family": trial.family,
         "context": learner.context,
         "parameters": parameter_count(learner),
         "seconds": round(progress.seconds, 3),

@@ -52,6 +52,7 @@ class _RLlibAlgorithm:
 class RLlibBC(_RLlibAlgorithm):
     """Behaviour cloning: the likelihood of the data's actions under a Gaussian, or a categorical distribution."""
 
+    family: ClassVar[str] = "imitation"
     name: ClassVar[str] = "bc"
     discrete: ClassVar[bool] = True
 
@@ -66,6 +67,7 @@ class RLlibMARWIL(_RLlibAlgorithm):
     read from their beginning, not the return of Wang et al.
     """
 
+    family: ClassVar[str] = "imitation"
     name: ClassVar[str] = "marwil"
     discrete: ClassVar[bool] = True
 
@@ -83,6 +85,7 @@ class RLlibCQL(_RLlibAlgorithm):
     RLlib 2.60 cannot train it a single step at a time (KeyError), and moves its target networks once an iteration.
     """
 
+    family: ClassVar[str] = "td"
     name: ClassVar[str] = "cql"
     discrete: ClassVar[bool] = False
 
@@ -110,6 +113,7 @@ class RLlibIQL(_RLlibAlgorithm):
     copies the target networks at each iteration, where the paper has 0.005.
     """
 
+    family: ClassVar[str] = "td"
     name: ClassVar[str] = "iql"
     discrete: ClassVar[bool] = False
 

@@ -223,8 +223,23 @@ def pair_verdicts(
     margin: float | None = MARGIN,
 ) -> dict[tuple[str, str], Verdict]:
     """Return the verdicts of `pair_table`, by (task, rival); pairs that did not both run are not there."""
-    found = _pairs(_played(records, finals), tasks, contenders)
-    return _verdicts_of(contenders[0], {key: [pair] for key, pair in found.items()}, inputs, margin)
+    found = pair_outcomes(records, finals, tasks=tasks, contenders=contenders, inputs=inputs, margin=margin)
+    return {key: verdict for key, (_, verdict) in found.items()}
+
+
+def pair_outcomes(
+    records: Iterable[TrialRecord],
+    finals: pd.DataFrame,
+    *,
+    tasks: Sequence[str],
+    contenders: Sequence[str],
+    inputs: TableInputs,
+    margin: float | None = MARGIN,
+) -> dict[tuple[str, str], tuple[Difference, Verdict]]:
+    """Return the differences of `pair_table` with their verdicts, by (task, rival)."""
+    found = {key: [pair] for key, pair in _pairs(_played(records, finals), tasks, contenders).items()}
+    decided = _verdicts_of(contenders[0], found, inputs, margin)
+    return {key: (mean_difference(pairs), decided[key]) for key, pairs in found.items()}
 
 
 def _verdicts_of(

@@ -15,6 +15,7 @@ from dtbench.analysis.data_scores import DataScores, data_scores
 from dtbench.analysis.published import PublishedTable, RunConditions, published_tables
 from dtbench.analysis.results import SuiteResults, contenders, order_of, same
 from dtbench.analysis.statistics import Estimate, estimate
+from dtbench.ledger.families import FAMILIES, family_of
 from dtbench.ledger.store import TrialRecord, Unfinished
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 
@@ -120,6 +121,7 @@ class SuiteAnalysis:
     broken: tuple[TrialRecord, ...] = ()  # finished, but with a score that is no number: counted as missing
     convergence: Mapping[tuple[str, str], Convergence] = field(default_factory=dict)  # by (task, contender)
     data_scores: Mapping[str, DataScores] = field(default_factory=dict)  # by task or average, where known
+    families: Mapping[str, str] = field(default_factory=dict)  # by contender
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -200,7 +202,8 @@ def analyze(results: SuiteResults) -> SuiteAnalysis:
     averages = averages_of(scales, score_names, set(finals["task"]))
     for table in published:
         averages |= table.averages
-    names = list(contenders(results))
+    families = _families(results)
+    names = _by_family(list(contenders(results)), families)
     convergence = convergences(results.records, results.scores)
     inputs = TableInputs(
         {**estimates_of(finals), **dict(_average_estimates(finals, names, averages))},
@@ -221,7 +224,19 @@ def analyze(results: SuiteResults) -> SuiteAnalysis:
         broken,
         convergence,
         data_scores(provenance, results.scores, averages),
+        families,
     )
+
+
+def _families(results: SuiteResults) -> dict[str, str]:
+    found = {spec.contender: family_of(spec, {}) for spec in results.not_run}
+    return found | {record.spec.contender: family_of(record.spec, record.result) for record in results.records}
+
+
+def _by_family(names: Sequence[str], families: Mapping[str, str]) -> list[str]:
+    """Return the contenders in the order of their families, but for the first, which all others are held against."""
+    order = list(FAMILIES)
+    return [*names[:1], *sorted(names[1:], key=lambda name: order.index(families.get(name, "other")))]
 
 
 def return_inputs(analysis: SuiteAnalysis) -> TableInputs:

@@ -77,6 +77,11 @@ class DecisionTransformer:
     return_prior_power: float = 10.0  # generated: P(R) P_prior(R)^10
     return_floor: float = 0.0  # generated: a less likely return counts as impossible
 
+    @property
+    def family(self) -> str:
+        """Without return tokens it imitates."""
+        return "imitation" if self.returns == "none" else "dt"
+
     def learner(
         self, dataset: TrajectoryDataset, *, seed: int, device: torch.device = CPU
     ) -> "DecisionTransformerLearner":

@@ -38,6 +38,7 @@ class Result(_File):
 
     action_mode: str
     return_conditioned: bool | None = None
+    family: str | None = None
     seconds: Number = None
     steps: Number = None
     parameters: Number = None

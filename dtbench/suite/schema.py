@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -20,6 +20,7 @@ MOST_EPISODES = 1_000_000
 MOST_TARGETS = 1000
 LARGEST_TARGET = 1e30  # float32 has no squares of larger ones, and a plot no axis
 Target = Annotated[FiniteFloat, Field(ge=-LARGEST_TARGET, le=LARGEST_TARGET)]
+SuiteGroup = Literal["questions", "ablations", "checks", "searches", "other"]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
@@ -91,6 +92,7 @@ class Suite(_Strict):
     by_task: dict[str, TaskSettings] = {}  # task name or pattern -> changes; later ones win
     margin: float | None = Field(default=None, gt=0, le=LARGEST_TARGET)  # points of a match; None: see the report
     published: list[dict[str, Any]] = []
+    group: SuiteGroup = "other"  # where the report lists the suite, and whether its headline counts it
     preset: str = ""
     overrides: list[str] = []
 

@@ -1,5 +1,6 @@
 """One colour and one marker for each contender, which everyone can distinguish."""
 
+import json
 from itertools import combinations
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import yaml
 from numpy.typing import NDArray
 
 from dtbench.analysis.figures.style import colours, markers
+from dtbench.ledger.families import FAMILIES
 
 SIX = ["DT", "BC", "BC 10%", "TD3+BC", "IQL", "CQL"]
-SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 NEAREST = 18.0  # CIE76 distance in Lab; 2 or 3 is the smallest difference that an eye sees side by side
 
 # Machado, Oliveira & Fernandes (2009), severity 1: linear RGB as seen.
@@ -83,3 +86,29 @@ def test_names_that_share_a_colour_are_distinguished_where_they_meet() -> None:
 def test_a_name_that_nobody_knows_has_the_same_look_in_every_company() -> None:
     for looks in (colours, markers):
         assert looks(["My method"])["My method"] == looks(["DT", "My method"])["My method"]
+
+
+def all_contenders() -> list[str]:
+    """Every contender of every shipped suite and every archive."""
+    archives = (json.loads(path.read_text())["suite"] for path in ROOT.glob("results/scores/*/suite.json"))
+    names = [name for archive in archives for name in archive["contenders"]]
+    return list(dict.fromkeys([*names, *(name for sweep in SWEEPS for name in contenders_of(sweep))]))
+
+
+def test_no_two_contenders_of_all_suites_share_a_colour() -> None:
+    alone = {name: colours([name])[name] for name in all_contenders()}
+    assert len(set(alone.values())) == len(alone) > 20
+    for one, other in combinations(alone, 2):
+        distance = float(np.linalg.norm(lab(alone[one], "full") - lab(alone[other], "full")))
+        assert distance >= 5, f"{one} and {other}: {distance:.0f}"
+    for sweep in SWEEPS:
+        assert colours(contenders_of(sweep)).items() <= alone.items()
+
+
+def test_a_name_that_nobody_knows_has_the_hue_of_its_family() -> None:
+    names = [f"method {number}" for number in range(30)]
+    for family in ("dt", "imitation", "td", "other"):
+        found = {colours([name], {name: family})[name] for name in names}
+        assert 1 < len(found) <= 4
+        others = {colours([name], {name: other})[name] for name in names for other in FAMILIES if other != family}
+        assert not found & others

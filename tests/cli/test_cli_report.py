@@ -96,11 +96,13 @@ def test_check_fails_after_a_digit_of_a_score_file_is_changed(here: Path, dtbenc
 def test_check_fails_where_the_report_is_not_that_of_the_scores(here: Path, dtbench: DTBENCH) -> None:
     page = here / "report" / "index.html"
     page.write_bytes(page.read_bytes() + b" ")
-    (here / "report" / "tiny" / "report.md").unlink()
+    (here / "report" / "README.md").unlink()
+    (here / "report" / "tiny" / "report.md").unlink()  # output that a repository need not have
     out, _ = dtbench("report", "--check", code=1)
     assert len(out.splitlines()) == 2
     assert "index.html differs" in out
-    assert "report.md is missing" in out
+    assert "README.md is missing" in out
+    assert "report.md" not in out
 
 
 def test_check_reads_the_scores_and_not_the_ledger(here: Path, dtbench: DTBENCH) -> None:

@@ -30,6 +30,7 @@ class SuiteAverage:
     tasks: int
     estimates: Mapping[str, Estimate | None]  # by contender in table order; None: not run on every task
     published: Mapping[str, Mapping[str, float]]  # by a table's title, then by contender: comparable numbers alone
+    families: Mapping[str, str]  # by contender
 
 
 def suite_average(
@@ -49,6 +50,7 @@ def suite_average(
         tasks=tasks,
         estimates={name: estimates.get((average, name)) for name in analysis.contenders},
         published={table: numbers for table, numbers in printed.items() if numbers},
+        families=analysis.families,
     )
 
 
@@ -80,7 +82,7 @@ def draw_bars(
     """Draw final scores with intervals and seeds, published numbers as markers; None where nothing has finished."""
     if not any((task, name) in estimates for name in analysis.contenders):
         return None
-    palette = style.colours(analysis.contenders)
+    palette = style.colours(analysis.contenders, analysis.families)
     with style.figure(analysis.smoke, 6.4, 1.3 + 0.38 * len(analysis.contenders)) as sheet:
         axes = sheet.subplots()
         for index, name in enumerate(analysis.contenders):
@@ -117,7 +119,7 @@ def draw_grouped_bars(
     """Draw final scores of many tasks in one figure, means over tasks among them; None where nothing has finished."""
     if not any((task, name) in estimates for task in tasks for name in analysis.contenders):
         return None
-    count, palette = len(analysis.contenders), style.colours(analysis.contenders)
+    count, palette = len(analysis.contenders), style.colours(analysis.contenders, analysis.families)
     width = 0.84 / count
     shifts = {name: (index - (count - 1) / 2) * width for index, name in enumerate(analysis.contenders)}
     with style.figure(analysis.smoke, max(6.4, 1.0 + 1.05 * len(tasks)), 4.4) as sheet:
@@ -174,7 +176,7 @@ def _printed_label(table: str, task: str, name: str, mean: float) -> str:
 
 
 def _draw_suite(axes: Axes, suite: SuiteAverage, shapes: Mapping[str, str]) -> None:
-    palette, names = style.colours(list(suite.estimates)), list(suite.estimates)
+    palette, names = style.colours(list(suite.estimates), suite.families), list(suite.estimates)
     over = f"{suite.title}, mean of {suite.tasks} tasks" if suite.tasks > 1 else suite.title
     for index, (name, ours) in enumerate(suite.estimates.items()):
         label = sentence(f"{name}, {over}", ours.mean, ours.interval, seeds=ours.values) if ours else ""

@@ -99,7 +99,7 @@ def _curves(analysis: SuiteAnalysis, rows: pd.DataFrame) -> Iterator[_Curve]:
 
 
 def _draw_curves(axes: Axes, analysis: SuiteAnalysis, rows: pd.DataFrame) -> None:
-    palette, shapes = style.colours(analysis.contenders), style.markers(analysis.contenders)
+    palette, shapes = style.colours(analysis.contenders, analysis.families), style.markers(analysis.contenders)
     for index, curve in enumerate(_curves(analysis, rows)):
         # The first contender is drawn on top of the others.
         look: dict[str, Any] = {"color": palette[curve.contender], "zorder": 3 - 0.01 * index}

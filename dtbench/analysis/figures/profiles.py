@@ -54,7 +54,7 @@ def draw_improvement(
     rivals = [name for name in ran if name != first]
     if first not in ran or not rivals:
         return None
-    palette, shapes = style.colours(analysis.contenders), style.markers(analysis.contenders)
+    palette, shapes = style.colours(analysis.contenders, analysis.families), style.markers(analysis.contenders)
     with style.figure(analysis.smoke, 6.4, 1.1 + 0.36 * len(rivals)) as sheet:
         axes = sheet.subplots()
         axes.axvline(0.5, color=INK, linestyle="--", linewidth=1)
@@ -82,7 +82,10 @@ def draw_improvement(
 
 
 def _draw_profile(axes: Axes, analysis: SuiteAnalysis, name: str, profile: statistics.Profile, index: int) -> None:
-    look: dict[str, Any] = {"color": style.colours(analysis.contenders)[name], "zorder": 3 - 0.01 * index}
+    look: dict[str, Any] = {
+        "color": style.colours(analysis.contenders, analysis.families)[name],
+        "zorder": 3 - 0.01 * index,
+    }
     look["marker"] = style.markers(analysis.contenders)[name]
     share = 100 * profile.share
     if profile.band is not None:

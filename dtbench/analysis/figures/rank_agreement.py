@@ -14,7 +14,7 @@ def draw_rank_agreement(analysis: SuiteAnalysis) -> Drawing | None:
     table, pairs = max(found, key=lambda one: len(one[1]), default=(None, []))
     if not isinstance(table, PublishedTable) or len(pairs) < FEWEST:
         return None
-    palette, shapes = style.colours(analysis.contenders), style.markers(analysis.contenders)
+    palette, shapes = style.colours(analysis.contenders, analysis.families), style.markers(analysis.contenders)
     numbers = [number for pair in pairs for number in (pair.ours, pair.theirs)]
     low, high = min(numbers), max(numbers)
     room = 0.04 * (high - low) or 1.0

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
@@ -28,58 +29,83 @@ from dtbench.analysis.suite_analysis import SuiteAnalysis
 INK = "#1b1f24"  # as in dtbench.mplstyle
 WALKS = "#b9bfc7"
 
-# From Okabe & Ito (2008) and Tol's schemes, chosen so that those who meet in a shipped suite are distinguished by the
-# colour-blind (tests/analysis/test_palette.py) and seen on white and on black; a marker of its own goes with each.
+# A hue for each family of algorithms, chosen so that those who meet in a shipped suite are distinguished by the
+# colour-blind and no two contenders of any suites share a colour (tests/analysis/test_palette.py); seen on white and
+# on black. A marker of its own goes with each.
 _BY_NAME = {
+    # Decision Transformer: blue and violet
     "DT": ("#0072B2", "o"),
-    "CQL": ("#D55E00", "D"),
+    "DT predicting returns": ("#5451E6", "p"),
+    "DT sampled": ("#8302DC", "P"),
+    "DT K=1": ("#CDA2D5", "v"),
+    "DT K=5": ("#4461DF", "^"),
+    "DT by timestep": ("#A6AEE3", "s"),
+    "DT by timestep, longer": ("#A462FB", "^"),
+    "DT 3 steps": ("#6728FB", "v"),
+    "DT bf16": ("#A743F6", "X"),
+    "DT tuned": ("#2C5FA7", "h"),
+    # imitation: yellow and green
     "BC": ("#CCBB44", "s"),
-    "BC 10%": ("#994455", "^"),
-    "BC 25%": ("#5AAE61", "v"),
-    "BC 40%": ("#EE99AA", "P"),
     "BC 100%": ("#CCBB44", "s"),  # is BC
-    "BC successful": ("#66CCEE", ">"),
-    "CQL history": ("#5AAE61", "<"),
-    "IQL": ("#66CCEE", "P"),
-    "TD3+BC": ("#44AA99", "v"),
-    "ReBRAC": ("#BB11FF", "h"),
-    "RvS-R": ("#99CC88", "d"),
-    "QR-DQN": ("#CC6677", "v"),
-    "REM": ("#33BBEE", "^"),
-    "Random": ("#8a8f98", "X"),
-    "DT predicting returns": ("#7744CC", "p"),
-    "DT sampled": ("#66CCEE", "p"),
-    "DT K=1": ("#66CCEE", "v"),
-    "DT K=5": ("#994455", "^"),
-    "DT by timestep": ("#E69F00", "s"),
-    "DT by timestep, longer": ("#66CCEE", "^"),
-    "DT 3 steps": ("#BB5566", "v"),
-    "CQL penalty 0.1": ("#CC3311", "P"),
-    "CQL history, penalty 0.1": ("#DDCC77", "<"),
+    "BC 10%": ("#1C8952", "^"),
+    "BC 25%": ("#96D0B7", "v"),
+    "BC 40%": ("#B1D080", "P"),
+    "BC successful": ("#4ED080", ">"),
+    "RLlib BC": ("#7AD1C2", "d"),
+    "RLlib MARWIL": ("#BACE8E", "p"),
+    # TD learning: red and orange
+    "CQL": ("#D55E00", "D"),
+    "IQL": ("#A02F0D", "P"),
+    "TD3+BC": ("#E4A5B1", "v"),
+    "ReBRAC": ("#FCB686", "h"),
+    "QR-DQN": ("#C24B41", "v"),
+    "REM": ("#E0557D", "^"),
+    "CQL history": ("#BE0829", "<"),
+    "CQL penalty 0.1": ("#C09378", "P"),
+    "CQL history, penalty 0.1": ("#A43252", "<"),
+    "RLlib CQL": ("#B35D81", "X"),
+    "RLlib IQL": ("#B96A59", "h"),
+    # others: grey
+    "Random": ("#8A8F98", "X"),
+    "RvS-R": ("#5A5A66", "d"),
 }
-PALETTE = ("#0072B2", "#D55E00", "#CCBB44", "#994455", "#5AAE61", "#66CCEE", "#EE99AA", "#44AA99", "#AA4499")
+_POOLS = {  # for names that are not listed, by family
+    "dt": ("#2062E0", "#7228D6", "#73BEED", "#9B78FA"),
+    "imitation": ("#1F683E", "#85CA74", "#C5CC0B", "#675F2E"),
+    "td": ("#A03104", "#DD568A", "#D38758", "#9C315B"),
+    "other": ("#6B7F8C", "#A8A29A", "#4F5B57", "#B4B4C4"),
+}
+PALETTE = tuple(colour for pool in _POOLS.values() for colour in pool)
 MARKERS = "osD^vPX<>phd*"
 
 
-def colours(contenders: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each name: the same in every figure, unless two names of a suite fall on one colour."""
-    return _chosen(contenders, {name: colour for name, (colour, _) in _BY_NAME.items()}, PALETTE)
+def colours(contenders: Sequence[str], families: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Return a colour for each name, the same in every figure, unless two names of a suite fall on one colour.
+
+    A name that is not listed has the hue of its family; without one, any.
+    """
+    fixed = {name: colour for name, (colour, _) in _BY_NAME.items()}
+    pools = {name: _POOLS[families[name]] for name in contenders if name in families}
+    return _chosen(contenders, fixed, PALETTE, pools)
 
 
 def markers(contenders: Sequence[str]) -> dict[str, str]:
     """Return a marker for each name, by the same rule."""
-    return _chosen(contenders, {name: marker for name, (_, marker) in _BY_NAME.items()}, MARKERS)
+    return _chosen(contenders, {name: marker for name, (_, marker) in _BY_NAME.items()}, MARKERS, {})
 
 
-def _chosen(names: Sequence[str], fixed: Mapping[str, str], pool: Sequence[str]) -> dict[str, str]:
+def _chosen(
+    names: Sequence[str], fixed: Mapping[str, str], every: Sequence[str], pools: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for name in names:
         if name in fixed and fixed[name] not in chosen.values():
             chosen[name] = fixed[name]
     for name in names:
         if name not in chosen:
+            pool = pools.get(name, every)
             first = int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(pool)
-            ring = [*pool[first:], *pool[:first]]
+            ring = [*pool[first:], *pool[:first], *every]
             chosen[name] = next((one for one in ring if one not in chosen.values()), ring[0])
     return chosen
 
@@ -101,6 +127,7 @@ class Drawing:
     sheet: Figure | None = field(repr=False, compare=False)  # None in a page: it is large, and only `pdf` needs it
     wide: bool = False  # takes the whole width of the page
     marks: tuple[Marks, ...] = field(default=(), repr=False)  # what a page can explain in the SVG
+    tight: bool = False  # shrinks to a phone's width
 
     def pdf(self) -> bytes:
         """Return the figure as a vector file for LaTeX, its fonts embedded."""
@@ -151,7 +178,7 @@ def panels(analysis: SuiteAnalysis, tasks: Sequence[str], *, below: str) -> Iter
         yield sheet, found
 
 
-def drawing(sheet: Figure, name: str, caption: str, alt: str, *, wide: bool = False) -> Drawing:
+def drawing(sheet: Figure, name: str, caption: str, alt: str, *, wide: bool = False, tight: bool = False) -> Drawing:
     """Return the figure as SVG and PNG, laid out once."""
     plain = re.sub(r"[^\w.-]+", "-", name)  # tasks such as atari:pong; a file or an id may be without their marks
     with warnings.catch_warnings():
@@ -159,7 +186,7 @@ def drawing(sheet: Figure, name: str, caption: str, alt: str, *, wide: bool = Fa
         sheet.draw_without_rendering()
         sheet.set_layout_engine("none")
         marks = collect_marks(sheet, plain)
-        return Drawing(plain, caption, alt, *_saved(sheet), sheet, wide, marks)
+        return Drawing(plain, caption, alt, *_saved(sheet), sheet, wide, marks, tight)
 
 
 def legend_below(sheet: Figure, *, columns: int = 8, first: Sequence[str] = ()) -> None:

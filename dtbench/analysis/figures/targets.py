@@ -69,7 +69,11 @@ def fences(found: TaskTargets) -> Interval:
 def _draw_achieved(axes: Axes, analysis: SuiteAnalysis, found: TaskTargets) -> bool:
     """Draw a panel; give whether something lies beyond it."""
     asked = np.unique(np.concatenate([achieved.targets for achieved in found.achieved]))
-    palette, shapes, room = style.colours(analysis.contenders), style.markers(analysis.contenders), fences(found)
+    palette, shapes, room = (
+        style.colours(analysis.contenders, analysis.families),
+        style.markers(analysis.contenders),
+        fences(found),
+    )
     _draw_data_range(axes, found.data, float(asked[-1]))
     axes.plot(asked[[0, -1]], asked[[0, -1]], color=INK, linestyle=":", linewidth=1.2, label="achieved = target")
     for name, level in found.levels.items():

@@ -1,13 +1,15 @@
-"""From results to a directory: one index.html for all suites, and for each suite report.md, tables/ and figures/."""
+"""From results to a directory: index.html, README.md, and for each suite report.md, tables/ and figures/."""
 
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 
+from dtbench.analysis.groups import GROUPS, group_of
 from dtbench.analysis.page import html
 from dtbench.analysis.page.html import Document, SuitePage
 from dtbench.analysis.page.overview import overview, searches_section
@@ -20,8 +22,14 @@ from dtbench.tuning.search import SearchRecord
 
 TITLE = "Does return-conditioned sequence modelling match TD learning?"
 OVERVIEW = "overview"  # the directory of all suites together
+README = "README.md"  # the answer, for who browses the directory
 MANIFEST = "manifest.json"  # of the files that a report wrote
-_OURS = re.compile(r"index\.html|(?!\.)[^/]+/(report\.md|tables/[^/]+\.(csv|tex)|figures/[^/]+\.png)")
+_KEPT = ("index.html", README)  # hold all that the other files say: a repository needs no others
+_WHERE = (
+    "The report is the page index.html beside this file: open it in a browser. The command dtbench report makes it "
+    "from results/scores, and with it the tables and figures of every suite as files."
+)
+_OURS = re.compile(r"index\.html|README\.md|(?!\.)[^/]+/(report\.md|tables/[^/]+\.(csv|tex)|figures/[^/]+\.png)")
 
 
 def write_report(
@@ -62,28 +70,38 @@ def build_report(
     Raises NothingToReport where no trial has finished. With several `workers` suites are drawn in processes of their
     own, which import the calling script again: it must have its `if __name__ == "__main__":`.
     """
-    analyses = [analyze(results) for results in found if results.records]
+    tried = {record.name for record in searches}
+    groups = {results.name: group_of(results.suite, tried) for results in found}
+    order = sorted(found, key=lambda results: list(GROUPS).index(groups[results.name]))
+    analyses = [analyze(results) for results in order if results.records]
     if not analyses:
         names = ", ".join(results.name for results in found) or "any suite"
         raise NothingToReport(f"no trial of {names} has finished. Run `dtbench run` first.")
     suites = _suite_pages(analyses, min(workers, len(analyses)))
+    suites = tuple(replace(suite, group=groups[suite.name]) for suite in suites)
     sections = (*overview(analyses), *searches_section(searches))
     files = {"index.html": html.render(Document(TITLE, sections, suites)).encode()}
     whole = SuitePage(OVERVIEW, TITLE, description="", facts=(), warning="", sections=sections, trials={})
     for suite in (whole, *suites):
         files |= _files(suite)
+    summary = replace(whole, description=_WHERE, sections=sections[:2])
+    files[README] = html.markdown(summary, figures=f"{OVERVIEW}/figures").encode()
     return files | {MANIFEST: _manifest_of(files)}
 
 
 def check_report(
     found: Sequence[SuiteResults], directory: Path, *, workers: int = 1, searches: Sequence[SearchRecord] = ()
 ) -> list[str]:
-    """Return how a report on disk differs from what the results give: a sentence a file, none where all is equal."""
+    """Return how a report on disk differs from what the results give: a sentence a file, none where all is equal.
+
+    Files of single tables and figures may be absent, since the page holds them all.
+    """
     files = build_report(found, workers=workers, searches=searches)
     return [
         *(
             difference
             for name, content in files.items()
+            if name in _KEPT or (Path(directory) / name).exists()
             for difference in _difference(Path(directory) / name, content)
         ),
         *(f"{path} is left over: these results do not make it." for path in _left_over(Path(directory), files)),

@@ -18,6 +18,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
 
 from dtbench.analysis.figures.style import INK, Drawing
+from dtbench.analysis.groups import ANSWERING, GROUPS
 from dtbench.analysis.page.section import Section
 from dtbench.analysis.tables.table import Table, escape_markdown
 
@@ -37,6 +38,7 @@ class SuitePage:
     warning: str  # empty where the numbers mean something
     sections: tuple[Section, ...]
     trials: Mapping[str, Any]  # plain JSON: cells, trials, provenance
+    group: str = "other"  # of GROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,13 @@ def render(document: Document) -> str:
     return environment.from_string(_file("page.html.j2")).render(**known)
 
 
-def markdown(suite: SuitePage) -> str:
-    """Return a suite's part of the report as Markdown, for a repository's web page or a pager."""
+def markdown(suite: SuitePage, *, figures: str = "figures") -> str:
+    """Return a suite's part of the report as Markdown; `figures` is the directory of its figures."""
     environment = SandboxedEnvironment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["md"] = escape_markdown
-    return environment.from_string(_file("report.md.j2")).render(page=suite)
+    return environment.from_string(_file("report.md.j2")).render(page=suite, figures=figures)
 
 
 def unpacked(page: str) -> str:
@@ -138,6 +140,7 @@ class _View:
     suite: SuitePage | None
     blocks: tuple[_Block, ...]
     points: str  # the sentences of its figures' points, packed
+    aside: str  # the title of its group, where that does not answer the page's question
 
 
 def _views(document: Document) -> list[_View]:
@@ -146,7 +149,8 @@ def _views(document: Document) -> list[_View]:
         sections = [one for one in (suite.sections if suite else document.overview) if one.in_page]
         anchor, label = (f"suite-{key}", suite.name) if suite else (key, "Overview")
         blocks = tuple(_blocks(key, f"f{number}", sections))
-        views.append(_View(key, anchor, label, suite, blocks, _points(sections)))
+        aside = GROUPS[suite.group] if suite and suite.group not in ANSWERING else ""
+        views.append(_View(key, anchor, label, suite, blocks, _points(sections), aside))
     return views
 
 

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dtbench.analysis import pairwise, statistics
+from dtbench.analysis import answer, pairwise, statistics
 from dtbench.analysis.figures.bars import SuiteAverage, draw_suite_bars, suite_average
+from dtbench.analysis.figures.forest import draw_forest
 from dtbench.analysis.figures.searches import draw_expected_best
+from dtbench.analysis.groups import ANSWERING, GROUPS, group_of
 from dtbench.analysis.page.paper_tables import all_paper_tables
-from dtbench.analysis.page.section import Section
+from dtbench.analysis.page.section import Headline, Section
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.tables.protocol import SMOKE
 from dtbench.analysis.tables.searches import best_table, budget_table, expected_curves
@@ -45,6 +47,7 @@ EXPECTED = (
 
 def overview(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
     """Yield the sections of the overview, from the suites that have results."""
+    yield from _answer(analyses)
     yield Section("Suites", tuple(_warning(analyses)), (suite_table(analyses),))
     yield Section("Who is ahead", (QUESTION,), (verdict_table(analyses),))
     averages = [average for analysis in analyses for average in _averages(analysis)]
@@ -54,6 +57,26 @@ def overview(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
     ran = {analysis.results.name: analysis for analysis in analyses}
     yield Section("The paper's tables", (PAPER,), tuple(all_paper_tables(ran)))
     yield Section("What was not run", tuple(_not_run(analyses)))
+
+
+def _answer(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
+    """Yield the answer to the page's question; nothing where no suite has Decision Transformer and a rival."""
+    asked = [one for one in analyses if group_of(one.results.suite) in ANSWERING]
+    real = [one for one in asked if not one.smoke] or asked
+    td, imitation = (answer.comparisons(real, family) for family in ("td", "imitation"))
+    if not (td or imitation):
+        return
+    lines = [answer.sentence(found, family) for found, family in ((td, "td"), (imitation, "imitation"))]
+    if all(analysis.smoke for analysis in real):
+        lines[0] = f"{SMOKE} {lines[0]}"
+    yield Section(
+        "The answer",
+        (lines[1], answer.CHOICE_RULE),
+        (answer.answer_table([*td, *imitation]),),
+        tuple(one for one in (draw_forest(td, "td"), draw_forest(imitation, "imitation")) if one),
+        folded=True,
+        headline=Headline(lines[0], answer.caveat([*td, *imitation]), tuple(answer.chips(td))),
+    )
 
 
 def searches_section(records: Sequence[SearchRecord]) -> Iterator[Section]:
@@ -66,7 +89,7 @@ def searches_section(records: Sequence[SearchRecord]) -> Iterator[Section]:
 
 def suite_table(analyses: Sequence[SuiteAnalysis]) -> Table:
     """Return a row a suite: how much of it ran, with which preset, on which data."""
-    names = ("Suite", "Title", "Preset", "Tasks", "Contenders", "Seeds", "Trials", "Data")
+    names = ("Suite", "Group", "Title", "Preset", "Tasks", "Contenders", "Seeds", "Trials", "Data")
     columns = tuple(Column(name, number=name in ("Tasks", "Contenders", "Seeds", "Trials")) for name in names)
     return Table("suites", "Suites with results", columns, tuple(map(_suite_row, analyses)))
 
@@ -88,6 +111,7 @@ def _suite_row(analysis: SuiteAnalysis) -> tuple[Cell, ...]:
     sources = sorted({record.spec.dataset_source for record in results.records})
     return (
         Cell(results.name, link=f"suite-{results.name}"),
+        Cell(GROUPS[group_of(results.suite)]),
         Cell(str(results.suite.get("title") or DASH)),
         Cell(str(results.suite.get("preset") or DASH)),
         _share(len(ran), len(analysis.tasks)),

@@ -2,8 +2,18 @@
 
 from dataclasses import dataclass
 
+from dtbench.analysis.answer import Chip
 from dtbench.analysis.figures.style import Drawing
 from dtbench.analysis.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What a reader is to know after ten seconds."""
+
+    sentence: str
+    caveat: str = ""  # of the data, budgets and seeds
+    chips: tuple[Chip, ...] = ()  # one a domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,4 +25,5 @@ class Section:
     tables: tuple[Table, ...] = ()
     drawings: tuple[Drawing, ...] = ()
     folded: bool = False  # long tables that few readers open
+    headline: Headline | None = None  # above the paragraphs
     in_page: bool = True  # False: in files and Markdown only, because the page shows it otherwise

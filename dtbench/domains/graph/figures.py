@@ -46,7 +46,7 @@ def draw_graph_paths(
         return None
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    palette = style.colours(analysis.contenders)
+    palette = style.colours(analysis.contenders, analysis.families)
     with style.figure(analysis.smoke, 0.5 + 3.3 * columns, 1.1 + 2.5 * rows) as sheet:
         grid = sheet.subplots(rows, columns, squeeze=False).flat
         for (name, walked), axes in zip(shown.items(), grid, strict=False):
@@ -76,7 +76,7 @@ def draw_steps_to_goal(
         return None
     seen = {steps for counts in (walks, shortest, *generated.values()) for steps in counts if steps != "inf"}
     bins = [*map(str, range(min(map(int, seen), default=1), max(map(int, seen), default=1) + 1)), "inf"]
-    palette, columns = style.colours(analysis.contenders), min(3, len(generated))
+    palette, columns = style.colours(analysis.contenders, analysis.families), min(3, len(generated))
     rows = -(-len(generated) // columns)
     with style.figure(analysis.smoke, 2.2 + 2.5 * columns, 0.9 + 2.0 * rows) as sheet:
         grid = sheet.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)

@@ -1,0 +1,208 @@
+"""The page's question, answered task by task: Decision Transformer less the best learner of another family."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dtbench.analysis import pairwise
+from dtbench.analysis.pairwise import Difference, Verdict
+from dtbench.analysis.statistics import MIN_SEEDS, Estimate
+from dtbench.analysis.suite_analysis import RAW, SuiteAnalysis
+from dtbench.analysis.tables.table import Cell, Column, Table, number_cell, with_interval
+from dtbench.ledger.families import FAMILIES
+
+WORDS = {"above": "better", "below": "worse", "match": "match", "undecided": "undecided"}
+LATE = "not converged"
+CHOICE_RULE = (
+    "The rival on a task is the learner of its family with the highest mean there, chosen after the fact, which "
+    "favours the rival. A task of several suites counts once, in the suite where most rivals ran."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Decision Transformer and the best learner of one family on one task."""
+
+    task: str
+    domain: str
+    family: str
+    analysis: SuiteAnalysis  # where they met
+    names: tuple[str, str]  # ours and the rival
+    difference: Difference
+    verdict: Verdict
+
+    @property
+    def word(self) -> str:
+        """Return better, worse, match, undecided or not converged."""
+        late = any(self.analysis.inputs.status(self.task, name).bar for name in self.names)
+        return LATE if late and not self.verdict.decided else WORDS[self.verdict.kind]
+
+    @property
+    def raw(self) -> bool:
+        """Return whether the score is a return, in points of the task's own."""
+        return self.analysis.score_names.get(self.task, "").startswith(RAW)
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """Return the numbers of training seeds."""
+        return self.difference.ours_seeds, self.difference.theirs_seeds
+
+    @property
+    def estimates(self) -> tuple[Estimate, Estimate]:
+        """Return both scores."""
+        ours, theirs = (self.analysis.inputs.estimates[self.task, name] for name in self.names)
+        return ours, theirs
+
+
+def comparisons(analyses: Sequence[SuiteAnalysis], family: str) -> list[Comparison]:
+    """Return one comparison a task, in the order of suites and domains: that of the suite with most rivals."""
+    found: dict[str, tuple[int, Comparison]] = {}
+    for analysis in analyses:
+        for rivals, one in _of_suite(analysis, family):
+            if one.task not in found or rivals > found[one.task][0]:
+                found[one.task] = (rivals, one)
+    domains = list(dict.fromkeys(one.domain for _, one in found.values()))
+    return sorted((one for _, one in found.values()), key=lambda one: domains.index(one.domain))
+
+
+def _of_suite(analysis: SuiteAnalysis, family: str) -> Iterator[tuple[int, Comparison]]:
+    """Yield a suite's comparisons, each with how many rivals of any family it had to beat."""
+    own = [name for name in analysis.contenders if analysis.families.get(name) == "dt"]
+    if not own:
+        return
+    names = [own[0], *(name for name in analysis.contenders if name != own[0])]
+    outcomes = pairwise.pair_outcomes(
+        analysis.results.records,
+        analysis.finals,
+        tasks=analysis.ran,
+        contenders=names,
+        inputs=analysis.inputs,
+        margin=analysis.margin,
+    )
+    for task in analysis.ran:
+        there = [name for name in names[1:] if (task, name) in outcomes]
+        able = [name for name in there if analysis.families.get(name) == family]
+        if able:
+            best = max(able, key=lambda name: analysis.inputs.estimates[task, name].mean)
+            domain = str((analysis.provenance.get(task, {}).get("task") or {}).get("domain") or "")
+            yield (
+                sum(analysis.families.get(name) in ("td", "imitation") for name in there),
+                Comparison(task, domain, family, analysis, (names[0], best), *outcomes[task, best]),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """What came out on one domain."""
+
+    domain: str
+    word: str  # better, worse, match, mixed, undecided or not converged
+    detail: str
+
+
+def chips(found: Sequence[Comparison]) -> list[Chip]:
+    """Return one chip a domain: what all of its decided tasks say, or why none is decided."""
+    made = []
+    for domain in dict.fromkeys(one.domain for one in found):
+        words = Counter(one.word for one in found if one.domain == domain)
+        decided = sum(words[word] for word in ("better", "worse", "match"))
+        detail = f"{decided} of {sum(words.values())} decided"
+        made.append(Chip(domain.replace("_", "-") or "tasks", _word(words), detail))
+    return made
+
+
+def _word(words: Counter[str]) -> str:
+    if words["better"] and words["worse"]:
+        return "mixed"
+    first = next((word for word in ("better", "worse", "match") if words[word]), "")
+    return first or ("undecided" if words["undecided"] >= words[LATE] else LATE)
+
+
+def sentence(found: Sequence[Comparison], family: str) -> str:
+    """Return one sentence made from the verdicts; only decided pairs count in it."""
+    rival = f"the best {'TD learner' if family == 'td' else f'{FAMILIES[family]} learner'}"
+    words, total = Counter(one.word for one in found), len(found)
+    if not found:
+        return f"No suite here has both Decision Transformer and a contender of the family {FAMILIES[family]}."
+    decided = sum(words[word] for word in ("better", "match", "worse"))
+    if not decided:
+        return f"Nothing is decided yet between Decision Transformer and {rival}: {_open_reasons(found)}."
+    left = f"; undecided: {_open_reasons(found)}" if decided < total else ""
+    return (
+        f"Of {_count(total, 'task')}, Decision Transformer is better than {rival} on {words['better']}, matches it on "
+        f"{words['match']} and is worse on {words['worse']}{left}."
+    )
+
+
+def _open_reasons(found: Sequence[Comparison]) -> str:
+    """Return why pairs are not decided, counted."""
+    left = [one for one in found if not one.verdict.decided]
+    late = sum(one.word == LATE for one in left)
+    few = sum(one.word != LATE and min(one.seeds) < MIN_SEEDS for one in left)
+    reasons = {
+        "one of the two is not known to have converged": late,
+        f"one has fewer than {MIN_SEEDS} seeds": few,
+        "the interval leaves it open": len(left) - few - late,
+    }
+    whole = "all " if len(left) == len(found) > 1 and max(reasons.values()) == len(left) else ""
+    return ", ".join(f"on {whole}{_count(count, 'task')} {reason}" for reason, count in reasons.items() if count)
+
+
+def caveat(found: Sequence[Comparison]) -> str:
+    """Return what a reader must know of the numbers in one line: data, budgets, seeds, and how many pairs count."""
+    by_task = {one.task: one.analysis.source(one.task) or "unknown" for one in found}
+    sources = Counter(by_task.values())
+    data = ", ".join(f"{name} ({_count(count, 'task')})" for name, count in sources.most_common())
+    fake = ", look-alikes of the papers'" if "generated" in sources else ""
+    met = {(one.task, name) for one in found for name in one.names}
+    steps = [
+        record.spec.train_steps
+        for analysis in {id(one.analysis): one.analysis for one in found}.values()
+        for record in analysis.results.records
+        if (record.spec.task, record.spec.contender) in met
+    ]
+    seeds = [count for one in found for count in one.seeds]
+    decided = sum(one.verdict.decided for one in found)
+    return (
+        f"Data: {data}{fake}. Budgets: {_range(steps)} gradient steps. Seeds: {_range(seeds)} a contender. Only "
+        f"decided pairs count, {decided} of {len(found)}: {MIN_SEEDS} seeds a side and both converged."
+    )
+
+
+def answer_table(found: Sequence[Comparison]) -> Table:
+    """Return a row for each comparison: both scores, the difference and its verdict."""
+    rows = tuple(map(_row, found))
+    texts = ("Task", "Suite", "Family", "First", "Rival")
+    numbers = ("First scores", "Rival scores", "Difference", "95% low", "95% high", "Seeds")
+    columns = (*map(Column, texts), *(Column(name, number=True, shown="95%" not in name) for name in numbers))
+    caption = "Decision Transformer less the best of each family, with 95 % intervals"
+    return Table("answer", caption, (*columns, Column("Data"), Column("Verdict")), rows)
+
+
+def _row(one: Comparison) -> tuple[Cell, ...]:
+    ours, theirs = one.estimates
+    links = [one.analysis.inputs.status(one.task, name).link for name in one.names]
+    ends = one.difference.interval
+    return (
+        Cell(one.task),
+        Cell(one.analysis.results.name, link=f"suite-{one.analysis.results.name}"),
+        *(Cell(FAMILIES[one.family]), *map(Cell, one.names)),
+        *(
+            Cell(with_interval(own.mean, None), own.mean, link=link)
+            for own, link in zip((ours, theirs), links, strict=True)
+        ),
+        Cell(with_interval(one.difference.mean, ends), one.difference.mean),
+        *(number_cell(end) for end in ((ends.low, ends.high) if ends else (None, None))),
+        Cell(" / ".join(map(str, one.seeds)), min(one.seeds)),
+        Cell(one.analysis.source(one.task)),
+        Cell(one.word, kind=one.word.replace(" ", "-")),
+    )
+
+
+def _range(values: Sequence[int]) -> str:
+    ends = sorted({min(values, default=0), max(values, default=0)})
+    return " to ".join(f"{end:,}" for end in ends)
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
