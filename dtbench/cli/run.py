@@ -25,6 +25,7 @@ from dtbench.cli.options import (
 from dtbench.cli.play import COMMANDS as PLAY_COMMANDS
 from dtbench.cli.report import COMMANDS, ResultsOption, SuitesOption, keep_scores
 from dtbench.cli.streams import forgiving
+from dtbench.cli.suites import COMMANDS as SUITE_COMMANDS
 from dtbench.cli.tune import COMMANDS as TUNE_COMMANDS
 from dtbench.errors import DtbenchError, RayDied, UnknownName
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
@@ -167,19 +168,27 @@ def list_(what: Annotated[str, typer.Argument(help="suites, tasks or algorithms"
     known[what]()
 
 
-for _command in (*PLAY_COMMANDS, *COMMANDS, *TUNE_COMMANDS):
+for _command in (*PLAY_COMMANDS, *COMMANDS, *TUNE_COMMANDS, *SUITE_COMMANDS):
     app.command()(_command)
 
 
 @app.command()
 def check(
-    algorithm: Annotated[str, typer.Argument(help="A name from `list algorithms`, or my_file:MyAlgorithm.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="An algorithm from `list algorithms`, my_file:MyAlgorithm, or a suite: suite.yaml."),
+    ],
 ) -> None:
-    """Check that an algorithm fulfils the contract of `dtbench.algorithm`."""
+    """Check that an algorithm fulfils the contract of `dtbench.algorithm`, or a suite with all its presets."""
+    from dtbench.cli.suites import check_suite, is_suite
+
+    if is_suite(name):
+        check_suite(name)
+        return
     from dtbench.testing import check_algorithm
 
-    check_algorithm(algorithm)
-    typer.echo(f"{algorithm} passed all checks of the contract")
+    check_algorithm(name)
+    typer.echo(f"{name} passed all checks of the contract")
 
 
 @app.command()
