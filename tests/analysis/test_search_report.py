@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dtbench.analysis.compare import text
+from dtbench.analysis.figures.searches import draw_searches_together
 from dtbench.analysis.page.html import unpacked
 from dtbench.analysis.page.overview import SEARCHES_HEADING, searches_section
 from dtbench.analysis.tables.searches import best_table, budget_table
@@ -86,6 +87,18 @@ def test_points_of_the_curves_explain_themselves() -> None:
         re.search(r"best of 1 settings at the task's own target 100: 33\.3 expected", label) for label in labels
     )
     assert not list(searches_section([]))
+
+
+def test_searches_of_several_contenders_on_the_same_data_share_an_axis() -> None:
+    dt = record()
+    cql = dt.model_copy(update={"name": "cql", "config": dt.config.model_copy(update={"contender": "CQL"})})
+    (together,) = draw_searches_together([dt, cql])
+    assert together.name == "expected-best-together-tiny-valley"
+    labels = [label for marks in together.marks for label in marks.labels]
+    assert len(labels) == 2 * 6  # pairs of a setting and a target
+    elsewhere = cql.config.model_copy(update={"overrides": ("task_options.seed=1",)})
+    assert not draw_searches_together([dt, cql.model_copy(update={"config": elsewhere})])
+    assert not draw_searches_together([dt, dt])
 
 
 def test_names_of_a_record_are_escaped() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dtbench.analysis import answer, pairwise, statistics
 from dtbench.analysis.figures.bars import SuiteAverage, draw_suite_bars, suite_average
 from dtbench.analysis.figures.forest import draw_forest
-from dtbench.analysis.figures.searches import draw_expected_best
+from dtbench.analysis.figures.searches import draw_expected_best, draw_searches_together
 from dtbench.analysis.groups import ANSWERING, GROUPS, group_of
 from dtbench.analysis.page.paper_tables import all_paper_tables
 from dtbench.analysis.page.section import Headline, Section
@@ -82,7 +82,8 @@ def _answer(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
 def searches_section(records: Sequence[SearchRecord]) -> Iterator[Section]:
     """Yield the section of the report; nothing where there is no search."""
     if records:
-        drawings = tuple(draw_expected_best(record, tuple(expected_curves(record))) for record in records)
+        alone = (draw_expected_best(record, tuple(expected_curves(record))) for record in records)
+        drawings = (*draw_searches_together(records), *alone)
         tables = (budget_table(records), *(best_table(record, 5) for record in records))
         yield Section(SEARCHES_HEADING, (SEARCHES, EXPECTED), tables, tuple(one for one in drawings if one))
 
