@@ -159,10 +159,10 @@ class TransitionSampler:
         self._followed = np.ones(dataset.num_steps, bool) if next_actions else None
         if self._followed is not None:
             self._followed[last] = False
-        self._steps = np.flatnonzero(known)
-        if not len(self._steps):
+        self.steps = np.flatnonzero(known)  # whose transitions are known
+        if not len(self.steps):
             raise InvalidValue("the dataset holds no transition: every episode is a single truncated step.")
-        self._cumulative = None if weights is None else np.cumsum(weights[self._steps], dtype=np.float64)
+        self._cumulative = None if weights is None else np.cumsum(weights[self.steps], dtype=np.float64)
         self._observations = Observations(dataset)
         arrays = [dataset.actions, dataset.rewards, dataset.terminals]
         if self._observations.are_few:
@@ -172,7 +172,10 @@ class TransitionSampler:
 
     def sample(self, batches: int = 1) -> Transitions:
         """Draw one batch of random transitions, or the rows of several, which are those drawn one after the other."""
-        drawn = self._steps[_drawn(self.rng, self._cumulative, len(self._steps), batches * self.batch_size)]
+        return self.at(self.steps[_drawn(self.rng, self._cumulative, len(self.steps), batches * self.batch_size)])
+
+    def at(self, drawn: NDArray[np.int64]) -> Transitions:
+        """Return the transitions of these steps of the data, [B], each one of `steps`."""
         steps = torch.from_numpy(drawn).to(self._home)
         *whole, actions, rewards, terminals = (array.index_select(0, steps) for array in self._arrays)
         if whole:
