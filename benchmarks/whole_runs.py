@@ -93,7 +93,7 @@ def main() -> None:
     if document["settings"] != _settings(options):
         raise SystemExit(f"{out} was made with other settings: {document['settings']}. Name another file.")
     task = make_task(options.task, {"physics": "d4rl", "steps": options.data})
-    comparison = Comparison(task, task.open("re-recorded"), options)
+    comparison = Comparison(task, task.open(options.source), options)
     sides = {"dtbench": train_ours, "JAX-CORL": train_theirs}
     for seed in range(options.seeds):
         for algorithm in options.only:
@@ -203,12 +203,13 @@ def draw(sheet: Figure, document: dict[str, Any]) -> None:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("task", "data", "steps", "every", "size")}
+    return {name: getattr(options, name) for name in ("task", "source", "data", "steps", "every", "size")}
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", default="hopper-medium-v2", help="a set that was re-recorded")
+    parser.add_argument("--task", default="hopper-medium-v2", help="a locomotion task")
+    parser.add_argument("--source", default="re-recorded", help="of the data, as in `dtbench run --source`")
     parser.add_argument("--data", type=int, default=1_000_000, help="its steps")
     parser.add_argument("--steps", type=int, default=100_000, help="gradient steps")
     parser.add_argument("--every", type=int, default=10_000, help="gradient steps from checkpoint to checkpoint")

@@ -105,3 +105,23 @@ def test_one_table_holds_all_results(tmp_path: Path) -> None:
 def test_the_page_on_speed_has_the_ratios_of_the_results() -> None:
     page = (ROOT / "docs" / "speed.md").read_text()
     assert all(line in page for line in all_ratios(RESULTS).splitlines())
+
+
+@pytest.mark.extended
+@pytest.mark.skipif(
+    not (os.environ.get("DTBENCH_JAX_PYTHON") and os.environ.get("DTBENCH_JAX_CORL")),
+    reason="DTBENCH_JAX_PYTHON and DTBENCH_JAX_CORL name no JAX-CORL",
+)
+def test_whole_runs_learn_the_values_that_jax_corl_learns(tmp_path: Path) -> None:
+    out = tmp_path / "whole_runs.json"
+    command = [sys.executable, "-m", "benchmarks.whole_runs", "--source", "generated", "--data", "100000"]
+    command += ["--steps", "2000", "--every", "1000", "--size", "64", "--seeds", "1", "--out", str(out)]
+    subprocess.run([*command, "--figure", str(tmp_path / "figure.png")], cwd=ROOT, check=True)
+    rows = json.loads(out.read_text())["rows"]
+    ratios = {(row["algorithm"], row["side"], row["step"]): row["value_ratio"] for row in rows}
+    assert len(rows) == 8
+    for algorithm, apart in (("IQL", 0.03), ("TD3+BC", 0.15)):  # TD3+BC's first weights differ
+        for step in (1000, 2000):
+            theirs = ratios[algorithm, "JAX-CORL", step]
+            assert ratios[algorithm, "dtbench", step] == pytest.approx(theirs, rel=apart)
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
