@@ -1,5 +1,6 @@
 """The commands of `dtbench data`: list, download, generate, show, verify and export datasets."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dtbench.cli.options import ImportOption
+from dtbench.cli.options import ImportOption, JsonOption
 from dtbench.errors import DtbenchError, InvalidDataset, InvalidValue, MissingDataset, UnknownName
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
@@ -50,6 +51,7 @@ def ls(
     tasks: Annotated[
         list[str] | None, typer.Argument(metavar="[TASK]...", help="Names or patterns: 'hopper-*'.")
     ] = None,
+    json_: JsonOption = False,
 ) -> None:
     """List tasks and their sources: what is on disk, and what can be downloaded or generated."""
     from rich.table import Table
@@ -63,8 +65,13 @@ def ls(
     selected = [name for name in names if not tasks or any(fnmatch(name, pattern) for pattern in tasks)]
     if not selected:
         raise UnknownName("task", " ".join(tasks or ()), names)
+    columns = ("task", "source", "state", "episodes", "steps", "MiB", "digest")
+    if json_:
+        rows = [dict(zip(columns, (name, *row), strict=True)) for name in selected for row in _rows(name)]
+        typer.echo(json.dumps(rows, indent=2))
+        return
     table = Table()
-    for column in ("task", "source", "state", "episodes", "steps", "MiB", "digest"):
+    for column in columns:
         table.add_column(column, justify="right" if column in ("episodes", "steps", "MiB") else "left", no_wrap=True)
     for name in selected:
         for row in _rows(name):

@@ -1,8 +1,10 @@
 """The output of `run`: before the trials their data, counts and time left; after them scores and failures."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,11 +14,13 @@ from dtbench import registry
 from dtbench.analysis.convergence import ENOUGH, LATE_EVALUATIONS, late_evaluations
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.statistics import MIN_SEEDS
+from dtbench.analysis.suite_analysis import final_rows
 from dtbench.analysis.superseded import sentences
-from dtbench.cli.progress import complain, duration, finished_seconds, say, show, trial_name
+from dtbench.cli.progress import complain, duration, finished_seconds, note, quiet, say, show, trial_name
 from dtbench.convergence import backups_of, return_profile
 from dtbench.errors import decimals_of
 from dtbench.execution.resources import parallel_trials
+from dtbench.ledger.remote import remote_of
 from dtbench.ledger.store import MOST_FAILURES, Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 from dtbench.suite.loading import read_document
@@ -43,21 +47,29 @@ def preset_reason(suite: Suite, name: str, preset: str | None) -> str:
 
 def print_trials(suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[TrialSpec], *, why: str = "") -> None:
     """Print the number of trials, the preset and its reason `why`, the tasks' options and their data sources."""
-    say(f"{suite.name}: {len(specs)} trials, {len(specs) - len(missing)} done, {len(missing)} to run")
+    note(f"{suite.name}: {len(specs)} trials, {len(specs) - len(missing)} done, {len(missing)} to run")
     if suite.preset:
-        say(f"preset {suite.preset}" + (f" ({why})" if why else ""))
+        note(f"preset {suite.preset}" + (f" ({why})" if why else ""))
     for line in _task_options(suite):
-        say(line)
+        note(line)
     for (source, published), tasks in _by_source(specs).items():
         names = ", ".join(tasks)
         if source in _CAUTIONS:
             first = {spec.task: spec for spec in specs if spec.task in tasks}
-            say(f"{_CAUTIONS[source]}: {', '.join(map(_with_excerpt, first.values()))}", style="bold yellow")
+            _caution(f"{_CAUTIONS[source]}: {', '.join(map(_with_excerpt, first.values()))}")
         elif published:
             caution = "behaviour policies of dtbench; never compare with published numbers"
-            say(f"data: GENERATED HERE, not {published}: {names} ({caution})", style="bold yellow")
+            _caution(f"data: GENERATED HERE, not {published}: {names} ({caution})")
         else:
-            say(f"data: {source} ({names})")
+            note(f"data: {source} ({names})")
+
+
+def _caution(text: str) -> None:
+    """Print a line that stands out; with -q on stderr, beside which tables stand alone."""
+    if quiet():
+        complain(text)
+    else:
+        say(text, style="bold yellow")
 
 
 def print_remarks(
@@ -131,7 +143,7 @@ def print_trained(missing: Sequence[TrialSpec], ledger: Ledger) -> None:
     """Print the number of trials to run whose learners other trials have trained."""
     known = {training for task in {spec.task for spec in missing} for training in ledger.trained_learners(task)}
     if count := sum(spec.training in known and ledger.state(spec) is TrialState.MISSING for spec in missing):
-        say(f"no training for {count} of them: finished trials differ in the evaluation alone")
+        note(f"no training for {count} of them: finished trials differ in the evaluation alone")
 
 
 def print_skipped(specs: Sequence[TrialSpec], others: Collection[str], ledger: Ledger) -> None:
@@ -143,10 +155,17 @@ def print_skipped(specs: Sequence[TrialSpec], others: Collection[str], ledger: L
         complain(f"not run: {', '.join(skipped)}. `dtbench status` shows why, --retry-failed runs them again.")
 
 
-def print_plan(suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[TrialSpec], ledger: Ledger) -> None:
+def print_plan(
+    suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[TrialSpec], ledger: Ledger, *, as_json: bool = False
+) -> None:
     """Print a table of contenders and tasks, and the time left as far as finished trials show it."""
     speeds = finished_seconds(specs, ledger)
-    show(_plan_table(suite, specs, missing, ledger, speeds))
+    rows = _plan_rows(specs, missing, ledger, speeds)
+    if as_json:
+        whole = {"suite": suite.name, "preset": suite.preset, "trials": len(specs), "to_run": len(missing)}
+        print(json.dumps({**whole, "rows": rows}, indent=2))
+        return
+    show(_plan_table(f"{suite.title} (preset {suite.preset or 'none'})", rows))
     known = [speeds[spec.cell] * max(spec.train_steps, 1) for spec in missing if spec.cell in speeds]
     unknown = f", and {len(missing) - len(known)} trials of unknown length" if len(known) < len(missing) else ""
     say(f"To go: {duration(sum(known))} of trial time{unknown}.")
@@ -179,6 +198,43 @@ def print_scores(
     show(table)
 
 
+def print_results(results: SuiteResults, document: Mapping[str, Any]) -> None:
+    """Print the scores of a suite, then what is superseded."""
+    lost = (one.spec for one in results.unfinished if one.state is TrialState.DIVERGED)
+    diverged = Counter((spec.contender, spec.task) for spec in lost)
+    print_scores(final_rows(results), list(document["contenders"]), document["tasks"], diverged)
+    print_superseded(results)
+
+
+def scores_json(results: SuiteResults, folder: Path) -> dict[str, Any]:
+    """Return the scores at the last checkpoint by task and contender, the unfinished trials, and where scores are."""
+    rows = []
+    for (task, contender), own in final_rows(results).groupby(["task", "contender"], sort=False):
+        seeds = {int(row.seed): _finite(row.score) for row in own.itertuples()}
+        rows.append({"task": task, "contender": contender, "mean": _finite(own.score.mean()), "seeds": seeds})
+    unfinished = [{"trial": one.spec.key, "state": one.state} for one in results.unfinished]
+    file = str(folder / "scores" / f"{results.name}.csv") if results.records else None
+    return {"suite": results.name, "scores": rows, "unfinished": unfinished, "file": file}
+
+
+def _finite(value: float) -> float | None:
+    """Return the number; None for nan and infinity, which JSON does not have."""
+    return float(value) if math.isfinite(value) else None
+
+
+def print_next_steps(results: SuiteResults, ledger: Ledger) -> None:
+    """Print where the scores are, the command that makes the page, and the one that shows the best policy."""
+    folder = ledger.root.parent
+    where = "" if folder == Path("results") else f" --results {remote_of(folder) or folder}"
+    say(f"scores: {folder / 'scores' / results.name}.csv")
+    note(f"page:   report/index.html: dtbench report --suite {results.name}{where} --open")
+    best = final_rows(results).sort_values("score", ascending=False, kind="stable")
+    known = ledger.folders()
+    key = next((key for key in best["trial"] if key in known and (known[key] / "checkpoint.pt").exists()), None)
+    if key:
+        note(f"watch:  dtbench play {key}{where} --gif policy.gif")
+
+
 def print_failures(specs: Sequence[TrialSpec], ledger: Ledger) -> None:
     """Print every failed or diverged trial with the last line of its traceback."""
     for spec in specs:
@@ -193,22 +249,35 @@ def evaluations(spec: TrialSpec) -> int:
     return max(1, math.ceil(spec.train_steps / spec.evaluation.every))
 
 
-def _plan_table(
-    suite: Suite,
-    specs: Sequence[TrialSpec],
-    missing: Sequence[TrialSpec],
-    ledger: Ledger,
-    speeds: Mapping[str, float],
-) -> Table:
-    table = Table("task", "contender", title=f"{suite.title} (preset {suite.preset or 'none'})", title_justify="left")
-    for column in ("train_steps", "evaluations", "seeds", "to run", "failed", "time left"):
-        table.add_column(column, justify="right")
+def _plan_rows(
+    specs: Sequence[TrialSpec], missing: Sequence[TrialSpec], ledger: Ledger, speeds: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Return a row a task and contender: their trials, and the seconds left, None where nobody knows."""
     seeds, to_run = Counter(spec.cell for spec in specs), Counter(spec.cell for spec in missing)
     failed = Counter(spec.cell for spec in specs if ledger.state(spec) in (TrialState.FAILED, TrialState.DIVERGED))
-    for cell, spec in {spec.cell: spec for spec in specs}.items():
-        left = duration(to_run[cell] * speeds[cell] * max(spec.train_steps, 1)) if cell in speeds else ""
-        numbers = (spec.train_steps, evaluations(spec), seeds[cell], to_run[cell], failed[cell])
-        table.add_row(spec.task, spec.contender, *map(str, numbers), left if to_run[cell] else "")
+    return [
+        {
+            "task": spec.task,
+            "contender": spec.contender,
+            "steps": spec.train_steps,
+            "evals": evaluations(spec),
+            "seeds": seeds[cell],
+            "to run": to_run[cell],
+            "failed": failed[cell],
+            "seconds left": to_run[cell] * speeds[cell] * max(spec.train_steps, 1) if cell in speeds else None,
+        }
+        for cell, spec in {spec.cell: spec for spec in specs}.items()
+    ]
+
+
+def _plan_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("task", "contender", title=title, title_justify="left")
+    for column in ("steps", "evals", "seeds", "to run", "failed", "time left"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        seconds = row["seconds left"]
+        left = duration(seconds) if seconds is not None and row["to run"] else ""
+        table.add_row(*map(str, list(row.values())[:-1]), left)
     return table
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dtbench.cli.completion import complete_key
+from dtbench.cli.options import JsonOption
 from dtbench.cli.report import ResultsOption
 from dtbench.errors import DtbenchError, decimals_of
 
@@ -17,7 +19,10 @@ if TYPE_CHECKING:  # heavy modules are imported by the command: --help answers a
 
 
 def play(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A finished trial's key or its beginning.")],
+    key: Annotated[
+        str,
+        typer.Argument(metavar="KEY", help="A finished trial's key or its beginning.", autocompletion=complete_key),
+    ],
     target: Annotated[
         list[float] | None, typer.Option(help="Target return. Repeatable. Default: those of the trial.")
     ] = None,
@@ -25,7 +30,7 @@ def play(
     video: Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="Film one episode of each target.")] = None,
     gif: Annotated[Path | None, typer.Option(metavar="FILE.gif", help="The same as an animated GIF.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the filmed episode.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Play the policy of a finished trial: print what it achieves at each target return, and film it.

@@ -1,5 +1,6 @@
 """Terminal output: lines and tables, and the progress of datasets, downloads and trials."""
 
+import logging
 import re
 import sys
 import threading
@@ -38,14 +39,42 @@ def say(text: str, style: str | None = None) -> None:
     Console(highlight=False, markup=False, emoji=False).print(visible(text), style=style, soft_wrap=True)
 
 
+def note(text: str, style: str | None = None) -> None:
+    """Print a line, unless the command line has -q."""
+    if not quiet():
+        say(text, style)
+
+
+def quiet() -> bool:
+    """Return whether the command line has -q: tables, paths and errors alone are printed."""
+    return logging.getLogger("dtbench").level == logging.WARNING
+
+
 def complain(text: str) -> None:
     """Print a line to stderr without wrapping."""
     Console(stderr=True, highlight=False, markup=False, emoji=False).print(visible(text), soft_wrap=True)
 
 
 def show(table: Table) -> None:
-    """Print a table."""
-    _console(PIPED_WIDTH).print(table)
+    """Print a table; where it is wider than the terminal, by the values of its first column."""
+    console = _console(PIPED_WIDTH)
+    if console.measure(table, options=console.options.update(max_width=PLAIN_WIDTH)).maximum <= console.width:
+        console.print(table)
+        return
+    if table.title:
+        console.print(table.title)
+    first, *others = ([str(cell) for cell in column.cells] for column in table.columns)
+    names = [str(column.header) for column in table.columns[1:]]
+    rows = list(zip(first, zip(*others, strict=True), strict=True))
+    widths = [max(len(name), *map(len, cells)) for name, cells in zip(names, others, strict=True)]
+    for name in dict.fromkeys(first):
+        console.print(name, style="bold")
+        own = [cells for one, cells in rows if one == name]
+        if sum(widths) + 2 * len(widths) <= console.width:
+            show_plain([names, *own], indent=2)
+        else:  # one line a value
+            for cells in own:
+                show_plain([pair for pair in zip(names, cells, strict=True) if pair[1]], indent=2)
 
 
 def show_plain(rows: Sequence[Sequence[str]], *, indent: int = 0) -> None:
@@ -125,6 +154,8 @@ def preparing(moment: float = MOMENT) -> Iterator[Callable[[str], None]]:
         nonlocal timer
         if timer:
             timer.cancel()
+        if quiet():
+            return
         timer = threading.Timer(moment, lambda: print(f"preparing data: {task} ...", flush=True))
         timer.daemon = True
         timer.start()
@@ -157,6 +188,9 @@ def display(specs: Sequence[TrialSpec], ledger: Ledger) -> Iterator[OnProgress]:
             progress = f"{trial_name(spec)} {step}/{spec.train_steps}"
             print(f"running {progress}  [{_summary(rows, known, started)}]", flush=True)
 
+    if quiet():
+        yield lambda *_: None
+        return
     if not console.is_terminal or not specs:
         yield print_line
         return
@@ -208,16 +242,17 @@ def finished_seconds(specs: Iterable[TrialSpec], ledger: Ledger) -> dict[str, fl
 
 
 def _table(rows: Mapping[str, _Row], known: Mapping[str, float], started: float) -> Table:
-    table = Table(title=_summary(rows, known, started), title_justify="left")
-    for column in ("task", "contender", "seed", "state", "step", "score", "left"):
-        table.add_column(column)
+    table = Table(title=_summary(rows, known, started), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("trial", overflow="fold")
+    for column in ("state", "step", "score", "left"):
+        table.add_column(column, no_wrap=True)
     speeds = _seconds_per_step(rows, known)
     for row in sorted(rows.values(), key=lambda row: ORDER.index(row.state))[:ROWS]:
         score = "" if row.score is None else f"{row.score:.{decimals_of(row.score)}f}"
         seconds = _seconds_left(row, speeds) if row.state is TrialState.RUNNING else None
         step, left = f"{row.step}/{row.spec.train_steps}", "" if seconds is None else duration(seconds)
         state = row.state or "waiting"
-        table.add_row(row.spec.task, row.spec.contender, str(row.spec.seed), state, step, score, left)
+        table.add_row(Text(visible(trial_name(row.spec))), state, step, score, left)
     if len(rows) > ROWS:
         table.caption = f"{len(rows) - ROWS} more"
     return table

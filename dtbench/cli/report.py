@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dtbench.cli.completion import complete_suite
 from dtbench.errors import DtbenchError, LedgerError, UnknownName, one_line
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
@@ -38,7 +39,10 @@ ResultsOption = Annotated[
         help="Directory or address (s3://bucket/path) with runs/ and scores/.",
     ),
 ]
-SuitesOption = Annotated[list[str] | None, typer.Option("--suite", "-s", help="Default: every suite. Repeatable.")]
+SuitesOption = Annotated[
+    list[str] | None,
+    typer.Option("--suite", "-s", help="Default: every suite. Repeatable.", autocompletion=complete_suite),
+]
 
 
 def report(

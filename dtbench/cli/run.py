@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import logging
 import sys
-from collections import Counter
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from dtbench import __version__
+from dtbench.cli.completion import complete_contender, complete_key
 from dtbench.cli.data import data_app
 from dtbench.cli.options import (
     AddressOption,
     ImportOption,
+    JsonOption,
     OverridesArgument,
     PresetOption,
     SourceOption,
@@ -35,20 +39,41 @@ if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: 
     from dtbench.ledger.store import Ledger
     from dtbench.suite.schema import Suite
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dtbench {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     help="Does return-conditioned sequence modelling match TD learning for offline RL?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 success, 1 some trials have no result, 2 an error, 130 interrupted.",
 )
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print tables, paths and errors alone.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the traceback of an error, too.")] = False,
+) -> None:
+    """Set how much is printed."""
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    logging.getLogger("dtbench").setLevel(level)
+
 
 app.add_typer(data_app, name="data", help="List, download, generate, show, verify and export datasets.")
 
 SeedsOption = Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")]
 ContenderOption = Annotated[
-    list[str] | None, typer.Option("--contender", "-c", help="Name or pattern of contenders: 'DT*'.")
+    list[str] | None,
+    typer.Option("--contender", "-c", help="Name or pattern of contenders: 'DT*'.", autocompletion=complete_contender),
 ]
 LocalOption = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
 ResourcesOption = Annotated[
@@ -84,6 +109,7 @@ def run(
     retry_failed: RetryOption = False,
     source: SourceOption = None,
     dry_run: DryRunOption = False,
+    json_: JsonOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run the missing trials of a suite; continue interrupted ones from their checkpoints.
@@ -97,6 +123,8 @@ def run(
     from dtbench.foreign import add_imports
     from dtbench.suite.planning import load_suite, narrow, trial_specs, with_variants
 
+    if json_:
+        logging.getLogger("dtbench").setLevel(logging.WARNING)  # as with -q
     run_trials = _runner(local, address, results, 60 * checkpoint_minutes)
     add_imports(import_ or ())
     sized((), resources)  # raises an error before any data are opened
@@ -114,7 +142,7 @@ def run(
         plans.print_remarks(saved, specs, missing, archived, ledger)
         _check(missing, on_this_machine=not (local or address or dry_run))
         if dry_run:
-            plans.print_plan(narrowed, specs, missing, ledger)
+            plans.print_plan(narrowed, specs, missing, ledger, as_json=json_)
             raise typer.Exit
         document = _save_suite(whole, specs, ledger)
         states = None
@@ -125,7 +153,7 @@ def run(
                 states = {}
                 typer.echo(f"dtbench: {error}", err=True)
         stopped = states is None or TrialState.STOPPED in states.values()
-        damaged = _finish(document, ledger, missing, stopped=stopped)
+        damaged = _finish(document, ledger, missing, stopped=stopped, as_json=json_)
     done = not damaged and all(spec.key in archived or ledger.state(spec) is TrialState.DONE for spec in specs)
     raise typer.Exit(130 if stopped else 0 if done else 1)
 
@@ -133,10 +161,15 @@ def run(
 @app.command()
 def status(
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="A trial's key or its beginning: print this trial's record.")
+        str | None,
+        typer.Argument(
+            metavar="[KEY]",
+            help="A trial's key or its beginning: print this trial's record.",
+            autocompletion=complete_key,
+        ),
     ] = None,
     suite: SuitesOption = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Summarize trial states: running, done, failed and why, interrupted, missing. Read-only.
@@ -154,18 +187,22 @@ def status(
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(help="suites, tasks or algorithms")]) -> None:
+def list_(what: Annotated[str, typer.Argument(help="suites, tasks or algorithms")], json_: JsonOption = False) -> None:
     """List the names of suites, tasks or algorithms."""
     from dtbench.cli import listings
 
     known = {
-        "suites": listings.list_suites,
-        "tasks": listings.list_tasks,
-        "algorithms": listings.list_algorithms,
+        "suites": (listings.list_suites, listings.suites),
+        "tasks": (listings.list_tasks, listings.tasks),
+        "algorithms": (listings.list_algorithms, listings.algorithms),
     }
     if what not in known:
         raise UnknownName("listing", what, known)
-    known[what]()
+    listed, facts = known[what]
+    if json_:
+        typer.echo(json.dumps(facts(), indent=2))
+    else:
+        listed()
 
 
 for _command in (*PLAY_COMMANDS, *COMMANDS, *TUNE_COMMANDS, *SUITE_COMMANDS):
@@ -268,12 +305,13 @@ def _interruptible(missing: list[TrialSpec], ledger: "Ledger") -> "Iterator[tupl
         yield on_progress, lambda: shutdown.requested
 
 
-def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec], *, stopped: bool) -> bool:
+def _finish(
+    document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec], *, stopped: bool, as_json: bool
+) -> bool:
     """Update the suite's scores and print them with the failures; of an interrupted run, only push the suite.
 
     Return whether planned trials are damaged.
     """
-    from dtbench.analysis.suite_analysis import final_rows
     from dtbench.cli import plans
     from dtbench.ledger.remote import published
 
@@ -283,13 +321,14 @@ def _finish(document: Mapping[str, Any], ledger: "Ledger", ran: list[TrialSpec],
         if ledger.saved_suite(document["name"]) is None:  # the results were removed meanwhile
             ledger.save_suite(document)
         scores = None if stopped else keep_scores(document, ledger, ledger.root.parent)
-    if scores and scores.records:
-        lost = (one.spec for one in scores.unfinished if one.state is TrialState.DIVERGED)
-        diverged = Counter((spec.contender, spec.task) for spec in lost)
-        plans.print_scores(final_rows(scores), list(document["contenders"]), document["tasks"], diverged)
-        plans.print_superseded(scores)
+    if scores and as_json:
+        typer.echo(json.dumps(plans.scores_json(scores, ledger.root.parent), indent=2))
+    elif scores and scores.records:
+        plans.print_results(scores, document)
     if not stopped:
         plans.print_failures(ran, ledger)
+    if scores and scores.records and not as_json:
+        plans.print_next_steps(scores, ledger)
     return scores is not None and any(one.state is TrialState.DAMAGED for one in scores.unfinished)
 
 
@@ -299,6 +338,8 @@ def main() -> NoReturn:
         try:
             app(standalone_mode=True)
         except DtbenchError as error:
+            if logging.getLogger("dtbench").isEnabledFor(logging.DEBUG):
+                traceback.print_exc()
             typer.echo(f"dtbench: {error}", err=True)
             sys.exit(2)
     sys.exit(0)

@@ -267,15 +267,15 @@ def show_trial(key: str, results: Path) -> None:
     if len(matching) != 1:
         raise UnknownName("trial" if not matching else "trial, ambiguous:", key, folders)
     (folder,) = matching
-    for name in ("spec.json", "result.json", "provenance.json", "error.txt"):
-        if (folder / name).exists():
-            say(f"== {folder / name}\n{schema.read_text(folder / name).rstrip()}")
-    if lines := schema.read_text(folder / "metrics.jsonl").splitlines():
-        say(f"== {folder / 'metrics.jsonl'}, last of {len(lines)} lines\n{lines[-1]}")
     if (folder / EPISODES).exists():
         groups = read_episodes(folder / EPISODES).groupby(["step", "target"], dropna=False)
         means = groups[["return", "length", "score"]].mean()
         say(f"== means over evaluation episodes\n{means.to_string()}")
+    for name in ("result.json", "spec.json", "provenance.json", "error.txt"):
+        if (folder / name).exists():
+            say(f"== {folder / name}\n{schema.read_text(folder / name).rstrip()}")
+    if lines := schema.read_text(folder / "metrics.jsonl").splitlines():
+        say(f"== {folder / 'metrics.jsonl'}, last of {len(lines)} lines\n{lines[-1]}")
 
 
 def _row(trial: TrialStatus) -> list[str]:
