@@ -79,12 +79,14 @@ def _of_suite(analysis: SuiteAnalysis, family: str) -> Iterator[tuple[int, Compa
         inputs=analysis.inputs,
         margin=analysis.margin,
     )
-    for task in analysis.ran:
+    drawn = analysis.inputs.over_draws
+    for task in (*drawn, *analysis.ran):
         there = [name for name in names[1:] if (task, name) in outcomes]
         able = [name for name in there if analysis.families.get(name) == family]
         if able:
             best = max(able, key=lambda name: analysis.inputs.estimates[task, name].mean)
-            domain = str((analysis.provenance.get(task, {}).get("task") or {}).get("domain") or "")
+            told = analysis.provenance.get(drawn.get(task, (task,))[0], {})
+            domain = str((told.get("task") or {}).get("domain") or "")
             yield (
                 sum(analysis.families.get(name) in ("td", "imitation") for name in there),
                 Comparison(task, domain, family, analysis, (names[0], best), *outcomes[task, best]),

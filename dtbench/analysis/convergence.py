@@ -4,7 +4,7 @@ A number of a learner that had not finished says how long it trained, not how go
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -75,10 +75,20 @@ class Convergence:
         return f"no: {self.reason}" if self.reason else f"unknown: {self.unknown}" if self.unknown else "yes"
 
 
-def convergences(records: Iterable[TrialRecord], scores: pd.DataFrame) -> dict[tuple[str, str], Convergence]:
-    """Return the convergence of every task and contender; `scores` has the columns of results.py."""
+def convergences(
+    records: Iterable[TrialRecord], scores: pd.DataFrame, draws: Mapping[str, Collection[str]] | None = None
+) -> dict[tuple[str, str], Convergence]:
+    """Return the convergence of every task and contender; `scores` has the columns of results.py.
+
+    `draws` name groups of tasks that are draws of the same data: their trials are also judged together.
+    """
     cells = sorted(records, key=_cell)
     found = {}
+    for name, over in (draws or {}).items():
+        for contender in dict.fromkeys(record.spec.contender for record in cells):
+            trials = [record for record in cells if record.spec.task in over and record.spec.contender == contender]
+            if {record.spec.task for record in trials} == set(over):
+                found[name, contender] = _convergence(trials, _curves(trials, scores))
     for cell, group in groupby(cells, key=_cell):
         trials = list(group)
         found[cell] = _convergence(trials, _curves(trials, scores))

@@ -112,16 +112,19 @@ class Pair:
     theirs: Array
 
 
-def mean_difference(pairs: Sequence[Pair]) -> Difference:
+def mean_difference(pairs: Sequence[Pair], *, over_draws: bool = False) -> Difference:
     """Return the difference averaged over tasks; of seeds and episodes, the fewest that a task has.
 
     Its variance is that of each side's training seeds and of the luck of the episodes that both played, of each task.
+    Of a mean over draws of the same data it is that of the draws' differences, in which all of these are.
     """
-    repeated = all(min(len(pair.ours), len(pair.theirs)) > 1 for pair in pairs)
-    mean = float(np.mean([pair.ours.mean() - pair.theirs.mean() for pair in pairs]))
-    parts = (
-        [part for pair in pairs for part in spread_of(pair.ours, pair.theirs).parts(len(pairs))] if repeated else []
-    )
+    differences = [float(pair.ours.mean() - pair.theirs.mean()) for pair in pairs]
+    mean = float(np.mean(differences))
+    repeated = over_draws or all(min(len(pair.ours), len(pair.theirs)) > 1 for pair in pairs)
+    if over_draws:
+        parts = [statistics.mean_part(differences)]
+    else:
+        parts = [p for one in pairs for p in spread_of(one.ours, one.theirs).parts(len(pairs))] if repeated else []
     return Difference(
         mean=mean,
         interval=statistics.t_interval(mean, parts) if repeated else None,
@@ -236,10 +239,21 @@ def pair_outcomes(
     inputs: TableInputs,
     margin: float | None = MARGIN,
 ) -> dict[tuple[str, str], tuple[Difference, Verdict]]:
-    """Return the differences of `pair_table` with their verdicts, by (task, rival)."""
-    found = {key: [pair] for key, pair in _pairs(_played(records, finals), tasks, contenders).items()}
+    """Return the differences of `pair_table` with their verdicts, by (task, rival).
+
+    Tasks that are draws of the same data count once, under the name of their average.
+    """
+    single = _pairs(_played(records, finals), tasks, contenders)
+    found = {key: [pair] for key, pair in single.items()}
+    for (name, over), rival in itertools.product(inputs.over_draws.items(), contenders[1:]):
+        if all((task, rival) in found for task in over):
+            found[name, rival] = [single[task, rival] for task in over]
+            found = {key: parts for key, parts in found.items() if key[0] not in over or key[1] != rival}
     decided = _verdicts_of(contenders[0], found, inputs, margin)
-    return {key: (mean_difference(pairs), decided[key]) for key, pairs in found.items()}
+    return {
+        key: (mean_difference(parts, over_draws=key[0] in inputs.over_draws), decided[key])
+        for key, parts in found.items()
+    }
 
 
 def _verdicts_of(
@@ -250,7 +264,7 @@ def _verdicts_of(
         bars = {name: inputs.status(task, name).bar for name in (first, rival)}
         if late := [f"{name}: {bar}" for name, bar in bars.items() if bar]:
             barred[task, rival] = ", ".join(late)
-    found = {key: mean_difference(parts) for key, parts in pairs.items()}
+    found = {key: mean_difference(parts, over_draws=key[0] in inputs.over_draws) for key, parts in pairs.items()}
     return verdicts(found, margin=margin, barred=barred)
 
 
@@ -353,7 +367,7 @@ def _row(
 ) -> tuple[Cell, ...]:
     """Return the row of a task, or of the mean of several, and a rival."""
     name, rival = key
-    found = mean_difference(pairs)
+    found = mean_difference(pairs, over_draws=name in inputs.over_draws)
     low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
     return (
         Cell(name),
@@ -366,7 +380,7 @@ def _row(
         replace(number_cell(found.theirs_seeds, 0), link=inputs.status(name, rival).link),
         number_cell(found.episodes, 0),
         _verdict_cell(first, verdict),
-        _plan_cell(found, pairs, verdict),
+        _plan_cell(found, pairs, verdict, over_draws=name in inputs.over_draws),
     )
 
 
@@ -391,8 +405,8 @@ def _verdict_cell(first: str, verdict: Verdict) -> Cell:
     return Cell(f"{text}: {verdict.why}" if verdict.why else text, kind=verdict.kind)
 
 
-def _plan_cell(found: Difference, pairs: Sequence[Pair], verdict: Verdict) -> Cell:
-    if found.interval is None or found.mean == 0:
+def _plan_cell(found: Difference, pairs: Sequence[Pair], verdict: Verdict, *, over_draws: bool = False) -> Cell:
+    if found.interval is None or found.mean == 0 or over_draws:
         return hole()
     if verdict.decided:
         return Cell("0", 0)

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class TableInputs:
     estimates: Estimates = field(default_factory=dict)
     conditions: Mapping[str, RunConditions] = field(default_factory=dict)  # by task
     statuses: Mapping[tuple[str, str], CellStatus] = field(default_factory=dict)
+    over_draws: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # averages over draws of the same data
 
     def status(self, task: str, contender: str) -> CellStatus:
         """Return the status of a cell, without counts where nothing is known of it."""
@@ -204,11 +206,13 @@ def analyze(results: SuiteResults) -> SuiteAnalysis:
         averages |= table.averages
     families = _families(results)
     names = _by_family(list(contenders(results)), families)
-    convergence = convergences(results.records, results.scores)
+    over_draws = draws_among(averages, suite.get("draws") or ())
+    convergence = convergences(results.records, results.scores, over_draws)
     inputs = TableInputs(
-        {**estimates_of(finals), **dict(_average_estimates(finals, names, averages))},
+        {**estimates_of(finals), **dict(_average_estimates(finals, names, averages, over_draws))},
         run_conditions(results, averages),
         _statuses(results, broken, names, averages, convergence),
+        over_draws,
     )
     return SuiteAnalysis(
         results,
@@ -257,12 +261,23 @@ def diverged_of(unfinished: Iterable[Unfinished]) -> Counter[tuple[str, str]]:
 
 
 def _average_estimates(
-    finals: pd.DataFrame, names: Sequence[str], averages: Mapping[str, Sequence[str]]
+    finals: pd.DataFrame, names: Sequence[str], averages: Mapping[str, Sequence[str]], over_draws: Collection[str]
 ) -> Iterator[tuple[tuple[str, str], Estimate]]:
     for name, over in averages.items():
         for contender, scores in matrices_of(finals, names, over).items():
             if average := statistics.matrix_estimate(scores):
-                yield (name, contender), average
+                draws = np.nanmean(scores, axis=0).tolist() if name in over_draws else ()
+                yield (name, contender), estimate(draws) if draws else average
+
+
+def draws_among(averages: Mapping[str, tuple[str, ...]], patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the averages over draws of the same data, each once: all of their tasks match one of these patterns."""
+    names = {
+        over: name
+        for name, over in averages.items()
+        if len(over) > 1 and any(all(fnmatchcase(task, pattern) for task in over) for pattern in patterns)
+    }
+    return {name: over for over, name in names.items()}
 
 
 def _statuses(
@@ -299,6 +314,8 @@ def _statuses(
                 f"on {count} of {len(parts)} tasks" if (count := sum(map(bool, reasons))) else ""
                 for reasons in ([part.unconverged for part in parts], [part.unknown for part in parts])
             )
+            if together := convergence.get((name, contender)):
+                late, unknown = together.reason, together.unknown
             broken_there = sum(part.broken for part in parts)
             found[name, contender] = CellStatus(0, broken_there, lost_there, unconverged=late, unknown=unknown)
     return found

@@ -281,6 +281,8 @@ def resolved_document(suite: Suite, specs: Iterable[TrialSpec]) -> dict[str, Any
         del document["imports"]
     if suite.margin is None:
         del document["margin"]
+    if not suite.draws:
+        del document["draws"]
     for label, contender in suite.contenders.items():
         document["contenders"][label]["hyperparameters"] = resolved_hyperparameters(contender)
         document["contenders"][label]["action_mode"] = contender.action_mode or suite.evaluation.action_mode

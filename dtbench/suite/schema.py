@@ -91,6 +91,7 @@ class Suite(_Strict):
     task_options: dict[str, Any] = {}  # of every task: physics, steps, ...
     by_task: dict[str, TaskSettings] = {}  # task name or pattern -> changes; later ones win
     margin: float | None = Field(default=None, gt=0, le=LARGEST_TARGET)  # points of a match; None: see the report
+    draws: list[str] = []  # patterns of tasks that are draws of the same data: intervals of their mean are over draws
     published: list[dict[str, Any]] = []
     group: SuiteGroup = "other"  # where the report lists the suite, and whether its headline counts it
     preset: str = ""

@@ -139,3 +139,15 @@ def test_late_evaluations_are_those_of_the_last_third(steps: int, every: int, la
     spec = spec_of(HOPPER, "DT", 0)
     spec = replace(spec, train_steps=steps, evaluation=replace(spec.evaluation, every=every))
     assert late_evaluations(spec) == late
+
+
+def test_draws_of_the_same_data_are_judged_together_too() -> None:
+    draws = ["key-to-door-1k", "key-to-door-1k-draw1"]
+    plain = [spec_of(draws[0], "DT", seed) for seed in range(3)]
+    records = [replace(record(0, share=None), spec=replace(spec, task=task)) for task in draws for spec in plain]
+    rising = [[0.0, 10, 11, 14], [0.0, 10, 12, 13], [0.0, 10, 11, 13]]  # sure on one draw, noise over both
+    falling = [[0.0, 14, 12, 10], [0.0, 13, 11, 10], [0.0, 13, 12, 10]]
+    found = convergences(records, scores(records, rising + falling), {"mean of 2 draws": draws, "other": ["x"]})
+    assert found["key-to-door-1k", "DT"].reason
+    assert found["mean of 2 draws", "DT"].word == "yes"
+    assert ("other", "DT") not in found

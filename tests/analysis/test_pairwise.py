@@ -397,3 +397,49 @@ def test_equal_records_give_equal_tables() -> None:
     assert table_of(records) == table_of(records[::-1])
     assert difference_of(np.eye(3), np.eye(3)) == difference_of(np.eye(3), np.eye(3))
     assert isinstance(difference_of(np.eye(3), np.eye(3)).interval, Interval)
+
+
+DRAWS = ["key-to-door-1k", "key-to-door-1k-draw1", "key-to-door-1k-draw2", "key-to-door-1k-draw3"]
+
+
+def drawn(record: TrialRecord, task: str) -> TrialRecord:
+    return dataclasses.replace(record, spec=dataclasses.replace(record.spec, task=task))
+
+
+def test_a_mean_over_draws_of_the_same_data_has_the_spread_of_the_draws() -> None:
+    rng = np.random.default_rng(0)
+    differences = [2.0, 4.0, 6.0, 12.0]
+    pairs = []
+    for apart in differences:
+        theirs = rng.normal(0, 1, (5, 3)) + rng.normal(0, 50)  # what a draw does to both sides cancels
+        pairs.append(Pair(theirs + apart, theirs))
+    found = mean_difference(pairs, over_draws=True)
+    expected = scipy.stats.t.interval(0.95, 3, loc=6, scale=np.std(differences, ddof=1) / 2)
+    assert found.interval is not None
+    assert (found.interval.low, found.interval.high) == pytest.approx(expected)
+    within = mean_difference(pairs).interval
+    assert within is not None
+    assert within.high - within.low < found.interval.high - found.interval.low
+
+
+def test_draws_count_once_in_outcomes_and_with_their_own_interval_in_the_table() -> None:
+    records = [
+        drawn(record_of(DOOR, name, seed, [level + more + seed, level + more]), task)
+        for task, level, apart in zip(DRAWS, [10, 30, 20, 60], [2.0, 4.0, 6.0, 12.0], strict=True)
+        for name, more in (("DT", apart), ("BC", 0.0))
+        for seed in range(5)
+    ]
+    draws = {"mean of 4 draws": tuple(DRAWS)}
+    known = dataclasses.replace(inputs({}), over_draws=draws)
+    finals = finals_of(records)
+    outcomes = pairwise.pair_outcomes(records, finals, tasks=DRAWS, contenders=["DT", "BC"], inputs=known)
+    assert list(outcomes) == [("mean of 4 draws", "BC")]
+    difference, verdict = outcomes["mean of 4 draws", "BC"]
+    assert (difference.mean, difference.ours_seeds) == (6.0, 5)
+    assert verdict.kind == "undecided"  # 6 +- 6.9
+    *_, row = rows_of(table_of(records, tasks=DRAWS, averages=draws, inputs=known))
+    assert row["Difference"].text == "6.0 [\N{MINUS SIGN}0.9, 12.9]"
+    assert row["More seeds to decide"].text == DASH
+    part = [record for record in records if (record.spec.task, record.spec.contender) != (DRAWS[0], "BC")]
+    alone = pairwise.pair_outcomes(part, finals_of(part), tasks=DRAWS, contenders=["DT", "BC"], inputs=known)
+    assert sorted(task for task, _ in alone) == sorted(DRAWS[1:])

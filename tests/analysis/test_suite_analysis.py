@@ -1,6 +1,6 @@
 """Which tasks share a scale."""
 
-from dtbench.analysis.suite_analysis import averages_of, scales_of
+from dtbench.analysis.suite_analysis import averages_of, draws_among, scales_of
 
 
 def test_tasks_whose_scores_have_one_name_share_a_scale() -> None:
@@ -36,3 +36,14 @@ def test_raw_returns_share_no_scale() -> None:
 def test_a_single_task_is_averaged_with_nothing() -> None:
     assert scales_of(["a"], {"a": "raw return"}) == (("a",),)
     assert averages_of((("a",),), {"a": "raw return"}, ran="a") == {}
+
+
+def test_averages_over_draws_are_named_once() -> None:
+    averages = {
+        "average over the 2 tasks that ran": ("ktd-a", "ktd-b"),
+        "mean of 2 draws": ("ktd-a", "ktd-b"),
+        "average over 3 tasks": ("ktd-a", "ktd-b", "hopper"),
+        "alone": ("ktd-a",),
+    }
+    assert draws_among(averages, ["ktd-*"]) == {"mean of 2 draws": ("ktd-a", "ktd-b")}
+    assert draws_among(averages, []) == {}
