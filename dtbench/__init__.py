@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # The public names. They are imported at first use: `dtbench --help` must not wait for torch.
 if TYPE_CHECKING:
     from dtbench import data as data
+    from dtbench import envs as envs
     from dtbench import nn as nn
     from dtbench import testing as testing
     from dtbench.algorithm import Algorithm as Algorithm

@@ -5,8 +5,9 @@ python examples/play_policy.py [RESULTS]
 
 import sys
 
+import gymnasium as gym
+
 import dtbench
-from dtbench.domains.key_to_door.env import KeyToDoorEnv
 
 results = sys.argv[1] if len(sys.argv) > 1 else "results-of-play"
 dtbench.run_suite("key-to-door", preset="smoke", results=results, overrides=["tasks=[key-to-door-1k]"])
@@ -18,7 +19,8 @@ print(policy.evaluate([1.0, 0.0], episodes=20).groupby("target")[["return", "sco
 print(policy.record("key-to-door.gif", target_return=1.0))
 
 # The same action by action, in an environment of gymnasium's own.
-env = KeyToDoorEnv()
+gym.register_envs(dtbench.envs)
+env = gym.make("dtbench/KeyToDoor-v0")
 observation, _ = env.reset(seed=0)
 policy.reset(target_return=1.0)
 ended, reward, total = False, 0.0, 0.0

@@ -10,8 +10,6 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-from tests.support.registered_environments import register_once
-
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PRINTED = {  # example and arguments -> what it prints
@@ -38,7 +36,6 @@ def test_an_example_runs(arguments: tuple[str, ...], tmp_path: Path) -> None:
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mpl.use("Agg")
-    register_once()
     names: dict[str, Any] = {"__name__": "notebook"}
     for cell in json.loads((EXAMPLES / "key_to_door.ipynb").read_text())["cells"]:
         if cell["cell_type"] == "code":

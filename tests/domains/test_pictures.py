@@ -1,24 +1,21 @@
 """Pictures of episodes, and the environments that gymnasium makes by id."""
 
-import tomllib
+import subprocess
+import sys
 import warnings
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from dtbench.domains import registered
+from dtbench import envs
 from dtbench.domains.gymnasium.env import GymnasiumVectorEnv
 from dtbench.domains.key_to_door.env import AGENT_COLOR, CELL_PIXELS, COLORS, KEY, KeyToDoorEnv, KeyToDoorVectorEnv
 from dtbench.errors import IncompatibleTask
 from dtbench.registry import make_task
 from dtbench.task import Task
 from tests.support.opengl import OPENGL
-from tests.support.registered_environments import register_once
-
-ROOT = Path(__file__).parents[2]
 
 
 class Undrawn(KeyToDoorEnv):
@@ -27,17 +24,15 @@ class Undrawn(KeyToDoorEnv):
         self.metadata = {"render_modes": []}
 
 
-@pytest.fixture(autouse=True)
-def _registered() -> None:
-    register_once()
+def test_the_ids_are_gymnasiums_in_any_order_of_imports() -> None:
+    for code in (
+        "import dtbench, gymnasium as gym; gym.register_envs(dtbench.envs); gym.make('dtbench/KeyToDoor-v0')",
+        "import gymnasium as gym; gym.make('dtbench.envs:dtbench/Graph-v0', number=3)",
+    ):
+        subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
-def test_the_entry_point_names_the_function() -> None:
-    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["gymnasium.envs"]
-    assert points == {"dtbench": "dtbench.domains.registered:register"}
-
-
-@pytest.mark.parametrize("name", [*registered.IDS[:2], pytest.param(registered.IDS[2], marks=OPENGL)])
+@pytest.mark.parametrize("name", [*envs.IDS[:2], pytest.param(envs.IDS[2], marks=OPENGL)])
 def test_an_environment_passes_gymnasiums_checks_and_draws(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
