@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dtbench.analysis import pairwise
+from dtbench.analysis.lookalikes import lookalikes, originals
 from dtbench.analysis.pairwise import Difference, Verdict
 from dtbench.analysis.statistics import MIN_SEEDS, Estimate
 from dtbench.analysis.suite_analysis import RAW, SuiteAnalysis
@@ -155,7 +156,8 @@ def caveat(found: Sequence[Comparison]) -> str:
     by_task = {one.task: one.analysis.source(one.task) or "unknown" for one in found}
     sources = Counter(by_task.values())
     data = ", ".join(f"{name} ({_count(count, 'task')})" for name, count in sources.most_common())
-    fake = ", look-alikes of the papers'" if "generated" in sources else ""
+    fake = lookalikes(by_task)
+    fake_text = f", of which {len(fake)} are look-alikes of {originals(fake.values())}" if fake else ""
     met = {(one.task, name) for one in found for name in one.names}
     steps = [
         record.spec.train_steps
@@ -166,7 +168,7 @@ def caveat(found: Sequence[Comparison]) -> str:
     seeds = [count for one in found for count in one.seeds]
     decided = sum(one.verdict.decided for one in found)
     return (
-        f"Data: {data}{fake}. Budgets: {_range(steps)} gradient steps. Seeds: {_range(seeds)} a contender. Only "
+        f"Data: {data}{fake_text}. Budgets: {_range(steps)} gradient steps. Seeds: {_range(seeds)} a contender. Only "
         f"decided pairs count, {decided} of {len(found)}: {MIN_SEEDS} seeds a side and both converged."
     )
 
@@ -174,11 +176,11 @@ def caveat(found: Sequence[Comparison]) -> str:
 def answer_table(found: Sequence[Comparison]) -> Table:
     """Return a row for each comparison: both scores, the difference and its verdict."""
     rows = tuple(map(_row, found))
-    texts = ("Task", "Suite", "Family", "First", "Rival")
-    numbers = ("First scores", "Rival scores", "Difference", "95% low", "95% high", "Seeds")
+    texts = ("Task", "Suite", "Family", "Ours", "Rival")
+    numbers = ("Our score", "Its score", "Difference", "95% low", "95% high", "Seeds")
     columns = (*map(Column, texts), *(Column(name, number=True, shown="95%" not in name) for name in numbers))
     caption = "Decision Transformer less the best of each family, with 95 % intervals"
-    return Table("answer", caption, (*columns, Column("Data"), Column("Verdict")), rows)
+    return Table("answer", caption, (*columns, Column("Data", shown=False), Column("Verdict")), rows)
 
 
 def _row(one: Comparison) -> tuple[Cell, ...]:

@@ -111,8 +111,8 @@ class SuiteAnalysis:
     """The results of a suite, and what follows from them for every table and figure."""
 
     results: SuiteResults
-    contenders: Sequence[str]  # in table order
-    tasks: Sequence[str]
+    contenders: Sequence[str]  # in table order: those with a trial that ended, as a number or not
+    tasks: Sequence[str]  # likewise
     finals: pd.DataFrame  # a row a trial: its last checkpoint at its headline target
     score_names: Mapping[str, str]  # by task
     scales: Sequence[tuple[str, ...]] = ()  # the tasks in groups of one scale
@@ -160,6 +160,16 @@ class SuiteAnalysis:
         return (f"{DIVERGED_RULE} Diverged: {'; '.join(cells)}.",) if cells else ()
 
     @property
+    def absent(self) -> tuple[list[str], list[str]]:
+        """Return the planned tasks and contenders of which nothing ran."""
+        planned = (self.results.suite.get("tasks") or (), contenders(self.results))
+        tasks, names = (
+            [n for n in all_ if n not in shown]
+            for all_, shown in zip(planned, (self.tasks, self.contenders), strict=True)
+        )
+        return tasks, names
+
+    @property
     def ran(self) -> list[str]:
         """Return the tasks with at least one number."""
         finished = set(self.finals["task"])
@@ -196,7 +206,8 @@ def analyze(results: SuiteResults) -> SuiteAnalysis:
     finals = everyone[everyone["score"].notna()].reset_index(drop=True)
     bad = set(everyone.loc[everyone["score"].isna(), "trial"])
     broken = tuple(record for record in results.records if record.spec.key in bad)
-    tasks = list(suite.get("tasks") or sorted(set(everyone["task"])))
+    ended = _ended(results)
+    tasks = [task for task in suite.get("tasks") or sorted(set(everyone["task"])) if task in ended]
     provenance = {record.spec.task: record.provenance for record in results.records}
     about = {task: (facts.get("task") or {}) for task, facts in provenance.items()}
     score_names = {task: str(facts.get("score_name") or "score") for task, facts in about.items()}
@@ -205,7 +216,7 @@ def analyze(results: SuiteResults) -> SuiteAnalysis:
     for table in published:
         averages |= table.averages
     families = _families(results)
-    names = _by_family(list(contenders(results)), families)
+    names = _by_family([name for name in contenders(results) if name in ended], families)
     over_draws = draws_among(averages, suite.get("draws") or ())
     convergence = convergences(results.records, results.scores, over_draws)
     inputs = TableInputs(
@@ -230,6 +241,12 @@ def analyze(results: SuiteResults) -> SuiteAnalysis:
         data_scores(provenance, results.scores, averages),
         families,
     )
+
+
+def _ended(results: SuiteResults) -> set[str]:
+    """Return the tasks and contenders with a trial that finished, diverged or failed."""
+    lost = [trial.spec for trial in results.unfinished if trial.state not in ("missing", "interrupted")]
+    return {name for spec in (*lost, *(one.spec for one in results.records)) for name in (spec.task, spec.contender)}
 
 
 def _families(results: SuiteResults) -> dict[str, str]:

@@ -59,6 +59,9 @@ class Read(HTMLParser):
         return content
 
 
+VIEWS = ("overview", "toy", "toy-two")
+
+
 @pytest.fixture(scope="module")
 def page() -> str:
     return html.render(page_document.document())
@@ -95,8 +98,10 @@ def test_every_name_that_aria_points_at_exists(read: Read) -> None:
     assert set(read.all("aria-labelledby")) - set(read.all("id")) == {"details--title"}  # the script writes that one
 
 
-def test_references_inside_a_figure_stay_inside_it(page: str) -> None:
-    for text in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+def test_references_inside_a_figure_stay_inside_it(page: str, read: Read) -> None:
+    packed = [str(svg) for key in VIEWS for svg in read.packed(f"figures-{key}").values()]
+    assert len(packed) == 5
+    for text in [*packed, *re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)]:
         used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
         assert used <= set(re.findall(r'\bid="([^"]+)"', text))
 
@@ -105,9 +110,10 @@ def test_the_points_of_every_figure_are_in_its_suite(read: Read) -> None:
     for _, found in read.elements:
         if "data-marks" in found:
             view = int(found["data-prefix"][1:].split("-")[0])
-            marks = read.packed(f"points-{('overview', 'toy', 'toy-two')[view]}")[found["data-marks"]]
+            marks = read.packed(f"points-{VIEWS[view]}")[found["data-marks"]]
             assert len(marks) == 2
-            assert all(found["data-prefix"] + gid in read.all("id") for gid, _ in marks)
+            svg = read.packed(f"figures-{VIEWS[view]}")[found["data-packed"]]
+            assert all(f'id="{found["data-prefix"]}{gid}"' in svg for gid, _ in marks)
 
 
 def test_headings_are_in_order_below_one_title(read: Read) -> None:

@@ -197,16 +197,17 @@ def test_the_page_says_what_epsilon_means(tmp_path: Path) -> None:
     assert "epsilon_greedy" in table(tmp_path / "report/demo", "contenders")["Actions"].tolist()
 
 
-def test_a_task_that_has_not_run_leaves_holes_and_belongs_to_no_scale(tmp_path: Path) -> None:
+def test_a_task_that_has_not_run_is_not_shown_and_belongs_to_no_scale(tmp_path: Path) -> None:
     report = report_of(results_of(tmp_path / "runs", missing=[PONG]), tmp_path / "report")
-    assert table(report, "scores")[PONG].tolist() == ["not run"] * 3
+    assert PONG not in " ".join(table(report, "scores").columns)
+    assert f"have no finished trial: {PONG}" in (report / "report.md").read_text()
     assert "Over all tasks" not in (report / "report.md").read_text()
 
 
 def test_equal_ledgers_of_several_domains_give_equal_pages(report: Path, tmp_path: Path) -> None:
     again = report_of(results_of(tmp_path / "runs"), tmp_path / "report")
     files = sorted(path.relative_to(report.parent) for path in report.parent.rglob("*.*"))
-    assert {"index.html", "manifest.json", "demo", "overview"} == {path.parts[0] for path in files}
+    assert {"index.html", "README.md", "manifest.json", "demo", "overview"} == {path.parts[0] for path in files}
     assert files == sorted(path.relative_to(again.parent) for path in again.parent.rglob("*.*"))
     for path in files:
         assert (again.parent / path).read_bytes() == (report.parent / path).read_bytes()

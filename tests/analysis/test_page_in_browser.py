@@ -22,7 +22,7 @@ FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 )
-WIDTHS = (380, 1024, 1920)
+WIDTHS = (390, 1024, 1440)
 PATIENCE = 120_000  # milliseconds that anything may take on a busy machine
 LABEL = "DT asked 1: 2.0, n = 3 seeds"
 SCORES = "#suite-toy [data-table=scores]"
@@ -60,6 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     documents: dict[str, Document] = {
         "toy": page_document.document(),
         "bad": page_document.hostile(),
+        "answer": page_document.answered(made / "ledger"),
         "many": page_document.document(page_document.suite("toy", count=10_000, steps=20)),
     }
     for name, document in documents.items():
@@ -129,6 +130,48 @@ OVERLAPS = """() => {
   }
   return found;
 }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_sentence_chips_and_forest_plot_are_on_the_first_screen(visit: Open, width: int, scheme: str) -> None:
+    page = visit("answer", place="", width=width, color_scheme=scheme).page
+    height = page.evaluate("innerHeight")
+    for part in (".answer", ".caveat", ".chip >> nth=0", "[data-figure=answer-td] svg"):
+        box = page.locator(part).bounding_box()
+        assert box["y"] >= 0
+        assert box["y"] + min(box["height"], 60) <= height, part
+        assert box["x"] + box["width"] <= width + 1
+    ink = page.locator(".answer").evaluate("node => getComputedStyle(node).color")
+    assert ink == ("rgb(27, 31, 36)" if scheme == "light" else "rgb(228, 233, 239)")
+
+
+def test_no_table_is_wider_than_its_box_on_a_desk(visit: Open) -> None:
+    page = visit("answer", place="", width=1440).page
+    page.evaluate("document.querySelectorAll('details').forEach((box) => { box.open = true; })")
+    wide = "[...document.querySelectorAll('.scroll')].filter((n) => n.scrollWidth > n.clientWidth + 1).length"
+    assert page.evaluate(wide) == 0
+
+
+def test_every_figure_of_a_view_is_drawn_when_it_is_shown(visit: Open) -> None:
+    page = visit(place="").page
+    page.locator(".bar a", has_text="toy-two").click()
+    page.locator(".view.shown .plot svg").first.wait_for()
+    assert page.locator(".view.shown .plot:not(:has(svg))").count() == 0
+    page.locator(".view.shown summary", has_text="1 more figure").click()
+    assert page.locator(".view.shown details .plot svg").first.is_visible()
+
+
+def test_suites_that_do_not_answer_the_question_are_in_a_menu_by_group(visit: Open) -> None:
+    page = visit("answer", place="").page
+    link = page.locator(".more a", has_text="checked")
+    assert not link.is_visible()
+    page.locator(".more summary").focus()
+    page.keyboard.press("Enter")
+    assert "Checks" in page.locator(".more").inner_text()
+    link.click()
+    page.locator(".bar a[aria-current]", has_text="checked").wait_for(state="attached")
+    assert not link.is_visible()
 
 
 def test_one_suite_is_shown_at_a_time_and_the_list_of_suites_changes_it(visit: Open) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from dtbench.analysis.page.paper_tables import all_paper_tables, cell_verdict, paper_table
+from dtbench.analysis.page.paper_tables import all_paper_tables, cell_verdict, paper_table, references_of, with_ours
 from dtbench.analysis.published import RunConditions, published_tables
 from dtbench.analysis.statistics import Estimate, Interval
 from dtbench.analysis.suite_analysis import SuiteAnalysis, TableInputs, analyze, return_inputs
 from dtbench.analysis.tables.table import DASH, Cell, Table
 from dtbench.errors import InvalidSuite, UnknownName
-from dtbench.suite.loading import read_document
+from dtbench.suite.loading import read_document, suite_names
 from tests.support import gym_ledger
 from tests.support.table_inputs import inputs
 
@@ -41,7 +41,9 @@ def cells_of(table: Table) -> dict[tuple[str, ...], Mapping[str, Cell]]:
 
 @pytest.fixture(scope="module")
 def untouched() -> list[Table]:
-    return all_paper_tables({})
+    """Every table that a shipped suite refers to, before anything ran."""
+    found = [one for name in suite_names() for one in references_of(read_document(name))]
+    return [paper_table(references, TableInputs()) for _, references in sorted(found, key=lambda one: one[0])]
 
 
 def named(tables: list[Table], name: str) -> Table:
@@ -52,7 +54,7 @@ def test_every_table_of_the_paper_is_there_before_anything_ran(untouched: list[T
     numbers = [f"paper-table-{number}" for number in (1, 2, 3, 4, 5, 6, 7, 12)]
     assert [table.name for table in untouched if table.name in numbers] == numbers
     others = [table.name for table in untouched if table.name not in numbers]
-    assert {"paper-corl-readme-last-scores-d4rl", "paper-d3rlpy-benchmark", "paper-jax-corl-readme"} <= set(others)
+    assert {"paper-corl-readme-last-scores", "paper-d3rlpy-benchmark", "paper-jax-corl-readme"} <= set(others)
     assert [table.name for table in untouched[-len(others) :]] == others  # after the paper's
     for table in untouched:
         texts = [cell.text for row in table.rows for cell in row if " / " in cell.text]
@@ -83,7 +85,7 @@ def test_columns_with_v0_numbers_say_so(untouched: list[Table]) -> None:
     note_of_data = next(note for note in named(untouched, "paper-table-2").notes if "D4RL v0 data" in note)
     for name in ("CQL but for medium-expert reacher", "BEAR", "BRAC-v", "AWR"):
         assert name in note_of_data
-    assert any("v0" in note for note in named(untouched, "paper-corl-readme-last-scores-d4rl").notes)
+    assert any("v0" in note for note in named(untouched, "paper-corl-readme-last-scores").notes)
     assert any(note.startswith("CQL (dense): D4RL v0 data") for note in named(untouched, "paper-table-7").notes)
 
 
@@ -94,6 +96,20 @@ def test_a_cell_is_ours_theirs_difference_and_verdict() -> None:
     assert cells["DT"].text == f"60.0 / 67.6 ± 1.0 / {minus}7.6 / differs"
     assert cells["DT"].kind == "differs"
     assert cells["BC"].text == f"{DASH} / 63.9 / {DASH} / not run"
+
+
+def test_the_page_shows_two_numbers_and_a_sign_of_what_ran() -> None:
+    found = inputs({("hopper-medium-v2", "DT"): ours(60.0)}, D4RL)
+    table = with_ours(table_of("d4rl", found, "2"))
+    ((label, *_),) = table.rows
+    assert label.text == "medium"
+    assert cells_of(table)["medium", "hopper"]["DT"].short == "60.0 / 67.6 \N{NOT EQUAL TO}"
+    assert f">{DASH} / 63.9</td>" in table.html()
+    assert "not run" not in table.html()
+    assert any(note.startswith("Rows without a number of ours: medium-expert halfcheetah, ") for note in table.notes)
+    wide = with_ours(table_of("d4rl", found, "CORL README last scores"))
+    assert [column.name for column in wide.columns if column.shown and column.number] == ["DT"]
+    assert any(note.startswith("Columns without a number of ours, in the CSV: BC, ") for note in wide.notes)
 
 
 def test_reasons_are_letters_with_notes() -> None:
@@ -222,9 +238,10 @@ def test_returns_come_from_the_trials_own_returns(analysis: SuiteAnalysis) -> No
 
 def test_all_formats_hold_every_published_number(untouched: list[Table]) -> None:
     for table in untouched:
-        for text in (table.html(), table.markdown(), table.csv()):
-            for row in table.rows:
+        for row in table.rows:
+            for text in (table.markdown(), table.csv()):
                 assert all(cell.text in text for cell in row if " / " in cell.text)
+            assert all(cell.short in table.html() for cell in row)
         assert table.latex().count("not run") == sum("not run" in cell.text for row in table.rows for cell in row)
 
 

@@ -95,8 +95,15 @@ def test_markdown_makes_no_link_entity_or_heading_of_a_name() -> None:
 def test_html_has_the_number_behind_a_cell_to_sort_by() -> None:
     html = table_of(Cell("70.0", 70.0), Cell("60.0 [50, 70]", rank=60.0), Cell("not run")).html()
     assert '<td class="number" data-value="70">70.0</td>' in html
-    assert '<td class="number" data-value="60">60.0 [50, 70]</td>' in html
+    assert '<td class="number" data-value="60">60.0<small>[50, 70]</small></td>' in html
     assert '<td class="number">not run</td>' in html
+
+
+def test_a_number_of_seeds_that_most_cells_share_stands_in_the_caption() -> None:
+    html = table_of(Cell("7.0 [5, 9] (n = 3)"), Cell("6.0 [5, 7] (n = 3)"), Cell("1.0 [0, 2] (n = 2 of 3)")).html()
+    assert "<caption>Scores (n = 3 unless a cell says otherwise)</caption>" in html
+    assert "7.0<small>[5, 9]</small>" in html
+    assert "1.0<small>[0, 2] (n = 2 of 3)</small>" in html
 
 
 def test_a_table_can_be_found_on_the_page() -> None:

@@ -1,12 +1,17 @@
 """Documents for tests of the page, made up by hand: two suites whose tables and figures have the same names."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dtbench.analysis.figures.style import Drawing, drawing, figure
 from dtbench.analysis.figures.tooltips import draw_points
 from dtbench.analysis.page.html import Document, SuitePage
+from dtbench.analysis.page.overview import overview
 from dtbench.analysis.page.section import Section
+from dtbench.analysis.suite_analysis import analyze
 from dtbench.analysis.tables.table import Cell, Column, Table, hole
+from tests.support.tiny_ledger import tiny_ledger
 
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\"> & \"q\""
 NUMBERS = {"DT": 9.5, "BC": 100.25, "CQL": None, "IQL": -3.0, "TD3+BC": 20.0, "BC 10%": None, "Random": 1.0}
@@ -98,6 +103,7 @@ def suite(name: str = "toy", *, contender: str = "DT", count: int = 3, steps: in
     """A suite with a table of scores, a folded one, and two figures."""
     sections = (
         Section("Results", ("What came out.",), (scores(),), (curve(),)),
+        Section("Behind", more=(curve("progress-toy"),)),
         Section("Details", (), (Table("seeds", "Seeds", (Column("Seed"),), ((Cell("0"),),)),), (), folded=True),
         Section("Results", ("The same heading again.",)),
     )
@@ -110,6 +116,19 @@ def document(*suites: SuitePage) -> Document:
     """An overview and two suites, or those that are given."""
     overview = (Section("At a glance", ("All suites together.",), (scores(extra=" (all)"),), (curve(),)),)
     return Document("Return-conditioned or not?", overview, suites or (suite("toy"), suite("toy-two")))
+
+
+def answered(results: Path) -> Document:
+    """The overview of a ledger with five seeds a side, beside a suite that is a check."""
+    levels = {"DT": 60.0, "BC": 40.0, "IQL": 50.0, "CQL": 20.0}
+    scores = {
+        (f"task-{number}", name): tuple(level + shift for shift in (0.0, 0.5, 1.0, 1.5, 2.0))
+        for number in range(6)
+        for name, level in levels.items()
+    }
+    analysis = analyze(tiny_ledger(results, scores))
+    sections = tuple(overview([replace(analysis, inputs=replace(analysis.inputs, statuses={}))]))
+    return Document("Does it match?", sections, (suite("tiny"), replace(suite("checked"), group="checks")))
 
 
 def hostile() -> Document:

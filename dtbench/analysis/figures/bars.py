@@ -83,24 +83,27 @@ def draw_bars(
     if not any((task, name) in estimates for name in analysis.contenders):
         return None
     palette = style.colours(analysis.contenders, analysis.families)
-    with style.figure(analysis.smoke, 6.4, 1.3 + 0.38 * len(analysis.contenders)) as sheet:
+    lost = {name: analysis.inputs.status(task, name).diverged for name in analysis.contenders}
+    there = [name for name in analysis.contenders if lost[name] or (task, name) in estimates]
+    with style.figure(analysis.smoke, 6.4, 1.3 + 0.38 * len(there)) as sheet:
         axes = sheet.subplots()
-        for index, name in enumerate(analysis.contenders):
+        for index, name in enumerate(there):
             if (task, name) in estimates:
                 _draw_bar(axes, index, estimates[task, name], palette[name], _label(analysis, task, name, estimates))
             else:
-                absent = "diverged" if analysis.inputs.status(task, name).diverged else "not run"
-                axes.text(0, index, f" {absent}", va="center", fontstyle="italic")
+                axes.text(0, index, " diverged", va="center", fontstyle="italic")
         for table, marker in zip(published, _PUBLISHED_MARKERS, strict=False):
             numbers = dict(_printed(analysis, table, task))
-            points = [(numbers[name], index) for index, name in enumerate(analysis.contenders) if name in numbers]
-            labels = [_printed_label(table.title, task, name, mean) for name, mean in numbers.items()]
+            points = [(numbers[name], index) for index, name in enumerate(there) if name in numbers]
+            labels = [_printed_label(table.title, task, name, numbers[name]) for name in there if name in numbers]
             _draw_published(axes, points, labels, table.title, marker)
-        lost = {name: analysis.inputs.status(task, name).diverged for name in analysis.contenders}
-        short = {name: style.shortened(name, _BESIDE_AXIS) for name in analysis.contenders}
-        names = [short[name] + (f"\n({count} diverged)" if count else "") for name, count in lost.items()]
-        axes.set_yticks(range(len(analysis.contenders)), names)
-        title, below = analysis.title(task), len(analysis.contenders) - 0.4
+        short = [style.shortened(name, _BESIDE_AXIS) for name in there]
+        names = [
+            text + (f"\n({lost[name]} diverged)" if lost[name] else "")
+            for text, name in zip(short, there, strict=True)
+        ]
+        axes.set_yticks(range(len(there)), names)
+        title, below = analysis.title(task), len(there) - 0.4
         score = style.wrapped(analysis.score_names.get(task, "score"), 60)
         axes.set(xlabel=score, title=style.wrapped(title, 66 - max(map(len, names))), ylim=(below, -0.6))
         if score.endswith("(%)"):

@@ -1,5 +1,6 @@
 """Achieved against target return: a figure a task, and the paper's Figure 4."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.tables.targets import Achieved, TaskTargets
 
 FENCE = 1.5  # spans of targets or middle halves of the curves beyond which a point is drawn at the edge
+_TILES = 4  # in a row
 _CAPTION = (
     "Lines: means over seeds and episodes; bands: 95 % intervals, seeds and their episodes redrawn together; thin "
     "lines: contenders that take no target; triangles: targets set beforehand; grey: beyond the data's best."
@@ -50,6 +52,29 @@ def draw_target_grid(analysis: SuiteAnalysis, found: Sequence[TaskTargets]) -> D
         about = "Achieved against target return at the last checkpoint."
         alt = f"Achieved against target return on {len(found)} tasks."
         return style.drawing(sheet, "targets", f"{about} {_CAPTION}{_OUTSIDE if any(outside) else ''}", alt, wide=True)
+
+
+def draw_target_tiles(found: Sequence[tuple[SuiteAnalysis, TaskTargets]]) -> Drawing | None:
+    """Draw a small panel for each task of several suites, each once; None where there is none."""
+    tiles = {one.task: (analysis, one) for analysis, one in reversed(found)}
+    if not tiles:
+        return None
+    columns = min(_TILES, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    with style.figure(all(a.smoke for a, _ in tiles.values()), 0.3 + 2.6 * columns, 0.8 + 2.0 * rows) as sheet:
+        grid = sheet.subplots(rows, columns, squeeze=False).flat
+        for axes, (analysis, one) in zip(grid, reversed(tiles.values()), strict=False):
+            _draw_achieved(axes, analysis, one)
+            axes.set_title(style.wrapped(one.task, 30), fontsize=8)
+            axes.tick_params(labelsize=7)
+        for axes in grid[len(tiles) :]:
+            axes.set_axis_off()
+        for axes in grid[max(0, len(tiles) - columns) : len(tiles)]:
+            axes.set_xlabel("target return", fontsize=8)
+        sheet.supylabel("achieved return", fontsize=9)
+        style.legend_below(sheet)
+        alt = f"Achieved against target return on {len(tiles)} tasks of all suites."
+        return style.drawing(sheet, "target-tiles", f"Achieved against target return. {_CAPTION}", alt, wide=True)
 
 
 def fences(found: TaskTargets) -> Interval:

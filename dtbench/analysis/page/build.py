@@ -118,7 +118,7 @@ def _suite_pages(analyses: Sequence[SuiteAnalysis], workers: int) -> tuple[Suite
 def _files(suite: SuitePage) -> dict[str, bytes]:
     directory = suite.name
     shown = [table for section in suite.sections for table in section.tables]
-    drawn = [drawing for section in suite.sections for drawing in section.drawings]
+    drawn = [drawing for section in suite.sections for drawing in (*section.drawings, *section.more)]
     files = {f"{directory}/report.md": html.markdown(suite).encode()}
     files |= {f"{directory}/tables/{table.name}.csv": table.csv().encode() for table in shown}
     files |= {f"{directory}/tables/{table.name}.tex": table.latex(directory).encode() for table in shown}

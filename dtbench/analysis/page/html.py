@@ -7,15 +7,15 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from dtbench.analysis.figures.style import INK, Drawing
 from dtbench.analysis.groups import ANSWERING, GROUPS
@@ -56,7 +56,8 @@ def render(document: Document) -> str:
     environment = SandboxedEnvironment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(table=partial(_table, suites=_suite_links(document.suites)), box=_box)
+    links, shared = _suite_links(document.suites), frozenset(_shared_notes(document))
+    environment.filters.update(table=partial(_table, suites=links, shared=shared), box=_box, prose=_prose)
     known: dict[str, Any] = {
         "document": document,
         "style": Markup(_file("style.css")),
@@ -118,7 +119,8 @@ _VERDICT = re.compile(r"(<td[^>]*>)(agrees|differs|undecided|not comparable|not 
 class _Figure:
     drawing: Drawing
     prefix: str  # of the ids inside its SVG
-    svg: Markup
+    svg: Markup | None  # None: packed, see `_View.figures`
+    shape: str  # width / height
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class _Block:
     anchor: str
     section: Section
     figures: tuple[_Figure, ...]
+    more: tuple[_Figure, ...]  # behind a line that opens
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +143,30 @@ class _View:
     suite: SuitePage | None
     blocks: tuple[_Block, ...]
     points: str  # the sentences of its figures' points, packed
+    figures: str  # SVG by prefix, packed: as text they would be most of the page
+    rules: tuple[str, ...]  # notes that several tables share
     aside: str  # the title of its group, where that does not answer the page's question
 
 
 def _views(document: Document) -> list[_View]:
-    views = []
+    views, shared = [], _shared_notes(document)
     for number, (key, suite) in enumerate(zip(_keys(document.suites), (None, *document.suites), strict=True)):
         sections = [one for one in (suite.sections if suite else document.overview) if one.in_page]
         anchor, label = (f"suite-{key}", suite.name) if suite else (key, "Overview")
-        blocks = tuple(_blocks(key, f"f{number}", sections))
+        packed: dict[str, str] = {}
+        blocks = tuple(_blocks(key, f"f{number}", sections, packed))
         aside = GROUPS[suite.group] if suite and suite.group not in ANSWERING else ""
-        views.append(_View(key, anchor, label, suite, blocks, _points(sections), aside))
+        notes = {note for section in sections for table in section.tables for note in table.notes}
+        rules = tuple(note for note in shared if note in notes)
+        views.append(_View(key, anchor, label, suite, blocks, _points(sections), pack(packed), rules, aside))
     return views
+
+
+def _shared_notes(document: Document) -> list[str]:
+    """Return the notes that several tables have: a view says them once."""
+    sections = [*document.overview, *(section for suite in document.suites for section in suite.sections)]
+    notes = [note for section in sections if section.in_page for table in section.tables for note in table.notes]
+    return [note for note in dict.fromkeys(notes) if notes.count(note) > 1]
 
 
 def _keys(suites: Sequence[SuitePage]) -> list[str]:
@@ -160,15 +175,25 @@ def _keys(suites: Sequence[SuitePage]) -> list[str]:
     return [names.unlike(name) for name in ("overview", *(suite.name for suite in suites))]
 
 
-def _blocks(key: str, figures: str, sections: Iterable[Section]) -> Iterator[_Block]:
-    """Yield the sections of a view; the ids inside its figures begin like f3-0-, f3-1-, ... to be short."""
+def _blocks(key: str, figures: str, sections: Iterable[Section], packed: dict[str, str]) -> Iterator[_Block]:
+    """Yield the sections of a view; the ids inside its figures begin like f3-0-, f3-1-, ... to be short.
+
+    All figures but the headline's, which are seen without a script, go into `packed`.
+    """
     anchors, numbers = _Names(), itertools.count()
+
+    def figure(drawing: Drawing, *, inline: bool) -> _Figure:
+        prefix = f"{figures}-{next(numbers)}-"
+        svg = inline_svg(drawing, prefix)
+        if not inline:
+            packed[prefix] = str(svg)
+        width, height = re.findall(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', svg)[0]
+        return _Figure(drawing, prefix, svg if inline else None, f"{width} / {height}")
+
     for section in sections:
-        drawn = []
-        for drawing in section.drawings:
-            prefix = f"{figures}-{next(numbers)}-"
-            drawn.append(_Figure(drawing, prefix, inline_svg(drawing, prefix)))
-        yield _Block(f"{key}--{anchors.unlike(section.heading)}", section, tuple(drawn))
+        drawn = tuple(figure(drawing, inline=section.headline is not None) for drawing in section.drawings)
+        more = tuple(figure(drawing, inline=False) for drawing in section.more)
+        yield _Block(f"{key}--{anchors.unlike(section.heading)}", section, drawn, more)
 
 
 class _Names:
@@ -186,7 +211,7 @@ class _Names:
 
 
 def _points(sections: Iterable[Section]) -> str:
-    drawings = [drawing for section in sections for drawing in section.drawings]
+    drawings = [drawing for section in sections for drawing in (*section.drawings, *section.more)]
     return pack({drawing.name: [[one.gid, list(one.labels)] for one in drawing.marks] for drawing in drawings})
 
 
@@ -199,12 +224,21 @@ def _suite_links(suites: Sequence[SuitePage]) -> dict[str, str]:
     }
 
 
-def _table(table: Table, key: str, suites: Mapping[str, str]) -> Markup:
+def _table(table: Table, key: str, suites: Mapping[str, str], shared: Collection[str]) -> Markup:
     """Return the table with ids of its own, links to suites that meet them, and its verdicts as badges."""
+    table = replace(table, notes=tuple(note for note in table.notes if note not in shared))
     text = re.sub(r'(<table[^>]*?\sid=")', rf"\g<1>{key}--table--", str(table.html()), count=1)
     text = re.sub(r'href="#suite-[^"]*"', lambda found: suites.get(found[0], found[0]), text)
     text = _VERDICT.sub(_badge, text)
     return Markup(text)
+
+
+def _prose(text: str) -> Markup:
+    """Return a paragraph whose names in backticks are code."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(re.split(r"`([^`]+)`", text))
+    )
 
 
 def _box(table: Table) -> str:

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from dtbench.analysis import answer, pairwise, statistics
 from dtbench.analysis.figures.bars import SuiteAverage, draw_suite_bars, suite_average
+from dtbench.analysis.figures.compute import draw_compute
 from dtbench.analysis.figures.forest import draw_forest
 from dtbench.analysis.figures.searches import draw_expected_best, draw_searches_together
+from dtbench.analysis.figures.targets import draw_target_tiles
 from dtbench.analysis.groups import ANSWERING, GROUPS, group_of
 from dtbench.analysis.page.paper_tables import all_paper_tables
 from dtbench.analysis.page.section import Headline, Section
@@ -14,6 +16,8 @@ from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.tables.protocol import SMOKE
 from dtbench.analysis.tables.searches import best_table, budget_table, expected_curves
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table
+from dtbench.analysis.tables.targets import all_targets
+from dtbench.analysis.tables.winners import winners_table
 from dtbench.suite.loading import suite_names
 from dtbench.tuning.search import SearchRecord
 
@@ -28,8 +32,9 @@ AVERAGES = (
     "finished, of the contenders that finished all of these."
 )
 PAPER = (
-    "Every table of Chen et al. (2021) that holds results, in its own shape, and CORL's table of the same tasks on "
-    "D4RL's v2 data. A cell reads: ours / published / difference / verdict. What nobody ran stays visible."
+    "The tables of Chen et al. (2021), CORL and others of which something ran, in their own shapes. A cell reads: "
+    "ours / published. Green and =: they agree. Red and \N{NOT EQUAL TO}: they differ. No sign: the two may not be "
+    "compared."
 )
 _OUTSIDE = ("Few seeds or not converged", "Not both ran")
 SEARCHES_HEADING = "Hyperparameter searches"
@@ -49,14 +54,27 @@ def overview(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
     """Yield the sections of the overview, from the suites that have results."""
     yield from _answer(analyses)
     yield Section("Suites", tuple(_warning(analyses)), (suite_table(analyses),))
-    yield Section("Who is ahead", (QUESTION,), (verdict_table(analyses),))
-    averages = [average for analysis in analyses for average in _averages(analysis)]
-    drawn = draw_suite_bars(averages, smoke=all(analysis.smoke for analysis in analyses))
+    asked = [one for one in analyses if group_of(one.results.suite) in ANSWERING] or list(analyses)
+    yield Section("Who wins where", (), (winners_table(asked),))
+    tiles = draw_target_tiles([(one, found) for one in asked for found in all_targets(one)])
+    if tiles:
+        yield Section("Does it get what it asks for?", (), drawings=(tiles,))
+    compute = draw_compute(asked)
+    if compute:
+        yield Section("Quality against compute", (), drawings=(compute,))
+    yield Section("Who is ahead", (QUESTION,), (verdict_table(analyses),), folded=True)
+    averages = [average for analysis in asked for average in _averages(analysis)]
+    drawn = draw_suite_bars(averages, smoke=all(analysis.smoke for analysis in asked))
     if drawn:
-        yield Section("Averages by suite", (AVERAGES,), drawings=(drawn,))
-    ran = {analysis.results.name: analysis for analysis in analyses}
-    yield Section("The paper's tables", (PAPER,), tuple(all_paper_tables(ran)))
-    yield Section("What was not run", tuple(_not_run(analyses)))
+        yield Section("Averages by suite", (AVERAGES,), more=(drawn,))
+    papers = tuple(all_paper_tables({analysis.results.name: analysis for analysis in analyses}))
+    if papers:
+        yield Section("The paper's tables", (PAPER,), papers)
+    absent = tuple(_not_run(analyses))
+    if absent:
+        yield Section(
+            "Planned, but without a number", absent, closed=f"What these suites lack, in {len(absent)} lines"
+        )
 
 
 def _answer(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
@@ -115,8 +133,8 @@ def _suite_row(analysis: SuiteAnalysis) -> tuple[Cell, ...]:
         Cell(GROUPS[group_of(results.suite)]),
         Cell(str(results.suite.get("title") or DASH)),
         Cell(str(results.suite.get("preset") or DASH)),
-        _share(len(ran), len(analysis.tasks)),
-        _share(len(took_part), len(analysis.contenders)),
+        _share(len(ran), len(ran) + len(analysis.absent[0])),
+        _share(len(took_part), len(took_part) + len(analysis.absent[1])),
         Cell(str(len(seeds)), len(seeds)),
         _share(done, planned),
         Cell(", ".join(sources)),
@@ -182,9 +200,7 @@ def _not_run(analyses: Sequence[SuiteAnalysis]) -> Iterator[str]:
     if absent:
         yield f"Suites that nobody ran here: {', '.join(absent)}."
     for analysis in analyses:
-        tasks = [task for task in analysis.tasks if task not in analysis.ran]
-        took_part = set(analysis.finals["contender"])
-        names = [name for name in analysis.contenders if name not in took_part]
+        tasks, names = analysis.absent
         parts = [f"tasks {', '.join(tasks)}" if tasks else "", f"contenders {', '.join(names)}" if names else ""]
         if any(parts):
             yield f"Of {analysis.results.name}: {'; '.join(filter(None, parts))}."

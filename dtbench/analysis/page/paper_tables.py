@@ -23,44 +23,71 @@ from dtbench.ledger.trial_spec import TrialState
 from dtbench.suite.loading import read_document, suite_names
 
 CELL_RULE = (
-    "Each cell: ours / published / difference / verdict. Ours is the mean over training seeds at the last checkpoint; "
-    "no difference stands where nothing may be compared, and a dash alone where the paper prints nothing."
+    "Each cell: ours / published, then the difference and the verdict, which the page tells by colour and sign (= "
+    "agrees, \N{NOT EQUAL TO} differs, ? undecided, none where the two may not be compared) and on hovering. Ours is "
+    "the mean over training seeds at the last checkpoint; no difference stands where nothing may be compared, and a "
+    "dash alone where the paper prints nothing."
 )
 
+_SIGNS = {"agrees": " =", "differs": " \N{NOT EQUAL TO}", "undecided": " ?"}
+_WIDE = 8  # columns, beyond which those without a number of ours stand in the CSV alone
 _OF = {"score": "", "return": " Ours here are returns in the task's own points."}
 
 
 def all_paper_tables(suites: Mapping[str, SuiteAnalysis]) -> list[Table]:
-    """Return every table that a suite of dtbench refers to, in the papers' order; `suites` are those that ran.
-
-    Tables of the others are there too, with every cell "not run".
-    """
+    """Return every table of which something ran in these suites, in the papers' order."""
     found = []
-    for suite in sorted({*suite_names(), *suites}):
-        document = read_document(suite) if suite in suite_names() else suites[suite].results.suite
-        note = f"Suite: {suite}." if suite in suites else f"Suite: {suite}, of which no trial has run."
-        for order, table in _suite_tables(document, suites.get(suite)):
-            found.append((order, suite, replace(table, notes=(note, *table.notes))))
+    for suite, analysis in sorted(suites.items()):
+        document = read_document(suite) if suite in suite_names() else analysis.results.suite
+        for order, table in _suite_tables(document, analysis):
+            found.append((order, suite, replace(table, notes=(f"Suite: {suite}.", *table.notes))))
     found.sort(key=lambda one: one[:2])
     names = [table.name for *_, table in found]
     return [replace(t, name=f"{t.name}-{suite}") if names.count(t.name) > 1 else t for _, suite, t in found]
 
 
 def paper_tables(analysis: SuiteAnalysis) -> list[Table]:
-    """Return the tables that a suite refers to, in the papers' order."""
+    """Return the tables that a suite refers to and of which something ran, in the papers' order."""
     found = _suite_tables(analysis.results.suite, analysis)
     return [table for _, table in sorted(found, key=lambda one: one[0])]
 
 
-def _suite_tables(suite: Mapping[str, Any], analysis: SuiteAnalysis | None) -> Iterator[tuple[Any, Table]]:
-    """Yield each table with its sorting key among the papers' tables."""
+def _suite_tables(suite: Mapping[str, Any], analysis: SuiteAnalysis) -> Iterator[tuple[Any, Table]]:
+    """Yield each table of which something ran, with its sorting key among the papers' tables."""
+    for order, references in references_of(suite):
+        inputs = analysis.inputs if references[0].value == "score" else return_inputs(analysis)
+        table = with_ours(paper_table(references, inputs))
+        if table.rows:
+            yield order, table
+
+
+def references_of(suite: Mapping[str, Any]) -> Iterator[tuple[Any, list[PublishedTable]]]:
+    """Yield the references of a suite to each paper's table, with the table's sorting key among all."""
     for value in VALUES:
-        inputs = TableInputs()
-        if analysis:
-            inputs = analysis.inputs if value == "score" else return_inputs(analysis)
         referred = sorted(published_tables(suite, value=value), key=_order)
         for order, references in itertools.groupby(referred, key=_order):
-            yield order, paper_table(list(references), inputs)
+            yield order, list(references)
+
+
+def with_ours(table: Table) -> Table:
+    """Return the table without rows that have no number of ours, and if it is wide without such columns.
+
+    Notes name them; the CSV keeps the columns.
+    """
+    width = len(table.columns)
+    labels = sum(column.shown and not column.number for column in table.columns)
+    rows = [row for row in table.rows if any(map(_has_ours, row))]
+    few = width - labels - 1 <= _WIDE
+    seen = [few or not c.number or any(_has_ours(row[place]) for row in rows) for place, c in enumerate(table.columns)]
+    absent = [" ".join(cell.text for cell in row[:labels]) for row in table.rows if row not in rows]
+    left = [column.name for column, shown in zip(table.columns, seen, strict=True) if not shown]
+    columns = (replace(c, shown=c.shown and shown) for c, shown in zip(table.columns, seen, strict=True))
+    notes = (*table.notes, *_left_out(absent, left))
+    return replace(table, columns=tuple(columns), rows=tuple(rows), notes=notes)
+
+
+def _has_ours(cell: Cell) -> bool:
+    return bool(cell.short) and cell.kind != "hole"
 
 
 def paper_table(references: Sequence[PublishedTable], inputs: TableInputs) -> Table:
@@ -77,8 +104,13 @@ def paper_table(references: Sequence[PublishedTable], inputs: TableInputs) -> Ta
         cells = [_cell(grid.cells.get((row, column)), inputs, best, reasons) for column in grid.columns]
         rows.append((*labels, *cells, Cell(", ".join(tasks))))
     columns = [*(Column(name) for name in grid.label_names), *(Column(name, number=True) for name in grid.headings)]
-    caption = f"{grid.title}: ours / published / difference / verdict"
-    notes = (CELL_RULE + _OF[references[0].value], *_seed_notes(grid, inputs), *reasons.notes(), *_notes(grid, inputs))
+    caption = f"{grid.title}: ours / published"
+    notes = (
+        CELL_RULE + _OF[references[0].value],
+        *_seed_notes(grid, inputs),
+        *reasons.notes(),
+        *_notes(grid, inputs),
+    )
     return Table(grid.name, caption, (*columns, Column("Our tasks", shown=False)), tuple(rows), notes)
 
 
@@ -203,7 +235,8 @@ def _cell(printed: Printed | None, inputs: TableInputs, best: set[tuple[str, str
     cell, theirs, status = (entry.task, entry.contender), entry.number, inputs.status(entry.task, entry.contender)
     ours = inputs.estimates.get(cell) if all(cell) else None
     if ours is None and not status.broken:
-        return Cell(f"{DASH} / {theirs.printed} / {DASH} / {NOT_RUN}", kind="hole")
+        text = f"{DASH} / {theirs.printed} / {DASH} / {NOT_RUN}"
+        return Cell(text, kind="hole", short=f"{DASH} / {_alone(theirs.printed)}")
     word, _, reasons = cell_verdict(table, *cell, inputs).partition(": ")
     gap = DASH if ours is None or reasons else _difference(ours.mean - theirs.mean, theirs.decimals)
     all_diverged = ours is None and status.diverged == status.broken
@@ -215,7 +248,20 @@ def _cell(printed: Printed | None, inputs: TableInputs, best: set[tuple[str, str
         kind=word.replace(" ", "-"),
         link=status.link,
         rank=ours.mean if ours else None,
+        short=f"{mean} / {_alone(theirs.printed)}{_SIGNS.get(word, '')}",
     )
+
+
+def _left_out(rows: Sequence[str], columns: Sequence[str]) -> Iterator[str]:
+    if rows:
+        yield f"Rows without a number of ours: {', '.join(rows)}."
+    if columns:
+        yield f"Columns without a number of ours, in the CSV: {', '.join(columns)}."
+
+
+def _alone(printed: str) -> str:
+    """Return a printed number without its spread."""
+    return printed.partition(" \N{PLUS-MINUS SIGN} ")[0]
 
 
 def _mean(ours: Estimate | None, decimals: int, missing: int) -> str:

@@ -25,5 +25,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     drawings: tuple[Drawing, ...] = ()
     folded: bool = False  # long tables that few readers open
+    closed: str = ""  # the line that opens the whole section
+    more: tuple[Drawing, ...] = ()  # figures that few readers open
     headline: Headline | None = None  # above the paragraphs
     in_page: bool = True  # False: in files and Markdown only, because the page shows it otherwise

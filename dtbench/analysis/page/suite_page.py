@@ -12,12 +12,15 @@ from dtbench.analysis.figures.profiles import draw_improvement, draw_profiles
 from dtbench.analysis.figures.rank_agreement import draw_rank_agreement
 from dtbench.analysis.figures.style import Drawing
 from dtbench.analysis.figures.targets import draw_target_grid, draw_targets
+from dtbench.analysis.lookalikes import lookalike_warning, lookalikes, originals
 from dtbench.analysis.page.html import SuitePage
 from dtbench.analysis.page.methods import methods_text
 from dtbench.analysis.page.paper_tables import paper_tables
 from dtbench.analysis.page.section import Section
 from dtbench.analysis.page.trials import trial_data
+from dtbench.analysis.published import NOT_RUN
 from dtbench.analysis.results import SuiteResults
+from dtbench.analysis.statistics import MIN_SEEDS
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 from dtbench.analysis.superseded import RULE, superseded_table
 from dtbench.analysis.tables import checkpoint_selection, protocol, targets
@@ -30,6 +33,7 @@ from dtbench.ledger.trial_spec import TrialState
 from dtbench.registry import report_sections
 
 LONG_TABLE = 30  # rows; longer ones are folded
+SEVERAL = 3  # tasks, from which on one figure shows all of them and those of each are behind it
 
 
 def suite_page(analysis: SuiteAnalysis) -> SuitePage:
@@ -37,12 +41,16 @@ def suite_page(analysis: SuiteAnalysis) -> SuitePage:
     results, suite = analysis.results, analysis.results.suite
     makers = (_results, _convergence, _beside_papers, _over_tasks, _pairs, _rules, _targets, _progress, _of_domains)
     sections = [section for make in makers for section in make(analysis)]
+    sources = {task: analysis.source(task) for task in analysis.ran}
+    warnings = (protocol.SMOKE if analysis.smoke else "", lookalike_warning(sources))
+    fake = originals(lookalikes(sources).values())
+    title = str(suite.get("title") or results.name or "dtbench")
     return SuitePage(
         name=results.name,
-        title=str(suite.get("title") or results.name or "dtbench"),
+        title=f"{title} (generated look-alike of {fake})" if fake else title,
         description=str(suite.get("description") or "").strip(),
         facts=tuple(_facts(results)),
-        warning=protocol.SMOKE if analysis.smoke else "",
+        warning=" ".join(filter(None, warnings)),
         sections=tuple(map(_lean, (*sections, *_record(analysis)))),
         trials=trial_data(analysis),
     )
@@ -56,6 +64,17 @@ def _facts(results: SuiteResults) -> Iterator[tuple[str, str]]:
     yield "Training seeds", ", ".join(map(str, suite.get("seeds") or [])) or DASH
     yield "Data", ", ".join(sorted({record.spec.dataset_source for record in results.records}))
     yield "Trials finished", f"{done} of {done + len(results.not_run)}"
+    hours = sum(float(record.result.get("seconds") or 0) for record in results.records) / 3600
+    yield "Ran", f"{hours:.2g} hours of one worker, last on {_last_day(results) or 'an unknown day'}"
+    yield "Commit", ", ".join(_commits(results)) or "not recorded"
+
+
+def _last_day(results: SuiteResults) -> str:
+    return max((str(record.provenance.get("finished") or "")[:10] for record in results.records), default="")
+
+
+def _commits(results: SuiteResults) -> list[str]:
+    return sorted({str(one.provenance["commit"]) for one in results.records if one.provenance.get("commit")})
 
 
 def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -72,8 +91,10 @@ def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
     if analysis.broken:
         text.append(f"No number: {len(analysis.broken)} finished trials scored NaN and count as missing.")
     text += analysis.diverged_text
-    shown_tables = (protocol.task_table(analysis.results), scores)
-    yield Section("Results", (*_remarks(analysis), *text), shown_tables, draw_finals(analysis))
+    first, more = draw_finals(analysis)
+    yield Section("Results", (*_remarks(analysis), *text), (scores,), first, more=more)
+    about = protocol.task_table(analysis.results, analysis.tasks)
+    yield Section("Tasks", (), (about,), folded=True)
 
 
 def _convergence(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -85,16 +106,17 @@ def _convergence(analysis: SuiteAnalysis) -> Iterator[Section]:
         )
         text = [f"{late} of {len(found)} cells had not: they are marked †."] if late else []
         text += [f"Of {unknown} of {len(found)} nobody can tell."] if unknown else []
-        yield Section("Convergence", tuple(text), (table,), folded=not late)
+        yield Section("Convergence", tuple(text), (table,), folded=True)
 
 
-def draw_finals(analysis: SuiteAnalysis) -> tuple[Drawing, ...]:
-    """Return a figure for each task, or one for all where there are many of one scale."""
+def draw_finals(analysis: SuiteAnalysis) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
+    """Return one figure of all tasks where they are several of one scale, and behind it, or alone, one a task."""
     numbers, published = analysis.inputs.estimates, analysis.published
-    if len(analysis.tasks) > tables.MANY_TASKS and len(analysis.scales) == 1:
-        shown = [*analysis.tasks, *analysis.shown_averages]
-        return _present([draw_grouped_bars(analysis, shown, estimates=numbers, published=published)])
-    return _present([draw_bars(analysis, t, estimates=numbers, published=published) for t in analysis.tasks])
+    single = _present([draw_bars(analysis, t, estimates=numbers, published=published) for t in analysis.tasks])
+    if len(analysis.tasks) < SEVERAL or len(analysis.scales) != 1:
+        return single, ()
+    shown = [*analysis.tasks, *analysis.shown_averages]
+    return _present([draw_grouped_bars(analysis, shown, estimates=numbers, published=published)]), single
 
 
 def _beside_papers(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -124,22 +146,29 @@ def _over_tasks(analysis: SuiteAnalysis) -> Iterator[Section]:
         if not whole and over in analysis.scales:
             scope = f"{len(over)} tasks, {analysis.score_names[over[0]]}"
         kind = "aggregate" if whole else f"aggregate-{place}"
-        first, lost = analysis.contenders[0], analysis.inputs.diverged(over)
-        table = tables.aggregate_table(matrices, first=first, name=kind, over=scope, diverged=lost)
+        lost = analysis.inputs.diverged(over)
+        table = tables.aggregate_table(matrices, first=analysis.contenders[0], name=kind, over=scope, diverged=lost)
         made.append(with_diverged(table, of_contender(analysis.inputs, over)))
     if made:
         text = f"Not run on every task, so without numbers: {', '.join(absent)}."
-        yield Section("Over all tasks", (text,) if absent else (), tuple(made), _present(_spread(analysis)))
+        first, more = _spread(analysis)
+        yield Section("Over all tasks", (text,) if absent else (), tuple(made), first, more=more)
 
 
-def _spread(analysis: SuiteAnalysis) -> Iterator[Drawing | None]:
-    """Yield profiles and chances of improvement over the tasks of the first scale that has several."""
+def _spread(analysis: SuiteAnalysis) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
+    """Return profiles and chances of improvement over the first scale that has several tasks.
+
+    Profiles of few seeds are staircases of overlapping bands: they stand behind.
+    """
     sets = [[task for task in scale if task in analysis.ran] for scale in analysis.scales]
     over = next((tasks for tasks in sets if len(tasks) > 1), [])
-    if over:
-        matrices, first = analysis.matrices(over), analysis.contenders[0]
-        yield draw_profiles(analysis, matrices, tasks=over)
-        yield draw_improvement(analysis, matrices, first, tasks=over)
+    if not over:
+        return (), ()
+    matrices, first = analysis.matrices(over), analysis.contenders[0]
+    profiles = _present([draw_profiles(analysis, matrices, tasks=over)])
+    improvement = _present([draw_improvement(analysis, matrices, first, tasks=over)])
+    enough = max((len(scores) for scores in matrices.values()), default=0) >= MIN_SEEDS
+    return ((*profiles, *improvement), ()) if enough else (improvement, profiles)
 
 
 def _pairs(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -155,7 +184,12 @@ def _pairs(analysis: SuiteAnalysis) -> Iterator[Section]:
     )
     if table:
         count_of = of_pair(analysis.inputs, analysis.contenders[0])
-        yield Section("Pair by pair", tables=(with_diverged(table, count_of),))
+        met = tuple(
+            tuple(replace(cell, short=cell.text.partition(":")[0]) if cell.kind else cell for cell in row)
+            for row in table.rows
+            if not any(NOT_RUN in cell.text for cell in row)
+        )
+        yield Section("Pair by pair", tables=(with_diverged(replace(table, rows=met), count_of),))
 
 
 def _rules(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -187,15 +221,18 @@ def _targets(analysis: SuiteAnalysis) -> Iterator[Section]:
     text = f"No contender was asked for more than one target return on {', '.join(without)}: nothing to draw."
     paragraphs = (text,) if without else ()
     shown = (with_diverged(table, of_cell(analysis.inputs)),) if table else ()
-    yield Section("Achieved against target return", paragraphs, shown, _present([grid, *drawings]))
+    first, more = ((grid,), tuple(drawings)) if grid else (tuple(drawings), ())
+    yield Section("Achieved against target return", paragraphs, shown, first, folded=True, more=more)
 
 
 def _progress(analysis: SuiteAnalysis) -> Iterator[Section]:
-    if len(analysis.tasks) > tables.MANY_TASKS:
-        drawings = [draw_progress_grid(analysis, analysis.tasks)]
-    else:
-        drawings = [draw_progress(analysis, task) for task in analysis.tasks]
-    yield Section("Score over training", analysis.diverged_text, drawings=_present(drawings))
+    single = _present([draw_progress(analysis, task) for task in analysis.tasks])
+    grid = _present([draw_progress_grid(analysis, analysis.tasks)]) if len(analysis.tasks) >= SEVERAL else ()
+    checkpoints = analysis.scores.groupby(["contender", "trial"])["step"].nunique().max()
+    flat = checkpoints < SEVERAL  # a line through two points shows no course
+    first, more = ((), (*grid, *single)) if flat else (grid, single) if grid else (single, ())
+    if first or more:
+        yield Section("Score over training", analysis.diverged_text, drawings=first, more=more)
 
 
 def _of_domains(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -215,7 +252,7 @@ def _record(analysis: SuiteAnalysis) -> Iterator[Section]:
     if results.superseded:
         yield Section("Superseded trials", (RULE,), (superseded_table(results),))
     yield Section("Protocol", protocol.protocol(results, finals))
-    yield Section("Methods", methods_text(results))
+    yield Section("Methods", methods_text(results), closed="The paragraphs on methods for a paper")
     yield Section("Data", tables=(protocol.data_table(results),), drawings=_present([drawn]))
     yield Section("Contenders", tables=(protocol.contender_table(results),))
     yield Section("Hyperparameters", tables=(protocol.hyperparameter_table(results),), folded=True)
@@ -223,7 +260,12 @@ def _record(analysis: SuiteAnalysis) -> Iterator[Section]:
     yield Section("Every trial", tables=(seeds,), folded=True, in_page=False)
     lacking = bool(results.unfinished or analysis.broken)
     shown = (protocol.not_run_table(results, analysis.broken),) if lacking else ()
-    yield Section("What was not run", tuple(_not_run_text(analysis)), shown)
+    first, *others = _not_run_text(analysis)
+    yield (
+        Section("Planned, but without a number", tuple(others), shown, closed=first)
+        if lacking
+        else Section("Planned, but without a number", (first,))
+    )
     yield Section("Software", tables=(protocol.software_table(results.records),), folded=True)
 
 
@@ -240,9 +282,11 @@ def _not_run_text(analysis: SuiteAnalysis) -> Iterator[str]:
     }
     parts = [f"{states[state]} {text}" for state, text in words.items() if states[state]]
     yield f"Of the planned trials {', '.join(parts)}." if parts else "Every planned trial has finished."
-    absent = [task for task in analysis.tasks if task not in analysis.ran]
-    if absent:
-        yield f"The suite's other tasks have no finished trial: {', '.join(absent)}."
+    tasks, names = analysis.absent
+    if tasks:
+        yield f"The suite's other tasks have no finished trial: {', '.join(tasks)}."
+    if names:
+        yield f"Contenders without a finished trial: {', '.join(names)}."
 
 
 def _remarks(analysis: SuiteAnalysis) -> tuple[str, ...]:
@@ -253,7 +297,8 @@ def _remarks(analysis: SuiteAnalysis) -> tuple[str, ...]:
 
 def _lean(section: Section) -> Section:
     """Return the section without the matplotlib figures behind its drawings, which are large."""
-    return replace(section, drawings=tuple(replace(drawing, sheet=None) for drawing in section.drawings))
+    lean = (tuple(replace(drawing, sheet=None) for drawing in some) for some in (section.drawings, section.more))
+    return replace(section, **dict(zip(("drawings", "more"), lean, strict=True)))
 
 
 def _present(drawings: Iterable[Drawing | None]) -> tuple[Drawing, ...]:

@@ -58,11 +58,11 @@ def data_table(results: SuiteResults) -> Table:
     return Table("data", "Data that the contenders learned from", columns, tuple(rows.values()))
 
 
-def task_table(results: SuiteResults) -> Table:
-    """Return what each task asks and how it is scored."""
+def task_table(results: SuiteResults, tasks: Sequence[str]) -> Table:
+    """Return what each of these tasks asks and how it is scored."""
     about = {record.spec.task: record.provenance.get("task") or {} for record in results.records}
     rows = []
-    for task in results.suite.get("tasks") or sorted(about):
+    for task in tasks:
         facts = about.get(task, {})
         rows.append((Cell(task), _text(facts.get("description")), _text(facts.get("score_name"))))
     return Table("tasks", "Tasks", (Column("Task"), Column("What it asks"), Column("Score")), tuple(rows))

@@ -30,6 +30,7 @@ class Cell:
     kind: str = ""  # a CSS class: hole, agrees, differs, ...
     link: str = ""  # the id on the page that the text leads to, e.g. cell-0123456789abcdef
     rank: float | None = None  # what a page sorts by where the CSV keeps the text
+    short: str = ""  # what a page shows in place of the text, which it tells on hovering
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +53,23 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def html(self) -> Markup:
-        """Return a table with caption, scopes and the numbers behind its cells, in a box that scrolls if it must."""
+        """Return a table with caption, scopes and the numbers behind its cells, in a box that scrolls if it must.
+
+        An interval stands below its number; a number of seeds that most cells share stands in the caption.
+        """
+        seeds = self._common_seeds()
         head = Markup("").join(
             Markup('<th scope="col"{}>{}</th>').format(_css("number" if column.number else ""), printable(column.name))
             for column in self._shown_columns()
         )
-        body = Markup("\n").join(map(self._html_row, self.rows))
+        body = Markup("\n").join(self._html_row(row, seeds) for row in self.rows)
         notes = Markup("").join(Markup('\n<p class="note">{}</p>').format(printable(note)) for note in self.notes)
         return Markup(
             '<div class="scroll" role="region" tabindex="0" aria-label="{caption}">\n'
             '<table id="{id}" data-table="{name}">\n<caption>{caption}</caption>\n'
             "<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>{notes}"
         ).format(
-            caption=printable(self.caption),
+            caption=printable(self.caption) + (f" ({seeds} unless a cell says otherwise)" if seeds else ""),
             id=f"table-{_plain(self.name)}",
             name=printable(self.name),
             head=head,
@@ -107,12 +112,17 @@ class Table:
     def _shown_cells(self, row: Sequence[Cell]) -> list[Cell]:
         return [cell for cell, column in zip(row, self.columns, strict=True) if column.shown]
 
-    def _html_row(self, row: Sequence[Cell]) -> Markup:
+    def _common_seeds(self) -> str:
+        """Return what most cells say of their seeds, like "n = 3"; "" where none does."""
+        found = [seeds[1] for row in self.rows for cell in row if (seeds := _SEEDS.search(cell.text))]
+        return max(dict.fromkeys(found), key=found.count, default="")
+
+    def _html_row(self, row: Sequence[Cell], seeds: str) -> Markup:
         first, *others = zip(self._shown_cells(row), self._shown_columns(), strict=True)
-        cells = [Markup('<th scope="row"{}>{}</th>').format(_data(first[0]), _html_text(first[0]))]
+        cells = [Markup('<th scope="row"{}>{}</th>').format(_data(first[0]), _html_text(first[0], seeds))]
         for cell, column in others:
             kinds = f"{'number' if column.number else ''} {cell.kind}".strip()
-            cells.append(Markup("<td{}{}>{}</td>").format(_css(kinds), _data(cell), _html_text(cell)))
+            cells.append(Markup("<td{}{}>{}</td>").format(_css(kinds), _data(cell), _html_text(cell, seeds)))
         return Markup("<tr>{}</tr>").format(Markup("").join(cells))
 
 
@@ -160,10 +170,21 @@ def escape_markdown(text: str) -> str:
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
-def _html_text(cell: Cell) -> Markup:
-    text = escape(printable(cell.text))
+_SEEDS = re.compile(r" \((n = \d+)\)$")
+_INTERVAL = re.compile(rf"([{MINUS}\d.,]+(?: %)?) (\[.*)", re.DOTALL)
+
+
+def _html_text(cell: Cell, seeds: str) -> Markup:
+    shown = printable(cell.short or cell.text).removesuffix(f" ({seeds})")
+    number, below = found.groups() if (found := _INTERVAL.fullmatch(shown)) else (shown, "")
+    text = escape(number)
     text = Markup("<strong>{}</strong>").format(text) if cell.strong else text
-    return Markup('<a href="#{}">{}</a>').format(cell.link, text) if cell.link else text
+    text = Markup('<a href="#{}">{}</a>').format(cell.link, text) if cell.link else text
+    if below:
+        text += Markup("<small>{}</small>").format(below)
+    if cell.short and cell.kind != "hole":
+        text = Markup('<span title="{}">{}</span>').format(printable(cell.text), text)
+    return text
 
 
 def _data(cell: Cell) -> Markup:

@@ -61,6 +61,19 @@ async function unpack(id) {
   return JSON.parse(await new Response(stream).text());
 }
 
+// Figures are packed too; those of a view are unpacked when it is first shown. What they hold was escaped when drawn.
+
+async function drawFigures(view) {
+  const waiting = all("[data-packed]", view);
+  if (!waiting.length) return;
+  const figures = await unpacked(`figures-${view.dataset.key}`);
+  for (const plot of waiting) {
+    if (!plot.dataset.packed) continue;
+    plot.prepend(new DOMParser().parseFromString(figures[plot.dataset.packed], "text/html").body.firstChild);
+    plot.removeAttribute("data-packed");
+  }
+}
+
 // Light and dark
 
 function liveTheme() {
@@ -92,7 +105,10 @@ function follow(address) {
   if (view === target && view) {
     scrollTo({ top: Math.min(scrollY, one("main").offsetTop), behavior: "instant" });
     one("h2", view).focus({ preventScroll: true });
-  } else if (view) target.scrollIntoView({ behavior: "instant" });
+  } else if (view) {
+    for (let box = target; box; box = box.parentElement.closest("details")) if (box.tagName === "DETAILS") box.open = true;
+    target.scrollIntoView({ behavior: "instant" });
+  }
 }
 
 function show(view) {
@@ -104,4 +120,7 @@ function show(view) {
     if (here) link.parentElement.parentElement.scrollLeft = link.offsetLeft - 80;
   }
   for (const place of all(".trials:empty", view)) liveTrials(place);
+  drawFigures(view).catch((error) => {
+    for (const plot of all("[data-packed]", view)) plot.textContent = error.message;
+  });
 }

@@ -11,6 +11,7 @@ function livePlot(plot) {
   let series = null;
   const load = async () => {
     if (series === null) {
+      await drawFigures(plot.closest(".view"));
       const marks = await unpacked(`points-${plot.closest(".view").dataset.key}`);
       series = marks[plot.dataset.marks].map(([gid, labels]) => marked(plot.dataset.prefix + gid, labels));
       series = series.filter((marks) => marks.length);
