@@ -297,8 +297,8 @@ def _remarks(analysis: SuiteAnalysis) -> tuple[str, ...]:
 
 def _lean(section: Section) -> Section:
     """Return the section without the matplotlib figures behind its drawings, which are large."""
-    lean = (tuple(replace(drawing, sheet=None) for drawing in some) for some in (section.drawings, section.more))
-    return replace(section, **dict(zip(("drawings", "more"), lean, strict=True)))
+    first, more = (tuple(replace(one, sheet=None) for one in some) for some in (section.drawings, section.more))
+    return replace(section, drawings=first, more=more)
 
 
 def _present(drawings: Iterable[Drawing | None]) -> tuple[Drawing, ...]:

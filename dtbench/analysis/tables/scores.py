@@ -98,8 +98,8 @@ def best_contenders(estimates: Mapping[str, Estimate], *, barred: Collection[str
 
 def side_by_side_table(references: Sequence[PublishedTable], inputs: TableInputs) -> Table:
     """Return ours beside all that was published: a row for each task and contender, a column for each source."""
-    printed = dict.fromkeys(cell for table in references for cell in table.numbers if all(cell))
-    cells = [cell for cell in printed if cell in inputs.estimates or inputs.status(*cell).broken]
+    named = dict.fromkeys(cell for table in references for cell in table.numbers if all(cell))
+    cells = [cell for cell in named if cell in inputs.estimates or inputs.status(*cell).broken]
     rows = []
     for cell in cells:
         ours, status = inputs.estimates.get(cell), inputs.status(*cell)
