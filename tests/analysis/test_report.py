@@ -242,7 +242,7 @@ def test_the_figures_are_those_that_the_results_give(folder: Path) -> None:
     by_task = {f"{kind}-{task}" for kind in ("final", "progress") for task in SUITE["tasks"]}
     others = {f"targets-{KEY_TO_DOOR}", f"steps-{GRAPH}", "profiles", "improvement"}
     assert names == {f"made-up/figures/{name}" for name in by_task | others} | {
-        f"overview/figures/{name}" for name in ("answer-td", "answer-imitation", "target-tiles", "compute", "suites")
+        f"overview/figures/{name}" for name in ("answer-td", "answer-imitation", "target-tiles", "suites")
     }
 
 
