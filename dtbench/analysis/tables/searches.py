@@ -69,7 +69,11 @@ def budget_table(records: Sequence[SearchRecord]) -> Table:
         "Episodes",
         "Minutes",
     )
-    columns = (*map(Column, names), *(Column(name, number=True) for name in (*numbers, "Best")))
+    hidden = ("Suite", "Failed", "Episodes")  # of a page that has no room for all
+    columns = (
+        *(Column(name, shown=name not in hidden) for name in names),
+        *(Column(name, number=True, shown=name not in hidden) for name in (*numbers, "Best")),
+    )
     return Table("searches", "What was spent on tuning", columns, tuple(map(_budget_row, records)))
 
 

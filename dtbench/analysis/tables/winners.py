@@ -18,8 +18,9 @@ def winners_table(analyses: Sequence[SuiteAnalysis]) -> Table:
     shown = [name for name in FAMILIES if any(name in analysis.families.values() for analysis in analyses)]
     rows = [_row(analysis, task, shown) for analysis in analyses for task in analysis.ran]
     columns = (Column("Task"), Column("Suite"), *(Column(f"Best {FAMILIES[name]}", number=True) for name in shown))
-    last = (Column("Highest"), Column("Family"))
-    return Table("winners", "The best of each family on each task", (*columns, *last), tuple(rows), (RULE,))
+    return Table(
+        "winners", "The best of each family on each task", (*columns, Column("Highest")), tuple(rows), (RULE,)
+    )
 
 
 def _row(analysis: SuiteAnalysis, task: str, shown: Sequence[str]) -> tuple[Cell, ...]:
@@ -40,4 +41,4 @@ def _row(analysis: SuiteAnalysis, task: str, shown: Sequence[str]) -> tuple[Cell
     ahead = [name for name in ours if ours[name] == ours[first]]
     families = dict.fromkeys(FAMILIES[analysis.families.get(name, "other")] for name in ahead)
     suite = Cell(analysis.results.name, link=f"suite-{analysis.results.name}")
-    return (Cell(task), suite, *cells, Cell(", ".join(ahead)), Cell(", ".join(families)))
+    return (Cell(task), suite, *cells, Cell(f"{', '.join(ahead)} ({', '.join(families)})"))
