@@ -160,7 +160,7 @@ def test_the_demos_value_learner_differs_in_how_fast_its_values_spread() -> None
     faster = {
         ("key-to-door-1k", "key-to-door"): {"tau", "learning_rate"},
         ("hopper-medium-replay-v2", "d4rl"): {"tau"},
-        ("atari:pong", "atari"): {"target_every", "discount"},
+        ("atari:pong", "atari"): {"target_every", "discount", "learning_rate", "alpha"},
     }
     found = planned("demo", "cpu")
     for (task, suite), names in faster.items():
