@@ -79,28 +79,8 @@ def draw_weights(dataset: TrajectoryDataset, *, balance_returns: bool) -> NDArra
     return balanced_weights(dataset) if balance_returns else None
 
 
-def transition_sampler(
-    dataset: TrajectoryDataset,
-    *,
-    batch_size: int,
-    balance_returns: bool,
-    seed: int,
-    device: torch.device,
-    next_actions: bool = False,
-) -> TransitionSampler:
-    """Return a learner's sampler of transitions."""
-    return TransitionSampler(
-        dataset,
-        batch_size=batch_size,
-        rng=generator(seed, 1),
-        device=device,
-        weights=draw_weights(dataset, balance_returns=balance_returns),
-        next_actions=next_actions,
-    )
-
-
-class TDHyperparameters(Protocol):
-    """What TD learners on transitions have in common."""
+class DrawHyperparameters(Protocol):
+    """What learners on transitions say of their batches."""
 
     @property
     def batch_size(self) -> int:
@@ -111,6 +91,29 @@ class TDHyperparameters(Protocol):
     def balance_returns(self) -> bool:
         """Whether they are drawn evenly over returns."""
         ...
+
+
+def transition_sampler(
+    algorithm: DrawHyperparameters,
+    dataset: TrajectoryDataset,
+    *,
+    seed: int,
+    device: torch.device,
+    next_actions: bool = False,
+) -> TransitionSampler:
+    """Return a learner's sampler of transitions."""
+    return TransitionSampler(
+        dataset,
+        batch_size=algorithm.batch_size,
+        rng=generator(seed, 1),
+        device=device,
+        weights=draw_weights(dataset, balance_returns=algorithm.balance_returns),
+        next_actions=next_actions,
+    )
+
+
+class TDHyperparameters(DrawHyperparameters, Protocol):
+    """What TD learners on transitions have in common."""
 
     @property
     def discount(self) -> float:
@@ -128,13 +131,7 @@ def td_batches(
     device: torch.device,
 ) -> "Batches[TDBatch]":
     """Return the batches of a TD learner."""
-    sampler = transition_sampler(
-        dataset,
-        batch_size=algorithm.batch_size,
-        balance_returns=algorithm.balance_returns,
-        seed=seed,
-        device=device,
-    )
+    sampler = transition_sampler(algorithm, dataset, seed=seed, device=device)
     return Batches(
         sampler,
         lambda drawn: td_batch(drawn, scale, discount=algorithm.discount, reward_scale=reward_scale),

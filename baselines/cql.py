@@ -121,13 +121,7 @@ class CQLLearner(SoftActorCriticLearner):
             )
         super().__init__(
             network.to(device),
-            sampler=transition_sampler(
-                dataset,
-                batch_size=algorithm.batch_size,
-                balance_returns=algorithm.balance_returns,
-                seed=seed,
-                device=device,
-            ),
+            sampler=transition_sampler(algorithm, dataset, seed=seed, device=device),
             prepare=self._prepared,
             scale=observation_scale(dataset, normalize=algorithm.normalize_observations, device=device),
             stream=stream,

@@ -152,14 +152,7 @@ class ReBRACLearner(Checkpointed):
         self.algorithm = algorithm
         self.scale = observation_scale(dataset, normalize=algorithm.normalize_observations, device=device)
         self.reward_scale = reward_scale(dataset, normalize=algorithm.normalize_rewards)
-        sampler = transition_sampler(
-            dataset,
-            batch_size=algorithm.batch_size,
-            balance_returns=algorithm.balance_returns,
-            seed=seed,
-            device=device,
-            next_actions=True,
-        )
+        sampler = transition_sampler(algorithm, dataset, seed=seed, device=device, next_actions=True)
         self.batches: Batches[ReBRACBatch] = Batches(sampler, self._prepared, ahead=rows_ahead(dataset))
         self.stream = TorchStream(seed, device)
         with self.stream.active():

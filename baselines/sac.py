@@ -66,9 +66,7 @@ class SAC:
         return SACLearner(
             self,
             sizes,
-            sampler=transition_sampler(
-                dataset, batch_size=self.batch_size, balance_returns=self.balance_returns, seed=seed, device=device
-            ),
+            sampler=transition_sampler(self, dataset, seed=seed, device=device),
             scale=observation_scale(dataset, normalize=self.normalize_observations, device=device),
             seed=seed,
             device=device,

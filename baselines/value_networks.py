@@ -109,13 +109,7 @@ class ValueLearner(Checkpointed, ABC):
             raise InvalidValue(f"target_every {algorithm.target_every} must be 1 or more.")
         assert isinstance(dataset.action_space, gym.spaces.Discrete)
         self.algorithm, self.action_space = algorithm, dataset.action_space
-        sampler = transition_sampler(
-            dataset,
-            batch_size=algorithm.batch_size,
-            balance_returns=algorithm.balance_returns,
-            seed=seed,
-            device=device,
-        )
+        sampler = transition_sampler(algorithm, dataset, seed=seed, device=device)
         self.batches: Batches[Transitions] = Batches(sampler, lambda drawn: drawn, ahead=rows_ahead(dataset))
         self.stream = TorchStream(seed, device)
         with self.stream.active():

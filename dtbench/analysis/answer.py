@@ -86,8 +86,8 @@ def _of_suite(analysis: SuiteAnalysis, family: str) -> Iterator[tuple[int, Compa
         able = [name for name in there if analysis.families.get(name) == family]
         if able:
             best = max(able, key=lambda name: analysis.inputs.estimates[task, name].mean)
-            told = analysis.provenance.get(drawn.get(task, (task,))[0], {})
-            domain = str((told.get("task") or {}).get("domain") or "")
+            facts = analysis.provenance.get(drawn.get(task, (task,))[0], {})
+            domain = str((facts.get("task") or {}).get("domain") or "")
             yield (
                 sum(analysis.families.get(name) in ("td", "imitation") for name in there),
                 Comparison(task, domain, family, analysis, (names[0], best), *outcomes[task, best]),

@@ -35,8 +35,9 @@ ALPHA = 1 - LEVEL  # error rate of all verdicts of a table together
 PAIR_RULE = (
     "Difference: mean score of the first less that of its rival over the evaluation episodes that all of their trials "
     "have in common. Interval: 95 %, Welch's t over training seeds, plus the variance of the episodes' luck, which is "
-    "the same for all seeds; none with one training seed on a side. A pair is decided only with at least "
-    f"{MIN_SEEDS} training seeds on either side and both converged. Above and below: p of Welch's test at most 0.05 "
+    "the same for all seeds; none with one training seed on a side. Of a mean over draws of the same data: Student's "
+    f"t over the draws' differences. A pair is decided only with at least {MIN_SEEDS} training seeds on either side "
+    "and both converged. Above and below: p of Welch's test at most 0.05 "
     "after Holm's correction for all pairs of the table. Match: two one-sided tests at {margin:g} points either way, "
     "corrected likewise. P: chance that a training seed of the first has the higher mean. More seeds: for each side, "
     "so that four of five repetitions would decide if means and spreads stay as they are (normal approximation, "
@@ -216,20 +217,6 @@ def pair_table(
     return Table("pairs", caption, _columns(first), tuple(rows), (rule,))
 
 
-def pair_verdicts(
-    records: Iterable[TrialRecord],
-    finals: pd.DataFrame,
-    *,
-    tasks: Sequence[str],
-    contenders: Sequence[str],
-    inputs: TableInputs,
-    margin: float | None = MARGIN,
-) -> dict[tuple[str, str], Verdict]:
-    """Return the verdicts of `pair_table`, by (task, rival); pairs that did not both run are not there."""
-    found = pair_outcomes(records, finals, tasks=tasks, contenders=contenders, inputs=inputs, margin=margin)
-    return {key: verdict for key, (_, verdict) in found.items()}
-
-
 def pair_outcomes(
     records: Iterable[TrialRecord],
     finals: pd.DataFrame,
@@ -239,7 +226,7 @@ def pair_outcomes(
     inputs: TableInputs,
     margin: float | None = MARGIN,
 ) -> dict[tuple[str, str], tuple[Difference, Verdict]]:
-    """Return the differences of `pair_table` with their verdicts, by (task, rival).
+    """Return the differences of `pair_table` with their verdicts, by (task, rival), of those that both ran.
 
     Tasks that are draws of the same data count once, under the name of their average.
     """

@@ -213,6 +213,7 @@ def analyze(results: SuiteResults) -> SuiteAnalysis:
     score_names = {task: str(facts.get("score_name") or "score") for task, facts in about.items()}
     scales, published = scales_of(tasks, score_names), published_tables(suite)
     averages = averages_of(scales, score_names, set(finals["task"]))
+    averages |= averages_over_draws(tasks, suite.get("draws") or ())
     for table in published:
         averages |= table.averages
     families = _families(results)
@@ -285,6 +286,12 @@ def _average_estimates(
             if average := statistics.matrix_estimate(scores):
                 draws = np.nanmean(scores, axis=0).tolist() if name in over_draws else ()
                 yield (name, contender), estimate(draws) if draws else average
+
+
+def averages_over_draws(tasks: Sequence[str], patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the average over the tasks of each pattern, by a name that says which data: "graph, mean of 5 draws"."""
+    groups = {pattern: tuple(task for task in tasks if fnmatchcase(task, pattern)) for pattern in patterns}
+    return {f"{p.rstrip('*-_:')}, mean of {len(over)} draws": over for p, over in groups.items() if len(over) > 1}
 
 
 def draws_among(averages: Mapping[str, tuple[str, ...]], patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:

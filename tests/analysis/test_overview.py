@@ -1,5 +1,6 @@
 """The overview is counted from the trials of all suites and names what nobody ran."""
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -50,6 +51,14 @@ def test_verdicts_are_counted_task_by_task(analysis: SuiteAnalysis) -> None:
     assert (row["Suite"], row["First"], row["Against"]) == ("tiny", "DT", "BC")
     names = ("Tasks", "Above", "Match", "Below", "Undecided", "Few seeds or not converged", "Not both ran")
     assert [row[name] for name in names] == list("3000031")  # three seeds decide nothing
+
+
+def test_draws_of_the_same_data_are_counted_once(tmp_path: Path) -> None:
+    results = tiny_ledger(tmp_path, MIXED)
+    drawn = analyze(replace(results, suite={**results.suite, "draws": ["[bu]*"]}))  # below and undecided
+    assert list(drawn.inputs.over_draws) == ["[bu], mean of 2 draws"]
+    (row,) = rows(verdict_table([drawn]))
+    assert (row["Tasks"], row["Not both ran"]) == ("2", "1")
 
 
 def test_a_suite_says_how_much_of_it_ran(analysis: SuiteAnalysis) -> None:

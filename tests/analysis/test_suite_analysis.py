@@ -1,6 +1,6 @@
 """Which tasks share a scale."""
 
-from dtbench.analysis.suite_analysis import averages_of, draws_among, scales_of
+from dtbench.analysis.suite_analysis import averages_of, averages_over_draws, draws_among, scales_of
 
 
 def test_tasks_whose_scores_have_one_name_share_a_scale() -> None:
@@ -47,3 +47,8 @@ def test_averages_over_draws_are_named_once() -> None:
     }
     assert draws_among(averages, ["ktd-*"]) == {"mean of 2 draws": ("ktd-a", "ktd-b")}
     assert draws_among(averages, []) == {}
+
+
+def test_averages_over_draws_say_which_data() -> None:
+    tasks = ["graph-0", "graph-1", "hopper"]
+    assert averages_over_draws(tasks, ["graph-*", "hop*"]) == {"graph, mean of 2 draws": ("graph-0", "graph-1")}

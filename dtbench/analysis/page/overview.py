@@ -143,7 +143,7 @@ def _suite_row(analysis: SuiteAnalysis) -> tuple[Cell, ...]:
 
 def _verdict_rows(analysis: SuiteAnalysis) -> Iterator[tuple[Cell, ...]]:
     first, *rivals = analysis.contenders
-    found = pairwise.pair_verdicts(
+    found = pairwise.pair_outcomes(
         analysis.results.records,
         analysis.finals,
         tasks=analysis.tasks,
@@ -151,11 +151,14 @@ def _verdict_rows(analysis: SuiteAnalysis) -> Iterator[tuple[Cell, ...]]:
         inputs=analysis.inputs,
         margin=analysis.margin,
     )
+    drawn = analysis.inputs.over_draws
     for rival in rivals:
-        verdicts = [found[task, rival] for task in analysis.tasks if (task, rival) in found]
+        met = [task for task, other in found if other == rival]
+        verdicts = [found[task, rival][1] for task in met]
+        apart = set(analysis.tasks).difference(*(drawn.get(task, (task,)) for task in met))
         kinds = Counter("outside" if one.why else one.kind for one in verdicts)
         counts = [kinds[kind] for kind in ("above", "match", "below", "undecided", "outside")]
-        numbers = (len(verdicts), *counts, len(analysis.tasks) - len(verdicts))
+        numbers = (len(verdicts), *counts, len(apart))
         yield (
             Cell(analysis.results.name, link=f"suite-{analysis.results.name}"),
             *(Cell(first), Cell(rival)),
