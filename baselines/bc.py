@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from baselines.averages import WeightAverage
 from baselines.batches import Batches, draw_weights, rows_ahead
 from baselines.checkpoint import Checkpointed
+from baselines.cuda_graphs import GraphedUpdate
 from baselines.flat import FlatAdamW, FlatParameters
 from baselines.layers import TANH_BACKWARD, Pass
 from baselines.networks import Deferred, flat_observations, flat_size, observation_scale
@@ -115,6 +116,7 @@ class BehaviorCloningLearner(Checkpointed):
             weight_decay=algorithm.weight_decay,
         )
         self.mlp = Pass(self.network)
+        self.graphed: GraphedUpdate[Cloned] = GraphedUpdate(self._descend, device)
         self.acting = WeightAverage(self.network, algorithm.ema_decay)
         self.steps = 0
 
@@ -125,17 +127,21 @@ class BehaviorCloningLearner(Checkpointed):
         """
         batch = self.batches.next()
         self.steps += 1
-        for group in self.optimizer.param_groups if self.steps <= self.algorithm.warmup_steps else ():
-            group["lr"] = self.algorithm.learning_rate * self.steps / self.algorithm.warmup_steps
+        if self.steps <= self.algorithm.warmup_steps:
+            self.optimizer.set_rate(0, self.algorithm.learning_rate * self.steps / self.algorithm.warmup_steps)
         if self.algorithm.dropout:
-            loss = self._by_autograd(batch)
-            metric: SupportsFloat = loss.detach()
+            loss: SupportsFloat = self._by_autograd(batch).detach()
+            self.optimizer.descend()
+            metrics: Metrics = {"action_loss": loss}
         else:
-            predicted = self._write_gradient(batch)
-            metric = Deferred(lambda: self.loss(predicted, batch.labels))
-        self.optimizer.descend()
+            metrics = self.graphed(batch)
         self.acting.update()
-        return {"action_loss": metric}
+        return metrics
+
+    def _descend(self, batch: Cloned) -> Metrics:
+        predicted = self._write_gradient(batch)
+        self.optimizer.descend()
+        return {"action_loss": Deferred(lambda: self.loss(predicted, batch.labels))}
 
     def loss(self, predicted: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of logits, or the squared error of actions, [B, numbers]."""

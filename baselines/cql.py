@@ -140,16 +140,18 @@ class CQLLearner(SoftActorCriticLearner):
             whole, self.observation_scale, discount=self.algorithm.discount, reward_scale=self.reward_scale
         )
 
-    @torch.no_grad()
-    def update(self) -> Metrics:
-        """Take one step of policy, entropy and critics along the gradients of `losses`, which are written out."""
-        batch, a = self.batches.next(), self.algorithm
-        rows = batch.rewards.shape[0]
-        with self.stream.active():
-            there = self.network.distribution(self.there.forward(batch.following)[0])
-            target = torch.addcmul(batch.rewards, batch.discounts, self.following_value(batch.following, there))
-            here, losses = self.improve(batch, -float(self.actions), cloning=self.steps < a.cloning_steps)
-            actions, densities = self.drawn_actions(batch.actions, here, there)
+    @property
+    def cloning(self) -> bool:
+        """Whether the policy imitates in this step."""
+        return self.steps < self.algorithm.cloning_steps
+
+    def descend(self, batch: TDBatch, cloning: bool) -> Metrics:
+        """Write the gradients for a batch and move all networks along them."""
+        a, rows = self.algorithm, batch.rewards.shape[0]
+        there = self.network.distribution(self.there.forward(batch.following)[0])
+        target = torch.addcmul(batch.rewards, batch.discounts, self.following_value(batch.following, there))
+        here, losses = self.improve(batch, -float(self.actions), cloning=cloning)
+        actions, densities = self.drawn_actions(batch.actions, here, there)
         pairs = torch.cat([batch.observations[:, None].expand(-1, actions.shape[1], -1), actions], dim=-1)
         values = self.critics.forward(pairs.flatten(0, 1)).view(2, rows, -1)
         taken, others = values[..., 0], values[..., 1:]
@@ -172,7 +174,7 @@ class CQLLearner(SoftActorCriticLearner):
             there = network.policy(batch.following)
             target = batch.rewards + batch.discounts * self.following_value(batch.following, there)
         chosen, density, _ = here.draw()
-        if self.steps < a.cloning_steps:
+        if self.cloning:
             value = here.log_density_of(batch.actions)
         else:
             value = network.critics(batch.observations, chosen, frozen=True).amin(dim=0)

@@ -101,7 +101,11 @@ class FlatAdam(torch.optim.Adam):
             moments = [MEMORY.zeros(size, device) for _ in range(2)]
             self._vectors.append((flat.values[span], flat.grads[span], *moments))
         self._steps = torch.zeros((), device=flat.values.device)  # of all groups
+        # A CUDA graph reads learning rates from the device; elsewhere a number is faster.
+        on_cuda = flat.values.device.type == "cuda"
+        self._rates = [torch.zeros((), device=flat.values.device) for _ in self.param_groups] if on_cuda else None
         self._link()
+        self._copy_rates()
 
     def _link(self) -> None:
         """Make the state of each parameter a view of its group's vectors, with the numbers that it has."""
@@ -123,6 +127,17 @@ class FlatAdam(torch.optim.Adam):
         """Continue where `state_dict` was taken."""
         super().load_state_dict(state)
         self._link()
+        self._copy_rates()
+
+    def set_rate(self, group: int, rate: float) -> None:
+        """Set the learning rate of a group, by its index."""
+        self.param_groups[group]["lr"] = rate
+        if self._rates is not None:
+            self._rates[group].fill_(rate)
+
+    def _copy_rates(self) -> None:
+        for index, group in enumerate(self.param_groups):
+            self.set_rate(index, group["lr"])
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Set the gradients to zero, for autograd to add to; they stay where they are."""
@@ -137,7 +152,8 @@ class FlatAdam(torch.optim.Adam):
     def descend(self) -> None:
         """Move the weights along the gradients; PyTorch wraps `step` in a profiler, which takes as long again."""
         self._steps += 1
-        for group, (values, grads, first, second) in zip(self.param_groups, self._vectors, strict=True):
+        rates = self._rates or [group["lr"] for group in self.param_groups]
+        for group, rate, (values, grads, first, second) in zip(self.param_groups, rates, self._vectors, strict=True):
             beta1, beta2 = group["betas"]
             self._fused(
                 [values],
@@ -146,7 +162,7 @@ class FlatAdam(torch.optim.Adam):
                 [second],
                 [],
                 [self._steps],
-                lr=group["lr"],
+                lr=rate,
                 beta1=beta1,
                 beta2=beta2,
                 weight_decay=group["weight_decay"],

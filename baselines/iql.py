@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from baselines.averages import WeightAverage
 from baselines.batches import TDBatch, td_batches
 from baselines.checkpoint import Checkpointed
+from baselines.cuda_graphs import GraphedUpdate
 from baselines.flat import FlatAdam, FlatParameters
 from baselines.layers import TANH_BACKWARD, Pass, Scratch
 from baselines.networks import (
@@ -185,11 +186,20 @@ class IQLLearner(Checkpointed):
         scratch = Scratch()
         self.actor, self.value = Pass(network.actor, scratch), Pass(network.value, scratch)
         self.judges = Pass([network.value, network.critics, self.target], scratch)
+        self.graphed: GraphedUpdate[TDBatch] = GraphedUpdate(self._descend, flat.values.device)
 
     @torch.inference_mode()
     def update(self) -> Metrics:
         """Take one step of value, critics and actor: that along the gradients of `losses`, which are written out."""
-        batch, a = self.batches.next(), self.algorithm
+        left = cosine(self.steps, self.algorithm.decay_steps)
+        self.optimizer.set_rate(0, self.algorithm.learning_rate * left)
+        metrics = self.graphed(self.batches.next())
+        self.acting.update()
+        self.steps += 1
+        return metrics
+
+    def _descend(self, batch: TDBatch) -> Metrics:
+        a = self.algorithm
         following = self.value.forward(batch.following)[0, :, 0]
         target = torch.addcmul(batch.rewards, batch.discounts, following)
         judged = self.judges.forward(batch.observations, batch.pairs, batch.pairs)[..., 0]
@@ -203,7 +213,8 @@ class IQLLearner(Checkpointed):
         weight = advantage_weight(advantage, a.temperature, a.maximum_weight)
         log_std = self._log_std()
         self.actor.backward(self._actor_gradient(output, log_std, batch.actions, weight)[None])
-        self._step()
+        self.optimizer.descend()
+        self.slow_weights.lerp_(self.weights, a.tau)
         return {
             "value_loss": Deferred(lambda: expectile_loss(advantage, a.expectile)),
             "critic_loss": Deferred(lambda: bellman_error(values, target)),
@@ -265,11 +276,3 @@ class IQLLearner(Checkpointed):
         observations = self.observation_scale(history.observations[:, -1])
         values: Tensor = self.network.critics(observations, actions.float()).mean(dim=0)
         return values / self.reward_scale
-
-    def _step(self) -> None:
-        left = cosine(self.steps, self.algorithm.decay_steps)
-        self.optimizer.param_groups[0]["lr"] = self.algorithm.learning_rate * left
-        self.optimizer.descend()
-        self.slow_weights.lerp_(self.weights, self.algorithm.tau)
-        self.acting.update()
-        self.steps += 1

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from baselines.averages import WeightAverage
 from baselines.batches import Batches, Sampler, TDBatch, rows_ahead, td_batch, transition_sampler
 from baselines.checkpoint import Checkpointed
+from baselines.cuda_graphs import GraphedUpdate
 from baselines.flat import FlatAdam, FlatParameters
 from baselines.layers import Pass, Scratch
 from baselines.networks import (
@@ -241,7 +242,27 @@ class SoftActorCriticLearner(Checkpointed):
         self.there, self.slow = Pass(network.actor, scratch), Pass(self.target, scratch)
         self.here = Pass(network.actor)  # whose way back follows the judge's
         self.acting = WeightAverage(network.actor, ema_decay)
+        self.graphed: GraphedUpdate[TDBatch] = GraphedUpdate(self.descend, flat.values.device)
         self.steps = 0
+
+    @torch.no_grad()
+    def update(self) -> Metrics:
+        """Take one step of policy, entropy and critics along the gradients of `losses`, which are written out."""
+        batch = self.batches.next()
+        with self.stream.active():
+            metrics = self.graphed(batch, self.cloning)
+        self.acting.update()
+        self.steps += 1
+        return metrics
+
+    @property
+    def cloning(self) -> bool:
+        """Whether the policy imitates in this step."""
+        return False
+
+    def descend(self, batch: TDBatch, cloning: bool) -> Metrics:
+        """Write the gradients for a batch and move all networks along them."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def act(self, history: History) -> Tensor:
@@ -256,7 +277,7 @@ class SoftActorCriticLearner(Checkpointed):
         values: Tensor = self.network.critics(observations, actions.float()).mean(dim=0)
         return values / self.reward_scale
 
-    def improve(self, batch: TDBatch, target_entropy: float, *, cloning: bool = False) -> tuple[TanhNormal, Metrics]:
+    def improve(self, batch: TDBatch, target_entropy: float, *, cloning: bool) -> tuple[TanhNormal, Metrics]:
         """Write the gradients of policy and entropy weight; return the policy and both losses.
 
         Those of `policy_loss` and `entropy_loss`, written out: ∂ log π / ∂u = 2 tanh(u) for the number u that tanh
@@ -295,8 +316,6 @@ class SoftActorCriticLearner(Checkpointed):
         """Move all networks along the gradients, then the target critics."""
         self.optimizer.descend()
         self.slow_weights.lerp_(self.weights, self.tau)
-        self.acting.update()
-        self.steps += 1
 
 
 class SACLearner(SoftActorCriticLearner):
@@ -337,13 +356,10 @@ class SACLearner(SoftActorCriticLearner):
             ema_decay=algorithm.ema_decay,
         )
 
-    @torch.no_grad()
-    def update(self) -> Metrics:
-        """Take one step of policy, entropy and critics along the gradients of `losses`, which are written out."""
-        batch = self.batches.next()
-        with self.stream.active():
-            target = self.critic_target(batch)
-            _, losses = self.improve(batch, -float(self.actions))
+    def descend(self, batch: TDBatch, cloning: bool) -> Metrics:
+        """Write the gradients for a batch and move all networks along them."""
+        target = self.critic_target(batch)
+        _, losses = self.improve(batch, -float(self.actions), cloning=cloning)
         values = self.critics.forward(batch.pairs)[..., 0]
         self.critics.backward((values - target).mul_(2 / target.shape[0])[..., None])
         self.step()

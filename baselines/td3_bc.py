@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from baselines.averages import WeightAverage
 from baselines.batches import TDBatch, td_batches
 from baselines.checkpoint import Checkpointed
+from baselines.cuda_graphs import GraphedUpdate
 from baselines.flat import FlatAdam, FlatParameters
 from baselines.layers import TANH_BACKWARD, Pass, Scratch
 from baselines.networks import (
@@ -128,6 +129,7 @@ class TD3BCLearner(Checkpointed):
         self.critics = Pass([network.critics, target.critics], scratch)
         self.judge, self.target_actor = Pass(network.critics, scratch, members=1), Pass(target.actor, scratch)
         self.actor = Pass(network.actor)  # whose way back follows the judge's
+        self.graphed: GraphedUpdate[TDBatch] = GraphedUpdate(self._descend, flat.values.device)
 
     @torch.inference_mode()
     def update(self) -> Metrics:
@@ -137,19 +139,25 @@ class TD3BCLearner(Checkpointed):
         """
         batch = self.batches.next()
         self.steps += 1
+        improving = self.steps % self.algorithm.policy_every == 0
         with self.stream.active():
-            noise = torch.randn_like(batch.actions)
+            metrics = self.graphed(batch, improving)
+        if improving:
+            self.acting.update()
+        return metrics
+
+    def _descend(self, batch: TDBatch, improving: bool) -> Metrics:
+        noise = torch.randn_like(batch.actions)
         both = self.critics.forward(batch.pairs, self._following(batch, noise))[..., 0]
         values, following = both[:2], both[2:].amin(dim=0)
         target = torch.addcmul(batch.rewards, batch.discounts, following)
         self.critics.backward((values - target).mul_(2 / target.shape[0])[..., None])
         self.critic_optimizer.descend()
         metrics: dict[str, SupportsFloat] = {"critic_loss": Deferred(lambda: bellman_error(values, target))}
-        if self.steps % self.algorithm.policy_every == 0:
+        if improving:
             metrics["actor_loss"] = self._improve(batch)
             for slow, fast in self.averaged:
                 slow.lerp_(fast, self.algorithm.tau)
-            self.acting.update()
         return metrics
 
     def _following(self, batch: TDBatch, noise: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from baselines.batches import Batches
-from baselines.bc import BehaviorCloning
+from baselines.bc import BehaviorCloning, Cloned
 from baselines.checkpoint import copied
 from baselines.cql import CQL
+from baselines.cuda_graphs import GraphedUpdate
 from baselines.flat import FlatAdam, FlatAdamW, FlatParameters
 from baselines.iql import IQL
 from baselines.layers import ROWS, Pass
@@ -261,3 +262,62 @@ def test_updates_wait_for_nothing_and_are_alike_so_that_a_graph_could_hold_them(
     assert found[0] == found[1]
     assert not [name for name, _ in found[0] if any(word in name for word in WAITING)]
     assert len(found[0]) > 20
+
+
+def recorded_on_the_cpu(update: Any) -> Any:
+    """What stands for a CUDA graph: it runs the update again on the same memory, without any value of Python's."""
+    metrics: dict[str, Any] = {}
+
+    def replay() -> None:
+        metrics.update(update())
+
+    return replay, metrics
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        IQL(hidden_size=16, decay_steps=9, ema_decay=0.9),
+        SAC(hidden_size=16),
+        CQL(hidden_size=16, sampled_actions=3, cloning_steps=6),
+        TD3BC(hidden_size=16, policy_every=3, ema_decay=0.9),
+        BehaviorCloning(hidden_size=16, dropout=0.0, warmup_steps=7),
+    ],
+    ids=repr,
+)
+def test_an_update_that_is_replayed_as_a_graph_takes_the_same_steps(algorithm: Any) -> None:
+    plain, graphed = (algorithm.learner(toy_dataset(discrete_actions=False), seed=0, device=CPU) for _ in range(2))
+    graphed.graphed = GraphedUpdate(graphed.graphed.update, CPU, recorder=recorded_on_the_cpu)
+    for _ in range(16):
+        wanted, found = plain.update(), graphed.update()
+        assert {name: float(value) for name, value in wanted.items()} == {k: float(v) for k, v in found.items()}
+    assert all(course.replay for course in graphed.graphed._courses.values())
+    for one, other in zip(plain.acting.network.parameters(), graphed.acting.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_replayed_update_reads_each_batch_and_each_course_by_itself() -> None:
+    seen: list[tuple[float, bool]] = []
+
+    def update(batch: Cloned, odd: bool) -> dict[str, float]:
+        seen.append((float(batch.inputs), odd))
+        return {"loss": float(batch.inputs)}
+
+    graphed: GraphedUpdate[Cloned] = GraphedUpdate(update, CPU, recorder=lambda run: (run, {}))
+    for i in range(12):
+        graphed(Cloned(torch.tensor(float(i)), torch.zeros(())), bool(i % 2))
+    assert seen == [(float(i), bool(i % 2)) for i in range(12)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("algorithm", [*WITH_LOSSES, TD3BC(hidden_size=16, ema_decay=0.9)], ids=repr)
+def test_a_cuda_graph_takes_the_steps_of_plain_updates(algorithm: Any) -> None:
+    device = torch.device("cuda")
+    plain, graphed = (algorithm.learner(toy_dataset(discrete_actions=False), seed=0, device=device) for _ in range(2))
+    plain.graphed.recorder = None
+    for _ in range(12):
+        wanted, found = plain.update(), graphed.update()
+        for name, value in wanted.items():
+            assert float(found[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-6), name
+    for one, other in zip(plain.network.parameters(), graphed.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
