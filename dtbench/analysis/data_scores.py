@@ -1,7 +1,7 @@
-"""What the data themselves score: the mean and the best episode, beside which every contender is read."""
+"""What the data and the policy that recorded them score, beside which every contender is read."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ TOLERANCE = 1e-6  # of a score's size, by which a score may miss the line of sco
 
 @dataclass(frozen=True, slots=True)
 class DataScores:
-    """The scores of a dataset's episodes, in points of the task."""
+    """The scores of a dataset's episodes and of the best policy that recorded it, in points of the task."""
 
     mean: float
     best: float
+    with_noise: float | None = None  # of the policy, which explores; None: nobody measured it
+    without_noise: float | None = None
 
 
 def data_scores(
@@ -28,11 +30,22 @@ def data_scores(
     """
     found = {}
     for task, facts in provenance.items():
-        card = (facts.get("dataset") or {}).get("card") or {}
+        dataset = facts.get("dataset") or {}
+        card = dataset.get("card") or {}
         mean, best = card.get("return_mean"), card.get("return_max")
         if mean is not None and best is not None and (line := _line(scores[scores["task"] == task])):
-            found[task] = DataScores(line[0] + line[1] * mean, line[0] + line[1] * best)
+            returns = (mean, best, *_policy_returns(dataset.get("info") or {}))
+            found[task] = DataScores(*(None if r is None else line[0] + line[1] * r for r in returns))  # type: ignore[arg-type]
     return found | dict(_averages(found, averages))
+
+
+def _policy_returns(info: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return the mean returns of the best recording policy with its noise and without."""
+    measured = [one for one in info.get("policy_returns") or () if {"with_noise", "without_noise"} <= set(one)]
+    if not measured:
+        return None, None
+    best = max(measured, key=lambda one: float(one["with_noise"]))
+    return float(best["with_noise"]), float(best["without_noise"])
 
 
 def _line(rows: pd.DataFrame) -> tuple[float, float] | None:
@@ -51,5 +64,5 @@ def _averages(
 ) -> Iterator[tuple[str, DataScores]]:
     for name, over in averages.items():
         if over and all(task in found for task in over):
-            parts = [found[task] for task in over]
-            yield name, DataScores(*np.mean([(part.mean, part.best) for part in parts], axis=0).tolist())
+            parts = [astuple(found[task]) for task in over]
+            yield name, DataScores(*(None if None in one else float(np.mean(one)) for one in zip(*parts, strict=True)))  # type: ignore[arg-type]

@@ -24,6 +24,19 @@ def test_a_data_score_lies_on_the_line_of_what_was_evaluated() -> None:
     assert "other" not in found
 
 
+def test_the_best_recording_policy_has_scores_with_its_noise_and_without() -> None:
+    scores = evaluated("hopper", [(100.0, 10.0), (300.0, 30.0)])
+    of_policies = [
+        {"policy": "medium", "with_noise": 150.0, "without_noise": 170.0, "episodes": 50},
+        {"policy": "expert", "with_noise": 290.0, "without_noise": 280.0, "episodes": 50},
+        {"policy": "unmeasured"},
+    ]
+    known = facts(250, 900)
+    known["dataset"]["info"] = {"policy_returns": of_policies}
+    found = data_scores({"hopper": known, "walker": facts(1, 2)}, scores, {"average": ("hopper",)})
+    assert (found["average"].with_noise, found["average"].without_noise) == pytest.approx((29, 28))
+
+
 @pytest.mark.parametrize(
     ("why", "rows", "card"),
     [

@@ -327,3 +327,13 @@ def test_the_data_have_rows_of_their_own_below_the_contenders() -> None:
         ["Data: best episode", "95.5", DASH],
     ]
     assert len(score_table(inputs({}), tasks=["a"], contenders=["DT"], headings={}, data={}).rows) == 1
+
+
+def test_the_behaviour_policy_has_rows_where_it_was_measured() -> None:
+    scored = {"a": DataScores(40.0, 95.5, with_noise=41.0, without_noise=43.5), "b": DataScores(1.0, 2.0)}
+    table = score_table(inputs({}), tasks=["a", "b"], contenders=["DT"], headings={}, data=scored)
+    assert [[cell.text for cell in row] for row in table.rows[3:]] == [
+        ["Behaviour policy, with noise", "41.0", DASH],
+        ["Behaviour policy, without noise", "43.5", DASH],
+    ]
+    assert any("as it explored" in note for note in table.notes)

@@ -65,14 +65,30 @@ def score_table(
     else:
         columns = (Column("Contender"), *(Column(headings.get(task, task), number=True) for task in tasks))
         rows = [(Cell(name), *(shown(task, name) for task in tasks)) for name in names]
-    return Table("scores", caption, columns, tuple(rows), (BOLD_RULE,))
+    notes = (BOLD_RULE, *([_POLICY_RULE] if any(heading.startswith("Behaviour") for heading in own) else []))
+    return Table("scores", caption, columns, tuple(rows), notes)
+
+
+_DATA_ROWS = {
+    "Data: mean episode": "mean",
+    "Data: best episode": "best",
+    "Behaviour policy, with noise": "with_noise",
+    "Behaviour policy, without noise": "without_noise",
+}
+_POLICY_RULE = (
+    "Behaviour policy: the best that recorded the data (medium-expert: its expert), as it explored and by the mean of "
+    "its actions, over 50 episodes of its own."
+)
 
 
 def _of_data(data: Mapping[str, DataScores], tasks: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return what the mean and the best episode of the data score, by heading and task; {} where nothing is known."""
-    known = {task: data[task] for task in tasks if task in data}
-    means, bests = ({t: getattr(d, part) for t, d in known.items()} for part in ("mean", "best"))
-    return {"Data: mean episode": means, "Data: best episode": bests} if known else {}
+    """Return what the data and their policy score, by heading and task, where anything is known."""
+    scores = {
+        heading: {task: getattr(data[task], part) for task in tasks if task in data}
+        for heading, part in _DATA_ROWS.items()
+    }
+    known = {heading: {t: s for t, s in row.items() if s is not None} for heading, row in scores.items()}
+    return {heading: row for heading, row in known.items() if row}
 
 
 def best_on(task: str, contenders: Sequence[str], inputs: TableInputs) -> set[str]:
