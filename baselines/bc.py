@@ -47,19 +47,22 @@ class BehaviorCloning:
         "paper": {"context": 20, "warmup_steps": 10_000, "normalize_observations": True},
     }
 
-    context: int = 1
-    hidden_size: int = 256
-    num_layers: int = 3
-    dropout: float = 0.1
-    batch_size: int = 64
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-4
-    best_fraction: float = 1.0  # keep the best episodes, by timesteps
-    minimum_return: float | None = None  # keep the episodes that reach it
+    context: int = 1  # steps, the present one last, whose observations the network reads; the public Gym code has 20
+    hidden_size: int = 256  # units of a hidden layer (Table 10)
+    num_layers: int = 3  # hidden layers (Table 10)
+    dropout: float = 0.1  # share of a hidden layer's outputs set to zero in training, in [0, 1)
+    batch_size: int = 64  # steps to imitate in a batch (Table 10)
+    learning_rate: float = 1e-4  # step size of AdamW
+    weight_decay: float = 1e-4  # of AdamW, on all parameters
+    best_fraction: float = 1.0  # X % BC: keep the best episodes, up to this share of the data's steps, in (0, 1]
+    # keep the episodes whose return reaches it, in the environment's rewards; None: all
+    minimum_return: float | None = None
+    # subtract the mean of the data's observations and divide by their standard deviation
     normalize_observations: bool = False
-    warmup_steps: int = 0  # the learning rate rises linearly over these, then stays
-    balance_returns: bool = False  # draw steps evenly over returns, see `balanced_weights`
-    ema_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
+    warmup_steps: int = 0  # gradient steps over which the learning rate rises linearly, then it stays
+    balance_returns: bool = False  # draw steps evenly over returns, see `dtbench.data.balanced_weights`
+    # share that the average of the weights used for acting keeps at each step, in [0, 1); 0: no average
+    ema_decay: float = 0.0
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "BehaviorCloningLearner":
         """Build the network for the dataset's spaces; raise IncompatibleTask where they do not fit."""

@@ -59,24 +59,29 @@ class CQL:
         },
     }
 
-    hidden_size: int = 256
-    num_layers: int = 3
-    batch_size: int = 256
-    policy_learning_rate: float = 3e-5  # of the entropy's weight too
-    critic_learning_rate: float = 3e-4
-    discount: float = 0.99
-    tau: float = 5e-3  # Polyak averaging of the target critics
-    alpha: float = 10.0  # weight of the CQL(H) penalty
-    sampled_actions: int = 10  # of each kind: uniform, the policy's, and the policy's at the next step
-    backup: Backup = "sampled"
-    cloning_steps: int = 0  # first steps, in which the policy imitates
-    initialization: Initialization = "orthogonal"  # of first weights, see `SoftActorCritic`
-    initial_log_std: float = -1.0  # added to the policy's output
-    minimum_log_std: float = -20.0  # the maximum is 2
+    hidden_size: int = 256  # units of a hidden layer
+    num_layers: int = 3  # hidden layers of each network
+    batch_size: int = 256  # transitions in a batch
+    policy_learning_rate: float = 3e-5  # step size of Adam, for the policy and the entropy's weight
+    critic_learning_rate: float = 3e-4  # step size of Adam, for the critics
+    discount: float = 0.99  # factor of a reward one step later, in [0, 1]
+    tau: float = 5e-3  # share of the network that the target takes over at each of its updates (Polyak), in (0, 1]
+    alpha: float = 10.0  # weight of the penalty CQL(H), eq. 4; 0: soft actor-critic
+    # actions in the penalty's log-sum-exp of each kind: uniform, the policy's, and its at the next step
+    sampled_actions: int = 10
+    backup: Backup = "sampled"  # the value of the next step: sampled, soft or mean, see above
+    cloning_steps: int = 0  # first gradient steps, in which the policy imitates
+    # first weights: torch, orthogonal or rlkit, see `baselines.sac.SoftActorCritic`
+    initialization: Initialization = "orthogonal"
+    initial_log_std: float = -1.0  # added to the log of the standard deviation that the policy's network gives
+    minimum_log_std: float = -20.0  # lowest log of the policy's standard deviation; the highest is 2
+    # subtract the mean of the data's observations and divide by their standard deviation
     normalize_observations: bool = True
-    normalize_rewards: bool = False  # scale them so that best and worst episode are 1000 apart
-    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
-    ema_decay: float = 0.0  # exponential moving average of the actor's weights used for acting; 0: none
+    # scale rewards so that best and worst episode are 1000 apart (Kostrikov et al. 2021)
+    normalize_rewards: bool = False
+    balance_returns: bool = False  # draw transitions evenly over returns, see `dtbench.data.balanced_weights`
+    # share that the average of the weights used for acting keeps at each step, in [0, 1); 0: no average
+    ema_decay: float = 0.0
 
     @property
     def backups_per_step(self) -> float:

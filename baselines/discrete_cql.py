@@ -31,21 +31,24 @@ class DiscreteCQL:
     version: ClassVar[int] = 2  # 2: more hyperparameters
     family: ClassVar[str] = "td"
 
+    # steps of history that the critics read, the present one included; None: the longest episode
     context: int | None = 1
-    hidden_size: int = 256
-    num_layers: int = 2
-    num_heads: int = 1
-    dropout: float = 0.0
-    batch_size: int = 64  # windows
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.0
-    discount: float = 0.99
-    alpha: float = 1.0  # weight of the CQL(H) penalty
-    tau: float = 5e-3  # Polyak averaging of the target network
-    grad_clip: float = 1.0
+    hidden_size: int = 256  # units of a hidden layer, or the transformer's width
+    num_layers: int = 2  # hidden layers, or the transformer's blocks
+    num_heads: int = 1  # attention heads of the transformer; divides hidden_size
+    dropout: float = 0.0  # share of activations set to zero in training, in [0, 1); the transformer alone
+    batch_size: int = 64  # windows in a batch
+    learning_rate: float = 3e-4  # step size of AdamW
+    weight_decay: float = 0.0  # of AdamW, on all parameters
+    discount: float = 0.99  # factor of a reward one step later, in [0, 1]
+    alpha: float = 1.0  # weight of the penalty CQL(H), eq. 4; 0: double Q-learning
+    tau: float = 5e-3  # share of the network that the target takes over at each of its updates (Polyak), in (0, 1]
+    grad_clip: float = 1.0  # largest norm of the gradient of all parameters
+    # subtract the mean of the data's observations and divide by their standard deviation
     normalize_observations: bool = False
-    balance_returns: bool = False  # draw windows evenly over returns, see `balanced_weights`
-    ema_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
+    balance_returns: bool = False  # draw windows evenly over returns, see `dtbench.data.balanced_weights`
+    # share that the average of the weights used for acting keeps at each step, in [0, 1); 0: no average
+    ema_decay: float = 0.0
 
     @property
     def backups_per_step(self) -> float:

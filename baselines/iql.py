@@ -54,23 +54,29 @@ class IQL:
         },
     }
 
-    hidden_size: int = 256
-    num_layers: int = 2
-    batch_size: int = 256
-    learning_rate: float = 3e-4  # of value, critics and actor
-    discount: float = 0.99
-    tau: float = 5e-3  # Polyak averaging of the target critics
-    expectile: float = 0.7  # τ
-    temperature: float = 3.0  # β: at 0 the actor clones behaviour
-    maximum_weight: float = 100.0  # of a transition in the actor's loss
-    deterministic: bool = False  # squared error in place of a Gaussian's likelihood
-    minimum_log_std: float = -20.0  # the maximum is 2
-    decay_steps: int | None = None  # the actor's learning rate falls to 0 as a cosine; None: it stays
-    orthogonal: bool = False  # first weights, with a gain of sqrt(2), and biases of 0; else PyTorch's own
+    hidden_size: int = 256  # units of a hidden layer
+    num_layers: int = 2  # hidden layers of each network
+    batch_size: int = 256  # transitions in a batch
+    learning_rate: float = 3e-4  # step size of Adam, for value, critics and actor
+    discount: float = 0.99  # factor of a reward one step later, in [0, 1]
+    tau: float = 5e-3  # share of the network that the target takes over at each of its updates (Polyak), in (0, 1]
+    # τ of eq. 5, in (0, 1): 0.5 is the mean, towards 1 it nears the maximum over the data's actions
+    expectile: float = 0.7
+    # β of eq. 7, 0 or more: the larger, the more weight on good actions; at 0 the actor clones behaviour
+    temperature: float = 3.0
+    maximum_weight: float = 100.0  # largest weight exp(β A) of a transition in the actor's loss
+    deterministic: bool = False  # train the actor by squared error in place of a Gaussian's likelihood
+    minimum_log_std: float = -20.0  # lowest log of the actor's standard deviation; the highest is 2
+    # gradient steps over which the actor's learning rate falls to 0 as a cosine; None: it stays
+    decay_steps: int | None = None
+    orthogonal: bool = False  # orthogonal first weights with a gain of sqrt(2) and biases of 0; else PyTorch's own
+    # subtract the mean of the data's observations and divide by their standard deviation
     normalize_observations: bool = True
-    normalize_rewards: bool = False  # scale them so that best and worst episode are 1000 apart
-    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
-    ema_decay: float = 0.0  # exponential moving average of the actor's weights used for acting; 0: none
+    # scale rewards so that best and worst episode are 1000 apart (Kostrikov et al. 2021)
+    normalize_rewards: bool = False
+    balance_returns: bool = False  # draw transitions evenly over returns, see `dtbench.data.balanced_weights`
+    # share that the average of the weights used for acting keeps at each step, in [0, 1); 0: no average
+    ema_decay: float = 0.0
 
     @property
     def backups_per_step(self) -> float:

@@ -19,7 +19,7 @@ class QRDQN(ValueLearning):
     The target network chooses the action that follows, as in the paper and in Dopamine: no double Q-learning.
     """
 
-    quantiles: int = 200
+    quantiles: int = 200  # N, the quantiles estimated of every action's return (Dabney et al. 2018)
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "QRDQNLearner":
         """Build both networks; raise IncompatibleTask for continuous actions."""

@@ -16,7 +16,8 @@ from dtbench.data import Transitions
 class QuantileCQL(QRDQN):
     """QR-DQN and the penalty CQL(H) on its means (Kumar et al. 2020, eq. 4)."""
 
-    alpha: float = 4.0  # the official minq_weight for 1 % of the data; for 10 % it is 1
+    # weight of the penalty CQL(H), eq. 4: the official minq_weight for 1 % of the data; for 10 % it is 1
+    alpha: float = 4.0
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "QuantileCQLLearner":
         """Build both networks; raise IncompatibleTask for continuous actions."""

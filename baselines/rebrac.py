@@ -36,22 +36,26 @@ class ReBRAC:
         "official-hopper-medium": {"actor_penalty": 0.01, "critic_penalty": 0.001},
     }
 
-    hidden_size: int = 256
-    num_layers: int = 3
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    discount: float = 0.99
-    tau: float = 5e-3  # Polyak averaging of the target networks
-    actor_penalty: float = 0.01  # weight of the actor's squared distance from the data's actions
-    critic_penalty: float = 0.01  # weight of the next action's squared distance from the data's, in the target
-    policy_noise: float = 0.2  # standard deviation of the target policy's noise
-    noise_clip: float = 0.5
+    hidden_size: int = 256  # units of a hidden layer
+    num_layers: int = 3  # hidden layers of each network
+    batch_size: int = 1024  # transitions in a batch
+    learning_rate: float = 1e-3  # step size of Adam, for actor and critics
+    discount: float = 0.99  # factor of a reward one step later, in [0, 1]
+    tau: float = 5e-3  # share of the network that the target takes over at each of its updates (Polyak), in (0, 1]
+    # weight of the squared distance of the actor's action from the data's (β1 of the authors)
+    actor_penalty: float = 0.01
+    critic_penalty: float = 0.01  # weight of the next action's squared distance from the data's, in the target (β2)
+    policy_noise: float = 0.2  # standard deviation of the noise on the target policy's actions, which lie in [-1, 1]
+    noise_clip: float = 0.5  # largest absolute value of that noise
     policy_every: int = 2  # critic steps for one step of the actor and the targets
-    layer_norm: bool = True  # of the critics' hidden layers
+    layer_norm: bool = True  # normalise the outputs of the critics' hidden layers (Ba et al. 2016)
+    # subtract the mean of the data's observations and divide by their standard deviation
     normalize_observations: bool = False
-    normalize_rewards: bool = False  # scale them so that best and worst episode are 1000 apart
-    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
-    ema_decay: float = 0.0  # exponential moving average of the actor's weights used for acting; 0: none
+    # scale rewards so that best and worst episode are 1000 apart (Kostrikov et al. 2021)
+    normalize_rewards: bool = False
+    balance_returns: bool = False  # draw transitions evenly over returns, see `dtbench.data.balanced_weights`
+    # share that the average of the weights used for acting keeps at each step, in [0, 1); 0: no average
+    ema_decay: float = 0.0
 
     @property
     def backups_per_step(self) -> float:

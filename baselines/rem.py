@@ -16,7 +16,7 @@ from dtbench.data import Transitions
 class REM(ValueLearning):
     """`num_heads` Q-functions on one network, mixed by random weights in each minibatch; actions take their mean."""
 
-    num_heads: int = 200
+    num_heads: int = 200  # K, the Q-functions that are mixed (Agarwal et al. 2020)
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "REMLearner":
         """Build both networks; raise IncompatibleTask for continuous actions."""

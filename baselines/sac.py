@@ -44,17 +44,20 @@ class SAC:
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"official": {}}
 
-    hidden_size: int = 256
-    num_layers: int = 2
-    actor_hidden_size: int | None = None  # None: as wide as the critics
-    batch_size: int = 256
-    learning_rate: float = 3e-4
-    discount: float = 0.99
-    tau: float = 5e-3  # Polyak averaging of the target critics
+    hidden_size: int = 256  # units of a hidden layer
+    num_layers: int = 2  # hidden layers of each network
+    actor_hidden_size: int | None = None  # units of the actor's hidden layers; None: as wide as the critics
+    batch_size: int = 256  # transitions in a batch
+    learning_rate: float = 3e-4  # step size of Adam, for actor, critics and temperature
+    discount: float = 0.99  # factor of a reward one step later, in [0, 1]
+    tau: float = 5e-3  # share of the network that the target takes over at each of its updates (Polyak), in (0, 1]
+    # subtract the mean of the data's observations and divide by their standard deviation
     normalize_observations: bool = False
-    normalize_rewards: bool = False  # scale them so that best and worst episode are 1000 apart
-    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
-    ema_decay: float = 0.0  # exponential moving average of the actor's weights used for acting; 0: none
+    # scale rewards so that best and worst episode are 1000 apart (Kostrikov et al. 2021)
+    normalize_rewards: bool = False
+    balance_returns: bool = False  # draw transitions evenly over returns, see `dtbench.data.balanced_weights`
+    # share that the average of the weights used for acting keeps at each step, in [0, 1); 0: no average
+    ema_decay: float = 0.0
 
     @property
     def backups_per_step(self) -> float:

@@ -28,18 +28,21 @@ class ValueLearning:
 
     family: ClassVar[str] = "td"
 
-    channels: tuple[int, int, int] = (32, 64, 64)  # of the convolutions: images alone
-    standardize_images: bool = False  # see `dtbench.nn.ImageScale`; not the papers'
-    hidden: int = 512  # of the layer that follows them
-    hidden_size: int = 256  # of the MLP: vectors and indices alone
-    num_layers: int = 2  # hidden ones of the MLP
-    batch_size: int = 32  # transitions
-    learning_rate: float = 5e-5
-    adam_epsilon: float = 0.01 / 32
-    discount: float = 0.99
-    target_every: int = 2000  # gradient steps: theirs are 8000 agent steps, every fourth of which learns
-    balance_returns: bool = False  # draw transitions evenly over returns, see `balanced_weights`
-    ema_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
+    channels: tuple[int, int, int] = (32, 64, 64)  # filters of the three convolutions (Mnih et al. 2015): images alone
+    # subtract the data's mean image and divide, see `dtbench.nn.ImageScale`; not the papers'
+    standardize_images: bool = False
+    hidden: int = 512  # units of the layer that follows the convolutions: images alone
+    hidden_size: int = 256  # units of a hidden layer of the MLP: vectors and indices alone
+    num_layers: int = 2  # hidden layers of the MLP: vectors and indices alone
+    batch_size: int = 32  # transitions in a batch
+    learning_rate: float = 5e-5  # step size of Adam
+    adam_epsilon: float = 0.01 / 32  # what Adam adds to the root of the second moment
+    discount: float = 0.99  # factor of a reward one step later, in [0, 1]
+    # gradient steps between copies to the target network: theirs are 8000 agent steps, every fourth of which learns
+    target_every: int = 2000
+    balance_returns: bool = False  # draw transitions evenly over returns, see `dtbench.data.balanced_weights`
+    # share that the average of the weights used for acting keeps at each step, in [0, 1); 0: no average
+    ema_decay: float = 0.0
 
     @property
     def backups_per_step(self) -> float:

@@ -45,19 +45,20 @@ class DataSource:
 class Task:
     """An environment, an offline dataset and a score."""
 
-    name: str
-    domain: str
+    name: str  # as suites name it
+    domain: str  # the family of tasks, whose report sections it gets
     load_dataset: Callable[[], TrajectoryDataset]  # read it from the cache, or generate it; without the network
     make_env: Callable[[int], VectorEnv[Any, Any, Any]]  # number of environments -> vector environment
     score: Callable[[Episodes], NDArray[np.float64]]  # of each episode, on the domain's scale from 0 to 100
     score_name: str  # e.g. "success rate (%)"
     target_returns: TargetReturns  # of return-conditioned policies, by default
-    description: str = ""
+    description: str = ""  # a sentence: what is to be done, and what the data are
     version: int = 1  # part of a trial's identity: raise it when the environment or the scoring changes
     environment: str = ""  # digest of the environment's source, a part of a trial's identity; "": `version` alone
     evaluation_seeds: Callable[[int], list[int]] = consecutive_seeds  # number of episodes -> their seeds
     tune_on: str = ""  # what to tune on instead, where a report uses all episodes
     info_keys: tuple[str, ...] = ()  # entries of the environment's info to record at an episode's end
+    # episodes and data -> further columns of the table of episodes, each [episodes]
     columns: Callable[[Episodes, TrajectoryDataset], Mapping[str, NDArray[Any]]] = no_columns
     sources: tuple[DataSource, ...] = ()  # of its data, the best first; (): `load_dataset` alone
     target_units: TargetUnits | None = None  # of targets and of the data's returns; None: the environment's rewards

@@ -151,4 +151,4 @@ def test_sphinx_builds_the_pages_without_a_warning(tmp_path: Path) -> None:
     cli = (tmp_path / "site" / "reference" / "cli.html").read_text()
     assert all(f"dtbench {command}" in cli for command in ("run", "report", "status", "data export"))
     algorithms = (tmp_path / "site" / "reference" / "algorithms.html").read_text()
-    assert "the paper prints 1e5" in algorithms  # the comment behind a field
+    assert "Table 9 prints 1e5" in algorithms  # the comment behind a field

@@ -28,11 +28,11 @@ class _RLlibAlgorithm:
     name: ClassVar[str]
     discrete: ClassVar[bool]  # RLlib has it for discrete actions too
 
-    train_batch_size_per_learner: int = 2000  # of MARWIL and what derives from it
-    gamma: float = 0.99
-    grad_clip: float | None = None
-    fcnet_hiddens: tuple[int, ...] = (256, 256)
-    fcnet_activation: str = "tanh"
+    train_batch_size_per_learner: int = 2000  # transitions in a batch: 2000 of MARWIL and what derives from it
+    gamma: float = 0.99  # factor of a reward one step later, in [0, 1]
+    grad_clip: float | None = None  # largest norm of the gradient; None: no limit
+    fcnet_hiddens: tuple[int, ...] = (256, 256)  # units of each hidden layer
+    fcnet_activation: str = "tanh"  # after each hidden layer: tanh, relu, ...
     steps_per_iteration: int = 1  # RLlib's dataset_num_iters_per_learner: gradient steps of one `train()`
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> "RLlibLearner":
@@ -56,7 +56,7 @@ class RLlibBC(_RLlibAlgorithm):
     name: ClassVar[str] = "bc"
     discrete: ClassVar[bool] = True
 
-    lr: float = 1e-4
+    lr: float = 1e-4  # learning rate of Adam
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,12 @@ class RLlibMARWIL(_RLlibAlgorithm):
     name: ClassVar[str] = "marwil"
     discrete: ClassVar[bool] = True
 
-    lr: float = 1e-4
-    beta: float = 1.0  # at 0 it is BC
-    vf_coeff: float = 1.0
+    lr: float = 1e-4  # learning rate of Adam
+    beta: float = 1.0  # factor of the advantage in the weight exp(β A) of an action; at 0 it is BC
+    vf_coeff: float = 1.0  # weight of the value's loss
+    # share of a batch in the moving average of squared advantages, which normalises them
     moving_average_sqd_adv_norm_update_rate: float = 1e-8
-    moving_average_sqd_adv_norm_start: float = 100.0
+    moving_average_sqd_adv_norm_start: float = 100.0  # the first value of that average
 
 
 @dataclass(frozen=True)
@@ -89,20 +90,20 @@ class RLlibCQL(_RLlibAlgorithm):
     name: ClassVar[str] = "cql"
     discrete: ClassVar[bool] = False
 
-    train_batch_size_per_learner: int = 256  # SAC's
-    steps_per_iteration: int = 2
-    actor_lr: float = 1e-4
-    critic_lr: float = 1e-3
-    alpha_lr: float = 1e-3
-    tau: float = 5e-3
-    target_network_update_freq: int = 0
-    twin_q: bool = True
-    initial_alpha: float = 1.0
-    bc_iters: int = 20_000
-    temperature: float = 1.0
-    num_actions: int = 10
-    min_q_weight: float = 5.0
-    deterministic_backup: bool = True
+    train_batch_size_per_learner: int = 256  # transitions in a batch: SAC's
+    steps_per_iteration: int = 2  # gradient steps of one `train()`, at least 2
+    actor_lr: float = 1e-4  # learning rate of the policy
+    critic_lr: float = 1e-3  # learning rate of the critics
+    alpha_lr: float = 1e-3  # learning rate of the entropy's weight
+    tau: float = 5e-3  # share of the network that the target takes over at each of its updates (Polyak), in (0, 1]
+    target_network_update_freq: int = 0  # steps between two updates of the target networks; 0: at each iteration
+    twin_q: bool = True  # take the lower of two critics
+    initial_alpha: float = 1.0  # first weight of the entropy
+    bc_iters: int = 20_000  # first gradient steps, in which the policy imitates
+    temperature: float = 1.0  # of the penalty's log-sum-exp, above 0
+    num_actions: int = 10  # actions sampled for the penalty's log-sum-exp
+    min_q_weight: float = 5.0  # weight of the penalty CQL(H), eq. 4
+    deterministic_backup: bool = True  # value the next step without its entropy
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,14 @@ class RLlibIQL(_RLlibAlgorithm):
     name: ClassVar[str] = "iql"
     discrete: ClassVar[bool] = False
 
-    actor_lr: float = 3e-4
-    critic_lr: float = 3e-4
-    value_lr: float = 3e-4
-    beta: float = 0.1
-    expectile: float = 0.8
-    twin_q: bool = True
-    tau: float = 1.0
-    target_network_update_freq: int = 0
+    actor_lr: float = 3e-4  # learning rate of the policy
+    critic_lr: float = 3e-4  # learning rate of the critics
+    value_lr: float = 3e-4  # learning rate of the value
+    beta: float = 0.1  # inverse temperature of the advantage in the actor's loss, eq. 7, at most 1
+    expectile: float = 0.8  # τ of eq. 5, in (0, 1)
+    twin_q: bool = True  # take the lower of two critics
+    tau: float = 1.0  # share of the network that the target takes over at each of its updates (Polyak), in (0, 1]
+    target_network_update_freq: int = 0  # steps between two updates of the target networks; 0: at each iteration
 
 
 class RLlibLearner:

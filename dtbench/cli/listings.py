@@ -1,4 +1,4 @@
-"""`dtbench list`: the names of suites, tasks and algorithms."""
+"""`dtbench list`: the names of suites, tasks and algorithms, and the hyperparameters of an algorithm."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from rich.padding import Padding
 
 from dtbench import registry
 from dtbench.cli.progress import say, show_plain
+from dtbench.meanings import field_meanings
 from dtbench.suite.loading import suite_names
 from dtbench.suite.planning import load_suite
 
@@ -40,16 +41,20 @@ def tasks() -> list[dict[str, Any]]:
 
 
 def algorithms() -> list[dict[str, Any]]:
-    """Return the registered algorithms with their hyperparameters' defaults and their presets."""
-    return [
-        {
-            "name": name,
-            "description": _first_line(name),
-            "hyperparameters": registry.all_hyperparameters(name, {}),
-            "presets": {preset: dict(values) for preset, values in registry.algorithm_presets(name).items()},
-        }
-        for name in registry.algorithm_names()
-    ]
+    """Return the registered algorithms, each as `algorithm` has it."""
+    return [algorithm(name) for name in registry.algorithm_names()]
+
+
+def algorithm(name: str) -> dict[str, Any]:
+    """Return an algorithm's hyperparameters with their defaults and meanings, and its presets."""
+    defaults, meanings = registry.all_hyperparameters(name, {}), field_meanings(registry.algorithm_class(name))
+    return {
+        "name": name,
+        "description": _first_line(name),
+        "hyperparameters": defaults,
+        "meanings": {key: meanings.get(key, "") for key in defaults},
+        "presets": {preset: dict(values) for preset, values in registry.algorithm_presets(name).items()},
+    }
 
 
 def list_suites() -> None:
@@ -79,9 +84,22 @@ def list_algorithms() -> None:
     """Print the registered algorithms and their presets of hyperparameters."""
     for name in registry.algorithm_names():
         say(f"{name:<24} {_first_line(name)}")
-        for preset, values in registry.algorithm_presets(name).items():
-            differences = ", ".join(f"{key}={value}" for key, value in values.items())
-            say(f"    preset {preset:<12} {differences or 'the defaults'}")
+        _list_presets(name)
+
+
+def list_algorithm(name: str) -> None:
+    """Print an algorithm's hyperparameters, their defaults and meanings, and its presets."""
+    found = algorithm(name)
+    say(f"{name}: {found['description']}")
+    defaults, meanings = found["hyperparameters"], found["meanings"]
+    show_plain([[key, str(value), meanings[key]] for key, value in defaults.items()], indent=4)
+    _list_presets(name)
+
+
+def _list_presets(name: str) -> None:
+    for preset, values in registry.algorithm_presets(name).items():
+        differences = ", ".join(f"{key}={value}" for key, value in values.items())
+        say(f"    preset {preset:<12} {differences or 'the defaults'}")
 
 
 def _first_line(name: str) -> str:

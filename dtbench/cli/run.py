@@ -187,11 +187,17 @@ def status(
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(help="suites, tasks or algorithms")], json_: JsonOption = False) -> None:
-    """List the names of suites, tasks or algorithms."""
+def list_(
+    what: Annotated[str, typer.Argument(help="suites, tasks or algorithms")],
+    name: Annotated[
+        str | None, typer.Argument(help="An algorithm: list its hyperparameters and what they mean.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """List the names of suites, tasks or algorithms, or the hyperparameters of one algorithm."""
     from dtbench.cli import listings
 
-    known = {
+    known: dict[str, tuple[Callable[[], None], Callable[[], Any]]] = {
         "suites": (listings.list_suites, listings.suites),
         "tasks": (listings.list_tasks, listings.tasks),
         "algorithms": (listings.list_algorithms, listings.algorithms),
@@ -199,6 +205,10 @@ def list_(what: Annotated[str, typer.Argument(help="suites, tasks or algorithms"
     if what not in known:
         raise UnknownName("listing", what, known)
     listed, facts = known[what]
+    if name is not None:
+        if what != "algorithms":
+            raise DtbenchError(f"list {what} {name:.60}: of algorithms alone one can be listed. Leave the name out.")
+        listed, facts = partial(listings.list_algorithm, name), partial(listings.algorithm, name)
     if json_:
         typer.echo(json.dumps(facts(), indent=2))
     else:

@@ -47,35 +47,46 @@ class DecisionTransformer:
         "paper": {"warmup_steps": 100_000, "return_scale": 1000.0, "max_timestep": 1000},
     }
 
-    context: int | None = 20  # steps; None: the longest episode of the data
-    hidden_size: int = 128
-    num_layers: int = 3
-    num_heads: int = 1
-    dropout: float = 0.1
-    activation: Literal["relu", "gelu"] = "relu"
-    init_std: float = 0.02  # of the stack's matrices; GPT-2's, made for widths of 768 and more
-    scale_residuals: bool = False  # narrower first weights of what adds to the stream: GPT-2's, not the public code's
-    max_timestep: int | None = None  # rows of the timestep table, the last for all later; None: the longest episode
-    timestep_std: float = 1.0  # of the timestep embeddings; torch's, as in the public code
-    batch_size: int = 64
-    learning_rate: float = 1e-4
-    warmup_steps: int = 10_000  # the public code's; the paper prints 1e5
-    decay_steps: int | None = None  # cosine to zero at this step; None: constant
-    weight_decay: float = 1e-4
-    grad_clip: float = 0.25
-    ema_decay: float = 0.0  # exponential moving average of the weights used for acting; 0: none
+    context: int | None = 20  # K, the steps that the transformer reads; None: the longest episode of the data
+    hidden_size: int = 128  # width of tokens, a multiple of num_heads (Table 9)
+    num_layers: int = 3  # transformer blocks (Table 9)
+    num_heads: int = 1  # attention heads (Table 9)
+    dropout: float = 0.1  # share of activations set to zero in training, in [0, 1) (Tables 8 and 9)
+    activation: Literal["relu", "gelu"] = "relu"  # of the blocks' MLPs: relu (Table 9) or gelu
+    init_std: float = 0.02  # standard deviation of the blocks' first weights: GPT-2's, made for widths of 768 and more
+    # narrower first weights of what adds to the residual stream: GPT-2's, not the public code's
+    scale_residuals: bool = False
+    # rows of the timestep table, the last for all later steps; None: the longest episode
+    max_timestep: int | None = None
+    timestep_std: float = 1.0  # standard deviation of the first timestep embeddings; torch's, as in the public code
+    batch_size: int = 64  # windows in a batch (Table 9)
+    learning_rate: float = 1e-4  # step size of AdamW (Table 9)
+    # gradient steps of the linear rise of the learning rate: the public code's; Table 9 prints 1e5
+    warmup_steps: int = 10_000
+    # gradient steps after which a cosine has brought the learning rate to 0; None: it stays
+    decay_steps: int | None = None
+    weight_decay: float = 1e-4  # of AdamW, on all parameters as in the public code (Table 9)
+    grad_clip: float = 0.25  # largest norm of the gradient of all parameters (Table 9)
+    # share that the average of the weights used for acting keeps at each step, in [0, 1); 0: no average
+    ema_decay: float = 0.0
+    # where the drawn step lies in its window: start, end or inside, see `dtbench.data.WindowSampler`
     anchor: Anchor = "start"
-    balance_returns: bool = False  # draw windows evenly over returns, see `balanced_weights`
-    relative_timesteps: bool = False  # count from the window's first step, so that any step can begin an episode
-    return_scale: float | None = None  # what returns are divided by; None: the largest of the data's
+    balance_returns: bool = False  # draw windows evenly over returns, see `dtbench.data.balanced_weights`
+    # count timesteps from the window's first step, so that any step can begin an episode
+    relative_timesteps: bool = False
+    return_scale: float | None = None  # what returns-to-go are divided by, above 0; None: the largest of the data's
+    # subtract the mean of the data's observations and divide by their standard deviation
     normalize_observations: bool = True
-    best_fraction: float = 1.0  # X % BC: keep the best episodes, by timesteps
-    minimum_return: float | None = None  # keep the episodes that reach it
-    precision: Literal["fp32", "bf16"] = "fp32"  # of products while it learns; it always acts in fp32
-    returns: Returns = "given"
-    cut_off_return: float | None = None  # generated: the return of an episode that never ended
-    return_prior_power: float = 10.0  # generated: P(R) P_prior(R)^10
-    return_floor: float = 0.0  # generated: a less likely return counts as impossible
+    best_fraction: float = 1.0  # X % BC: keep the best episodes, up to this share of the data's steps, in (0, 1]
+    # keep the episodes whose return reaches it, in the environment's rewards; None: all
+    minimum_return: float | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"  # of matrix products in training: fp32 or bf16; it always acts in fp32
+    returns: Returns = "given"  # source of the return tokens: given, none, generated or predicted, see above
+    # with generated returns: the return of an episode that was truncated; None: what it earned
+    cut_off_return: float | None = None
+    # with generated returns: κ in P(R) P_prior(R)^κ, 10 in the paper's graph experiment
+    return_prior_power: float = 10.0
+    return_floor: float = 0.0  # with generated returns: one less likely than this, in [0, 1), counts as impossible
 
     @property
     def family(self) -> str:

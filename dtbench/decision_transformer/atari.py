@@ -37,21 +37,24 @@ class AtariDecisionTransformer(DecisionTransformer):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    context: int | None = 30  # Table 8; Pong 50
-    hidden_size: int = 128
-    num_layers: int = 6
-    num_heads: int = 8
-    activation: Literal["relu", "gelu"] = "gelu"
-    batch_size: int = 128  # Pong 512
-    learning_rate: float = 6e-4
-    weight_decay: float = 0.1
-    grad_clip: float = 1.0
+    # K, the steps that the transformer reads (Table 8; Pong 50); None: the longest episode of the data
+    context: int | None = 30
+    hidden_size: int = 128  # width of tokens, a multiple of num_heads (Table 8)
+    num_layers: int = 6  # transformer blocks (Table 8)
+    num_heads: int = 8  # attention heads (Table 8)
+    activation: Literal["relu", "gelu"] = "gelu"  # of the blocks' MLPs: relu or gelu (Table 8)
+    batch_size: int = 128  # windows in a batch (Table 8; Pong 512)
+    learning_rate: float = 6e-4  # step size of AdamW, before its schedule (Table 8)
+    weight_decay: float = 0.1  # of AdamW, on matrices and kernels alone (Table 8)
+    grad_clip: float = 1.0  # largest norm of the gradient of all parameters (Table 8)
     anchor: Anchor = "inside"
-    return_scale: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    channels: tuple[int, int, int] = (32, 64, 64)
-    standardize_images: bool = False  # see `ImageScale`; not the paper's
-    schedule: Literal["code", "paper", "constant"] = "code"  # see `learning_rate_share`
+    return_scale: float = 1.0  # what returns-to-go are divided by, above 0; the paper's code divides by nothing
+    betas: tuple[float, float] = (0.9, 0.95)  # decay of AdamW's two moments, each in [0, 1) (Table 8)
+    channels: tuple[int, int, int] = (32, 64, 64)  # filters of the three convolutions (Table 8)
+    # subtract the data's mean image and divide, see `dtbench.nn.ImageScale`; not the paper's
+    standardize_images: bool = False
+    # of the learning rate: code, paper or constant, see `learning_rate_share`
+    schedule: Literal["code", "paper", "constant"] = "code"
 
     def learner(self, dataset: TrajectoryDataset, *, seed: int, device: torch.device = CPU) -> "AtariLearner":
         """Build the network for the dataset's spaces; raise InvalidValue for impossible sizes.

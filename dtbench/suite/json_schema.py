@@ -3,10 +3,14 @@
 import copy
 from typing import Any
 
-from dtbench.suite.schema import Suite
+from pydantic import BaseModel
+
+from dtbench.meanings import field_meanings
+from dtbench.suite.schema import Contender, ContenderSettings, Evaluation, Resources, Suite, TaskSettings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_SET_BY_COMMANDS = ("preset", "overrides")  # keys of a suite that no file has
+MODELS: tuple[type[BaseModel], ...] = (Suite, Evaluation, Resources, TaskSettings, Contender, ContenderSettings)
+SET_BY_COMMANDS = ("preset", "overrides")  # keys of a suite that no file has
 
 
 def suite_schema() -> dict[str, Any]:
@@ -16,8 +20,13 @@ def suite_schema() -> dict[str, Any]:
     never. `dtbench check FILE` knows more: names of tasks, algorithms and hyperparameters.
     """
     schema = Suite.model_json_schema()
+    parts = {"Suite": schema, **schema["$defs"]}
+    for model in MODELS:
+        meanings = field_meanings(model)
+        for name in model.model_fields:
+            parts[model.__name__]["properties"][name]["description"] = meanings[name]
     definitions = {name: _relaxed(part) for name, part in schema.pop("$defs").items()}
-    properties = {name: part for name, part in schema["properties"].items() if name not in _SET_BY_COMMANDS}
+    properties = {name: part for name, part in schema["properties"].items() if name not in SET_BY_COMMANDS}
     properties["contenders"] = _named({"$ref": "#/$defs/Contender"}, "Name -> contender.")
     keys = {"type": "object", "properties": properties, "additionalProperties": False}
     definitions["Preset"] = {**copy.deepcopy(keys), "description": "Differences from the suite."}

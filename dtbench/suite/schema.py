@@ -31,24 +31,30 @@ class _Strict(BaseModel):
 class Evaluation(_Strict):
     """How every contender is evaluated."""
 
+    # episodes of each target return at an evaluation, from 1
     episodes: int = Field(default=100, ge=1, le=MOST_EPISODES)
+    # gradient steps between two evaluations, from 1; the last step is always evaluated
     every: int = Field(default=1000, ge=1, le=MOST_STEPS)
+    # how discrete actions are chosen: greedy, sample, or epsilon_greedy (one in a thousand at random)
     action_mode: ActionMode = "greedy"
-    targets: list[Target] | None = Field(default=None, max_length=MOST_TARGETS)  # None: the task's own
-    sweep: int = Field(
-        default=0, ge=0, le=MOST_TARGETS
-    )  # further targets of the last checkpoint, up to 1.5 x the best
+    # target returns of return-conditioned policies, in the environment's rewards; null: the task's own
+    targets: list[Target] | None = Field(default=None, max_length=MOST_TARGETS)
+    # number of further target returns at the last evaluation, evenly from 0 to 1.5 x the data's best; 0: none
+    sweep: int = Field(default=0, ge=0, le=MOST_TARGETS)
 
 
 class ContenderSettings(_Strict):
     """The settings of a contender that can differ from task to task."""
 
-    algorithm: str = ""
-    train_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
-    description: str = ""
-    action_mode: ActionMode | None = None  # None: the suite's
-    eval_interval: int | None = Field(default=None, ge=1, le=MOST_STEPS)  # gradient steps; None: the suite's
-    hyperparameter_preset: str = ""  # one of the algorithm's `presets`, below `hyperparameters`
+    algorithm: str = ""  # a name from `dtbench list algorithms`, or my_file:MyAlgorithm
+    train_steps: int = Field(default=0, ge=0, le=MOST_STEPS)  # gradient steps, from 0
+    description: str = ""  # a sentence for the report
+    # how discrete actions are chosen: greedy, sample or epsilon_greedy; null: as the suite's evaluation says
+    action_mode: ActionMode | None = None
+    # gradient steps between two evaluations; null: the suite's evaluation.every
+    eval_interval: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    hyperparameter_preset: str = ""  # one of the algorithm's presets, below `hyperparameters`
+    # differences from the algorithm's defaults: name -> value; train_steps as a value is the budget
     hyperparameters: dict[str, Any] = {}
 
 
@@ -57,45 +63,47 @@ class Contender(ContenderSettings):
 
     algorithm: str
     train_steps: int = Field(ge=0, le=MOST_STEPS)
-    by_task: dict[str, ContenderSettings] = {}  # task name or pattern -> changes; later ones win
+    by_task: dict[str, ContenderSettings] = {}  # task name or pattern -> changes on it; later ones win
 
 
 class Resources(_Strict):
     """The resources of one trial: CPU cores (also its number of threads) and a share of a GPU."""
 
-    cpu: int = Field(default=1, ge=1)
-    gpu: float = Field(default=0.0, ge=0)
+    cpu: int = Field(default=1, ge=1)  # CPU cores of one trial, which is also its number of threads, from 1
+    gpu: float = Field(default=0.0, ge=0)  # share of a GPU of one trial: 0.25 lets four trials share one; 0: none
     extra_cpu: int = Field(default=0, ge=0)  # further cores, for Ray tasks that its learner starts (RLlib's)
 
 
 class TaskSettings(_Strict):
     """The settings of a suite that can differ from task to task."""
 
-    evaluation: Evaluation = Evaluation()
-    task_options: dict[str, Any] = {}
+    evaluation: Evaluation = Evaluation()  # differences from the suite's evaluation
+    task_options: dict[str, Any] = {}  # arguments of the task's function, over those of the suite
 
 
 class Suite(_Strict):
     """A suite with preset and overrides applied."""
 
-    name: str
-    title: str
-    description: str = ""
-    tasks: list[str] = Field(min_length=1)
+    name: str  # of the suite's scores and report: letters, digits and - . _; default: the file's name
+    title: str  # heading in the report; default: the name
+    description: str = ""  # text below the heading in the report
+    tasks: list[str] = Field(min_length=1)  # names from `dtbench list tasks`, gym:ID, minari:ID, or my_file:my_task
+    # name -> algorithm and its differences from the defaults: a row of each table
     contenders: dict[str, Contender] = Field(min_length=1)
-    seeds: list[Seed] = Field(min_length=1, max_length=MOST_TRIALS)
-    evaluation: Evaluation = Evaluation()
-    resources: Resources = Resources()
+    seeds: list[Seed] = Field(min_length=1, max_length=MOST_TRIALS)  # training seeds, each once, from 0
+    evaluation: Evaluation = Evaluation()  # how every contender is evaluated
+    resources: Resources = Resources()  # of one trial
     imports: list[str] = []  # modules that register environments in gymnasium
-    source: str = "auto"  # of the data: auto, or one of the tasks' sources
-    task_options: dict[str, Any] = {}  # of every task: physics, steps, ...
-    by_task: dict[str, TaskSettings] = {}  # task name or pattern -> changes; later ones win
-    margin: float | None = Field(default=None, gt=0, le=LARGEST_TARGET)  # points of a match; None: see the report
+    source: str = "auto"  # of the data: auto (on disk, else download, else generate), or one of the tasks' sources
+    task_options: dict[str, Any] = {}  # arguments of every task's function: physics, steps, ...
+    by_task: dict[str, TaskSettings] = {}  # task name or pattern -> changes on it; later ones win
+    # largest difference of scores that counts as a match, above 0; null: 5 points where scores reach from 0 to 100
+    margin: float | None = Field(default=None, gt=0, le=LARGEST_TARGET)
     draws: list[str] = []  # patterns of tasks that are draws of the same data: intervals of their mean are over draws
-    published: list[dict[str, Any]] = []
-    group: SuiteGroup = "other"  # where the report lists the suite, and whether its headline counts it
-    preset: str = ""
-    overrides: list[str] = []
+    published: list[dict[str, Any]] = []  # tables of results/published beside the suite's: file, table, title, ...
+    group: SuiteGroup = "other"  # where the report lists the suite; its headline counts questions alone
+    preset: str = ""  # the preset that is applied; set by commands
+    overrides: list[str] = []  # the settings of the command line; set by commands
 
     def options_of(self, task: str) -> dict[str, Any]:
         """Return the options of a task."""
