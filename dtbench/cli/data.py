@@ -167,21 +167,24 @@ def show(
     steps: StepsOption = None,
     seed: SeedOption = None,
     recipe: RecipeOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Print a dataset's card: episodes, returns and their histogram, best episode, digest and provenance."""
     from dtbench import foreign, registry
-    from dtbench.cli.data_card import card_lines
+    from dtbench.cli.data_card import card_json, card_lines
 
     foreign.add_imports(import_ or ())
     opened = registry.make_task(task, _options(steps, seed, recipe) | _settings(settings or ()))
     dataset = _open(opened, source)
-    for line in card_lines(opened, dataset):
-        typer.echo(line)
+    drawn: list[str] = []
     if out is not None:
         from dtbench.analysis.figures.data_card import write_card
 
-        for path in write_card(dataset, task, out):
-            typer.echo(path)
+        drawn = [str(path) for path in write_card(dataset, task, out)]
+    if json_:
+        typer.echo(json.dumps({**card_json(opened, dataset), "files": drawn}, indent=2))
+    else:
+        typer.echo("\n".join([*card_lines(opened, dataset), *drawn]))
 
 
 @data_app.command()
@@ -336,7 +339,7 @@ def _open(task: "Task", source: str | None) -> "TrajectoryDataset":
     name = source or (task.resolve(fetch=False) if task.sources else "auto")
     selected = next((found for found in task.sources if found.name == name), None)
     if selected is not None and name == GENERATED and not selected.available():
-        typer.echo(f"{task.name}: generating its data, which takes minutes")
+        typer.echo(f"{task.name}: generating its data, which takes minutes", err=True)
     if selected is None:
         with download_bar(task.name) as on_bytes, reporting(on_bytes):
             return task.open(name)

@@ -34,6 +34,21 @@ def card_lines(task: Task, dataset: TrajectoryDataset) -> Iterator[str]:
             yield f"{key:<9} {abridged(value)}"
 
 
+def card_json(task: Task, dataset: TrajectoryDataset) -> dict[str, Any]:
+    """Return a dataset's card as plain JSON values; the score is None where it depends on more than the return."""
+    scores = _scores(task, dataset, _raw_returns(dataset))
+    score = None if scores is None else {"mean": float(scores.mean()), "highest": float(scores.max())}
+    return {
+        "task": task.name,
+        "source": dataset.info.get("source", "unknown"),
+        "digest": dataset.digest,
+        "score_name": task.score_name,
+        "score": score,
+        **statistics_card(dataset),
+        "info": dict(dataset.info),
+    }
+
+
 def _size_lines(dataset: TrajectoryDataset, card: Mapping[str, Any]) -> Iterator[str]:
     if dataset.frame_stack > 1 and dataset.observations.ndim == 3:
         height, width = dataset.observations.shape[1:]

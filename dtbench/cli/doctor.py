@@ -1,6 +1,7 @@
 """`dtbench doctor`: check the installation and print how to repair it."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -10,9 +11,15 @@ from pathlib import Path
 CORE = ("torch", "ray", "gymnasium", "numpy", "pandas", "pyarrow", "matplotlib", "pydantic", "typer")
 
 
-def examine() -> bool:
-    """Print one line a check; return whether all passed."""
-    results = [check() for check in (_python, _packages, _devices, _data_directory, _plugins, _modules)]
+def examine(*, as_json: bool = False) -> bool:
+    """Print one line a check, or all as JSON; return whether all passed."""
+    checks = (_python, _packages, _devices, _data_directory, _plugins, _modules)
+    results = [check() for check in checks]
+    if as_json:
+        named = zip(checks, results, strict=True)
+        facts = [{"check": check.__name__[1:], "passed": ok, "text": text} for check, (ok, text) in named]
+        print(json.dumps(facts, indent=2))
+        return all(passed for passed, _ in results)
     for passed, text in results:
         print(f"{'ok  ' if passed else 'FAIL'} {text}")
     return all(passed for passed, _ in results)

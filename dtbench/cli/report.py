@@ -116,6 +116,7 @@ def compare(
         float | None, typer.Option(min=0, max=1, help="Also fail where P(B improves on A) is below this.")
     ] = None,
     format_: Annotated[str, typer.Option("--format", help="text, markdown, csv or json")] = "text",
+    json_: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Compare results A and B by suite, task and contender. Exit code 1: a regression.
 
@@ -130,6 +131,7 @@ def compare(
     """
     from dtbench.analysis.compare import Rule, compare
 
+    format_ = "json" if json_ else format_
     if format_ not in _PRINTED:
         raise UnknownName("format", format_, _PRINTED)
     sides = _side(before), _side(after)

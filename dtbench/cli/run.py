@@ -179,7 +179,7 @@ def status(
     from dtbench.cli.status import show_status, show_trial, status_of
 
     if key is not None:
-        show_trial(key, results)
+        show_trial(key, results, as_json=json_)
     elif json_:
         typer.echo(json.dumps(status_of(results, suite or ()).to_json(), indent=2))
     else:
@@ -239,11 +239,11 @@ def check(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(json_: JsonOption = False) -> None:
     """Check this installation: versions, CPU, GPU, directories, plug-ins."""
     from dtbench.cli.doctor import examine
 
-    raise typer.Exit(0 if examine() else 1)
+    raise typer.Exit(0 if examine(as_json=json_) else 1)
 
 
 def _runner(

@@ -1,5 +1,6 @@
 """Summarize trial states from the ledger and the archived scores (read-only)."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -7,6 +8,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from dtbench.analysis.archive import archived_keys
 from dtbench.analysis.results import newest
@@ -257,7 +260,7 @@ def show_status(status: Status) -> None:
         say(remark)
 
 
-def show_trial(key: str, results: Path) -> None:
+def show_trial(key: str, results: Path, *, as_json: bool = False) -> None:
     """Print the files of one trial, and the means over its evaluation episodes.
 
     Raises UnknownName for a key, or the beginning of one, that does not identify one trial.
@@ -267,15 +270,30 @@ def show_trial(key: str, results: Path) -> None:
     if len(matching) != 1:
         raise UnknownName("trial" if not matching else "trial, ambiguous:", key, folders)
     (folder,) = matching
+    if as_json:
+        print(json.dumps(_trial_json(folder), indent=2))
+        return
     if (folder / EPISODES).exists():
-        groups = read_episodes(folder / EPISODES).groupby(["step", "target"], dropna=False)
-        means = groups[["return", "length", "score"]].mean()
-        say(f"== means over evaluation episodes\n{means.to_string()}")
+        say(f"== means over evaluation episodes\n{_means(folder).to_string()}")
     for name in ("result.json", "spec.json", "provenance.json", "error.txt"):
         if (folder / name).exists():
             say(f"== {folder / name}\n{schema.read_text(folder / name).rstrip()}")
     if lines := schema.read_text(folder / "metrics.jsonl").splitlines():
         say(f"== {folder / 'metrics.jsonl'}, last of {len(lines)} lines\n{lines[-1]}")
+
+
+def _means(folder: Path) -> pd.DataFrame:
+    """Return the means over evaluation episodes by step and target return."""
+    groups = read_episodes(folder / EPISODES).groupby(["step", "target"], dropna=False)
+    return groups[["return", "length", "score"]].mean()
+
+
+def _trial_json(folder: Path) -> dict[str, Any]:
+    """Return the records of a trial, its error ("" for none) and the means over its evaluation episodes."""
+    paths = {name: folder / f"{name}.json" for name in ("spec", "result", "provenance")}
+    records = {name: json.loads(schema.read_text(path)) for name, path in paths.items() if path.exists()}
+    means = json.loads(_means(folder).reset_index().to_json(orient="records")) if (folder / EPISODES).exists() else []
+    return {"folder": str(folder), "means": means, **records, "error": schema.read_text(folder / "error.txt")}
 
 
 def _row(trial: TrialStatus) -> list[str]:

@@ -1,5 +1,7 @@
 """The command that searches for hyperparameters: tune."""
 
+import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ import typer
 from dtbench.cli.options import (
     AddressOption,
     ImportOption,
+    JsonOption,
     OverridesArgument,
     PresetOption,
     SourceOption,
@@ -67,6 +70,7 @@ def tune(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the search.")] = 0,
     name: NameOption = None,
     address: AddressOption = None,
+    json_: JsonOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Search for a contender's hyperparameters with Ray Tune; the same command continues an interrupted search.
@@ -86,6 +90,8 @@ def tune(
 
     if searcher not in SEARCHERS:
         raise UnknownName("searcher", searcher, SEARCHERS)
+    if json_:
+        logging.getLogger("dtbench").setLevel(logging.WARNING)  # as with -q
     add_imports(import_ or ())
     whole = load_suite(suite, preset=preset, source=source, overrides=overrides or ())
     narrowed = narrow(whole, tasks=task or (), contenders=[contender])
@@ -93,14 +99,18 @@ def tune(
     with progress.preparing():
         search = plan_search(narrowed, load_space(space), options, results, name)
     with search_state(search) as state:
-        _print_plan(search, state)
+        if not json_:
+            _print_plan(search, state)
         _run(search, state, address)
         record = state.record
     if record.best is None:
         raise DtbenchError(f"no setting was trained to the end: see {search.root}. Repeat the command to try again.")
     path = results / "searches" / f"{search.name}.json"
     write_record(path, record)
-    _print_result(search, record, suite, path)
+    if json_:
+        typer.echo(json.dumps(_result_json(search, record, suite, path), indent=2))
+    else:
+        _print_result(search, record, suite, path)
     raise typer.Exit(any(candidate.state == "failed" for candidate in record.candidates))
 
 
@@ -150,10 +160,11 @@ def _contender(search: "Search", setting: "Setting") -> dict[str, Any]:
 
 def _run(search: "Search", state: "SearchState", address: str | None) -> None:
     """Run the remaining candidates; Ctrl-C exits with code 130 and keeps what is done."""
+    from dtbench.cli.progress import note
     from dtbench.tuning.ray_tune import run_search
 
     try:
-        run_search(search, state, typer.echo, address=address)
+        run_search(search, state, note, address=address)
     except KeyboardInterrupt:
         typer.echo("interrupted: finished settings are kept; the same command continues the others.", err=True)
         raise typer.Exit(130) from None
@@ -169,6 +180,29 @@ def _print_plan(search: "Search", state: "SearchState") -> None:
         targets = ", ".join(f"{target:g}" for target in config.targets[task])
         at = f", target returns {targets}" if targets else ""
         typer.echo(f"{task} ({config.data[task]}): tuning episodes {first} to {last}{at}")
+
+
+def _result_json(search: "Search", record: "SearchRecord", base: str, path: Path) -> dict[str, Any]:
+    """Return what was tried, the best settings first, and the suite that reports the best one."""
+    settings = [
+        {
+            "setting": one.number,
+            "hyperparameters": one.hyperparameters,
+            "state": one.state,
+            "steps": one.last_step(record.config),
+            "score": one.objective(record.config),
+            "targets": one.targets(record.config),
+        }
+        for one in record.ranked()
+    ]
+    return {
+        "search": search.name,
+        "settings_tried": record.settings_tried,
+        "gradient_steps": record.steps,
+        "record": str(path),
+        "settings": settings,
+        "suite": tuned_suite(search, record, base),
+    }
 
 
 def _print_result(search: "Search", record: "SearchRecord", base: str, path: Path) -> None:

@@ -107,6 +107,31 @@ def test_listings_are_printed_as_json() -> None:
     assert (row["task"], row["source"]) == ("key-to-door-1k", "generated")
 
 
+def test_a_dataset_s_card_is_printed_as_json() -> None:
+    card = json.loads(invoke("data", "show", "key-to-door-1k", "--json").stdout)
+    assert (card["task"], card["source"], card["episodes"]) == ("key-to-door-1k", "generated", 1000)
+    assert card["score_name"] == "success rate (%)"
+    assert card["score"]["mean"] == pytest.approx(100 * card["return_mean"])
+    assert sum(card["return_histogram"]["counts"]) == 1000
+    assert card["files"] == []
+
+
+def test_a_trial_is_printed_as_json(tmp_path: Path) -> None:
+    invoke(*TINY, *SMALL)
+    key = json.loads(invoke("status", "--json").stdout)["trials"][0]["key"]
+    trial = json.loads(invoke("status", key, "--json").stdout)
+    assert trial["spec"]["task"] == "key-to-door-1k"
+    assert trial["means"][0].keys() == {"step", "target", "return", "length", "score"}
+    assert trial["result"]["seconds"] > 0
+    assert trial["error"] == ""
+
+
+def test_an_installation_is_printed_as_json() -> None:
+    checks = json.loads(invoke("doctor", "--json").stdout)
+    assert all(check["passed"] for check in checks)
+    assert "python" in {check["check"] for check in checks}
+
+
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize(
     "arguments",

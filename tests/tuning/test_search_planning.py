@@ -1,19 +1,23 @@
 """Searches planned and their candidates trained, without Ray: rungs, what is refused, what a killed search keeps."""
 
 import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from dtbench.cli.run import app
 from dtbench.cli.tune import tuned_suite
 from dtbench.errors import DtbenchError, IncompatibleTask, InvalidValue, LedgerError, UnknownName
 from dtbench.ledger.store import Ledger
 from dtbench.suite.planning import load_suite, narrow, trial_specs
 from dtbench.tuning import ray_tune
 from dtbench.tuning.planning import Search, plan_search, rungs_of
-from dtbench.tuning.ray_tune import search_state, train_candidate
+from dtbench.tuning.ray_tune import SearchState, search_state, train_candidate
 from dtbench.tuning.search import Candidate, SearchRecord, TuneOptions, read_record
 from dtbench.tuning.space import read_space
 
@@ -257,3 +261,21 @@ def test_two_searches_of_one_name_do_not_run_at_once() -> None:
 def test_an_unknown_suite_is_named() -> None:
     with pytest.raises(UnknownName):
         planned()
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_a_search_finds_is_printed_as_json_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_search(search: Search, state: SearchState, say: Callable[[str], None], *, address: str | None) -> None:
+        for setting in search.settings:
+            train_candidate(search, setting, lambda step, found: state.update(found) and None, state.ended)
+            say("one more")
+
+    monkeypatch.setattr(ray_tune, "run_search", run_search)
+    Path("space.yaml").write_text("hidden_size: {choices: [4, 8]}\n")
+    asked = ["tune", "-s", "toy.yaml", "-c", "DT", "--space", "space.yaml", "--searcher", "grid", "--json"]
+    found = json.loads(CliRunner().invoke(app, asked).stdout)
+    assert {one["hyperparameters"]["hidden_size"] for one in found["settings"]} == {4, 8}
+    assert found["settings"][0]["score"] >= found["settings"][1]["score"]
+    assert found["settings_tried"] == 4
+    assert read_record(Path(found["record"])).name == found["search"] == found["suite"]["name"]
+    assert list(found["suite"]["contenders"]) == ["DT tuned"]
