@@ -79,7 +79,8 @@ def print_remarks(
     archived: Collection[str],
     ledger: Ledger,
 ) -> None:
-    """Print what is superseded, what needs no training, and what does not run again."""
+    """Print what is superseded, what needs no training or has no data yet, and what does not run again."""
+    print_without_data(specs)
     print_changes(saved, specs)
     print_unconverged(missing)
     print_rarely_evaluated(specs, missing)
@@ -87,11 +88,25 @@ def print_remarks(
     print_skipped(specs, [*(spec.key for spec in missing), *archived], ledger)
 
 
+def print_without_data(specs: Sequence[TrialSpec]) -> None:
+    """Print the tasks whose data are not on disk, of which a dry run knows less than a run."""
+    if names := _without_data(specs):
+        complain(
+            f"no data on disk: {', '.join(names)}. A run downloads or generates them first, which takes minutes; a "
+            "dry run does not. Until then nothing says which of their trials are done, whether their learners fit, "
+            "and whether TD learners will converge."
+        )
+
+
+def _without_data(specs: Sequence[TrialSpec]) -> list[str]:
+    return list(dict.fromkeys(spec.task for spec in specs if not spec.dataset_digest))
+
+
 def print_unconverged(specs: Sequence[TrialSpec]) -> None:
     """Print the value learners whose steps cannot bring the data's rewards back, and how many steps could."""
     for spec in {spec.cell: spec for spec in specs}.values():
         backups = backups_of(registry.make_algorithm(spec.algorithm, spec.hyperparameters))
-        if backups is None or not spec.train_steps:
+        if backups is None or not spec.train_steps or not spec.dataset_digest:
             continue
         task = registry.make_task(spec.task, spec.task_options)
         profile = return_profile(task.open(spec.open_from or spec.dataset_source), backups.discount)
@@ -124,7 +139,8 @@ def print_changes(saved: Mapping[str, Any] | None, specs: Sequence[TrialSpec]) -
     """Print which contenders of a saved suite get another configuration, and how to keep both apart."""
     earlier = {(trial["task"], trial["contender"]): trial for trial in (saved or {}).get("trials", ())}
     cells = {name: TrialSpec.from_json(trial).cell for name, trial in earlier.items()}
-    changed = [spec for spec in specs if cells.get((spec.task, spec.contender), spec.cell) != spec.cell]
+    known = [spec for spec in specs if spec.dataset_digest]
+    changed = [spec for spec in known if cells.get((spec.task, spec.contender), spec.cell) != spec.cell]
     if changed:
         names = ", ".join(dict.fromkeys(spec.contender for spec in changed))
         complain(
@@ -163,7 +179,7 @@ def print_plan(
     rows = _plan_rows(specs, missing, ledger, speeds)
     if as_json:
         whole = {"suite": suite.name, "preset": suite.preset, "trials": len(specs), "to_run": len(missing)}
-        print(json.dumps({**whole, "rows": rows}, indent=2))
+        print(json.dumps({**whole, "without_data": _without_data(specs), "rows": rows}, indent=2))
         return
     show(_plan_table(f"{suite.title} (preset {suite.preset or 'none'})", rows))
     known = [speeds[spec.cell] * max(spec.train_steps, 1) for spec in missing if spec.cell in speeds]
@@ -303,6 +319,8 @@ def _format_options(options: Mapping[str, Any]) -> str:
 
 def _with_excerpt(spec: TrialSpec) -> str:
     """Return the task's name and, of an excerpt, its size."""
+    if not spec.dataset_digest:
+        return spec.task
     task = registry.make_task(spec.task, spec.task_options)
     excerpt = task.open(spec.open_from or spec.dataset_source).info.get("excerpt")
     return f"{spec.task} ({excerpt})" if excerpt else spec.task

@@ -88,7 +88,10 @@ RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Run trials again that diverged or failed three times.")
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would run, what is done and the time left; run nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Print what would run, what is done and the time left; run, download and generate nothing."
+    ),
 ]
 
 
@@ -134,7 +137,7 @@ def run(
         saved = ledger.saved_suite(whole.name)
         whole, narrowed = (with_variants(one, saved) for one in (whole, narrowed))
         with progress.preparing() as on_dataset:
-            specs = sized(trial_specs(narrowed, on_dataset), resources)
+            specs = sized(trial_specs(narrowed, on_dataset, make_data=not dry_run), resources)
         archived = archived_keys(results / "scores", whole.name)
         unique = {spec.key: spec for spec in specs if spec.key not in archived}
         missing = [spec for spec in unique.values() if ledger.should_run(spec, retry_failed=retry_failed)]

@@ -129,20 +129,24 @@ def check(suite: Suite) -> None:
         raise InvalidValue(f"seeds {suite.seeds} contain a seed twice. Write each once.")
 
 
-def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -> list[TrialSpec]:
+def trial_specs(
+    suite: Suite, on_dataset: Callable[[str], None] | None = None, *, make_data: bool = True
+) -> list[TrialSpec]:
     """Return every trial of the suite, seed by seed, so that all contenders have one result early.
 
-    Opens the datasets, and generates or downloads missing ones: their digests belong to the trials' keys.
+    Opens the datasets, and generates or downloads missing ones: their digests belong to the trials' keys. Without
+    `make_data` trials whose data are not on disk have no digest, and neither the targets nor the key of their run.
     `on_dataset` is called with the name of each task before its data are opened.
     """
     specs = []
     tasks = {name: registry.make_task(name, suite.options_of(name)) for name in suite.tasks}
-    sources, datasets = {}, {}
+    sources: dict[str, str] = {}
+    datasets: dict[str, TrajectoryDataset | None] = {}
     for name, task in tasks.items():
         if on_dataset:
             on_dataset(name)
-        sources[name] = task.resolve(suite.source)
-        datasets[name] = task.open(sources[name])
+        sources[name] = task.resolve(suite.source, fetch=make_data)
+        datasets[name] = task.open(sources[name]) if make_data or _is_on_disk(task, sources[name]) else None
     contenders = {
         (name, label): contender_on(contender, name) for name in tasks for label, contender in suite.contenders.items()
     }
@@ -160,10 +164,7 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
                     task_version=tasks[name].version,
                     task_options=suite.options_of(name),
                     environment=tasks[name].environment,
-                    action_scale="" if is_unit(datasets[name].action_space) else "unit",
-                    dataset_digest=datasets[name].digest,
-                    open_from=sources[name],
-                    dataset_source=str(datasets[name].info.get("source", "unknown")),
+                    **_data_fields(datasets[name], sources[name]),
                     algorithm=contender.algorithm,
                     algorithm_version=registry.algorithm_version(contender.algorithm),
                     hyperparameters=resolved_hyperparameters(contender),
@@ -176,16 +177,34 @@ def trial_specs(suite: Suite, on_dataset: Callable[[str], None] | None = None) -
     return specs
 
 
+def _is_on_disk(task: Task, source: str) -> bool:
+    """Return whether a source's data need neither the network nor minutes; tasks of one source make theirs at once."""
+    named = {one.name: one for one in task.sources}
+    return source not in named or named[source].available()
+
+
+def _data_fields(dataset: TrajectoryDataset | None, source: str) -> dict[str, str]:
+    """Return the fields of a specification that describe its data; without digest where there are none yet."""
+    if dataset is None:
+        return {"dataset_digest": "", "open_from": source, "dataset_source": source}
+    return {
+        "action_scale": "" if is_unit(dataset.action_space) else "unit",
+        "dataset_digest": dataset.digest,
+        "open_from": source,
+        "dataset_source": str(dataset.info.get("source", "unknown")),
+    }
+
+
 def check_fit(specs: Iterable[TrialSpec]) -> None:
     """Step every task's environment, and build every contender's learner on its best episode, before any trial runs.
 
     Raises IncompatibleTask for environments that do not work and spaces that do not fit, InvalidValue for
     hyperparameters that do not work. Learners in files are not built: they may crash their process, which only a
-    worker survives.
+    worker survives. Nor are those whose data are not on disk.
     """
     specs = list(specs)
     check_environments(specs)
-    pairs = {(spec.task, spec.contender): spec for spec in specs if ":" not in spec.algorithm}
+    pairs = {(spec.task, spec.contender): spec for spec in specs if ":" not in spec.algorithm and spec.dataset_digest}
     for spec in pairs.values():
         try:
             _check_memory(spec)
@@ -315,15 +334,16 @@ def _stated(settings: Mapping[str, BaseModel]) -> dict[str, Any]:
 
 
 def _evaluation_spec(
-    evaluation: Evaluation, contender: Contender, task: Task, dataset: TrajectoryDataset
+    evaluation: Evaluation, contender: Contender, task: Task, dataset: TrajectoryDataset | None
 ) -> EvaluationSpec:
-    targets = task.targets(dataset) if evaluation.targets is None else evaluation.targets
+    own = task.target_returns if dataset is None else task.targets(dataset)
+    targets = own if evaluation.targets is None else evaluation.targets
     return EvaluationSpec(
         episodes=evaluation.episodes,
         every=contender.eval_interval or evaluation.every,
         targets=tuple(map(float, targets)),
         action_mode=contender.action_mode or evaluation.action_mode,
-        sweep=_sweep(dataset, evaluation.sweep) if evaluation.sweep else (),
+        sweep=_sweep(dataset, evaluation.sweep) if evaluation.sweep and dataset else (),
     )
 
 

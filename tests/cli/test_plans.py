@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
 from dtbench.cli import listings, plans, progress
 from dtbench.cli.plans import evaluations
+from dtbench.cli.run import app
 from dtbench.ledger.store import Ledger, write_json
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec, TrialState
 from dtbench.suite.planning import load_suite, trial_specs
@@ -234,3 +237,27 @@ def test_evaluations_too_few_for_a_verdict_are_said_before_computing(
     often = trial_specs(suite_of(tmp_path, seeds=[0, 1, 2, 3, 4]))
     plans.print_rarely_evaluated(often, often)
     assert not capsys.readouterr().err
+
+
+def test_a_dry_run_generates_nothing_and_says_what_it_cannot_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DTBENCH_DATA", str(tmp_path / "data"))
+    arguments = ["run", "-s", "d4rl", "--preset", "smoke", "-t", "hopper-*", "--dry-run", "--local"]
+    printed = CliRunner().invoke(app, arguments)
+    assert printed.exit_code == 0, printed.output
+    assert "no data on disk: hopper-medium-v2, hopper-medium-replay-v2" in printed.stderr
+    assert "whether TD learners will converge" in printed.stderr
+    assert "trials of unknown length" in printed.stdout
+    assert not (tmp_path / "data").exists()
+    plan = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert plan["without_data"][:1] == ["hopper-medium-v2"]
+    assert plan["to_run"] == plan["trials"] > 0
+
+
+def test_trials_without_data_supersede_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = spec(dataset_digest="a" * 64)
+    plans.print_changes({"trials": [ran.to_json()]}, [spec()])
+    assert not capsys.readouterr().err
+    plans.print_changes({"trials": [ran.to_json()]}, [spec(dataset_digest="b" * 64)])
+    assert "another configuration than before: DT" in capsys.readouterr().err
