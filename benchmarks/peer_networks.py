@@ -130,43 +130,6 @@ class CORLCalled(nn.Module):
         return predicted
 
 
-def transformers_weights_for_ours(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of transformers' DecisionTransformerModel by the names of `DecisionTransformerNetwork`.
-
-    Its state and return heads, which no action depends on, are left out.
-    """
-    names = {
-        "embed_timestep": "embed_timestep",
-        "embed_return": "embed_return",
-        "embed_state": "embed_observation.encoder",
-        "embed_action": "embed_action",
-        "embed_ln": "embed_norm",
-        "predict_action.0": "action_head.0",
-        "encoder.ln_f": "transformer.norm",
-    }
-    in_block = {
-        "ln_1": "norm_1",
-        "ln_2": "norm_2",
-        "attn.c_attn": "attention.qkv",
-        "attn.c_proj": "attention.out",
-        "mlp.c_fc": "mlp_in",
-        "mlp.c_proj": "mlp_out",
-    }
-    state, renamed = model.state_dict(), {}
-    for name, value in state.items():
-        module, kind = name.rsplit(".", 1)
-        if module in names:
-            renamed[f"{names[module]}.{kind}"] = value
-        elif module.startswith("encoder.h."):
-            _, _, number, rest = module.split(".", 3)
-            if rest in in_block:  # GPT-2 keeps linear maps transposed (`Conv1D`)
-                transposed = ".c_" in rest and kind == "weight"
-                renamed[f"transformer.blocks.{number}.{in_block[rest]}.{kind}"] = value.T if transposed else value
-    # It calls GPT-2 with position 0 for every token, which adds one constant vector after the layer norm.
-    renamed["embed_norm.bias"] = state["embed_ln.bias"] + state["encoder.wpe.weight"][0]
-    return renamed
-
-
 def corl_weights_for_ours(network: nn.Module) -> dict[str, Tensor]:
     """Return the weights of CORL's layout by the names of `DecisionTransformerNetwork`, for equal outputs."""
     names = {

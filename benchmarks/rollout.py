@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.peer_networks import TransformersLayout, transformers_weights_for_ours
+from benchmarks.peer_networks import TransformersLayout
 from benchmarks.synthetic_data import ACTION_SIZE, OBSERVATION_SIZE, hopper_shaped
 from benchmarks.timing import Pair, Turn, alternate, calls, make_parser, milliseconds, parse, ratios, report
 from dtbench import Evaluator, History
 from dtbench.decision_transformer import DecisionTransformer
+from dtbench.decision_transformer.huggingface import weights_for_ours
 from dtbench.domains.d4rl.env import LocomotionVectorEnv
 from dtbench.domains.d4rl.env_specs import LOCOMOTION_ENVS
 
@@ -70,7 +71,7 @@ def learners_with_equal_weights(sizes: dict[str, int]) -> tuple[Any, Transformer
             parameter.add_(0.05 * torch.randn_like(parameter))
     algorithm = DecisionTransformer(context=CONTEXT, return_scale=RETURN_SCALE, **sizes)  # type: ignore[arg-type]
     learner = algorithm.learner(hopper_shaped(5000), seed=0, device=torch.device("cpu"))
-    learner.network.load_state_dict(transformers_weights_for_ours(peer.model))
+    learner.network.load_state_dict(weights_for_ours(peer.model.state_dict()))
     learner.average = {name: value.clone() for name, value in learner.network.state_dict().items()}
     return learner, peer
 

@@ -27,12 +27,12 @@ from benchmarks.peer_networks import (
     TransformersLayout,
     corl_weights_for_ours,
     official_weights_for_ours,
-    transformers_weights_for_ours,
 )
 from benchmarks.synthetic_data import ACTION_SIZE, OBSERVATION_SIZE, PONG_ACTIONS, hopper_shaped, pong_shaped
 from benchmarks.timing import Pair, Turn, alternate, calls, make_parser, milliseconds, parse, ratios, report
 from dtbench import TrajectoryDataset
 from dtbench.data.sampling import Windows
+from dtbench.decision_transformer.huggingface import weights_for_ours
 from dtbench.registry import make_algorithm
 
 HOPPER = {"hidden_size": 128, "num_layers": 3, "num_heads": 1}  # Chen et al. (2021), Table 9; 64 windows of 20
@@ -183,7 +183,7 @@ def _difference_with_equal_weights(network: Any, batch: Batch, peer: nn.Module, 
 def load_peer_weights(network: Any, peer: Any) -> None:
     """Load the peer's weights into our network."""
     if isinstance(peer, TransformersLayout):
-        network.load_state_dict(transformers_weights_for_ours(peer.model))
+        network.load_state_dict(weights_for_ours(peer.model.state_dict()))
     elif isinstance(peer, OfficialAtariLayout):
         network.load_state_dict(official_weights_for_ours(peer))
     else:

@@ -90,10 +90,10 @@ def recorded(space: gym.spaces.Box, *, episodes: int = 40) -> TrajectoryDataset:
 
 
 def continuous() -> list[str]:
-    """The registered algorithms that take continuous actions; RLlib's need minutes and another process."""
+    """The registered algorithms that take continuous actions; RLlib's need minutes, dt_pretrained a model."""
     names = []
     for name in registry.algorithm_names():
-        if name.startswith("rllib"):
+        if name.startswith(("rllib", "dt_pretrained")):
             continue
         try:
             small(name).learner(toy_dataset(discrete_actions=False), seed=0, device=CPU)

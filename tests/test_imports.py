@@ -52,6 +52,7 @@ ONLY_IN = {
     "playwright": set(),
     "d4rl": set(),
     "gym": set(),
+    "safetensors": {"dtbench/decision_transformer/huggingface.py"},
     "transformers": set(),
     "d3rlpy": set(),
     "rliable": set(),

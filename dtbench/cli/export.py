@@ -1,87 +1,76 @@
-"""A suite's final scores for rliable: an array of seeds x tasks for each contender."""
+"""The commands of `dtbench export`: scores and policies for other programs."""
 
-import io
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+import typer
 
-from dtbench.analysis.results import SuiteResults
-from dtbench.analysis.suite_analysis import final_rows
-from dtbench.analysis.superseded import sentences
-from dtbench.errors import InvalidValue, NothingToReport
-from dtbench.ledger.store import write_bytes
-from dtbench.ledger.trial_spec import TrialState
+from dtbench.cli.completion import complete_key, complete_suite
+from dtbench.cli.report import ResultsOption, warn_left_out
+from dtbench.errors import DtbenchError, InvalidValue
 
-TASKS = "tasks"  # the array of names in the file: no contender may be called so
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # equal arrays give equal bytes
+export_app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+
+SuiteOption = Annotated[
+    str | None, typer.Option("--suite", "-s", help="Default: the only suite.", autocompletion=complete_suite)
+]
 
 
-def check_path(path: Path, *, force: bool = False) -> None:
-    """Raise InvalidValue where the ending is wrong or a file exists that would be lost."""
-    if path.suffix != ".npz":
-        raise InvalidValue(f"{path}: scores for rliable are written to a file that ends in .npz.")
-    if path.exists() and not force:
-        raise InvalidValue(f"{path} exists. Use --force to overwrite it, or --out to write another file.")
+@export_app.command()
+def rliable(
+    suite: SuiteOption = None,
+    out: Annotated[Path | None, typer.Option(help="A .npz file. Default: <suite>-rliable.npz.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Write a suite's final scores for rliable.
 
+    An .npz with an array of each contender (seeds x tasks), without holes;
+    what is left out is named. To read it:
+    scores = dict(np.load(path)); tasks = scores.pop("tasks")
 
-def write_rliable(results: SuiteResults, path: Path) -> list[str]:
-    """Write an array of final scores for each contender, [seeds, tasks], and the names of the `tasks`; no pickles.
-
-    rliable knows no holes: a task that nobody ran is left out, and so is a seed that lacks a score on another task,
-    and a contender without a whole seed. Return a sentence for each thing left out. Raises NothingToReport where
-    nothing is left, InvalidValue for a contender called `tasks` and for a path that cannot be written.
+    Other programs read results/scores/<suite>.csv (a row a trial, checkpoint
+    and target) and results/scores/<suite>/episodes.parquet.
     """
-    matrices, left_out = score_matrices(results)
-    if not matrices:
-        raise NothingToReport(f"no contender of {results.name} has a seed with a score on every task.")
-    if TASKS in matrices:
-        raise InvalidValue(f"a contender is called {TASKS!r}, which is the name of the tasks' array: rename it.")
-    names = [str(task) for task in next(iter(matrices.values())).columns]
-    arrays = {name: own.to_numpy(np.float64) for name, own in matrices.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, npz_bytes({**arrays, TASKS: np.array(names)}))
-    except OSError as error:
-        raise InvalidValue(f"cannot write {path}: {error.strerror or error}.") from error
-    lost = [trial.spec for trial in results.unfinished if trial.state is TrialState.DIVERGED]
-    left_out += sentences(results)
-    return [*left_out, *(f"contender {one.contender}, seed {one.seed}: diverged on {one.task}" for one in lost)]
+    from dtbench.analysis.archive import load_results
+    from dtbench.cli.rliable import check_path, write_rliable
+
+    if out is not None:
+        check_path(out, force=force)
+    found = load_results(results, [suite] if suite else [])
+    if len(found) > 1:
+        raise DtbenchError(f"there are {len(found)} suites: {', '.join(one.name for one in found)}. Name a --suite.")
+    path = out or Path(f"{found[0].name}-rliable.npz")
+    check_path(path, force=force)
+    warn_left_out([*found[0].damaged, *write_rliable(found[0], path)])
+    typer.echo(str(path.resolve()))
 
 
-def score_matrices(results: SuiteResults) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Return final scores by contender, seeds x tasks without holes, and a sentence for each thing left out."""
-    finals = final_rows(results).dropna(subset="score")
-    ran = list(dict.fromkeys(finals["task"]))
-    planned = results.suite.get("tasks") or ran
-    tasks = [task for task in planned if task in ran]
-    left_out = [f"task {task}: no finished trial has a score on it." for task in planned if task not in ran]
-    matrices = {}
-    for name, own in finals.groupby("contender", sort=False):
-        pivot = own.pivot_table(index="seed", columns="task", values="score").reindex(columns=tasks)
-        whole = pivot.dropna()
-        lacking = {str(seed): ", ".join(row.index[row.isna()]) for seed, row in pivot.iterrows() if row.isna().any()}
-        if whole.empty:
-            seed, absent = next(iter(lacking.items()))
-            left_out.append(f"contender {name}: no seed has a score on every task; seed {seed} has none on {absent}.")
-        else:
-            matrices[str(name)] = whole
-            left_out += [f"contender {name}, seed {seed} (no {absent})" for seed, absent in lacking.items()]
-    return matrices, left_out
+@export_app.command()
+def hf(
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY", help="Key of a finished trial of `dt`, or its beginning.", autocompletion=complete_key
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write, empty or new.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files of a folder that is not empty.")] = False,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Write a trained Decision Transformer for Hugging Face's transformers.
 
+    DecisionTransformerModel.from_pretrained(FOLDER) loads it and predicts the
+    same actions. dtbench.json beside the weights has what acting needs besides:
+    mean and standard deviation of observations, the scale of returns and the
+    context. `algorithm: dt_pretrained` with `path: FOLDER` judges it here.
+    """
+    from dtbench.decision_transformer.agent import DecisionTransformerLearner
+    from dtbench.decision_transformer.huggingface import write_folder
+    from dtbench.execution.policy import load_policy
 
-def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return an .npz file; equal arrays give equal bytes, and any text can be a name."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            file = io.BytesIO()
-            np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, file.getvalue())
-    return content.getvalue()
+    policy = load_policy(results, key)
+    if not isinstance(policy.learner, DecisionTransformerLearner):
+        raise InvalidValue(f"trial {key} is no Decision Transformer, but {policy!r}. Name a trial of `dt`.")
+    write_folder(policy.learner, out, about={"task": policy.task.name, "trial": policy.name}, force=force)
+    typer.echo(str(out.resolve()))

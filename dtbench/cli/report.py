@@ -1,4 +1,4 @@
-"""The commands that read results: report, plot, compare, export; and `keep_scores`, which `run` calls too."""
+"""The commands that read results: report, plot, compare; and `keep_scores`, which `run` calls too."""
 
 import dataclasses
 import os
@@ -141,39 +141,7 @@ def compare(
     raise typer.Exit(1 if any(map(rule.broken_by, pairs)) else 0)
 
 
-def export(
-    format_: Annotated[str, typer.Argument(metavar="FORMAT", help="rliable")],
-    suite: Annotated[str | None, typer.Option("--suite", "-s", help="Default: the only suite.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A .npz file. Default: <suite>-rliable.npz.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Write a suite's final scores for rliable.
-
-    rliable: an .npz with an array of each contender (seeds x tasks), without
-    holes; what is left out is named. To read it:
-    scores = dict(np.load(path)); tasks = scores.pop("tasks")
-
-    Other programs read results/scores/<suite>.csv (a row a trial, checkpoint
-    and target) and results/scores/<suite>/episodes.parquet.
-    """
-    from dtbench.analysis.archive import load_results
-    from dtbench.cli.export import check_path, write_rliable
-
-    if format_ != "rliable":
-        raise UnknownName("format", format_, ["rliable"])
-    if out is not None:
-        check_path(out, force=force)
-    found = load_results(results, [suite] if suite else [])
-    if len(found) > 1:
-        raise DtbenchError(f"there are {len(found)} suites: {', '.join(one.name for one in found)}. Name a --suite.")
-    path = out or Path(f"{found[0].name}-rliable.npz")
-    check_path(path, force=force)
-    warn_left_out([*found[0].damaged, *write_rliable(found[0], path)])
-    typer.echo(str(path.resolve()))
-
-
-COMMANDS: tuple[Callable[..., None], ...] = (report, plot, compare, export)
+COMMANDS: tuple[Callable[..., None], ...] = (report, plot, compare)
 
 
 def keep_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path, *, fresh: bool = True) -> "SuiteResults":

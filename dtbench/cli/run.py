@@ -16,6 +16,7 @@ import typer
 from dtbench import __version__
 from dtbench.cli.completion import complete_contender, complete_key
 from dtbench.cli.data import data_app
+from dtbench.cli.export import export_app
 from dtbench.cli.options import (
     AddressOption,
     ImportOption,
@@ -69,6 +70,7 @@ def common(
 
 
 app.add_typer(data_app, name="data", help="List, download, generate, show, verify and export datasets.")
+app.add_typer(export_app, name="export", help="Write scores and policies for other programs.")
 
 SeedsOption = Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")]
 ContenderOption = Annotated[

@@ -14,7 +14,7 @@ FAMILIES = {
 
 # Of trials that ran before results recorded it.
 _EARLIER = {
-    **dict.fromkeys(("dt", "dt_atari"), "dt"),
+    **dict.fromkeys(("dt", "dt_atari", "dt_pretrained"), "dt"),
     **dict.fromkeys(("bc", "rllib_bc", "rllib_marwil"), "imitation"),
     **dict.fromkeys(("cql", "discrete_cql", "quantile_cql", "iql", "td3_bc", "rebrac", "sac"), "td"),
     **dict.fromkeys(("qr_dqn", "rem", "rllib_cql", "rllib_iql"), "td"),

@@ -131,6 +131,8 @@ class TrialSpec:
         identity["task_options"] = {name: value for name, value in self.task_options.items() if name != "file"}
         if not identity["task_options"]:
             del identity["task_options"]
+        if self.hyperparameters.get("sha256"):  # likewise a model
+            identity["hyperparameters"] = {k: v for k, v in self.hyperparameters.items() if k != "path"}
         return identity
 
 

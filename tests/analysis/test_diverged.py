@@ -14,7 +14,7 @@ from dtbench.analysis.page.trials import trial_data
 from dtbench.analysis.results import SuiteResults, collect
 from dtbench.analysis.suite_analysis import CellStatus, SuiteAnalysis, analyze
 from dtbench.analysis.tables.scores import no_number, score_text
-from dtbench.cli.export import write_rliable
+from dtbench.cli.rliable import write_rliable
 from dtbench.ledger.store import Ledger
 from tests.support.drawn_figures import drawn_figures
 from tests.support.gym_ledger import SUITE, finish, spec_of

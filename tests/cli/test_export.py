@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dtbench.analysis.results import SuiteResults
-from dtbench.cli.export import check_path, npz_bytes, score_matrices, write_rliable
+from dtbench.cli.rliable import check_path, npz_bytes, score_matrices, write_rliable
 from dtbench.errors import InvalidValue, NothingToReport
 from tests.support.tiny_ledger import SCORES, tiny_ledger
 

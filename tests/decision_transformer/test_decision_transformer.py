@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.peer_networks import transformers_weights_for_ours
 from dtbench import History, InvalidValue, WindowSampler, make_dataset
 from dtbench.data import generator
 from dtbench.decision_transformer import DecisionTransformer
+from dtbench.decision_transformer.huggingface import weights_for_ours
 from dtbench.decision_transformer.model import (
     CausalTransformer,
     TokenSelection,
@@ -41,7 +41,7 @@ def test_it_gives_the_outputs_of_transformers_with_its_weights() -> None:
         max_timestep=50,
         returns=ReturnTokens(DecisionTransformer(), data),
     ).eval()
-    ours.load_state_dict(transformers_weights_for_ours(theirs))
+    ours.load_state_dict(weights_for_ours(theirs.state_dict()))
     batch, steps = 5, 7
     returns, states = torch.randn(batch, steps), torch.randn(batch, steps, 4)
     actions, timesteps = torch.randn(batch, steps, 2), torch.randint(0, 50, (batch, steps))

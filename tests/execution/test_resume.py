@@ -217,8 +217,10 @@ def test_a_trial_cut_at_any_of_three_random_steps_equals_an_undisturbed_one(case
         bench.assert_equal(spec, f"cut-{place}", "whole")
 
 
-@pytest.mark.parametrize("name", registry.algorithm_names())
-def test_every_registered_algorithm_survives_being_killed_stopped_and_killed_again(name: str, bench: Bench) -> None:
+@pytest.mark.parametrize("name", [name for name in registry.algorithm_names() if name != "dt_pretrained"])
+def test_every_registered_algorithm_that_learns_survives_being_killed_stopped_and_killed_again(
+    name: str, bench: Bench
+) -> None:
     cases = [Case(toy, name) for toy in TOYS if accepts(name, toy)]
     assert cases, f"{name} accepts none of {', '.join(TOYS)}"
     for case in cases:
