@@ -10,7 +10,7 @@ RLIABLE := .venv-rliable
 JAX := .venv-jax
 S3 := .venv-s3
 
-.PHONY: install demo test test-extended test-all check lint format wheel peers peers-jax rliable s3 cluster chaos d4rl docs system report bench guard \
+.PHONY: install demo test test-extended test-all check lint format wheel peers peers-jax rliable s3 cluster chaos d4rl trackers docs system report bench guard \
         coverage dist clean
 
 ## Install what a user needs, and train DT, BC and CQL on Key-to-Door, Hopper and Pong through Ray Tune, on data made
@@ -127,6 +127,10 @@ bench: $(INSTALLED) $(PEERS)/.installed
 
 guard: $(INSTALLED) $(PEERS)/.installed
 	DTBENCH_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python $(BIN)/python -m benchmarks.guard > /dev/null
+
+## The packages of the extras wandb and mlflow; the tests then read back what `dtbench export` writes for them.
+trackers: $(INSTALLED)
+	$(PIP) -c constraints.txt -e '.[mlflow,wandb]'
 
 ## The package d4rl without what it needs: nothing imports it, the tests read its scores and addresses.
 d4rl: $(INSTALLED)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     "errors meanings foreign data envs",
     "ledger algorithm nn",
-    "evaluation convergence decision_transformer",
+    "evaluation convergence decision_transformer tracking",
     "task registry",
     "suite trial testing",
     "execution tuning analysis",
@@ -53,6 +53,9 @@ ONLY_IN = {
     "d4rl": set(),
     "gym": set(),
     "safetensors": {"dtbench/decision_transformer/huggingface.py"},
+    "tensorboardX": {"dtbench/tracking/tensorboard.py"},
+    "wandb": {"dtbench/tracking/wandb.py"},
+    "mlflow": {"dtbench/tracking/mlflow.py"},
     "transformers": set(),
     "d3rlpy": set(),
     "rliable": set(),

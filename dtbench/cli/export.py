@@ -1,12 +1,13 @@
 """The commands of `dtbench export`: scores and policies for other programs."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dtbench.cli.completion import complete_key, complete_suite
-from dtbench.cli.report import ResultsOption, warn_left_out
+from dtbench.cli.report import ResultsOption, SuitesOption, warn_left_out
 from dtbench.errors import DtbenchError, InvalidValue
 
 export_app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,6 +15,7 @@ export_app = typer.Typer(no_args_is_help=True, context_settings={"help_option_na
 SuiteOption = Annotated[
     str | None, typer.Option("--suite", "-s", help="Default: the only suite.", autocompletion=complete_suite)
 ]
+OutOption = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write, empty or new.")]
 
 
 @export_app.command()
@@ -74,3 +76,56 @@ def hf(
         raise InvalidValue(f"trial {key} is no Decision Transformer, but {policy!r}. Name a trial of `dt`.")
     write_folder(policy.learner, out, about={"task": policy.task.name, "trial": policy.name}, force=force)
     typer.echo(str(out.resolve()))
+
+
+@export_app.command()
+def tensorboard(out: OutOption, suite: SuitesOption = None, results: ResultsOption = Path("results")) -> None:
+    """Write finished trials as event files of TensorBoard.
+
+    One run a trial, FOLDER/<contender>/<task>/seed<seed>: what it logged while
+    training, its scores and returns by target, its hyperparameters.
+    To see it: tensorboard --logdir FOLDER
+    """
+    from dtbench.tracking.tensorboard import write_runs
+
+    _export_runs(write_runs, suite or (), out, results)
+
+
+@export_app.command()
+def wandb(out: OutOption, suite: SuitesOption = None, results: ResultsOption = Path("results")) -> None:
+    """Write finished trials as offline runs of Weights & Biases.
+
+    One run a trial: what it logged while training, its scores and returns by
+    target, its hyperparameters. Nothing leaves this machine; to upload it:
+    wandb sync FOLDER/wandb/offline-run-*
+    """
+    from dtbench.tracking.wandb import write_runs
+
+    _export_runs(write_runs, suite or (), out, results)
+
+
+@export_app.command()
+def mlflow(out: OutOption, suite: SuitesOption = None, results: ResultsOption = Path("results")) -> None:
+    """Write finished trials as runs of MLflow in a local database.
+
+    One experiment a suite, one run a trial: what it logged while training, its
+    scores and returns by target, its hyperparameters. To see it:
+    mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db
+    """
+    from dtbench.tracking.mlflow import write_runs
+
+    _export_runs(write_runs, suite or (), out, results)
+
+
+def _export_runs(write_runs: Callable[[Any, Path], None], suites: Sequence[str], out: Path, results: Path) -> None:
+    """Write each finished trial of these suites, or of all, once; print how many there are."""
+    from dtbench.analysis.archive import load_results
+    from dtbench.tracking.runs import run_of
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidValue(f"{out} is not an empty folder. Name another --out: runs are written once.")
+    found = load_results(results, suites)
+    warn_left_out(line for one in found for line in one.damaged)
+    records = {record.spec.key: record for one in found for record in one.records}
+    write_runs([run_of(record) for record in records.values()], out)
+    typer.echo(f"{out.resolve()}: {len(records)} runs")

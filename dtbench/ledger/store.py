@@ -76,9 +76,9 @@ class Ledger:
 
     def folder(self, spec: TrialSpec) -> Path:
         """Return the trial's directory, found by its key alone: contenders can be renamed."""
-        parent = self.root / _slug(spec.task)
+        parent = self.root / slug(spec.task)
         existing = sorted(parent.glob(f"*-{spec.key}"))
-        return existing[0] if existing else parent / f"{_slug(spec.contender)}-seed{spec.seed}-{spec.key}"
+        return existing[0] if existing else parent / f"{slug(spec.contender)}-seed{spec.seed}-{spec.key}"
 
     def folders(self) -> dict[str, Path]:
         """Return the directories of all trials by key."""
@@ -148,7 +148,7 @@ class Ledger:
             spec = schema.parse_spec(json.loads(schema.regular(path).read_text(encoding="utf-8")))
             if _key_of(folder) != spec.key:
                 raise ValueError(f"its key {spec.key} is not that of its directory")
-            if folder.parent.name != _slug(spec.task):
+            if folder.parent.name != slug(spec.task):
                 raise ValueError(f"its task {spec.task!r} is not that of its directory")
         except (OSError, ValueError, RecursionError) as error:
             raise schema.unreadable(path, error) from error
@@ -170,7 +170,7 @@ class Ledger:
         `whole` also checks metrics and inspections.
         """
         records, damaged = [], {}
-        for path in sorted((self.root / _slug(task)).glob("*/result.json")):
+        for path in sorted((self.root / slug(task)).glob("*/result.json")):
             try:
                 record = self._record(path.parent)
                 records.append(_loaded(record) if whole else record)
@@ -198,7 +198,7 @@ class Ledger:
     def trained_learners(self, task: str, seed: int | str = "*") -> dict[str, Path]:
         """Return the directories of a task's finished trials that have a checkpoint, by `TrialSpec.training`."""
         found = {}
-        for path in sorted((self.root / _slug(task)).glob(f"*-seed{seed}-*/result.json")):
+        for path in sorted((self.root / slug(task)).glob(f"*-seed{seed}-*/result.json")):
             with contextlib.suppress(LedgerError):
                 if (path.parent / "checkpoint.pt").is_file():
                     found[self.spec(path.parent).training] = path.parent
@@ -250,7 +250,7 @@ class Ledger:
 
     def save_suite(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """Save the definition of a suite for `dtbench report` and return it, with what is kept of earlier plans."""
-        path = self.root / "suites" / f"{_slug(document['name'])}.json"
+        path = self.root / "suites" / f"{slug(document['name'])}.json"
         earlier = read_suite(path) if path.exists() or path.is_symlink() else {}
         if earlier and earlier.get("name") != document["name"]:
             raise LedgerError(f"{path} is suite {earlier.get('name')!r}: rename it or {document['name']!r}.")
@@ -263,7 +263,7 @@ class Ledger:
 
     def saved_suite(self, name: str) -> Mapping[str, Any] | None:
         """Return the saved definition of a suite, None without one."""
-        path = self.root / "suites" / f"{_slug(name)}.json"
+        path = self.root / "suites" / f"{slug(name)}.json"
         return read_suite(path) if path.exists() else None
 
     def saved_suites(self) -> dict[str, Mapping[str, Any]]:
@@ -370,7 +370,7 @@ def _key_of(folder: Path) -> str:
     return folder.name.rpartition("-")[2]
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """Return a name of a directory that no listing hides; file systems limit it to 255 bytes."""
     return re.sub(r"[^A-Za-z0-9._+%=-]+", "-", name).strip("-").lstrip(".-")[:80] or "unnamed"
 
