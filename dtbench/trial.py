@@ -25,11 +25,12 @@ from dtbench.data.memory import free_memory
 from dtbench.data.stand_in import describe, stand_in
 from dtbench.errors import FOREIGN, IncompatibleTask, InvalidAlgorithm, InvalidDataset, LedgerError, LedgerUnwritable
 from dtbench.evaluation import Episodes, Evaluator, act_alike, action_mode
-from dtbench.ledger import lock
+from dtbench.ledger.heartbeat import Heartbeat
 from dtbench.ledger.provenance import provenance
 from dtbench.ledger.store import Ledger, write_bytes, write_frame, write_json, write_lines
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 from dtbench.task import Task
+from dtbench.tracking.live import OnLogged
 
 LOG_POINTS = 200  # lines of metrics of a trial
 POLICY = "policy.pt"  # what a trial records of its data, so that its learner is built without them
@@ -60,6 +61,7 @@ def run_trial(
     should_stop: ShouldStop = never_stop,
     on_progress: OnStep = ignore,
     on_saved: OnSaved = ignore,
+    on_logged: OnLogged = ignore,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> TrialState:
     """Train, evaluate and record one trial, from its checkpoint if there is one; return its state in the ledger.
@@ -86,10 +88,12 @@ def run_trial(
             last = step == spec.train_steps
             progress.step = step
             evaluated = last or step % spec.evaluation.every == 0
-            if evaluated or step % math.ceil(spec.train_steps / LOG_POINTS) == 0:
+            if logged := evaluated or step % math.ceil(spec.train_steps / LOG_POINTS) == 0:
                 progress.log({**metrics, **(trial.values(step) if evaluated else {})})
             if evaluated:
                 progress.episodes.append(trial.evaluate(step))
+            if logged:
+                on_logged(step, progress.metrics[-1], progress.episodes[-1] if evaluated else {})
             now = time.monotonic()
             progress.seconds, clock = progress.seconds + now - clock, now
             stopping = not last and should_stop()
@@ -186,33 +190,6 @@ def trial_evaluator(spec: TrialSpec, task: Task, *, scale: ActionScale | None, d
         target_units=task.target_units,
         action_scale=scale,
     )
-
-
-class Heartbeat:
-    """The file running.json: the process that runs a trial, and its progress."""
-
-    def __init__(self, folder: Path) -> None:
-        """Describe this process; write nothing yet."""
-        self.path, self.step = folder / "running.json", 0
-        self.process: dict[str, Any] = lock.this_process()
-
-    def start(self, step: int) -> None:
-        """Write that this process starts from `step`."""
-        self.process["from_step"] = step
-        self.update(step, None)
-
-    def update(self, step: int, score: float | None) -> None:
-        """Write the progress of the trial."""
-        self.step = step
-        write_json(self.path, {**self.process, "step": step, "score": score})
-
-    def stop(self) -> None:
-        """Write that this process stopped before the end of the trial."""
-        write_json(self.path, {**self.process, "step": self.step, "ended": True})
-
-    def remove(self) -> None:
-        """Remove the file: the trial has ended."""
-        self.path.unlink(missing_ok=True)
 
 
 @dataclass

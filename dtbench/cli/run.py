@@ -89,6 +89,9 @@ NameOption = Annotated[
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Run trials again that diverged or failed three times.")
 ]
+TrackOption = Annotated[
+    str, typer.Option(metavar="TRACKER", help="tensorboard: write event files beside trials while they train.")
+]
 DryRunOption = Annotated[
     bool,
     typer.Option(
@@ -113,6 +116,7 @@ def run(
     checkpoint_minutes: CheckpointOption = 1.0,
     retry_failed: RetryOption = False,
     source: SourceOption = None,
+    track: TrackOption = "",
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
     results: ResultsOption = Path("results"),
@@ -130,7 +134,7 @@ def run(
 
     if json_:
         logging.getLogger("dtbench").setLevel(logging.WARNING)  # as with -q
-    run_trials = _runner(local, address, results, 60 * checkpoint_minutes)
+    run_trials = _runner(local, address, results, 60 * checkpoint_minutes, track)
     add_imports(import_ or ())
     sized((), resources)  # raises an error before any data are opened
     whole = load_suite(suite, name=name, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
@@ -252,14 +256,20 @@ def doctor(json_: JsonOption = False) -> None:
 
 
 def _runner(
-    local: bool, address: str | None, results: Path, checkpoint_seconds: float
+    local: bool, address: str | None, results: Path, checkpoint_seconds: float, tracker: str
 ) -> "Callable[..., dict[str, TrialState]]":
     """Return the function that runs trials, in this process or with Ray."""
     from dtbench.ledger.remote import remote_of
+    from dtbench.tracking.live import check_tracker
 
+    check_tracker(tracker)
     if local and address is not None:
         raise DtbenchError("--local and --address exclude each other. Leave one out.")
-    options: dict[str, Any] = {"remote": remote_of(results), "checkpoint_seconds": checkpoint_seconds}
+    options: dict[str, Any] = {
+        "remote": remote_of(results),
+        "checkpoint_seconds": checkpoint_seconds,
+        "tracker": tracker,
+    }
     if local:
         from dtbench.execution.local import run_local
 

@@ -68,6 +68,7 @@ class RunContext:
     datasets: Sequence[TrialSpec]  # one trial of each dataset
     stop_signal: str  # name of the StopFlag actor
     checkpoint_seconds: float
+    tracker: str = ""  # that follows the trials
     oom_retry: bool = False  # whether trials that ran out of memory run again, on more resources
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
+from dtbench.tracking.live import tracked
 from dtbench.trial import CHECKPOINT_SECONDS, OnSaved, ShouldStop, ignore, never_stop, run_trial
 
 if TYPE_CHECKING:  # pyarrow's filesystems are for results at an address
@@ -24,10 +25,12 @@ def run_local(
     should_stop: ShouldStop = never_stop,
     remote: "Remote | None" = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    tracker: str = "",
 ) -> dict[str, TrialState]:
     """Run the trials one after another in this process; return each key's final state.
 
-    Once `should_stop` returns True, the running trial writes its checkpoint and no further one begins.
+    Once `should_stop` returns True, the running trial writes its checkpoint and no further one begins. `tracker` is
+    the name of one that follows the trials (`dtbench.tracking.live`), or "".
     """
     states: dict[str, TrialState] = {}
     for spec in specs:
@@ -35,13 +38,17 @@ def run_local(
             states[spec.key] = TrialState.STOPPED
             continue
         on_progress(spec, TrialState.RUNNING, 0, None)
-        with trial_ledger(spec, root, remote) as (ledger, on_saved):
+        with (
+            trial_ledger(spec, root, remote) as (ledger, on_saved),
+            tracked(tracker, spec, ledger, on_saved) as on_logged,
+        ):
             states[spec.key] = run_trial(
                 spec,
                 ledger,
                 should_stop=should_stop,
                 on_progress=partial(on_progress, spec, TrialState.RUNNING),
                 on_saved=on_saved,
+                on_logged=on_logged,
                 checkpoint_seconds=checkpoint_seconds,
             )
         on_progress(spec, states[spec.key], spec.train_steps if states[spec.key] is TrialState.DONE else 0, None)

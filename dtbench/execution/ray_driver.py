@@ -39,6 +39,7 @@ def run_ray(
     should_stop: ShouldStop = never_stop,
     remote: "Remote | None" = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    tracker: str = "",
 ) -> dict[str, TrialState]:
     """Run the trials with Ray Tune on the resources of their specs; return each key's final state.
 
@@ -51,7 +52,7 @@ def run_ray(
         return {}
     with (
         cluster.ray_started(address),
-        run_context(specs, root, address, remote, checkpoint_seconds=checkpoint_seconds) as context,
+        run_context(specs, root, address, remote, checkpoint_seconds=checkpoint_seconds, tracker=tracker) as context,
         scratch_dir(root, remote) as storage,
     ):
         if address:
@@ -188,6 +189,7 @@ def run_context(
     remote: "Remote | None" = None,
     *,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    tracker: str = "",
 ) -> Iterator[RunContext]:
     """Yield the facts of this run for its workers, with a live StopFlag actor."""
     run_id = uuid.uuid4().hex[:12]
@@ -211,6 +213,7 @@ def run_context(
         datasets=list({spec.dataset_digest: spec for spec in specs}.values()),
         stop_signal=f"dtbench-{run_id}",
         checkpoint_seconds=checkpoint_seconds,
+        tracker=tracker,
     )
     del actor
 

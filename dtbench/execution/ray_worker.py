@@ -12,6 +12,7 @@ from dtbench.execution.cluster import RunContext
 from dtbench.execution.local import trial_ledger
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
+from dtbench.tracking.live import tracked
 from dtbench.trial import run_trial
 
 REPORT_SECONDS = 1.0  # between a trial's reports, and between checks of the stop flag
@@ -54,7 +55,10 @@ def train(config: Mapping[str, Any]) -> None:
         if should_stop():
             state = TrialState.STOPPED
         else:
-            with trial_ledger(spec, context.root, context.remote) as (ledger, on_saved):
+            with (
+                trial_ledger(spec, context.root, context.remote) as (ledger, on_saved),
+                tracked(context.tracker, spec, ledger, on_saved) as on_logged,
+            ):
                 state = _state_without_running(spec, ledger, context)
                 if state is TrialState.FAILED:
                     on_saved(ledger.folder(spec))
@@ -65,6 +69,7 @@ def train(config: Mapping[str, Any]) -> None:
                         should_stop=should_stop,
                         on_progress=_throttled_report(),
                         on_saved=on_saved,
+                        on_logged=on_logged,
                         checkpoint_seconds=context.checkpoint_seconds,
                     )
                     if _ran_out_of_memory(spec, ledger) and not context.oom_retry:

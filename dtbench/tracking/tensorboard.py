@@ -1,7 +1,6 @@
 """Event files of TensorBoard."""
 
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,15 @@ def write_runs(runs: Sequence[Run], folder: Path) -> None:
         place = folder / slug(run.spec.contender) / slug(run.spec.task) / f"seed{run.spec.seed}"
         place = place.with_name(f"{place.name}-{run.spec.key}") if place in taken else place
         taken.add(place)
-        _write_run(run, place)
+        write_run(run, place)
+
+
+def write_run(run: Run, folder: Path) -> None:
+    """Write one run's event file into a directory."""
+    file = EventFile(folder, run.spec)
+    for step, scalars in run.points:
+        file.add(step, scalars)
+    file.close()
 
 
 class EventFile:
@@ -34,7 +41,8 @@ class EventFile:
 
         folder.mkdir(parents=True, exist_ok=True)
         self._event, self._summary = Event, Summary
-        self._file = EventsWriter(str(folder / "events"), f".{uuid.uuid4().hex[:8]}")
+        # TensorBoard reads files in the order of their names, whose own time is in seconds.
+        self._file = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
         self._file.write_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
         for summary in hparams(flat_config(spec), {"evaluation/score": 0.0}):
             self._file.write_event(Event(summary=summary))
@@ -51,10 +59,3 @@ class EventFile:
     def close(self) -> None:
         """Flush and close the file."""
         self._file.close()
-
-
-def _write_run(run: Run, folder: Path) -> None:
-    file = EventFile(folder, run.spec)
-    for step, scalars in run.points:
-        file.add(step, scalars)
-    file.close()
