@@ -44,7 +44,7 @@ ONLY_IN = {
         "dtbench/domains/graph/figures.py",
         "dtbench/domains/key_to_door/report.py",
     },
-    "minari": {"dtbench/data/minari.py"},
+    "minari": {"dtbench/data/minari.py", "dtbench/data/minari_export.py"},
     "rich": {"dtbench/cli/*.py", "dtbench/execution/training.py"},
     "ale_py": {"dtbench/domains/atari/emulator.py"},
     "stable_baselines3": set(),

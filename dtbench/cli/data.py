@@ -1,27 +1,22 @@
 """The commands of `dtbench data`: list, download, generate, show, verify and export datasets."""
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dtbench.cli.data_verify import GENERATED, findings, print_finding, verify_file
 from dtbench.cli.options import ImportOption, JsonOption
 from dtbench.errors import DtbenchError, InvalidDataset, InvalidValue, MissingDataset, UnknownName
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from dtbench.data.dataset import TrajectoryDataset
-    from dtbench.domains.d4rl.verification import Finding
     from dtbench.task import DataSource, Task
 
 data_app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
-
-GENERATED = "generated"
 
 TaskArgument = Annotated[
     str, typer.Argument(metavar="TASK", help="A name from `list tasks`, or minari:ID.", show_default=False)
@@ -150,7 +145,7 @@ def rerecord(
     dataset = source.load()
     typer.echo(f"{task}: {dataset.info['source']}, {_size(dataset)}")
     for finding in verification.rerecorded_statistics(dataset):
-        _print_finding(finding)
+        print_finding(finding)
     option = f"task_options.steps={dataset.info['asked_steps']}" + (
         "" if seed is None else f" task_options.seed={seed}"
     )
@@ -214,19 +209,22 @@ def verify(
     foreign.add_imports(import_ or ())
     options = _options(steps, seed, recipe, str(file) if file else None) | _settings(settings or ())
     if task.endswith((".hdf5", ".h5")):
-        raise typer.Exit(0 if _verify_file(Path(task).expanduser(), options) else 1)
+        raise typer.Exit(0 if verify_file(Path(task).expanduser(), options) else 1)
     opened = registry.make_task(task, options)
     dataset = _open(opened, source)
     typer.echo(f"{task}: data source {dataset.info.get('source', 'unknown')}")
     absolute = file.expanduser().absolute() if file else None
-    passed = [_print_finding(finding) for finding in _findings(opened, dataset, remake=remake, file=absolute)]
+    passed = [print_finding(finding) for finding in findings(opened, dataset, remake=remake, file=absolute)]
     raise typer.Exit(0 if all(passed) else 1)
 
 
 @data_app.command()
 def export(
     task: TaskArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE.hdf5", help="The file to write.", show_default=False)],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="FILE.hdf5|minari:ID", help="The file or the set to write.", show_default=False),
+    ],
     settings: SettingsArgument = None,
     import_: ImportOption = None,
     source: SourceOption = None,
@@ -235,19 +233,35 @@ def export(
     recipe: RecipeOption = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Write a dataset without stacked frames as an HDF5 file in D4RL's layout."""
+    """Write a dataset without stacked frames as an HDF5 file in D4RL's layout, or as a local dataset of Minari's.
+
+    minari:ID, e.g. minari:mine/hopper-v0, is then a task, and minari.load_dataset(ID) reads it.
+    """
     from dtbench import foreign, registry
-    from dtbench.data.d4rl_hdf5 import write_d4rl
 
     foreign.add_imports(import_ or ())
-    if file.exists() and not force:
-        raise DtbenchError(f"{file} exists. Choose another name, or use --force.")
-    dataset = _open(registry.make_task(task, _options(steps, seed, recipe) | _settings(settings or ())), source)
+    scheme, colon, dataset_id = target.partition(":")
+    to_minari = bool(colon) and scheme == "minari"
+    if not to_minari and Path(target).exists() and not force:
+        raise DtbenchError(f"{target} exists. Choose another name, or use --force.")
+    opened = registry.make_task(task, _options(steps, seed, recipe) | _settings(settings or ()))
+    dataset = _open(opened, source)
     if dataset.frame_stack > 1:
-        raise InvalidDataset(f"{task} holds stacked frames, which D4RL's layout does not support.")
-    write_d4rl(dataset, file)
+        raise InvalidDataset(
+            f"{task} holds stacked frames, which D4RL's layout does not support, nor the export to Minari."
+        )
+    if to_minari:
+        from dtbench.data.minari_export import write_minari
+
+        written = write_minari(dataset, dataset_id, environment=opened.make_env(1).spec, force=force)
+    else:
+        from dtbench.data.d4rl_hdf5 import write_d4rl
+
+        written = Path(target)
+        write_d4rl(dataset, written)
+    size = sum(path.stat().st_size for path in (written, *written.rglob("*")) if path.is_file())
     episodes = f"{dataset.num_episodes} episodes, {dataset.num_steps} steps"
-    typer.echo(f"{file}: {episodes}, {file.stat().st_size / 2**20:.1f} MiB")
+    typer.echo(f"{target}: {episodes}, {size / 2**20:.1f} MiB")
 
 
 def _options(
@@ -275,11 +289,6 @@ def _settings(texts: Sequence[str]) -> dict[str, Any]:
 
 def _size(dataset: "TrajectoryDataset") -> str:
     return f"{dataset.num_episodes} episodes, {dataset.num_steps} steps, {dataset.digest}"
-
-
-def _print_finding(finding: "Finding") -> bool:
-    typer.echo(f"{'ok  ' if finding.passed else 'FAIL'} {finding.text}")
-    return finding.passed
 
 
 def _rows(task_name: str) -> list[tuple[str, ...]]:
@@ -344,51 +353,3 @@ def _open(task: "Task", source: str | None) -> "TrajectoryDataset":
         with download_bar(task.name) as on_bytes, reporting(on_bytes):
             return task.open(name)
     return selected.load()
-
-
-def _verify_file(path: Path, options: Mapping[str, Any]) -> bool:
-    """Print the physics that recorded a file in D4RL's layout; return whether it is known."""
-    from dtbench.domains.d4rl.replay import verify_file
-
-    if options:
-        given = ", ".join(f"--{name}" for name in options)
-        raise InvalidValue(f"{given} does not apply to a file, whose physics alone is verified. Name a task instead.")
-    verdict = verify_file(path)
-    typer.echo(path)
-    for line in verdict.lines():
-        typer.echo(line)
-    return bool(verdict.physics)
-
-
-def _findings(task: "Task", dataset: "TrajectoryDataset", *, remake: bool, file: Path | None) -> "Iterator[Finding]":
-    from dtbench.data.dataset import digest_of, validate
-    from dtbench.domains.d4rl import verification
-    from dtbench.domains.d4rl.verification import Finding
-
-    yield Finding(digest_of(dataset) == dataset.digest, f"digest {dataset.digest}: all arrays hashed again")
-    try:
-        validate(dataset)
-        yield Finding(True, "whole, finite episodes of the declared spaces")
-    except InvalidDataset as error:
-        yield Finding(False, str(error))
-    yield from verification.findings(dataset, remake=remake, file=file)
-    if remake and dataset.info.get("source") == GENERATED and "robot" not in dataset.info:
-        with _empty_cache():
-            again = task.open(GENERATED).digest
-        yield Finding(again == dataset.digest, f"generated again: digest {again}")
-
-
-@contextmanager
-def _empty_cache() -> Iterator[None]:
-    """Use a temporary, empty cache of datasets within the block."""
-    from dtbench.data import cache
-
-    before = os.environ.get("DTBENCH_DATA")
-    with tempfile.TemporaryDirectory(dir=cache.root(), prefix=".remade.") as directory:
-        os.environ["DTBENCH_DATA"] = directory
-        try:
-            yield
-        finally:
-            del os.environ["DTBENCH_DATA"]
-            if before is not None:
-                os.environ["DTBENCH_DATA"] = before

@@ -1,4 +1,4 @@
-"""Minari's datasets as trajectories; the only module that imports minari."""
+"""Minari's datasets as trajectories; minari_export.py writes them."""
 
 import hashlib
 import json
@@ -25,6 +25,9 @@ from dtbench.data.hdf5 import check_contents
 from dtbench.errors import FOREIGN, InvalidDataset, InvalidValue, MissingDataset, one_line
 
 HUB = "https://huggingface.co"  # where Minari keeps its datasets
+UNKNOWN_FINALS = (
+    "dtbench_unknown_final_observations"  # in the metadata of an export: they repeat the last observations
+)
 FRAME = (84, 84)
 FRAME_STACK = 4
 
@@ -61,23 +64,24 @@ class MinariSet:
     reference: tuple[float, float] | None  # the returns that score 0 and 100, where given
     algorithm: str  # that recorded it
     environment: str  # id of its environment, or ""
+    final_observations: bool = True  # whether those after the last steps are known
 
 
 def local_sets() -> list[str]:
     """Return the ids of the Minari datasets on this machine; none where minari is not installed."""
-    if not _folder("").is_dir():
+    if not set_folder("").is_dir():
         return []
     try:
-        return sorted(_minari().list_local_datasets())
+        return sorted(import_minari().list_local_datasets())
     except MissingDataset:
         return []
     except Exception as error:  # one broken set is enough for Minari to list none
-        raise InvalidDataset(f"{_folder('')} cannot be listed: {error}. Move the broken set out of it.") from error
+        raise InvalidDataset(f"{set_folder('')} cannot be listed: {error}. Move the broken set out of it.") from error
 
 
 def is_local(dataset_id: str) -> bool:
     """Return whether this dataset is on this machine."""
-    return (_folder(check_id(dataset_id)) / "data").is_dir()
+    return (set_folder(check_id(dataset_id)) / "data").is_dir()
 
 
 def check_id(dataset_id: str) -> str:
@@ -111,12 +115,13 @@ def _described(dataset_id: str, found: Any) -> MinariSet:
         reference=None if low is None or high is None or low == high else (float(low), float(high)),
         algorithm=one_line(str(metadata.get("algorithm_name") or "unknown"), 100),
         environment=spec.id if spec is not None else "",
+        final_observations=not metadata.get(UNKNOWN_FINALS, False),
     )
 
 
 def _unreadable(dataset_id: str, error: Exception) -> str:
     why = str(error) or type(error).__name__
-    return f"minari:{dataset_id} cannot be read: {why}. Delete {_folder(dataset_id)} and fetch it again."
+    return f"minari:{dataset_id} cannot be read: {why}. Delete {set_folder(dataset_id)} and fetch it again."
 
 
 def make_environment(dataset_id: str, kwargs: Mapping[str, Any] = MappingProxyType({})) -> gym.Env[Any, Any]:
@@ -206,7 +211,7 @@ def fetch_minari(dataset_id: str) -> None:
     """Download a dataset unless it is local; raise MissingDataset within seconds where that fails."""
     if is_local(dataset_id):
         return
-    minari = _minari()
+    minari = import_minari()
     try:
         if os.environ.get("HF_HUB_OFFLINE", "0").upper() not in ("1", "ON", "YES", "TRUE"):
             check_reachable(HUB)  # huggingface_hub itself tries for 23 s
@@ -214,11 +219,12 @@ def fetch_minari(dataset_id: str) -> None:
     except Exception as error:  # the hub's client raises what its HTTP library raises, which shares no base class
         raise MissingDataset(
             f"minari:{dataset_id} could not be downloaded: {str(error).strip() or type(error).__name__}. "
-            f"Put it into {_folder(dataset_id)}, or set MINARI_DATASETS_PATH. {_here()}"
+            f"Put it into {set_folder(dataset_id)}, or set MINARI_DATASETS_PATH. {_here()}"
         ) from error
 
 
-def _minari() -> Any:
+def import_minari() -> Any:
+    """Return the package minari; raise MissingDataset where it is not installed."""
     try:
         import minari
     except ImportError as error:
@@ -227,10 +233,10 @@ def _minari() -> Any:
 
 
 def _opened(dataset_id: str) -> Any:
-    minari = _minari()
+    minari = import_minari()
     if not is_local(dataset_id):
         raise MissingDataset(
-            f"minari:{dataset_id} is not in {_folder('')}. Run `dtbench data get minari:{dataset_id}`. {_here()}"
+            f"minari:{dataset_id} is not in {set_folder('')}. Run `dtbench data get minari:{dataset_id}`. {_here()}"
         )
     try:
         for path in _files(dataset_id):
@@ -240,14 +246,15 @@ def _opened(dataset_id: str) -> Any:
         raise InvalidDataset(_unreadable(dataset_id, error)) from error
 
 
-def _folder(dataset_id: str) -> Path:
+def set_folder(dataset_id: str) -> Path:
+    """Return the directory of a local dataset; "": that of all."""
     # As minari.storage.datasets_root_dir, which creates the folder when asked.
     configured = os.environ.get("MINARI_DATASETS_PATH")
     return (Path(configured) if configured else Path.home() / ".minari" / "datasets") / dataset_id
 
 
 def _files(dataset_id: str) -> list[Path]:
-    return sorted((_folder(dataset_id) / "data").rglob("*.hdf5"))
+    return sorted((set_folder(dataset_id) / "data").rglob("*.hdf5"))
 
 
 def _here() -> str:
@@ -256,7 +263,7 @@ def _here() -> str:
 
 def _stored_name(dataset_id: str, what: str) -> str:
     """Return the name in the store of a dataset read as `what`; it changes with the files."""
-    files = sorted(path for path in _folder(dataset_id).rglob("*") if path.is_file())
+    files = sorted(path for path in set_folder(dataset_id).rglob("*") if path.is_file())
     stats = " ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
     identity = f"{stats} {what} {_READER}"
     return f"minari-{dataset_id}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
@@ -270,6 +277,7 @@ def _read(metadata: MinariSet, observation_space: gym.Space[Any], action_space: 
             )
     try:
         columns = _columns(_episodes(metadata))
+        finals = _stacked(columns["final_observations"], observation_space) if metadata.final_observations else None
         return make_dataset(
             observations=_stacked(columns["observations"], observation_space),
             actions=_stacked(columns["actions"], action_space),
@@ -279,7 +287,7 @@ def _read(metadata: MinariSet, observation_space: gym.Space[Any], action_space: 
             observation_space=observation_space,
             action_space=action_space,
             info={**_provenance(metadata), **_normalization(metadata.reference)},
-            final_observations=_stacked(columns["final_observations"], observation_space),
+            final_observations=finals,
         )
     except (ValueError, TypeError, LookupError, OSError, MemoryError, InvalidDataset) as error:
         raise InvalidDataset(f"minari:{metadata.dataset_id}: {error}") from error

@@ -24,7 +24,7 @@ class GymnasiumVectorEnv(LockstepVectorEnv):
         self._envs += [make() for _ in range(num_envs)]
         spaces = (self._envs[0].observation_space, self._envs[0].action_space)
         super().__init__(num_envs, *map(single_precision, spaces))
-        self._actions = spaces[1]
+        self._actions, self.spec = spaces[1], self._envs[0].spec
         self.frames_per_second = float(self._envs[0].metadata.get("render_fps") or self.frames_per_second)
         space = self.single_observation_space
         self._observations = np.zeros((num_envs, *(space.shape or ())), space.dtype)
