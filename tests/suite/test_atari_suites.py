@@ -24,7 +24,7 @@ def _no_data(monkeypatch: pytest.MonkeyPatch) -> None:
         info = {"source": source}
         return SimpleNamespace(digest=task.name, returns=np.array([0.0, 10.0]), info=info, action_space=None)
 
-    monkeypatch.setattr(Task, "resolve", lambda task, source: "generated")
+    monkeypatch.setattr(Task, "resolve", lambda task, source, fetch=True: "generated")
     monkeypatch.setattr(Task, "open", opened)
 
 
