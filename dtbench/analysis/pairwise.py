@@ -30,6 +30,7 @@ Key = TypeVar("Key")
 POWER = 0.8  # of the repetitions of a plan that decide
 MOST = 1000  # seeds that a plan may ask for
 
+FEW = f"fewer than {MIN_SEEDS} seeds"  # why a pair is undecided
 ALPHA = 1 - LEVEL  # error rate of all verdicts of a table together
 
 PAIR_RULE = (
@@ -41,7 +42,8 @@ PAIR_RULE = (
     "after Holm's correction for all pairs of the table. Match: two one-sided tests at {margin:g} points either way, "
     "corrected likewise. P: chance that a training seed of the first has the higher mean. More seeds: for each side, "
     "so that four of five repetitions would decide if means and spreads stay as they are (normal approximation, "
-    "without the correction). Where the episodes' luck alone hides the difference, more episodes are needed first."
+    f"without the correction), and {MIN_SEEDS} in all at least. Where the episodes' luck alone hides the difference, "
+    "more episodes are needed first; where a side is not known to have converged, no number of seeds decides."
 )
 
 PAIR_RULE_WITHOUT_MARGIN = PAIR_RULE.replace(
@@ -95,7 +97,7 @@ def verdicts(
         if key in barred:
             made[key] = Verdict("undecided", barred[key])
         elif key not in different:
-            made[key] = Verdict("undecided", f"fewer than {MIN_SEEDS} seeds")
+            made[key] = Verdict("undecided", FEW)
         elif equal[key] <= ALPHA:
             made[key] = Verdict("match")
         elif different[key] <= ALPHA:
@@ -397,9 +399,12 @@ def _plan_cell(found: Difference, pairs: Sequence[Pair], verdict: Verdict, *, ov
         return hole()
     if verdict.decided:
         return Cell("0", 0)
+    if verdict.why not in ("", FEW):
+        return Cell("convergence first")
     spreads = [spread_of(pair.ours, pair.theirs) for pair in pairs]
     more = _seeds_to_decide(spreads)
     if more is not None:
+        more = max(more, MIN_SEEDS - min(found.ours_seeds, found.theirs_seeds))
         return Cell(str(more), more)
     return Cell("more episodes first" if _hidden_by_episodes(spreads) else f"over {MOST}")
 

@@ -239,7 +239,7 @@ def performance_profile(scores: Array, thresholds: Array, *, seed: int = 0, resa
 
 
 def matrix_estimate(scores: Array) -> Estimate | None:
-    """Return the mean over tasks with its interval, seeds resampled within each task; None if a task has no seed."""
+    """Return the mean over tasks with Student's t interval over its seeds; None if a task has no seed."""
     if not complete(scores):
         return None
     whole = scores[~np.isnan(scores).any(axis=1)]

@@ -31,7 +31,7 @@ def test_seeds_are_counted_from_the_trials_that_finished(tmp_path: Path) -> None
     *_, whole, statistics, _ = methods_text(tiny_ledger(tmp_path / "whole"))
     assert "trained with 3 training seeds a task" in whole
     assert "judged by 2 episodes for each target return" in whole
-    assert "95 % percentile bootstrap intervals" in statistics
+    assert "95 % intervals by Student's t" in statistics
     fewer = tiny_ledger(tmp_path / "fewer", {**SCORES, ("hill", "BC"): (30.0, None, None)})
     assert "trained with 1 to 3 training seeds a task" in "\n".join(methods_text(fewer))
 

@@ -14,6 +14,7 @@ import scipy.stats
 from dtbench.analysis import pairwise
 from dtbench.analysis.pairwise import Difference, Pair, Spread, mean_difference, pair_table, spread_of, verdicts
 from dtbench.analysis.statistics import Array, Deviation, Interval
+from dtbench.analysis.suite_analysis import CellStatus, TableInputs
 from dtbench.analysis.tables.table import DASH, Cell, Table
 from dtbench.ledger.store import TrialRecord
 from tests.support.mixed_ledger import spec_of
@@ -370,6 +371,16 @@ def test_an_undecided_pair_says_what_would_decide_it() -> None:
     assert plan([[-3.5, -3.5], [8.5, 8.5]], [[2, 2], [2, 2]]) == "over 1000"  # for a difference of 0.5, 2261
     assert plan([[9, -5, 3], [9, -5, 3]], [[2, 2, 2], [2, 2, 2]]) == "more episodes first"
     assert plan([[0, 1], [2, 5]], [[0, 1], [2, 5]]) == DASH
+    assert plan([[12, 12], [12.1, 12.1]], [[2, 2], [2, 2]]) == "3"  # one more would do, but five are needed
+
+
+def test_no_number_of_seeds_decides_a_pair_that_has_not_converged() -> None:
+    records = [record_of(HOPPER, "DT", seed, [30.0 + seed, 50.0 + seed]) for seed in range(5)]
+    records += [record_of(HOPPER, "BC", seed, [20.0, 40.0]) for seed in range(5)]
+    late = TableInputs(statuses={(HOPPER, "BC"): CellStatus(unconverged="score moved by +9.0")})
+    (row,) = rows_of(table_of(records, inputs=late))
+    assert row["Verdict"].text == "undecided: BC: not converged (score moved by +9.0)"
+    assert row["More seeds to decide"].text == "convergence first"
 
 
 def test_many_trials_are_compared_in_seconds() -> None:

@@ -69,6 +69,17 @@ def test_methods_that_nobody_here_has_are_columns_too(untouched: list[Table]) ->
     assert "QR-DQN" in [column.name for column in named(untouched, "paper-table-1").columns]
 
 
+def test_no_two_columns_that_a_page_shows_have_one_name(untouched: list[Table]) -> None:
+    library = named(untouched, "paper-d3rlpy-benchmark")
+    assert [column.name for column in library.columns if column.number] == [
+        "DT (last checkpoint)",
+        "DT (best checkpoint)",
+    ]
+    for table in untouched:
+        names = [column.name for column in table.columns if column.shown]
+        assert len(set(names)) == len(names), table.name
+
+
 def test_rows_are_the_papers(untouched: list[Table]) -> None:
     rows = list(cells_of(named(untouched, "paper-table-2")))
     assert len(rows) == 14

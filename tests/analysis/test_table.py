@@ -52,6 +52,13 @@ def test_tables_can_be_read_aloud() -> None:
     assert '<th scope="row">DT</th>' in text
 
 
+@pytest.mark.parametrize(("count", "folded"), [(3, False), (4, True)])
+def test_many_notes_stand_behind_a_line_that_opens(count: int, folded: bool) -> None:
+    text = Table("t", "Scores", (Column("n"),), ((Cell("1"),),), tuple(f"note {n}" for n in range(count))).html()
+    assert ("<summary>4 notes</summary>" in text) == folded
+    assert text.count('<p class="note">') == count
+
+
 def test_latex_needs_booktabs_alone() -> None:
     text = Table(
         "t", "Scores", (Column("Contender"), Column("n", number=True)), ((Cell("DT", strong=True), Cell("∞")),)

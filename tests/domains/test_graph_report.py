@@ -1,10 +1,13 @@
 import json
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from dtbench import registry
+from dtbench.analysis.suite_analysis import SuiteAnalysis
+from dtbench.domains.graph import report
 from dtbench.domains.graph.data import random_walks
 from dtbench.domains.graph.env import GOAL, NODES, random_graph
 from dtbench.domains.graph.figures import draw_graph_paths, kind_of, layout, steps_to_goal
@@ -88,3 +91,18 @@ def test_the_record_names_the_edges_and_the_data_stay_the_same() -> None:
     without = random_walks(graph, walks=1000, seed=0)
     assert data.digest == without.digest
     assert data.digest.startswith("ac8399d98726b5d1")  # with the node after a cut-off
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_of_three_graphs_all_steps_together_and_one_example_are_shown(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(report, "_steps_figure", lambda analysis, title, tasks: f"steps of {title}: {len(tasks)}")
+    monkeypatch.setattr(report, "_paths_figure", lambda analysis, task: f"paths of {task}")
+    shown, behind = report._figures(cast(SuiteAnalysis, None), ["a", "b", "c"][:count])
+    single = ["steps of a: 1", "steps of b: 1", "steps of c: 1"][:count]
+    if count == 2:
+        assert (shown, behind) == ((*single, "paths of a", "paths of b"), ())
+    else:
+        assert shown == ("steps of 3 graphs: 3", "paths of a")
+        assert behind == (*single, "paths of b", "paths of c")

@@ -9,8 +9,10 @@ from dtbench.analysis.figures.tooltips import draw_points
 from dtbench.analysis.page.html import Document, SuitePage
 from dtbench.analysis.page.overview import overview
 from dtbench.analysis.page.section import Section
+from dtbench.analysis.page.suite_page import suite_page
 from dtbench.analysis.suite_analysis import analyze
 from dtbench.analysis.tables.table import Cell, Column, Table, hole
+from tests.support import gym_ledger
 from tests.support.tiny_ledger import tiny_ledger
 
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\"> & \"q\""
@@ -129,6 +131,13 @@ def answered(results: Path) -> Document:
     analysis = analyze(tiny_ledger(results, scores))
     sections = tuple(overview([replace(analysis, inputs=replace(analysis.inputs, statuses={}))]))
     return Document("Does it match?", sections, (suite("tiny"), replace(suite("checked"), group="checks")))
+
+
+def gym(results: Path) -> Document:
+    """The page of a suite of three tasks with all of its sections, as reports have it, beside another suite."""
+    tasks = [task for task in gym_ledger.TASKS if task.startswith("hopper")]
+    found = gym_ledger.results_of(results, suite={**gym_ledger.SUITE, "tasks": tasks})
+    return Document("On a desk?", (), (suite_page(analyze(found)), suite("other")))
 
 
 def hostile() -> Document:

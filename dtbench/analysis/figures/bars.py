@@ -244,5 +244,6 @@ def _stacked(task: str, source: str, score: str) -> str:
     """Return a task's name in lines short enough to stand below its bars."""
     short = style.shortened(task.removesuffix("-v2"), 44)
     head, _, tail = short.partition("-")
-    lines = textwrap.wrap(short, 15) if " " in short or len(head) > 15 else [head, *textwrap.wrap(tail, 14)]
+    is_split = " " not in short and len(short) > 8 and 4 <= len(head) <= 15  # hopper-medium, not key-to-door-1k
+    lines = [head, *textwrap.wrap(tail, 14)] if is_split else textwrap.wrap(short, 15)
     return "\n".join([*lines, *(f"({name})" for name in [source] if name), *textwrap.wrap(score, 20)])

@@ -23,6 +23,7 @@ from dtbench.analysis.page.section import Section
 from dtbench.analysis.tables.table import Table, escape_markdown
 
 LONG_HEADING = 32  # characters of a row's heading that stay on one line
+MANY_COLUMNS = 10  # of a table that would be wider than a page of 1440 pixels
 
 SCRIPTS = ("page.js", "tables.js", "points.js", "trials.js", "start.js")  # one script, in this order
 
@@ -242,9 +243,13 @@ def _prose(text: str) -> Markup:
 
 
 def _box(table: Table) -> str:
-    """Return the classes of the box around a table: long row headings must break, or they would hide the rest."""
+    """Return the classes of the box around a table.
+
+    Long row headings must break, or they would hide the rest; so must those of many columns, which stand closer.
+    """
     longest = max((len(row[0].text) for row in table.rows), default=0)
-    return "table long" if longest > LONG_HEADING else "table"
+    is_dense = sum(column.shown for column in table.columns) >= MANY_COLUMNS
+    return f"table{' long' if longest > LONG_HEADING else ''}{' dense' if is_dense else ''}"
 
 
 def _badge(found: re.Match[str]) -> str:

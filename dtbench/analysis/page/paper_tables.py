@@ -125,9 +125,13 @@ class _Grid:
     def __init__(self, references: Sequence[PublishedTable]) -> None:
         self.references = references
         self.printed: list[Printed] = sorted(_printed(references), key=lambda one: one[1].line)
-        self.cells = {(entry.row, _method(entry)): (table, entry) for table, entry in self.printed}
+        # What the suite does not run of a method that it runs elsewhere stands in the same column.
+        self._contenders = {
+            (entry.metric, entry.method): entry.contender for _, entry in self.printed if entry.contender
+        }
+        self.cells = {(entry.row, self._method(entry)): (table, entry) for table, entry in self.printed}
         self.rows = list(dict.fromkeys(entry.row for _, entry in self.printed))
-        self.columns = list(dict.fromkeys(_method(entry) for _, entry in self.printed))
+        self.columns = list(dict.fromkeys(self._method(entry) for _, entry in self.printed))
         self.headings = [self._heading(column) for column in self.columns]
         self._varies = [len({row[column] for row in self.rows}) > 1 for column in (0, 1)]
         if not any(self._varies):
@@ -136,8 +140,7 @@ class _Grid:
     @property
     def title(self) -> str:
         """Return what the references' titles have in common, and the label that all rows share."""
-        parts = zip(*(table.title.split(", ") for table in self.references), strict=False)
-        common = ", ".join(names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, parts))
+        common = ", ".join(self.references[0].title.split(", ")[: self._common_parts()])
         shared = [label for label, varies in zip(self.rows[0], self._varies, strict=True) if not varies]
         return ", ".join([common or self.references[0].title, *shared])
 
@@ -159,13 +162,27 @@ class _Grid:
         return [(table, entry) for table, entry in self.printed if entry.row == row]
 
     def of_column(self, column: Method) -> list[PublishedEntry]:
-        return [entry for _, entry in self.printed if _method(entry) == column]
+        return [entry for _, entry in self.printed if self._method(entry) == column]
+
+    def _method(self, entry: PublishedEntry) -> Method:
+        contender = entry.contender or self._contenders.get((entry.metric, entry.method), "")
+        return (entry.metric, contender, "" if contender else entry.method)
 
     def _heading(self, column: Method) -> str:
         names = " / ".join(dict.fromkeys(entry.method for entry in self.of_column(column)))
         several = len({metric for metric, _, _ in self.columns}) > 1
-        under = re.search(r"\(([^()]+)\)$", column[0]) if several else None
-        return f"{names} ({under[1]})" if under else names
+        if not several:
+            return names
+        title = next(table.title for table, entry in self.printed if self._method(entry) == column)
+        apart = ", ".join(title.split(", ")[self._common_parts() :])  # "d3rlpy, best checkpoint": best checkpoint
+        under = re.search(r"\(([^()]+)\)$", column[0])
+        kind = under[1] if under else apart
+        return f"{names} ({kind})" if kind else names
+
+    def _common_parts(self) -> int:
+        """Return how many of the first parts of the references' titles are the same."""
+        parts = zip(*(table.title.split(", ") for table in self.references), strict=False)
+        return len(list(itertools.takewhile(lambda names: len(set(names)) == 1, parts)))
 
 
 class _Letters:
@@ -201,10 +218,6 @@ def _printed(references: Sequence[PublishedTable]) -> Iterator[Printed]:
             if entry.line not in found or (entry.task and not found[entry.line][1].task):
                 found[entry.line] = (table, entry)
     yield from found.values()
-
-
-def _method(entry: PublishedEntry) -> Method:
-    return (entry.metric, entry.contender, "" if entry.contender else entry.method)
 
 
 def _best(printed: Sequence[Printed], inputs: TableInputs) -> set[tuple[str, str]]:
@@ -318,7 +331,8 @@ def _number_notes(grid: _Grid) -> Iterator[str]:
             rows = _rows(grid, column, text)
             if rows is not None:
                 where.setdefault(rows, []).append(heading)
-        yield f"{'; '.join(', '.join(names) + rows for rows, names in where.items())}: {text}."
+        named = (f"{', '.join(dict.fromkeys(names))}{rows}" for rows, names in where.items())
+        yield f"{'; '.join(named)}: {text}."
 
 
 def _rows(grid: _Grid, column: Method, note: str) -> str | None:

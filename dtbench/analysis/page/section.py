@@ -6,6 +6,8 @@ from dtbench.analysis.answer import Chip
 from dtbench.analysis.figures.style import Drawing
 from dtbench.analysis.tables.table import Table
 
+SEVERAL = 3  # tasks, from which on figures that resemble each other stand behind one for all, or the first
+
 
 @dataclass(frozen=True, slots=True)
 class Headline:

@@ -16,7 +16,7 @@ from dtbench.analysis.lookalikes import lookalike_warning, lookalikes, originals
 from dtbench.analysis.page.html import SuitePage
 from dtbench.analysis.page.methods import methods_text
 from dtbench.analysis.page.paper_tables import paper_tables
-from dtbench.analysis.page.section import Section
+from dtbench.analysis.page.section import SEVERAL, Section
 from dtbench.analysis.page.trials import trial_data
 from dtbench.analysis.published import NOT_RUN
 from dtbench.analysis.results import SuiteResults
@@ -33,7 +33,6 @@ from dtbench.ledger.trial_spec import TrialState
 from dtbench.registry import report_sections
 
 LONG_TABLE = 30  # rows; longer ones are folded
-SEVERAL = 3  # tasks, from which on one figure shows all of them and those of each are behind it
 
 
 def suite_page(analysis: SuiteAnalysis) -> SuitePage:
@@ -104,8 +103,8 @@ def _convergence(analysis: SuiteAnalysis) -> Iterator[Section]:
         late, unknown = (
             sum(map(bool, why)) for why in ([one.reason for one in found], [one.unknown for one in found])
         )
-        text = [f"{late} of {len(found)} cells had not: they are marked †."] if late else []
-        text += [f"Of {unknown} of {len(found)} nobody can tell."] if unknown else []
+        text = [f"{late} of {len(found)} cells had not converged: they are marked †."] if late else []
+        text += [f"Of {unknown} of {len(found)} cells nobody can tell whether they had."] if unknown else []
         yield Section("Convergence", tuple(text), (table,), folded=True)
 
 
@@ -189,7 +188,8 @@ def _pairs(analysis: SuiteAnalysis) -> Iterator[Section]:
             for row in table.rows
             if not any(NOT_RUN in cell.text for cell in row)
         )
-        yield Section("Pair by pair", tables=(with_diverged(replace(table, rows=met), count_of),))
+        shown = with_diverged(replace(table, rows=met), count_of)
+        yield Section("Pair by pair", tables=(shown,), folded=len(met) > LONG_TABLE)
 
 
 def _rules(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -214,6 +214,8 @@ def _rules(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 def _targets(analysis: SuiteAnalysis) -> Iterator[Section]:
     found = targets.all_targets(analysis)
+    if not found:
+        return
     drawings = [draw_targets(analysis, one) for one in found]
     grid = draw_target_grid(analysis, found) if len(found) > 2 else None
     table = targets.target_table(found)

@@ -30,7 +30,7 @@ RULES_NOTE = (
     "are fewer. Highest fixed target: the last checkpoint at that of the targets set beforehand which has the highest "
     "mean over seeds, chosen for each task; contenders that take no target keep their score. Best and highest are "
     "chosen with the environment at hand, which offline learning does not have. Ranks are among the contenders that "
-    "ran on every task; brackets are 95 % intervals, seeds resampled within each task."
+    "ran on every task; brackets are 95 % intervals by Student's t over seeds."
 )
 
 

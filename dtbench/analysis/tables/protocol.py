@@ -18,9 +18,9 @@ from dtbench.ledger.trial_spec import EPSILON, TrialState
 SMOKE = "SMOKE: numbers mean nothing. The smoke preset only shows that everything runs."
 
 INTERVAL_RULE = (
-    "Intervals are 95 % percentile bootstrap intervals over training seeds (2000 resamples, fixed seed). With few "
-    "seeds they are too narrow: with two or three they reach about from the lowest to the highest seed, so the seeds' "
-    "own values are printed too."
+    "Intervals of a task's mean are Student's t, 95 %, over training seeds. Those of aggregates over tasks, of "
+    "probabilities and of achieved against target return are percentile bootstraps (2000 resamples, fixed seed), "
+    "which with few seeds are too narrow."
 )
 
 # Long lists inside a data recipe are drawn, not printed.

@@ -17,6 +17,7 @@ from dtbench.analysis.tables.latex import escape_latex as escape_latex
 from dtbench.analysis.tables.latex import latex_label, latex_table
 from dtbench.errors import decimals_of
 
+MANY_NOTES = 3  # more stand behind a line that opens
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"  # a hole; what stands before a negative number
 
 
@@ -64,6 +65,8 @@ class Table:
         )
         body = Markup("\n").join(self._html_row(row, seeds) for row in self.rows)
         notes = Markup("").join(Markup('\n<p class="note">{}</p>').format(printable(note)) for note in self.notes)
+        if len(self.notes) > MANY_NOTES:
+            notes = Markup("\n<details>\n<summary>{} notes</summary>{}\n</details>").format(len(self.notes), notes)
         return Markup(
             '<div class="scroll" role="region" tabindex="0" aria-label="{caption}">\n'
             '<table id="{id}" data-table="{name}">\n<caption>{caption}</caption>\n'

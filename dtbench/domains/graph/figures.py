@@ -65,13 +65,16 @@ def draw_graph_paths(
 
 def draw_steps_to_goal(
     analysis: SuiteAnalysis,
-    task: str,
+    title: str,
     *,
     generated: Mapping[str, Mapping[str, int]],
     walks: Mapping[str, int],
     shortest: Mapping[str, int],
 ) -> Drawing | None:
-    """Draw the paper's appendix histogram, a panel for each contender; counts are by steps, "inf" for never."""
+    """Draw the paper's appendix histogram, a panel for each contender; counts are by steps, "inf" for never.
+
+    `title` names the graph, or the graphs whose counts are added up.
+    """
     if not generated:
         return None
     seen = {steps for counts in (walks, shortest, *generated.values()) for steps in counts if steps != "inf"}
@@ -89,14 +92,17 @@ def draw_steps_to_goal(
         for axes in grid[-1, : len(generated) - columns * (rows - 1)]:
             axes.set_xlabel("steps to goal (∞: never)")
         sheet.supylabel("paths (%)", fontsize=9)
-        sheet.suptitle(style.wrapped(task, 28 * columns), fontweight="bold", fontsize=10)
+        sheet.suptitle(style.wrapped(title, 28 * columns), fontweight="bold", fontsize=10)
         style.legend_below(sheet)
         caption = (
-            f"{task}: steps to the goal, in per cent of the random walks in the data (grey), of the paths generated "
+            f"{title}: steps to the goal, in per cent of the random walks in the data (grey), of the paths generated "
             "by each contender (coloured, all seeds together) and of the shortest paths from the start nodes (dark)."
         )
         return style.drawing(
-            sheet, f"steps-{task}", caption, f"Histograms of steps to the goal on {task}, by contender."
+            sheet,
+            f"steps-{title.replace(' ', '-')}",
+            caption,
+            f"Histograms of steps to the goal on {title}, by contender.",
         )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from dtbench.analysis import statistics
 from dtbench.analysis.figures.style import Drawing
-from dtbench.analysis.page.section import Section
+from dtbench.analysis.page.section import SEVERAL, Section
 from dtbench.analysis.published import NOT_RUN, read_rows
 from dtbench.analysis.suite_analysis import (
     SuiteAnalysis,
@@ -46,8 +46,8 @@ def sections(analysis: SuiteAnalysis) -> Iterator[Section]:
     )
     table = path_table(finals, analysis.inputs, tasks=graphs, contenders=analysis.contenders)
     table = with_diverged(table, of_cell(analysis.inputs, over=graphs))
-    drawings = [draw(analysis, task) for draw in (_steps_figure, _paths_figure) for task in graphs]
-    yield Section("Paths to the goal", (text,), (table,), tuple(drawing for drawing in drawings if drawing))
+    first, more = _figures(analysis, graphs)
+    yield Section("Paths to the goal", (text,), (table,), first, more=more)
 
 
 def path_facts(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -103,20 +103,34 @@ def _over_all(own: pd.DataFrame, measure: str, tasks: Sequence[str]) -> Cell:
     return aggregate_cell(statistics.mean, matrix, decimals=1) if statistics.complete(matrix) else hole()
 
 
-def _steps_figure(analysis: SuiteAnalysis, task: str) -> Drawing | None:
+def _figures(analysis: SuiteAnalysis, graphs: Sequence[str]) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
+    """Return the figures to show and those behind them: of several graphs all steps together and the first's paths."""
+    steps = [_steps_figure(analysis, task, [task]) for task in graphs]
+    paths = [_paths_figure(analysis, task) for task in graphs]
+    first, more = [*steps, *paths], list[Drawing | None]()
+    if len(graphs) >= SEVERAL:
+        first = [_steps_figure(analysis, f"{len(graphs)} graphs", graphs), paths[0]]
+        more = [*steps, *paths[1:]]
+    shown, behind = (tuple(one for one in some if one) for some in (first, more))
+    return shown, behind
+
+
+def _steps_figure(analysis: SuiteAnalysis, title: str, tasks: Sequence[str]) -> Drawing | None:
     finals = analysis.finals.set_index(["task", "contender", "trial"])
     generated: dict[str, Counter[str]] = {}
     for name in analysis.contenders:
         for record in analysis.results.records:
-            if (record.spec.task, record.spec.contender) == (task, name):
+            task = record.spec.task
+            if task in tasks and record.spec.contender == name:
                 row = finals.loc[(task, name, record.spec.key)]
                 episodes = walks(final_episodes(record, row["step"], row["target"]))
                 steps = episodes["length"].astype(int).astype(str).where(episodes["reached"].astype(bool), "inf")
                 generated.setdefault(name, Counter()).update(steps)
-    made = _recipe(analysis, task)
-    return draw_steps_to_goal(
-        analysis, task, generated=generated, walks=made.walk_steps_to_goal, shortest=made.shortest_steps
-    )
+    walked, shortest = Counter[str](), Counter[str]()
+    for made in (_recipe(analysis, task) for task in tasks):
+        walked.update(made.walk_steps_to_goal)
+        shortest.update(made.shortest_steps)
+    return draw_steps_to_goal(analysis, title, generated=generated, walks=walked, shortest=shortest)
 
 
 def _paths_figure(analysis: SuiteAnalysis, task: str) -> Drawing | None:

@@ -4,6 +4,7 @@ Drawn from what credit.py recorded of a trial.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from dtbench.analysis.figures import style
 from dtbench.analysis.figures.style import INK, WALKS, Drawing
 from dtbench.analysis.figures.tooltips import compact, draw_points, explain
-from dtbench.analysis.page.section import Section
+from dtbench.analysis.page.section import SEVERAL, Section
 from dtbench.analysis.suite_analysis import SuiteAnalysis
 
 Inspection = Mapping[str, Any]
@@ -45,13 +46,15 @@ TEXT = (
 
 def sections(analysis: SuiteAnalysis) -> Iterator[Section]:
     """Yield the section, where a trial of the suite was inspected."""
-    drawings: list[Drawing | None] = []
+    pairs: list[tuple[Drawing, ...]] = []
     for task in analysis.tasks:
         own = [record.inspection() for record in analysis.results.records if record.spec.task == task]
         found = [inspection for inspection in own if inspection]
-        drawings += [draw_return_predictions(analysis, task, found), draw_attention(analysis, task, found)]
-    if any(drawings):
-        yield Section("Who sees the reward coming", (TEXT,), drawings=tuple(one for one in drawings if one))
+        both = draw_return_predictions(analysis, task, found), draw_attention(analysis, task, found)
+        pairs.append(tuple(one for one in both if one))
+    if shown := [pair for pair in pairs if pair]:
+        first, *others = shown if len(shown) >= SEVERAL else [tuple(chain(*shown))]
+        yield Section("Who sees the reward coming", (TEXT,), drawings=first, more=tuple(chain(*others)))
 
 
 def draw_return_predictions(analysis: SuiteAnalysis, task: str, inspections: Sequence[Inspection]) -> Drawing | None:
