@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from dtbench.cli.run import app
 from dtbench.errors import UnknownName
+from dtbench.execution.local import run_local
+from dtbench.ledger.remote import Remote
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec
 from dtbench.suite.planning import load_suite, trial_specs
@@ -99,6 +101,15 @@ def test_a_trial_that_goes_on_from_its_checkpoint_shows_each_scalar_once(
     assert saved == [ledger.folder(spec)]
     assert len(list(ledger.folder(spec).glob("events.out.tfevents.*"))) == 2
     assert_complete(ledger.folder(spec), spec, ledger)
+
+
+def test_event_files_reach_an_address(specs: list[TrialSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTBENCH_DATA", str(tmp_path / "data"))  # with the working copies
+    there = tmp_path / "there"
+    there.mkdir()
+    run_local(specs, tmp_path / "mirror" / "runs", ignore, remote=Remote(there.as_uri()), tracker="tensorboard")
+    for spec in specs:
+        assert_complete(Ledger(there / "runs").folder(spec), spec, Ledger(there / "runs"))
 
 
 @pytest.mark.ray
