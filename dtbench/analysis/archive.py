@@ -346,6 +346,17 @@ def archived_keys(scores: Path, name: str) -> set[str]:
     return {spec.key for spec in specs}
 
 
+def archived_seconds(scores: Path, name: str) -> dict[tuple[str, str], float]:
+    """Return mean seconds per gradient step of the archived trials of a suite, by task and contender."""
+    path = scores / name / "trials.jsonl"
+    rates: dict[tuple[str, str], list[float]] = {}
+    for line in _done(_checked(path, _read_lines)) if path.exists() else ():
+        spec, seconds = schema.parse_spec(line["spec"]), float(line["result"].get("seconds") or 0)
+        if seconds:
+            rates.setdefault((spec.task, spec.contender), []).append(seconds / max(spec.train_steps, 1))
+    return {cell: sum(found) / len(found) for cell, found in rates.items()}
+
+
 def _finished_specs(path: Path) -> list[TrialSpec]:
     """Return the finished trials of a `trials.jsonl`, where there is one."""
     return [schema.parse_spec(line["spec"]) for line in _done(_read_lines(path))] if path.exists() else []

@@ -98,6 +98,9 @@ DryRunOption = Annotated[
         "--dry-run", help="Print what would run, what is done and the time left; run, download and generate nothing."
     ),
 ]
+YesOption = Annotated[
+    bool, typer.Option("--yes", "-y", help="Start a default preset that takes more than an hour without asking.")
+]
 
 
 @app.command()
@@ -118,6 +121,7 @@ def run(
     source: SourceOption = None,
     track: TrackOption = "",
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     json_: JsonOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
@@ -127,7 +131,7 @@ def run(
     Twice: they stop at once. The same command continues them.
     """
     from dtbench.analysis.archive import archived_keys
-    from dtbench.cli import plans, progress
+    from dtbench.cli import plans, progress, workload
     from dtbench.execution.resources import sized
     from dtbench.foreign import add_imports
     from dtbench.suite.planning import load_suite, narrow, trial_specs, with_variants
@@ -153,6 +157,8 @@ def run(
         if dry_run:
             plans.print_plan(narrowed, specs, missing, ledger, as_json=json_)
             raise typer.Exit
+        if whole.preset and not (yes or preset or task or contender or address or saved):  # chosen, or begun before
+            workload.agree(narrowed, workload.workload(missing, ledger, whole.name))
         document = _save_suite(whole, specs, ledger)
         states = None
         with _interruptible(missing, ledger) as (on_progress, should_stop):
