@@ -6,6 +6,7 @@ from typing import Any
 import sphinx.pycode.parser
 
 import dtbench
+from dtbench.suite import json_schema
 
 project = "dtbench"
 author = "The dtbench authors"
@@ -28,6 +29,9 @@ add_module_names = False
 # Fields are described by the comment behind them, which autodoc reads only where it begins with "#:".
 sphinx.pycode.parser.comment_re = re.compile(r"^\s*#:? ?(?!type:|noqa)(.*)\r?\n?$")
 
+# autodoc shows no defaults of pydantic's fields.
+MODELS = {f"{one.__module__}.{one.__name__}": one.model_fields for one in json_schema.MODELS}
+
 
 def setup(app: Any) -> None:
     """Read docstrings as the Markdown that they are written in, as far as they use it."""
@@ -42,6 +46,11 @@ def _without_fields(app: Any, what: str, name: str, obj: Any, options: Any, *sig
 
 def _to_rest(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = [_line_to_rest(line) for line in lines]
+    parent, _, field = name.rpartition(".")
+    found = MODELS.get(parent, {}).get(field) if what == "attribute" else None
+    if found is not None and not found.is_required():
+        default = found.get_default()
+        lines[-1:] = [*lines[-1:], "", f"Default: ``{getattr(default, 'model_dump', lambda: default)()!r}``"]
 
 
 def _line_to_rest(line: str) -> str:
