@@ -183,8 +183,9 @@ def print_plan(
         return
     show(_plan_table(f"{suite.title} (preset {suite.preset or 'none'})", rows))
     known = [speeds[spec.cell] * max(spec.train_steps, 1) for spec in missing if spec.cell in speeds]
-    unknown = f", and {len(missing) - len(known)} trials of unknown length" if len(known) < len(missing) else ""
-    say(f"To go: {duration(sum(known))} of trial time{unknown}.")
+    parts = [f"{duration(sum(known))} of trial time"] if known or not missing else []
+    parts += [f"{len(missing) - len(known)} trials of unknown length"] if len(known) < len(missing) else []
+    say(f"To go: {', and '.join(parts)}.")
     if missing and not parallel_trials(missing[0].resources):
         cpu, gpu = (missing[0].resources.get(name, default) for name, default in (("cpu", 1), ("gpu", 0)))
         say(f"Ray cannot run them on this machine: each trial needs cpu {cpu:g} and gpu {gpu:g}. Use --local.")

@@ -145,6 +145,8 @@ def run(
     narrowed = narrow(whole, tasks=task or (), contenders=contender or ())
     with _ledger_at(results, read_only=dry_run) as ledger:
         saved = ledger.saved_suite(whole.name)
+        if whole.preset and not (dry_run or yes or preset or task or contender or address or saved):
+            workload.agree(narrowed, ledger)  # the user chose nothing and began nothing before
         whole, narrowed = (with_variants(one, saved) for one in (whole, narrowed))
         with progress.preparing() as on_dataset:
             specs = sized(trial_specs(narrowed, on_dataset, make_data=not dry_run), resources)
@@ -157,8 +159,6 @@ def run(
         if dry_run:
             plans.print_plan(narrowed, specs, missing, ledger, as_json=json_)
             raise typer.Exit
-        if whole.preset and not (yes or preset or task or contender or address or saved):  # chosen, or begun before
-            workload.agree(narrowed, workload.workload(missing, ledger, whole.name))
         document = _save_suite(whole, specs, ledger)
         states = None
         with _interruptible(missing, ledger) as (on_progress, should_stop):

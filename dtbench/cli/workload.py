@@ -7,12 +7,13 @@ from statistics import fmean
 
 import typer
 
-from dtbench.analysis.archive import archived_seconds
+from dtbench.analysis.archive import archived_keys, archived_seconds
 from dtbench.cli.progress import duration, finished_seconds
 from dtbench.errors import DtbenchError
 from dtbench.execution.resources import parallel_trials
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec
+from dtbench.suite.planning import trial_specs
 from dtbench.suite.schema import Suite
 
 LONG = 3600.0  # seconds that a run may take without a question
@@ -49,8 +50,15 @@ def workload(missing: Sequence[TrialSpec], ledger: Ledger, suite: str) -> Worklo
     return Workload(len(missing), sum(known), len(missing) - len(known), max(at_once, 1))
 
 
-def agree(suite: Suite, work: Workload) -> None:
-    """Ask whether to start long work that nobody chose; raise DtbenchError where nobody can answer."""
+def agree(suite: Suite, ledger: Ledger) -> None:
+    """Ask whether to start a suite that takes long, before its data are made.
+
+    Raises DtbenchError where nobody can answer.
+    """
+    archived = archived_keys(ledger.root.parent / "scores", suite.name)
+    planned = {spec.key: spec for spec in trial_specs(suite, make_data=False) if spec.key not in archived}
+    missing = [spec for spec in planned.values() if ledger.should_run(spec)]
+    work = workload(missing, ledger, suite.name)
     if not work.is_long:
         return
     what = f"{suite.name} with its default preset {suite.preset} is {work}"

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,30 +25,45 @@ SCORES = Path(__file__).parents[2] / "results" / "scores"
 LONG, SHORT = Workload(480, 7200.0, 0, 1), Workload(480, 7200.0, 0, 4)
 
 
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Workload], None]:
+    """Asks for d4rl, as if it were this work."""
+
+    def asked(work: Workload) -> None:
+        monkeypatch.setattr(workload, "workload", lambda missing, ledger, name: work)
+        monkeypatch.setattr(workload, "trial_specs", lambda suite, make_data: [])
+        agree(load_suite("d4rl"), Ledger(tmp_path / "runs"))
+
+    return asked
+
+
 def answering(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: answer)
 
 
-def test_long_work_that_nobody_chose_is_refused_where_nobody_can_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_work_that_nobody_chose_is_refused_where_nobody_can_answer(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[Workload], None]
+) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-    suite = load_suite("d4rl")
-    agree(suite, SHORT)  # two hours, four at once
+    ask(SHORT)  # two hours, four at once
     with pytest.raises(
         DtbenchError, match=r"480 trials, about 2 h 00 min of trial time, 1 at once\. Use --yes to start"
     ):
-        agree(suite, LONG)
+        ask(LONG)
     with pytest.raises(DtbenchError, match="100 of them of unknown length"):
-        agree(suite, Workload(120, 60.0, 100, 2))
+        ask(Workload(120, 60.0, 100, 2))
 
 
-def test_at_a_terminal_the_user_decides(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_at_a_terminal_the_user_decides(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ask: Callable[[Workload], None]
+) -> None:
     answering(monkeypatch, True)
-    agree(load_suite("d4rl"), LONG)
+    ask(LONG)
     assert "d4rl with its default preset cpu is 480 trials" in capsys.readouterr().out
     answering(monkeypatch, False)
     with pytest.raises(typer.Exit):
-        agree(load_suite("d4rl"), LONG)
+        ask(LONG)
 
 
 def test_times_are_of_finished_trials_else_of_archived_ones_of_the_contender(tmp_path: Path) -> None:
@@ -68,7 +84,7 @@ def test_times_are_of_finished_trials_else_of_archived_ones_of_the_contender(tmp
 
 def test_a_run_asks_unless_it_was_chosen_or_began_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(workload, "agree", lambda suite, work: asked.append(suite.name))
+    monkeypatch.setattr(workload, "agree", lambda suite, ledger: asked.append(suite.name))
     contender = {"algorithm": "random", "train_steps": 0, "action_mode": "sample"}
     document = {"tasks": ["graph-0"], "seeds": [0], "evaluation": {"episodes": 2}, "presets": {"cpu": None}}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump({**document, "contenders": {"Random": contender}}))
@@ -77,6 +93,14 @@ def test_a_run_asks_unless_it_was_chosen_or_began_before(tmp_path: Path, monkeyp
         done = CliRunner().invoke(app, [*run, str(tmp_path / results), *options])
         assert done.exit_code == 0, done.output
     assert asked == ["toy"]  # the first run into d
+
+
+def test_nothing_is_generated_before_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTBENCH_DATA", str(tmp_path / "data"))
+    refused = CliRunner().invoke(app, ["run", "-s", "d4rl", "--results", str(tmp_path / "results")])
+    assert isinstance(refused.exception, DtbenchError)
+    assert "480 trials, 480 of them of unknown length" in str(refused.exception)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("name", suite_names())
