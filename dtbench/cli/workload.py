@@ -9,7 +9,6 @@ import typer
 
 from dtbench.analysis.archive import archived_keys, archived_seconds
 from dtbench.cli.progress import duration, finished_seconds
-from dtbench.errors import DtbenchError
 from dtbench.execution.resources import parallel_trials
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec
@@ -51,9 +50,9 @@ def workload(missing: Sequence[TrialSpec], ledger: Ledger, suite: str) -> Worklo
 
 
 def agree(suite: Suite, ledger: Ledger) -> None:
-    """Ask whether to start a suite that takes long, before its data are made.
+    """Say how long a suite takes where that is long, and ask whether to start it, before its data are made.
 
-    Raises DtbenchError where nobody can answer.
+    Where nobody can answer, as in a script or on a cluster, it starts.
     """
     archived = archived_keys(ledger.root.parent / "scores", suite.name)
     planned = {spec.key: spec for spec in trial_specs(suite, make_data=False) if spec.key not in archived}
@@ -61,11 +60,9 @@ def agree(suite: Suite, ledger: Ledger) -> None:
     work = workload(missing, ledger, suite.name)
     if not work.is_long:
         return
-    what = f"{suite.name} with its default preset {suite.preset} is {work}"
-    if not sys.stdin.isatty():
-        raise DtbenchError(f"{what}. Use --yes to start, or name what to run: --preset, --task or --contender.")
-    typer.echo(f"{what}.")
-    if not typer.confirm("Start?", default=True):
+    advice = "Less is named by --preset, --task, --contender or --seeds."
+    typer.echo(f"{suite.name} with its default preset {suite.preset} is {work}. {advice}", err=True)
+    if sys.stdin.isatty() and not typer.confirm("Start?", default=True):
         raise typer.Exit(0)
 
 

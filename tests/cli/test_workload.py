@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from typer.testing import CliRunner
 from dtbench.cli import workload
 from dtbench.cli.run import app
 from dtbench.cli.workload import Workload, agree
-from dtbench.errors import DtbenchError
 from dtbench.ledger.store import Ledger
 from dtbench.suite.loading import suite_names
 from dtbench.suite.planning import load_suite
@@ -42,17 +42,16 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: answer)
 
 
-def test_long_work_that_nobody_chose_is_refused_where_nobody_can_answer(
-    monkeypatch: pytest.MonkeyPatch, ask: Callable[[Workload], None]
+def test_long_work_that_nobody_chose_is_named_and_starts_where_nobody_can_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ask: Callable[[Workload], None]
 ) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     ask(SHORT)  # two hours, four at once
-    with pytest.raises(
-        DtbenchError, match=r"480 trials, about 2 h 00 min of trial time, 1 at once\. Use --yes to start"
-    ):
-        ask(LONG)
-    with pytest.raises(DtbenchError, match="100 of them of unknown length"):
-        ask(Workload(120, 60.0, 100, 2))
+    assert not capsys.readouterr().err
+    ask(LONG)
+    assert "480 trials, about 2 h 00 min of trial time, 1 at once. Less is named by" in capsys.readouterr().err
+    ask(Workload(120, 60.0, 100, 2))
+    assert "100 of them of unknown length" in capsys.readouterr().err
 
 
 def test_at_a_terminal_the_user_decides(
@@ -60,7 +59,7 @@ def test_at_a_terminal_the_user_decides(
 ) -> None:
     answering(monkeypatch, True)
     ask(LONG)
-    assert "d4rl with its default preset cpu is 480 trials" in capsys.readouterr().out
+    assert "d4rl with its default preset cpu is 480 trials" in capsys.readouterr().err
     answering(monkeypatch, False)
     with pytest.raises(typer.Exit):
         ask(LONG)
@@ -95,11 +94,16 @@ def test_a_run_asks_unless_it_was_chosen_or_began_before(tmp_path: Path, monkeyp
     assert asked == ["toy"]  # the first run into d
 
 
-def test_nothing_is_generated_before_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_generated_before_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("DTBENCH_DATA", str(tmp_path / "data"))
-    refused = CliRunner().invoke(app, ["run", "-s", "d4rl", "--results", str(tmp_path / "results")])
-    assert isinstance(refused.exception, DtbenchError)
-    assert "480 trials, 480 of them of unknown length" in str(refused.exception)
+    monkeypatch.setattr(workload.sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(typer, "confirm", lambda *_, **__: False)
+    suite = load_suite("d4rl")
+    with pytest.raises(typer.Exit):
+        agree(suite, Ledger(tmp_path / "results" / "runs"))
+    assert "480 trials, 480 of them of unknown length" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
 
 
