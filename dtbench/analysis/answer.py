@@ -16,7 +16,8 @@ WORDS = {"above": "better", "below": "worse", "match": "match", "undecided": "un
 LATE = "not converged"
 CHOICE_RULE = (
     "The rival on a task is the learner of its family with the highest mean there, chosen after the fact, which "
-    "favours the rival. A task of several suites counts once, in the suite where most rivals ran."
+    "favours the rival. A task of several suites counts once: in one with the five seeds that a verdict needs, else "
+    "with most seeds, and among those where most rivals ran."
 )
 
 
@@ -56,12 +57,13 @@ class Comparison:
 
 
 def comparisons(analyses: Sequence[SuiteAnalysis], family: str) -> list[Comparison]:
-    """Return one comparison a task, in the order of suites and domains: that of the suite with most rivals."""
-    found: dict[str, tuple[int, Comparison]] = {}
+    """Return one comparison a task, in the order of suites and domains: of most seeds, then of most rivals."""
+    found: dict[str, tuple[tuple[int, int], Comparison]] = {}
     for analysis in analyses:
         for rivals, one in _of_suite(analysis, family):
-            if one.task not in found or rivals > found[one.task][0]:
-                found[one.task] = (rivals, one)
+            rank = min(MIN_SEEDS, *one.seeds), rivals
+            if one.task not in found or rank > found[one.task][0]:
+                found[one.task] = (rank, one)
     domains = list(dict.fromkeys(one.domain for _, one in found.values()))
     return sorted((one for _, one in found.values()), key=lambda one: domains.index(one.domain))
 
