@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from baselines.averages import WeightAverage
 from baselines.batches import Batches, draw_weights, rows_ahead
 from baselines.checkpoint import Checkpointed
-from baselines.networks import flat_observations, flat_size, observation_scale, soft_update
+from baselines.networks import cosine, flat_observations, flat_size, observation_scale, soft_update
 from dtbench import History, IncompatibleTask, Metrics, Rollout, TrajectoryDataset, WindowSampler
 from dtbench.data import TorchStream, Windows, generator
 from dtbench.decision_transformer import ActiveEpisodes, CausalTransformer, KeyValueCache
@@ -28,7 +28,7 @@ class DiscreteCQL:
     transformer, and learns at every step of the window.
     """
 
-    version: ClassVar[int] = 2  # 2: more hyperparameters
+    version: ClassVar[int] = 3  # 2: more hyperparameters; 3: decay_steps
     family: ClassVar[str] = "td"
 
     # steps of history that the critics read, the present one included; None: the longest episode
@@ -39,6 +39,8 @@ class DiscreteCQL:
     dropout: float = 0.0  # share of activations set to zero in training, in [0, 1); the transformer alone
     batch_size: int = 64  # windows in a batch
     learning_rate: float = 3e-4  # step size of AdamW
+    # gradient steps over which the learning rate falls to 0 as a cosine; None: it stays
+    decay_steps: int | None = None
     weight_decay: float = 0.0  # of AdamW, on all parameters
     discount: float = 0.99  # factor of a reward one step later, in [0, 1]
     alpha: float = 1.0  # weight of the penalty CQL(H), eq. 4; 0: double Q-learning
@@ -113,7 +115,6 @@ class TransformerQNetwork(nn.Module):
 class DiscreteCQLLearner(Checkpointed):
     """A Q-network and its target network."""
 
-    parts = ("network", "target", "optimizer")
     return_conditioned = False
 
     def __init__(self, algorithm: DiscreteCQL, dataset: TrajectoryDataset, *, seed: int, device: torch.device) -> None:
@@ -144,9 +145,12 @@ class DiscreteCQLLearner(Checkpointed):
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=algorithm.learning_rate, weight_decay=algorithm.weight_decay, fused=True
         )
+        self.steps = 0
 
     def update(self) -> Metrics:
         """Take one step on the double Q-learning error and the conservative penalty."""
+        left = cosine(self.steps, self.algorithm.decay_steps)
+        self.optimizer.param_groups[0]["lr"] = self.algorithm.learning_rate * left
         windows = self.batches.next()
         self.network.train()
         with self.stream.active():
@@ -158,6 +162,7 @@ class DiscreteCQLLearner(Checkpointed):
             self.optimizer.step()
         soft_update(self.target, self.network, self.algorithm.tau)
         self.acting.update()
+        self.steps += 1
         return {"td_loss": temporal.detach(), "penalty": penalty.detach()}
 
     def act(self, history: History) -> Tensor:

@@ -20,6 +20,7 @@ from baselines.networks import (
     Deferred,
     TwinCritics,
     bellman_error,
+    cosine,
     make_orthogonal,
     observation_scale,
     require_flat_boxes,
@@ -123,11 +124,6 @@ def negative_log_likelihood(mean: Tensor, log_std: Tensor, actions: Tensor) -> T
 def squared_error(mean: Tensor, actions: Tensor) -> Tensor:
     """Return (a - μ)², summed over the numbers of an action, [B]."""
     return (actions - mean).square().sum(dim=-1)
-
-
-def cosine(step: int, steps: int | None) -> float:
-    """Return the share of the learning rate after `step` of `steps` steps: 1 at first, 0 from the end on."""
-    return 1.0 if steps is None else (1 + math.cos(math.pi * min(step / steps, 1))) / 2
 
 
 class IQLNetwork(nn.Module):

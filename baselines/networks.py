@@ -97,6 +97,11 @@ def soft_update(target: nn.Module, network: nn.Module, tau: float) -> None:
     torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), tau)
 
 
+def cosine(step: int, steps: int | None) -> float:
+    """Return the share of the learning rate after `step` of `steps` steps: 1 at first, 0 from the end on."""
+    return 1.0 if steps is None else (1 + math.cos(math.pi * min(step / steps, 1))) / 2
+
+
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """Take one step of `optimizer` along the gradient of `loss`."""
     optimizer.zero_grad(set_to_none=True)

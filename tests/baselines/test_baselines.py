@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +32,7 @@ ALGORITHMS = [
     BehaviorCloning(hidden_size=16),
     BehaviorCloning(hidden_size=16, context=4, best_fraction=0.5),
     DiscreteCQL(hidden_size=16),
-    DiscreteCQL(hidden_size=16, context=None, dropout=0.1),
+    DiscreteCQL(hidden_size=16, context=None, dropout=0.1, decay_steps=9),
     UniformRandom(),
 ]
 CONTINUOUS = [
@@ -112,6 +113,20 @@ def test_the_penalty_prefers_actions_of_the_data() -> None:
         learner.update()
     history = toy_history(signs(), batch=40, context=1, steps=1)
     assert (learner.act(history) == (history.observations[:, 0, 0] > 0)).all()
+
+
+def test_discrete_cql_stands_still_once_its_learning_rate_has_fallen() -> None:
+    algorithm = DiscreteCQL(hidden_size=8, alpha=1.0, learning_rate=1e-2, decay_steps=20)
+    learner = algorithm.learner(signs(), seed=0, device=CPU)
+    moves = []
+    for _ in range(22):
+        before = deepcopy(learner.network.state_dict())
+        learner.update()
+        after = learner.network.state_dict()
+        moves.append(max(float((before[name] - after[name]).abs().max()) for name in before))
+    assert moves[0] == pytest.approx(1e-2, rel=0.01)  # Adam's first step is as long as its rate
+    assert 0 < moves[19] < 1e-3
+    assert moves[20:] == [0.0, 0.0]
 
 
 def test_discrete_cql_refuses_continuous_actions() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn, tensor
 
-from baselines import cql, iql, sac, td3_bc
+from baselines import cql, iql, networks, sac, td3_bc
 from baselines.bc import BehaviorCloning
 from baselines.networks import TwinCritics, bellman_error, bellman_target, soft_update
 from baselines.qr_dqn import QRDQN
@@ -55,8 +55,8 @@ def test_the_negative_log_likelihood_is_that_of_a_diagonal_gaussian() -> None:
 
 
 def test_the_cosine_falls_from_one_to_zero_and_stays_there() -> None:
-    assert [iql.cosine(step, 100) for step in (0, 50, 100, 150)] == pytest.approx([1, 0.5, 0, 0])
-    assert iql.cosine(10**9, None) == 1.0
+    assert [networks.cosine(step, 100) for step in (0, 50, 100, 150)] == pytest.approx([1, 0.5, 0, 0])
+    assert networks.cosine(10**9, None) == 1.0
 
 
 def test_td3_bcs_actor_loss_normalises_the_values() -> None:

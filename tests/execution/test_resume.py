@@ -85,7 +85,7 @@ NAMED = [
     Case(ROBOT, "cql"),
     Case(ROBOT, "cql", {"backup": "soft", "cloning_steps": 6}),
     Case(WALKS, "discrete_cql", {"context": 1}),
-    Case(WALKS, "discrete_cql", {"context": None, "dropout": 0.1}),
+    Case(WALKS, "discrete_cql", {"context": None, "dropout": 0.1, "decay_steps": 20}),
     Case(FRAMES, "discrete_cql"),
     Case(ROBOT, "iql"),
     Case(ROBOT, "iql", {"deterministic": True, "decay_steps": 20, "normalize_rewards": True}),
