@@ -123,9 +123,14 @@ def _word(words: Counter[str]) -> str:
     return first or ("undecided" if words["undecided"] >= words[LATE] else LATE)
 
 
+def learner_of(family: str) -> str:
+    """Return what a contender of the family is called in a sentence."""
+    return "TD learner" if family == "td" else f"{FAMILIES[family]} learner"
+
+
 def sentence(found: Sequence[Comparison], family: str) -> str:
     """Return one sentence made from the verdicts; only decided pairs count in it."""
-    rival = f"the best {'TD learner' if family == 'td' else f'{FAMILIES[family]} learner'}"
+    rival = f"the best {learner_of(family)}"
     words, total = Counter(one.word for one in found), len(found)
     if not found:
         return f"No suite here has both Decision Transformer and a contender of the family {FAMILIES[family]}."

@@ -109,6 +109,7 @@ ENDED = (TrialState.DONE, TrialState.FAILED, TrialState.DIVERGED)
 PLAIN_SECONDS = 30.0  # between lines without a terminal
 ROWS = 20  # maximum number of trials in the live table
 MOMENT = 0.5  # seconds that opening a dataset may take before its name is printed
+BEAT = 20.0  # seconds after which it is printed again
 ORDER = (  # of the rows
     TrialState.RUNNING,
     TrialState.FAILED,
@@ -147,24 +148,40 @@ class _Row:
 
 @contextmanager
 def preparing(moment: float = MOMENT) -> Iterator[Callable[[str], None]]:
-    """Yield the function to call before a task's data are opened; print the tasks that take longer than a moment."""
-    timer: threading.Timer | None = None
+    """Yield the function to call before a task's data are opened; print the tasks that take longer than a moment.
 
-    def on_dataset(task: str) -> None:
-        nonlocal timer
-        if timer:
-            timer.cancel()
-        if quiet():
-            return
-        timer = threading.Timer(moment, lambda: print(f"preparing data: {task} ...", flush=True))
-        timer.daemon = True
-        timer.start()
-
+    A task that takes long is printed again from time to time, with the time that it has taken.
+    """
+    waiting = _Waiting(moment)
     try:
-        yield on_dataset
+        yield waiting.begin
     finally:
-        if timer:
-            timer.cancel()
+        waiting.end()
+
+
+class _Waiting:
+    def __init__(self, moment: float) -> None:
+        self.moment = moment
+        self.timer: threading.Timer | None = None
+
+    def begin(self, task: str) -> None:
+        self.end()
+        if not quiet():
+            self._start(self.moment, task, time.monotonic())
+
+    def end(self) -> None:
+        if self.timer:
+            self.timer.cancel()
+
+    def _start(self, seconds: float, task: str, since: float) -> None:
+        self.timer = threading.Timer(seconds, self._print, (task, since))
+        self.timer.daemon = True
+        self.timer.start()
+
+    def _print(self, task: str, since: float) -> None:
+        passed = time.monotonic() - since
+        print(f"preparing data: {task} ..." + (f" {duration(passed)}" if passed >= BEAT else ""), flush=True)
+        self._start(BEAT, task, since)
 
 
 @contextmanager

@@ -178,10 +178,17 @@ def test_a_suite_without_a_full_protocol_names_none(tmp_path: Path) -> None:
 
 
 class Impatient:
-    """A timer that is over as soon as it starts."""
+    """A timer that is over as soon as it starts; every third never is."""
 
-    def __init__(self, seconds: float, act: Any) -> None:
-        self.start = act
+    fired = 0
+
+    def __init__(self, seconds: float, act: Any, given: tuple[Any, ...]) -> None:
+        self.act, self.given, self.daemon = act, given, False
+
+    def start(self) -> None:
+        Impatient.fired += 1
+        if Impatient.fired % 3:
+            self.act(*self.given)
 
     def cancel(self) -> None:
         pass
@@ -194,9 +201,13 @@ def test_data_that_take_long_are_named(
         trial_specs(suite_of(tmp_path), on_dataset)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(threading, "Timer", Impatient)
+    clock = iter([0.0, 0.6, 65.0])  # begun, printed, printed again
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with progress.preparing() as on_dataset:
         trial_specs(suite_of(tmp_path), on_dataset)
-    assert capsys.readouterr().out == "preparing data: key-to-door-1k ...\n"
+    first, again = capsys.readouterr().out.splitlines()
+    assert first == "preparing data: key-to-door-1k ..."
+    assert again == "preparing data: key-to-door-1k ... 1 min 05 s"
 
 
 def test_a_table_of_many_tasks_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from dtbench.analysis.answer import LATE, Comparison
+from dtbench.analysis.answer import LATE, Comparison, learner_of
 from dtbench.analysis.figures import style
 from dtbench.analysis.figures.style import INK, WALKS, Drawing
 from dtbench.analysis.figures.tooltips import compact, draw_points
 from dtbench.analysis.statistics import MARGIN
-from dtbench.ledger.families import FAMILIES
 
 LOOKS: dict[str, dict[str, Any]] = {  # by verdict: decided ones are filled
     "better": {"color": "#0072B2", "marker": "o"},
@@ -41,7 +40,7 @@ def draw_forest(found: Sequence[Comparison], family: str) -> Drawing | None:
         _label(axes, shown, reach, family)
         style.legend_below(sheet, columns=3)
         caption = (
-            f"Decision Transformer less the best {FAMILIES[family]} learner of each task, in points of the task's "
+            f"Decision Transformer less the best {learner_of(family)} of each task, in points of the task's "
             f"score, with 95 % intervals. Grey: differences below {MARGIN:g} points. Filled: decided. Arrows: the "
             "interval goes on."
         )
@@ -74,7 +73,7 @@ def _label(axes: Axes, shown: Sequence[Comparison], reach: float, family: str) -
     axes.set_yticks(range(len(shown)), names, fontsize=7.5)
     axes.set(xlim=(-1.03 * reach, 1.03 * reach), ylim=(len(shown) - 0.4, -0.6))
     axes.set_xlabel("worse \N{LEFTWARDS ARROW}  difference in points  \N{RIGHTWARDS ARROW} better", fontsize=8)
-    axes.set_title(f"DT \N{MINUS SIGN} best {FAMILIES[family]}", fontsize=9)
+    axes.set_title(f"DT \N{MINUS SIGN} best {learner_of(family)}", fontsize=9)
     axes.grid(axis="y", visible=False)
     for row, one in enumerate(shown):
         rival = style.shortened(one.names[1], 14)
