@@ -4,17 +4,19 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar, SupportsFloat
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from baselines.averages import WeightAverage
 from baselines.batches import Batches, rows_ahead, transition_sampler
 from baselines.checkpoint import Checkpointed
-from baselines.networks import bellman_error, descend, observation_scale, require_flat_boxes, reward_scale, soft_update
+from baselines.cuda_graphs import GraphedUpdate
+from baselines.flat import FlatAdam, FlatParameters
+from baselines.layers import TANH_BACKWARD, Pass
+from baselines.networks import Deferred, bellman_error, observation_scale, require_flat_boxes, reward_scale
+from baselines.normalized import NormalizedCritics, NormalizedPass
 from baselines.td3_bc import smoothed_actions
 from dtbench import History, Metrics, TrajectoryDataset
 from dtbench.data import TorchStream, Transitions
@@ -84,36 +86,6 @@ def actor_loss(values: Tensor, distance: Tensor, *, penalty: float) -> Tensor:
     return (penalty * distance - smaller / smaller.detach().abs().mean()).mean()
 
 
-class NormalizedCritics(nn.Module):
-    """Two Q-functions as one stack of weights: ReLU and layer normalisation after each hidden layer."""
-
-    def __init__(self, inputs: int, *, hidden_size: int, num_layers: int, layer_norm: bool) -> None:
-        """Draw weights U(±1/sqrt(inputs)) with biases 0.1, and U(±3e-3) in the last layer, as the authors do."""
-        super().__init__()
-        self.layer_norm = layer_norm
-        sizes = [inputs, *[hidden_size] * num_layers, 1]
-        made = [torch.empty(2, size, outputs) for size, outputs in pairwise(sizes)]
-        for weight in made:
-            bound = 3e-3 if weight is made[-1] else 1 / math.sqrt(weight.shape[1])
-            weight.uniform_(-bound, bound)
-        self.weights = nn.ParameterList(made)
-        last = torch.empty(2, 1, 1).uniform_(-3e-3, 3e-3)
-        self.biases = nn.ParameterList([torch.full((2, 1, hidden_size), 0.1) for _ in range(num_layers)] + [last])
-        self.gains = nn.ParameterList([torch.ones(2, 1, hidden_size) for _ in range(num_layers)])
-        self.shifts = nn.ParameterList([torch.zeros(2, 1, hidden_size) for _ in range(num_layers)])
-
-    def forward(self, observations: Tensor, actions: Tensor, *, frozen: bool = False) -> Tensor:
-        """Return values [2, B] of observations and actions, [B, ...] each; `frozen`: no gradient for weights."""
-        parts = ([*part] for part in (self.weights, self.biases, self.gains, self.shifts))
-        weights, biases, gains, shifts = ([p.detach() for p in part] if frozen else part for part in parts)
-        stack = torch.cat([observations, actions], dim=-1).expand(2, -1, -1)
-        for weight, bias, gain, shift in zip(weights[:-1], biases[:-1], gains, shifts, strict=True):
-            stack = torch.baddbmm(bias, stack, weight).relu_()
-            if self.layer_norm:
-                stack = torch.addcmul(shift, F.layer_norm(stack, stack.shape[-1:], eps=1e-6), gain)
-        return torch.baddbmm(biases[-1], stack, weights[-1])[..., 0]
-
-
 class ReBRACNetwork(nn.Module):
     """A deterministic actor and two critics."""
 
@@ -162,44 +134,82 @@ class ReBRACLearner(Checkpointed):
         with self.stream.active():
             self.network = ReBRACNetwork(algorithm, *require_flat_boxes("rebrac", dataset)).to(device)
         self.target = deepcopy(self.network).requires_grad_(False)
-        self.actor_optimizer, self.critic_optimizer = (
-            torch.optim.Adam(part.parameters(), lr=algorithm.learning_rate, fused=True)
-            for part in (self.network.actor, self.network.critics)
-        )
+        self._lay_out()
         self.acting = WeightAverage(self.network.actor, algorithm.ema_decay)
         self.steps = 0
 
+    def _lay_out(self) -> None:
+        network, target = self.network, self.target
+        flat = FlatParameters(network.actor, network.critics, target.critics, target.actor)
+        self.averaged = [
+            (flat.values_of(slow), flat.values_of(fast))
+            for slow, fast in ((target.critics, network.critics), (target.actor, network.actor))
+        ]
+        self.actor_optimizer, self.critic_optimizer = (
+            FlatAdam(flat, [{"params": list(part.parameters())}], lr=self.algorithm.learning_rate)
+            for part in (network.actor, network.critics)
+        )
+        self.actor, self.target_actor = Pass(network.actor), Pass(target.actor)
+        self.critics, self.target_critics = NormalizedPass(network.critics), NormalizedPass(target.critics)
+        self.graphed: GraphedUpdate[ReBRACBatch] = GraphedUpdate(self._descend, flat.values.device)
+
+    @torch.inference_mode()
     def update(self) -> Metrics:
-        """Take one step of the critics, and every `policy_every` steps one of the actor and the targets."""
+        """Take one step of the critics, and every `policy_every` steps one of the actor and the targets.
+
+        The steps are those along the gradients of `critic_loss` and `actor_loss`, which are written out.
+        """
         batch = self.batches.next()
         self.steps += 1
+        improving = self.steps % self.algorithm.policy_every == 0
         with self.stream.active():
-            noise = torch.randn_like(batch.actions)
-        critic = self.critic_loss(batch, noise)
-        descend(self.critic_optimizer, critic)
-        metrics: dict[str, SupportsFloat] = {"critic_loss": critic.detach()}
-        if self.steps % self.algorithm.policy_every == 0:
-            loss = self.actor_loss(batch)
-            descend(self.actor_optimizer, loss)
-            metrics["actor_loss"] = loss.detach()
-            soft_update(self.target, self.network, self.algorithm.tau)
+            metrics = self.graphed(batch, improving)
+        if improving:
             self.acting.update()
         return metrics
 
-    def critic_loss(self, batch: ReBRACBatch, noise: Tensor) -> Tensor:
-        """Return both critics' error against the penalised target of a smoothed action."""
+    def _descend(self, batch: ReBRACBatch, improving: bool) -> Metrics:
+        target = self._target(batch, torch.randn_like(batch.actions))
+        values = self.critics.forward(torch.cat([batch.observations, batch.actions], dim=-1))
+        self.critics.backward((values - target).mul_(2 / target.shape[0]))
+        self.critic_optimizer.descend()
+        metrics: dict[str, SupportsFloat] = {"critic_loss": Deferred(lambda: bellman_error(values, target))}
+        if improving:
+            metrics["actor_loss"] = self._improve(batch)
+            for slow, fast in self.averaged:
+                slow.lerp_(fast, self.algorithm.tau)
+        return metrics
+
+    def _target(self, batch: ReBRACBatch, noise: Tensor) -> Tensor:
         a = self.algorithm
+        chosen = self.target_actor.forward(batch.following)[0].tanh_()
+        actions = smoothed_actions(chosen, noise, scale=a.policy_noise, clip=a.noise_clip)
+        distance = squared_distance(actions, batch.next_actions) * batch.followed
+        values = self.target_critics.forward(torch.cat([batch.following, actions], dim=-1))
+        return critic_target(batch.rewards, batch.discounts, values, distance, penalty=a.critic_penalty)
+
+    def _improve(self, batch: ReBRACBatch) -> SupportsFloat:
+        """Take a step of the actor; return its loss."""
+        penalty, rows = self.algorithm.actor_penalty, batch.actions.shape[0]
+        predicted = self.actor.forward(batch.observations)[0].tanh_()
+        values = self.critics.forward(torch.cat([batch.observations, predicted], dim=-1))
+        smaller = values.amin(dim=0)
+        of_values = (values == smaller) * (-1 / rows / smaller.abs().mean())
+        of_pairs = self.critics.backward(of_values, weights=False)
+        gradient = (predicted - batch.actions).mul_(2 * penalty / rows)
+        gradient += of_pairs[:, batch.observations.shape[1] :]
+        self.actor.backward(TANH_BACKWARD(gradient, predicted)[None])
+        self.actor_optimizer.descend()
+        return Deferred(lambda: actor_loss(values, squared_distance(predicted, batch.actions), penalty=penalty))
+
+    def critic_loss(self, batch: ReBRACBatch, noise: Tensor) -> Tensor:
+        """Return both critics' error against the penalised target of a smoothed action, for autograd."""
         with torch.no_grad():
-            actions = smoothed_actions(
-                self.target.actor(batch.following), noise, scale=a.policy_noise, clip=a.noise_clip
-            )
-            distance = squared_distance(actions, batch.next_actions) * batch.followed
-            values = self.target.critics(batch.following, actions)
-            target = critic_target(batch.rewards, batch.discounts, values, distance, penalty=a.critic_penalty)
+            target = self._target(batch, noise)
         return bellman_error(self.network.critics(batch.observations, batch.actions), target)
 
     def actor_loss(self, batch: ReBRACBatch) -> Tensor:
-        """Return the actor's loss under both critics."""
+        """Return the actor's loss under both critics, for autograd."""
         predicted = self.network.actor(batch.observations)
         values = self.network.critics(batch.observations, predicted, frozen=True)
         distance = squared_distance(predicted, batch.actions)

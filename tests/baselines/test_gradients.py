@@ -17,6 +17,7 @@ from baselines.flat import FlatAdam, FlatAdamW, FlatParameters
 from baselines.iql import IQL
 from baselines.layers import ROWS, Pass
 from baselines.networks import TwinCritics, soft_update
+from baselines.rebrac import ReBRAC
 from baselines.sac import SAC
 from baselines.td3_bc import TD3BC
 from dtbench import TransitionSampler
@@ -97,15 +98,25 @@ def test_twenty_updates_are_those_of_autograd_and_pytorchs_adam(algorithm: Any) 
             torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-def test_td3_bcs_critics_and_actor_follow_the_gradients_of_their_losses() -> None:
-    learner = learner_of(TD3BC(hidden_size=16))
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        TD3BC(hidden_size=16),
+        ReBRAC(hidden_size=16, batch_size=64, num_layers=2),
+        ReBRAC(hidden_size=16, batch_size=64, critic_penalty=1.0, layer_norm=False),
+    ],
+    ids=repr,
+)
+def test_critics_and_actor_follow_the_gradients_of_their_losses(algorithm: Any) -> None:
+    learner = learner_of(algorithm)
     batch, actor = learner.batches.next(), learner.network.actor
     for step in range(1, 5):
         before = learner.stream.state.clone()
         with learner.stream.active():
             loss = learner.critic_loss(batch, torch.randn_like(batch.actions))
         learner.stream.state = before
-        wanted = torch.autograd.grad(loss, list(learner.network.critics.parameters()))
+        parameters = list(learner.network.critics.parameters())  # without normalisation its gains have no effect
+        wanted = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         old = deepcopy(actor.state_dict())
         metrics = learner.update()
         agree(learner.network.critics, wanted)

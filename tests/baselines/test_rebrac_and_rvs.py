@@ -9,7 +9,8 @@ import torch
 from torch import nn, tensor
 from torch.nn import functional as F
 
-from baselines.rebrac import NormalizedCritics, ReBRAC, actor_loss, critic_target, squared_distance
+from baselines.normalized import NormalizedCritics
+from baselines.rebrac import ReBRAC, actor_loss, critic_target, squared_distance
 from baselines.rvs import RvSR, mean_reward_to_go
 from dtbench import make_dataset
 from dtbench.algorithm import History

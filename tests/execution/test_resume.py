@@ -90,6 +90,7 @@ NAMED = [
     Case(ROBOT, "iql"),
     Case(ROBOT, "iql", {"deterministic": True, "decay_steps": 20, "normalize_rewards": True}),
     Case(ROBOT, "td3_bc", {"policy_every": 3}),
+    Case(ROBOT, "rebrac", {"policy_every": 3, "ema_decay": 0.9}),
     Case(ROBOT, "bc"),
     Case(WALKS, "bc", {"context": 1, "best_fraction": 0.5}),
     Case(FRAMES, "qr_dqn"),
