@@ -132,7 +132,8 @@ def _settings(space: Space, options: TuneOptions) -> tuple[Setting, ...]:
         if importlib.util.find_spec("optuna") is None:
             raise DtbenchError("--searcher optuna needs optuna: pip install 'dtbench[search]', or --searcher random.")
         return ()
-    return tuple(draw(space, options.samples or SAMPLES, options.seed))
+    # The first candidate changes nothing: a search never ends with less than the suite has.
+    return ({}, *draw(space, (options.samples or SAMPLES) - 1, options.seed))
 
 
 def _tuning_specs(suite: Suite, seeds: int) -> tuple[TrialSpec, ...]:

@@ -128,7 +128,7 @@ def train_candidate(search: Search, setting: Setting, report: Report, ended: Seq
 def describe(candidate: Candidate, record: SearchRecord) -> str:
     """Return a line about a candidate at a rung or its end."""
     score, step = candidate.objective(record.config), candidate.last_step(record.config)
-    setting = ", ".join(f"{name}={value}" for name, value in candidate.hyperparameters.items())
+    setting = ", ".join(f"{name}={value}" for name, value in candidate.hyperparameters.items()) or "the suite's own"
     targets = {target for target in candidate.targets(record.config).values() if target is not None}
     at = f" (target {', '.join(f'{target:g}' for target in sorted(targets))})" if targets else ""
     scored = "no score" if score is None else f"{score:.4g} after {step} steps{at}"

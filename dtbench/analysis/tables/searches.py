@@ -88,7 +88,7 @@ def best_table(record: SearchRecord, count: int) -> Table:
         score, setting = number_cell(candidate.objective(config)), candidate.hyperparameters
         number = Cell(str(candidate.number + 1), candidate.number + 1)
         steps = Cell(str(candidate.last_step(config)), candidate.last_step(config))
-        values = [Cell(str(setting.get(name, DASH))) for name in names]
+        values = [Cell(str(setting.get(name, DASH if setting else "suite's"))) for name in names]
         rows.append((number, score, Cell(_targets(candidate, record)), steps, Cell(str(candidate.state)), *values))
     tasks = ", ".join(config.tasks)
     caption = f"{record.name}: the best of {record.settings_tried} settings of {config.contender} on {tasks}"
