@@ -279,3 +279,11 @@ def test_what_a_search_finds_is_printed_as_json_alone(monkeypatch: pytest.Monkey
     assert found["settings_tried"] == 4
     assert read_record(Path(found["record"])).name == found["search"] == found["suite"]["name"]
     assert list(found["suite"]["contenders"]) == ["DT tuned"]
+
+
+def test_the_first_candidate_is_the_suites_own_setting() -> None:
+    search = planned(TuneOptions(samples=3))
+    assert search.settings[0] == {}
+    assert search.specs_of(search.settings[0]) == list(search.specs)
+    assert all(set(setting) == set(SPACE) for setting in search.settings[1:])
+    assert planned(TuneOptions(samples=1)).settings == ({},)
