@@ -124,6 +124,7 @@ class SuiteAnalysis:
     convergence: Mapping[tuple[str, str], Convergence] = field(default_factory=dict)  # by (task, contender)
     data_scores: Mapping[str, DataScores] = field(default_factory=dict)  # by task or average, where known
     families: Mapping[str, str] = field(default_factory=dict)  # by contender
+    tried: Mapping[str, int] = field(default_factory=dict)  # by contender: settings that recorded searches tried
 
     @property
     def scores(self) -> pd.DataFrame:

@@ -128,6 +128,10 @@ def test_the_table_names_every_cell() -> None:
     table = convergence_table(found, ["DT", "CQL"])
     assert table is not None
     assert [cell.text for cell in table.rows[0][:4]] == [HOPPER, "CQL", "no: 20% of value", "0.20"]
+    assert table.rows[0][-1].text == "0"
+    searched = convergence_table(found, ["DT", "CQL"], {"CQL": 16})
+    assert searched is not None
+    assert [row[-1].text for row in searched.rows] == ["16"] * len(searched.rows)
     assert convergence_table({}, ["DT"]) is None
 
 

@@ -5,9 +5,16 @@ from collections.abc import Mapping, Sequence
 from dtbench.analysis.convergence import RULE, Convergence
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell
 
+TRIED = (
+    "Settings tried: by the recorded searches of this suite, each pair of a setting and a target return counted; what "
+    "people tried by hand is not in it. A rank between contenders with unequal numbers is in part one of effort."
+)
 
-def convergence_table(found: Mapping[tuple[str, str], Convergence], contenders: Sequence[str]) -> Table | None:
-    """Return a row a task and contender; None where nothing ran."""
+
+def convergence_table(
+    found: Mapping[tuple[str, str], Convergence], contenders: Sequence[str], tried: Mapping[str, int] | None = None
+) -> Table | None:
+    """Return a row a task and contender, with the settings that searches tried for it; None where nothing ran."""
     if not found:
         return None
     order = {name: place for place, name in enumerate(contenders)}
@@ -17,7 +24,9 @@ def convergence_table(found: Mapping[tuple[str, str], Convergence], contenders: 
         Column("Contender"),
         Column("Converged"),
         *(Column(name, number=True) for name in names),
+        Column("Settings tried", number=True),
     )
+    tried = tried or {}
     rows = []
     for (task, contender), one in sorted(found.items(), key=lambda item: (item[0][0], order.get(item[0][1], 0))):
         numbers = (one.share, one.ratio, one.correlation, one.effective)
@@ -30,6 +39,7 @@ def convergence_table(found: Mapping[tuple[str, str], Convergence], contenders: 
                 *(hole() if number is None else number_cell(number, 2) for number in numbers),
                 hole() if moved is None else number_cell(moved, 1),
                 hole() if one.score_change is None else number_cell(one.score_change, 1),
+                Cell(str(tried.get(contender, 0)), tried.get(contender, 0)),
             )
         )
-    return Table("convergence", "Which learners had finished", columns, tuple(rows), (RULE,))
+    return Table("convergence", "Which learners had finished", columns, tuple(rows), (RULE, TRIED))
