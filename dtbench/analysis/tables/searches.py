@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dtbench.analysis.tables.table import DASH, Cell, Column, Table, number_cell
 from dtbench.ledger.trial_spec import TrialState
-from dtbench.tuning.search import Candidate, SearchRecord
+from dtbench.tuning.search import Candidate, SearchConfig, SearchRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,9 @@ def best_table(record: SearchRecord, count: int) -> Table:
     """Return the best settings that a search found, those that were trained furthest first."""
     config = record.config
     names = tuple(config.space)
-    columns = [Column("Setting", number=True), *(Column(name, number=True) for name in ("Score", "Target", "Steps"))]
+    tasks = config.tasks if len(config.tasks) > 1 else ()  # of one task the score says it
+    numbers = ("Score", *tasks, "Target", "Steps")
+    columns = [Column("Setting", number=True), *(Column(name, number=True) for name in numbers)]
     columns += [Column("State"), *map(Column, names)]
     rows = []
     for candidate in record.ranked()[:count]:
@@ -99,11 +101,18 @@ def best_table(record: SearchRecord, count: int) -> Table:
         number = Cell(str(candidate.number + 1), candidate.number + 1)
         steps = Cell(str(candidate.last_step(config)), candidate.last_step(config))
         values = [Cell(str(setting.get(name, DASH if setting else "suite's"))) for name in names]
-        rows.append((number, score, Cell(_targets(candidate, record)), steps, Cell(str(candidate.state)), *values))
-    tasks = ", ".join(config.tasks)
-    caption = f"{record.name}: the best of {record.settings_tried} settings of {config.contender} on {tasks}"
+        single = [number_cell(score_on(candidate, config, task)) for task in tasks]
+        state = Cell(str(candidate.state))
+        rows.append((number, score, *single, Cell(_targets(candidate, record)), steps, state, *values))
+    where = ", ".join(config.tasks)
+    caption = f"{record.name}: the best of {record.settings_tried} settings of {config.contender} on {where}"
     note = "Scores are means over tuning episodes, at each setting's best target; the settings were chosen by them."
     return Table(f"search-{record.name}", caption, tuple(columns), tuple(rows), (note,))
+
+
+def score_on(candidate: Candidate, config: SearchConfig, task: str) -> float | None:
+    """Return a candidate's last score on one task, at its best target; None without a score."""
+    return max(candidate.by_target(config, task, candidate.last_step(config)).values(), default=None)
 
 
 def _budget_row(record: SearchRecord) -> tuple[Cell, ...]:
