@@ -1,6 +1,7 @@
 """All weights of a learner as one vector, which Adam and Polyak averaging move in one operation each."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,28 @@ class FlatAdamW(FlatAdam):
     """The same with decoupled weight decay."""
 
     _fused = staticmethod(torch._fused_adamw_)
+
+
+@dataclass(frozen=True, slots=True)
+class FlatActorCritic:
+    """An `actor` and its `critics` with targets of both as one vector, and an optimizer each."""
+
+    flat: FlatParameters
+    averaged: list[tuple[Tensor, Tensor]]  # weights of targets, and those that they follow
+    actor_optimizer: FlatAdam
+    critic_optimizer: FlatAdam
+
+    @classmethod
+    def of(cls, network: Any, target: Any, *, learning_rate: float) -> "FlatActorCritic":
+        """Move the parameters of both networks."""
+        flat = FlatParameters(network.actor, network.critics, target.critics, target.actor)
+        pairs = ((target.critics, network.critics), (target.actor, network.actor))
+        averaged = [(flat.values_of(slow), flat.values_of(fast)) for slow, fast in pairs]
+        actor, critic = (
+            FlatAdam(flat, [{"params": list(part.parameters())}], lr=learning_rate)
+            for part in (network.actor, network.critics)
+        )
+        return cls(flat, averaged, actor, critic)
 
 
 def _units(network: nn.Module) -> list[nn.Module | nn.Parameter]:

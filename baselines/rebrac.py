@@ -13,7 +13,7 @@ from baselines.averages import WeightAverage
 from baselines.batches import Batches, rows_ahead, transition_sampler
 from baselines.checkpoint import Checkpointed
 from baselines.cuda_graphs import GraphedUpdate
-from baselines.flat import FlatAdam, FlatParameters
+from baselines.flat import FlatActorCritic
 from baselines.layers import TANH_BACKWARD, Pass
 from baselines.networks import Deferred, bellman_error, observation_scale, require_flat_boxes, reward_scale
 from baselines.normalized import NormalizedCritics, NormalizedPass
@@ -140,18 +140,12 @@ class ReBRACLearner(Checkpointed):
 
     def _lay_out(self) -> None:
         network, target = self.network, self.target
-        flat = FlatParameters(network.actor, network.critics, target.critics, target.actor)
-        self.averaged = [
-            (flat.values_of(slow), flat.values_of(fast))
-            for slow, fast in ((target.critics, network.critics), (target.actor, network.actor))
-        ]
-        self.actor_optimizer, self.critic_optimizer = (
-            FlatAdam(flat, [{"params": list(part.parameters())}], lr=self.algorithm.learning_rate)
-            for part in (network.actor, network.critics)
-        )
+        laid = FlatActorCritic.of(network, target, learning_rate=self.algorithm.learning_rate)
+        self.averaged = laid.averaged
+        self.actor_optimizer, self.critic_optimizer = laid.actor_optimizer, laid.critic_optimizer
         self.actor, self.target_actor = Pass(network.actor), Pass(target.actor)
         self.critics, self.target_critics = NormalizedPass(network.critics), NormalizedPass(target.critics)
-        self.graphed: GraphedUpdate[ReBRACBatch] = GraphedUpdate(self._descend, flat.values.device)
+        self.graphed: GraphedUpdate[ReBRACBatch] = GraphedUpdate(self._descend, laid.flat.values.device)
 
     @torch.inference_mode()
     def update(self) -> Metrics:

@@ -13,7 +13,7 @@ from baselines.averages import WeightAverage
 from baselines.batches import TDBatch, td_batches
 from baselines.checkpoint import Checkpointed
 from baselines.cuda_graphs import GraphedUpdate
-from baselines.flat import FlatAdam, FlatParameters
+from baselines.flat import FlatActorCritic
 from baselines.layers import TANH_BACKWARD, Pass, Scratch
 from baselines.networks import (
     Deferred,
@@ -119,20 +119,14 @@ class TD3BCLearner(Checkpointed):
 
     def _lay_out(self) -> None:
         network, target = self.network, self.target
-        flat = FlatParameters(network.actor, network.critics, target.critics, target.actor)
-        self.averaged = [
-            (flat.values_of(slow), flat.values_of(fast))
-            for slow, fast in ((target.critics, network.critics), (target.actor, network.actor))
-        ]
-        self.actor_optimizer, self.critic_optimizer = (
-            FlatAdam(flat, [{"params": list(part.parameters())}], lr=self.algorithm.learning_rate)
-            for part in (network.actor, network.critics)
-        )
+        laid = FlatActorCritic.of(network, target, learning_rate=self.algorithm.learning_rate)
+        self.averaged = laid.averaged
+        self.actor_optimizer, self.critic_optimizer = laid.actor_optimizer, laid.critic_optimizer
         scratch = Scratch()
         self.critics = Pass([network.critics, target.critics], scratch)
         self.judge, self.target_actor = Pass(network.critics, scratch, members=1), Pass(target.actor, scratch)
         self.actor = Pass(network.actor)  # whose way back follows the judge's
-        self.graphed: GraphedUpdate[TDBatch] = GraphedUpdate(self._descend, flat.values.device)
+        self.graphed: GraphedUpdate[TDBatch] = GraphedUpdate(self._descend, laid.flat.values.device)
 
     @torch.inference_mode()
     def update(self) -> Metrics:

@@ -61,7 +61,6 @@ _BY_NAME = {
     "QR-DQN": ("#C24B41", "v"),
     "REM": ("#E0557D", "^"),
     "CQL history": ("#BE0829", "<"),
-    "CQL history, last weights": ("#7E4457", "P"),
     "CQL penalty 0.1": ("#C09378", "P"),
     "CQL history, penalty 0.1": ("#A43252", "<"),
     "RLlib CQL": ("#B35D81", "X"),
