@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dtbench.analysis import pairwise
 from dtbench.analysis.lookalikes import lookalikes, originals
 from dtbench.analysis.pairwise import Difference, Verdict
+from dtbench.analysis.settings_tried import UNEQUAL
 from dtbench.analysis.statistics import MIN_SEEDS, Estimate
 from dtbench.analysis.suite_analysis import RAW, SuiteAnalysis
 from dtbench.analysis.tables.table import Cell, Column, Table, number_cell, with_interval
@@ -148,11 +149,13 @@ def _open_reasons(found: Sequence[Comparison]) -> str:
     """Return why pairs are not decided, counted."""
     left = [one for one in found if not one.verdict.decided]
     late = sum(one.word == LATE for one in left)
+    lopsided = sum(one.verdict.why.startswith(UNEQUAL) for one in left)
     few = sum(one.word != LATE and min(one.seeds) < MIN_SEEDS for one in left)
     reasons = {
         "one of the two is not known to have converged": late,
         f"one has fewer than {MIN_SEEDS} seeds": few,
-        "the interval leaves it open": len(left) - few - late,
+        "the one ahead was tuned more": lopsided,
+        "the interval leaves it open": len(left) - few - late - lopsided,
     }
     whole = "all " if len(left) == len(found) > 1 and max(reasons.values()) == len(left) else ""
     return ", ".join(f"on {whole}{_count(count, 'task')} {reason}" for reason, count in reasons.items() if count)
@@ -176,7 +179,8 @@ def caveat(found: Sequence[Comparison]) -> str:
     decided = sum(one.verdict.decided for one in found)
     return (
         f"Data: {data}{fake_text}. Budgets: {_range(steps)} gradient steps. Seeds: {_range(seeds)} a contender. Only "
-        f"decided pairs count, {decided} of {len(found)}: {MIN_SEEDS} seeds a side and both converged."
+        f"decided pairs count, {decided} of {len(found)}: {MIN_SEEDS} seeds a side, both converged, and "
+        "the side ahead not searched more than the other."
     )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dtbench.analysis import statistics
 from dtbench.analysis.published import NOT_RUN
 from dtbench.analysis.results import same
+from dtbench.analysis.settings_tried import UNEQUAL, unequal
 from dtbench.analysis.statistics import LEVEL, MARGIN, MIN_SEEDS, Array, Deviation, Interval
 from dtbench.analysis.suite_analysis import TableInputs
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
@@ -38,7 +39,8 @@ PAIR_RULE = (
     "have in common. Interval: 95 %, Welch's t over training seeds, plus the variance of the episodes' luck, which is "
     "the same for all seeds; none with one training seed on a side. Of a mean over draws of the same data: Student's "
     f"t over the draws' differences. A pair is decided only with at least {MIN_SEEDS} training seeds on either side "
-    "and both converged. Above and below: p of Welch's test at most 0.05 "
+    "and both converged, and not in favour of a side of which recorded searches tried more settings; a match needs "
+    "equal numbers. Above and below: p of Welch's test at most 0.05 "
     "after Holm's correction for all pairs of the table. Match: two one-sided tests at {margin:g} points either way, "
     "corrected likewise. P: chance that a training seed of the first has the higher mean. More seeds: for each side, "
     "so that four of five repetitions would decide if means and spreads stay as they are (normal approximation, "
@@ -69,7 +71,7 @@ class Verdict:
     """Above, below, match or undecided, and why not more."""
 
     kind: str
-    why: str = ""  # of undecided: few seeds, or who has not converged
+    why: str = ""  # of undecided: few seeds, who has not converged, or unequal tuning
 
     @property
     def decided(self) -> bool:
@@ -78,11 +80,16 @@ class Verdict:
 
 
 def verdicts(
-    found: Mapping[Key, Difference], *, margin: float | None, barred: Mapping[Key, str]
+    found: Mapping[Key, Difference],
+    *,
+    margin: float | None,
+    barred: Mapping[Key, str],
+    tried: Mapping[Key, tuple[int, int]] | None = None,
 ) -> dict[Key, Verdict]:
     """Return the verdict of every pair of a table, all of which share the error rate ALPHA.
 
-    `barred` are pairs that must stay undecided, with the reason. Without a `margin` nothing matches.
+    `barred` are pairs that must stay undecided, with the reason; `tried` says how many settings searches tried for
+    either side. Without a `margin` nothing matches.
     """
     able = [
         key
@@ -104,6 +111,8 @@ def verdicts(
             made[key] = Verdict("above" if one.mean > 0 else "below")
         else:
             made[key] = Verdict("undecided")
+        if why := unequal(made[key].kind, *(tried or {}).get(key, (0, 0))):
+            made[key] = Verdict("undecided", why)
     return made
 
 
@@ -254,7 +263,11 @@ def _verdicts_of(
         if late := [f"{name}: {bar}" for name, bar in bars.items() if bar]:
             barred[task, rival] = ", ".join(late)
     found = {key: mean_difference(parts, over_draws=key[0] in inputs.over_draws) for key, parts in pairs.items()}
-    return verdicts(found, margin=margin, barred=barred)
+    tried = {
+        (task, rival): (inputs.tried.get((task, first), 0), inputs.tried.get((task, rival), 0))
+        for task, rival in pairs
+    }
+    return verdicts(found, margin=margin, barred=barred, tried=tried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +413,7 @@ def _plan_cell(found: Difference, pairs: Sequence[Pair], verdict: Verdict, *, ov
     if verdict.decided:
         return Cell("0", 0)
     if verdict.why not in ("", FEW):
-        return Cell("convergence first")
+        return Cell(f"{'equal tuning' if verdict.why.startswith(UNEQUAL) else 'convergence'} first")
     spreads = [spread_of(pair.ours, pair.theirs) for pair in pairs]
     more = _seeds_to_decide(spreads)
     if more is not None:

@@ -15,10 +15,12 @@ from dtbench.analysis.convergence import Convergence, convergences
 from dtbench.analysis.data_scores import DataScores, data_scores
 from dtbench.analysis.published import PublishedTable, RunConditions, published_tables
 from dtbench.analysis.results import SuiteResults, contenders, order_of, same
+from dtbench.analysis.settings_tried import settings_tried
 from dtbench.analysis.statistics import Estimate, estimate
 from dtbench.ledger.families import FAMILIES, family_of
 from dtbench.ledger.store import TrialRecord, Unfinished
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
+from dtbench.tuning.search import SearchRecord
 
 RAW = "raw return"  # how the name of a score without references begins: no two tasks' returns have a scale in common
 
@@ -60,6 +62,7 @@ class TableInputs:
     conditions: Mapping[str, RunConditions] = field(default_factory=dict)  # by task
     statuses: Mapping[tuple[str, str], CellStatus] = field(default_factory=dict)
     over_draws: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # averages over draws of the same data
+    tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # settings that recorded searches tried
 
     def status(self, task: str, contender: str) -> CellStatus:
         """Return the status of a cell, without counts where nothing is known of it."""
@@ -124,7 +127,6 @@ class SuiteAnalysis:
     convergence: Mapping[tuple[str, str], Convergence] = field(default_factory=dict)  # by (task, contender)
     data_scores: Mapping[str, DataScores] = field(default_factory=dict)  # by task or average, where known
     families: Mapping[str, str] = field(default_factory=dict)  # by contender
-    tried: Mapping[str, int] = field(default_factory=dict)  # by contender: settings that recorded searches tried
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -201,8 +203,11 @@ class SuiteAnalysis:
         return names.pop() if len(names) == 1 else ""
 
 
-def analyze(results: SuiteResults) -> SuiteAnalysis:
-    """Return all that tables and figures need, from the results of a suite with at least one finished trial."""
+def analyze(results: SuiteResults, searches: Sequence[SearchRecord] = ()) -> SuiteAnalysis:
+    """Return all that tables and figures need, from the results of a suite with at least one finished trial.
+
+    Of `searches` those of this suite and preset say how many settings were tried for each contender.
+    """
     everyone, suite = final_rows(results), results.suite
     finals = everyone[everyone["score"].notna()].reset_index(drop=True)
     bad = set(everyone.loc[everyone["score"].isna(), "trial"])
@@ -226,6 +231,7 @@ def analyze(results: SuiteResults) -> SuiteAnalysis:
         run_conditions(results, averages),
         _statuses(results, broken, names, averages, convergence),
         over_draws,
+        settings_tried(searches, {**suite, "name": results.name}, averages),
     )
     return SuiteAnalysis(
         results,

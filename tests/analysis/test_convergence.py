@@ -129,7 +129,7 @@ def test_the_table_names_every_cell() -> None:
     assert table is not None
     assert [cell.text for cell in table.rows[0][:4]] == [HOPPER, "CQL", "no: 20% of value", "0.20"]
     assert table.rows[0][-1].text == "0"
-    searched = convergence_table(found, ["DT", "CQL"], {"CQL": 16})
+    searched = convergence_table(found, ["DT", "CQL"], {(HOPPER, "CQL"): 16})
     assert searched is not None
     assert [row[-1].text for row in searched.rows] == ["16"] * len(searched.rows)
     assert convergence_table({}, ["DT"]) is None

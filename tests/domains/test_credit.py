@@ -250,17 +250,6 @@ def test_a_trial_records_what_its_task_saw_in_the_learner(tmp_path: Path) -> Non
     assert found["DT"] == {}
 
 
-def test_trials_keep_their_keys_until_a_version_is_raised() -> None:
-    known = {
-        ("key-to-door", "key-to-door-10k", "BC"): "08cc5bb5a50d0bfa",
-        ("key-to-door", "key-to-door-1k", "DT"): "29f66850e107ec11",
-        ("graph", "graph-0", "DT"): "97eb8509cdf9b7c1",
-    }
-    for (suite, task, contender), key in known.items():
-        [spec] = [s for s in trial_specs(load_suite(suite)) if (s.task, s.contender, s.seed) == (task, contender, 0)]
-        assert spec.key == key
-
-
 def suite() -> SuiteAnalysis:
     return empty_analysis(["DT"])
 

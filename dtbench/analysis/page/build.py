@@ -16,7 +16,6 @@ from dtbench.analysis.page.overview import overview, searches_section
 from dtbench.analysis.page.suite_page import suite_page
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.suite_analysis import SuiteAnalysis, analyze
-from dtbench.analysis.tables.searches import tried_in
 from dtbench.errors import DtbenchError, NothingToReport
 from dtbench.ledger.store import write_bytes
 from dtbench.tuning.search import SearchRecord
@@ -74,7 +73,7 @@ def build_report(
     names_of_searches = {record.name for record in searches}
     groups = {results.name: group_of(results.suite, names_of_searches) for results in found}
     order = sorted(found, key=lambda results: list(GROUPS).index(groups[results.name]))
-    analyses = [replace(analyze(one), tried=tried_in(searches, one.name)) for one in order if one.records]
+    analyses = [analyze(one, searches) for one in order if one.records]
     if not analyses:
         names = ", ".join(results.name for results in found) or "any suite"
         raise NothingToReport(f"no trial of {names} has finished. Run `dtbench run` first.")

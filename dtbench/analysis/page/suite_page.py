@@ -97,7 +97,7 @@ def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
 
 
 def _convergence(analysis: SuiteAnalysis) -> Iterator[Section]:
-    table = convergence_table(analysis.convergence, analysis.contenders, analysis.tried)
+    table = convergence_table(analysis.convergence, analysis.contenders, analysis.inputs.tried)
     if table:
         found = list(analysis.convergence.values())
         late, unknown = (

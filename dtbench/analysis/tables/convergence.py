@@ -6,13 +6,15 @@ from dtbench.analysis.convergence import RULE, Convergence
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell
 
 TRIED = (
-    "Settings tried: by the recorded searches of this suite, each pair of a setting and a target return counted; what "
-    "people tried by hand is not in it. A rank between contenders with unequal numbers is in part one of effort."
+    "Settings tried: different settings in the recorded searches on this task or on other draws of its data; what "
+    "people tried by hand is not in it. A pair is not decided in favour of the side with more."
 )
 
 
 def convergence_table(
-    found: Mapping[tuple[str, str], Convergence], contenders: Sequence[str], tried: Mapping[str, int] | None = None
+    found: Mapping[tuple[str, str], Convergence],
+    contenders: Sequence[str],
+    tried: Mapping[tuple[str, str], int] | None = None,
 ) -> Table | None:
     """Return a row a task and contender, with the settings that searches tried for it; None where nothing ran."""
     if not found:
@@ -39,7 +41,7 @@ def convergence_table(
                 *(hole() if number is None else number_cell(number, 2) for number in numbers),
                 hole() if moved is None else number_cell(moved, 1),
                 hole() if one.score_change is None else number_cell(one.score_change, 1),
-                Cell(str(tried.get(contender, 0)), tried.get(contender, 0)),
+                number_cell(tried.get((task, contender), 0), 0),
             )
         )
     return Table("convergence", "Which learners had finished", columns, tuple(rows), (RULE, TRIED))

@@ -1,6 +1,5 @@
 """What searches cost and what they found: budgets, best settings, and the best to be expected of so many tried."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -76,15 +75,6 @@ def budget_table(records: Sequence[SearchRecord]) -> Table:
         *(Column(name, number=True, shown=name not in hidden) for name in (*numbers, "Best")),
     )
     return Table("searches", "What was spent on tuning", columns, tuple(map(_budget_row, records)))
-
-
-def tried_in(records: Sequence[SearchRecord], suite: str) -> dict[str, int]:
-    """Return how many settings recorded searches tried for each contender of a suite, target returns included."""
-    found: Counter[str] = Counter()
-    for record in records:
-        if record.config.suite == suite:
-            found[record.config.contender] += record.settings_tried
-    return dict(found)
 
 
 def best_table(record: SearchRecord, count: int) -> Table:
