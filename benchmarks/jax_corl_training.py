@@ -37,6 +37,7 @@ def main(checkout: str, path: str, out: str, settings: dict[str, Any]) -> None:
     fields["dones_float"] = fields["dones"]
     transitions = module.Transition(**{name: jnp.asarray(fields[name]) for name in module.Transition._fields})
     learner, make = {
+        "CQL": (module.__dict__.get("CQL"), module.__dict__.get("create_cql_train_state")),
         "IQL": (module.__dict__.get("IQL"), module.__dict__.get("create_iql_train_state")),
         "TD3+BC": (module.__dict__.get("TD3BC"), module.__dict__.get("create_td3bc_train_state")),
     }[name]
@@ -50,19 +51,30 @@ def main(checkout: str, path: str, out: str, settings: dict[str, Any]) -> None:
         rng, drawing = jax.random.split(rng)
         state, _ = step(state, transitions, drawing, module.config)
         if done % settings["every"] == 0:
-            values = np.asarray(state.critic.apply_fn(state.critic.params, *pairs)).reshape(2, -1).mean(axis=0)
+            critics = (state.qf1, state.qf2) if name == "CQL" else (state.critic,)
+            values = np.array([one.apply_fn(one.params, *pairs) for one in critics]).reshape(2, -1).mean(axis=0)
             layers = {f"{kind}{index}": array for index, layer in enumerate(_layers(state)) for kind, array in layer}
             np.savez(Path(out) / f"{done}.npz", allow_pickle=False, values=values, **layers)
 
 
 def _layers(state: Any) -> Iterator[list[tuple[str, Any]]]:
-    """Yield weight and bias of each of the actor's layers."""
-    tree = state.actor.params["params"]
-    hidden = tree["MLP_0"]
-    found = [hidden[name] for name in sorted(hidden) if name.startswith("Dense")]
-    found += [tree["Dense_0"]] if "Dense_0" in tree else []
+    """Yield weight and bias of each of the actor's layers; of CQL's last one the half that gives means."""
+    if hasattr(state, "policy"):
+        hidden = state.policy.params["params"]["base_network"]
+        *found, last = [hidden[name] for name in sorted(hidden)]
+        actions = last["bias"].shape[0] // 2
+        found.append({"kernel": last["kernel"][:, :actions], "bias": last["bias"][:actions]})
+    else:
+        found = list(_actor_layers(state.actor.params["params"]))
     for layer in found:
         yield [("w", np.asarray(layer["kernel"])), ("b", np.asarray(layer["bias"]))]
+
+
+def _actor_layers(tree: Any) -> Iterator[Any]:
+    hidden = tree["MLP_0"]
+    yield from (hidden[name] for name in sorted(hidden) if name.startswith("Dense"))
+    if "Dense_0" in tree:
+        yield tree["Dense_0"]
 
 
 if __name__ == "__main__":

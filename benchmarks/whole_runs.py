@@ -1,4 +1,4 @@
-r"""Whole training runs of IQL and TD3+BC, ours beside JAX-CORL's: equal losses are not enough.
+r"""Whole training runs of IQL, TD3+BC and CQL, ours beside JAX-CORL's: equal losses are not enough.
 
     make peers-jax
     git clone https://github.com/nissymori/JAX-CORL
@@ -41,7 +41,7 @@ from dtbench.task import Task
 
 HERE, CPU = Path(__file__).parent, torch.device("cpu")
 LAYERS, DISCOUNT, EPISODES = 2, 0.99, 20
-OURS = {"IQL": ("iql", "official"), "TD3+BC": ("td3_bc", "corl")}
+OURS = {"IQL": ("iql", "official"), "TD3+BC": ("td3_bc", "corl"), "CQL": ("cql", "corl")}
 SIDES = ("dtbench", "JAX-CORL")
 COLOURS = {"dtbench": "#0072b2", "JAX-CORL": "#d55e00"}
 
@@ -158,7 +158,7 @@ def train_theirs(one: Comparison, algorithm: str, seed: int) -> Iterator[dict[st
         for step in range(options.every, options.steps + 1, options.every):
             with np.load(Path(folder) / f"{step}.npz") as stored:
                 values = stored["values"].astype(np.float64) / factor
-                actor = StoredActor(stored, scale, squash=algorithm == "TD3+BC")
+                actor = StoredActor(stored, scale, squash=algorithm != "IQL")
             yield {
                 "step": step,
                 "score": one.score(actor),
