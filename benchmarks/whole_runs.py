@@ -78,7 +78,7 @@ class StoredActor:
     @torch.no_grad()
     def act(self, history: Any) -> torch.Tensor:
         """Return actions [B, action]."""
-        hidden = self.scale(history.observations[:, -1])
+        hidden: torch.Tensor = self.scale(history.observations[:, -1])
         for index, (weight, bias) in enumerate(self.layers):
             hidden = hidden @ weight + bias
             hidden = hidden.relu() if index + 1 < len(self.layers) else hidden
@@ -89,7 +89,7 @@ def main() -> None:
     """Train what is missing, and write rows and figure."""
     options = _parse()
     out = Path(options.out)
-    document = json.loads(out.read_text()) if out.exists() else {"settings": _settings(options), "rows": []}
+    document: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"settings": _settings(options), "rows": []}
     if document["settings"] != _settings(options):
         raise SystemExit(f"{out} was made with other settings: {document['settings']}. Name another file.")
     task = make_task(options.task, {"physics": "d4rl", "steps": options.data})
