@@ -1,0 +1,51 @@
+"""The settings of a suite that was searched are those that its records choose, and no others."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dtbench.analysis.convergence import ENOUGH, planned_share
+from dtbench.ledger.trial_spec import TrialSpec, TrialState
+from dtbench.suite.planning import load_suite, trial_specs
+from dtbench.tuning.search import Candidate, SearchRecord, read_records
+
+RECORDS = [
+    one for one in read_records(Path(__file__).parents[2] / "results" / "searches") if one.config.suite == "d4rl"
+]
+ROUNDED = 0.006  # of a setting that is written with three digits
+
+
+def spec_of(record: SearchRecord, task: str) -> TrialSpec:
+    specs = trial_specs(load_suite("d4rl", preset=record.config.preset))
+    return next(one for one in specs if (one.task, one.contender) == (task, record.config.contender))
+
+
+def able(record: SearchRecord, task: str) -> Iterator[tuple[float, Candidate]]:
+    """Candidates whose backups reach the value that a verdict asks for, with their score at the headline target."""
+    target = next(iter(record.config.targets[task]), None)
+    spec = spec_of(record, task)
+    for one in record.candidates:
+        tried = replace(spec, hyperparameters={**spec.hyperparameters, **one.hyperparameters})
+        share = planned_share(tried)
+        score = one.by_target(record.config, task, one.last_step(record.config)).get(target)
+        if one.state == TrialState.DONE and score is not None and (share is None or share >= ENOUGH):
+            yield score, one
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda one: one.name)
+def test_every_set_has_the_best_setting_of_its_search(record: SearchRecord) -> None:
+    for task in record.config.tasks:
+        _, best = max(able(record, task), key=lambda found: found[0])
+        ours = spec_of(record, task).hyperparameters
+        for name, value in best.hyperparameters.items():
+            wanted = pytest.approx(value, rel=ROUNDED) if isinstance(value, float) else value
+            assert ours[name] == wanted, f"{name} on {task}: setting {best.number + 1}"
+
+
+def test_everyone_was_searched_with_as_many_settings_on_the_same_sets() -> None:
+    efforts = {(len(one.candidates), one.config.tasks, one.config.overrides) for one in RECORDS}
+    assert len(efforts) == 1
+    planned = {spec.contender for spec in trial_specs(load_suite("d4rl"))}
+    assert {one.config.contender for one in RECORDS} == planned
