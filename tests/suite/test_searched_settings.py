@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dtbench.analysis.convergence import ENOUGH, planned_share
+from dtbench.ledger.families import family_of
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
 from dtbench.suite.planning import load_suite, trial_specs
 from dtbench.tuning.search import Candidate, SearchRecord, read_records
@@ -50,7 +51,8 @@ def test_every_set_has_the_best_setting_of_its_search(record: SearchRecord) -> N
             assert ours[name] == wanted, f"{name} on {task}: setting {best.number + 1}"
 
 
-def test_everyone_was_searched_with_as_many_settings_on_the_same_sets() -> None:
+def test_everyone_that_was_searched_had_as_many_settings_on_the_same_sets() -> None:
     efforts = {(len(one.candidates), one.config.tasks, one.config.overrides) for one in RECORDS}
     assert len(efforts) == 1
-    assert {one.config.contender for one in RECORDS} == {spec.contender for spec in planned("cpu")}
+    value_learners = {spec.contender for spec in planned("cpu") if family_of(spec, {}) == "td"}
+    assert {one.config.contender for one in RECORDS} >= {"DT", *value_learners}
