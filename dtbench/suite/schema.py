@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
 from dtbench.errors import InvalidSuite, UnknownName, one_line
 from dtbench.ledger.names import check_current
@@ -22,6 +22,11 @@ LARGEST_TARGET = 1e30  # float32 has no squares of larger ones, and a plot no ax
 Target = Annotated[FiniteFloat, Field(ge=-LARGEST_TARGET, le=LARGEST_TARGET)]
 SuiteGroup = Literal["questions", "ablations", "checks", "searches", "other"]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a mapping without the tasks on which it takes back a base's changes."""
+    return {name: one for name, one in value.items() if one is not None} if isinstance(value, Mapping) else value
 
 
 class _Strict(BaseModel):
@@ -63,7 +68,11 @@ class Contender(ContenderSettings):
 
     algorithm: str
     train_steps: int = Field(ge=0, le=MOST_STEPS)
-    by_task: dict[str, ContenderSettings] = {}  # task name or pattern -> changes on it; later ones win
+    # task name or pattern -> changes on it; later ones win; null takes back those of the base
+    by_task: Annotated[
+        dict[str, ContenderSettings],
+        BeforeValidator(_without_nulls, json_schema_input_type=dict[str, ContenderSettings | None]),
+    ] = {}
 
 
 class Resources(_Strict):

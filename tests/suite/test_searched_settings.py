@@ -56,3 +56,13 @@ def test_everyone_that_was_searched_had_as_many_settings_on_the_same_sets() -> N
     assert len(efforts) == 1
     value_learners = {spec.contender for spec in planned("cpu") if family_of(spec, {}) == "td"}
     assert {one.config.contender for one in RECORDS} >= {"DT", *value_learners}
+
+
+@pytest.mark.parametrize("suite", ["context-length", "percent-bc", "delayed-reward", "precision"])
+def test_suites_that_vary_something_else_keep_the_settings_of_before_on_every_set(suite: str) -> None:
+    given: dict[str, set[str]] = {}
+    for spec in trial_specs(load_suite(suite, preset="cpu"), make_data=False):
+        if "hopper" in spec.task and "delayed" not in spec.task and spec.contender in ("DT", "BC", "BC 10%"):
+            given.setdefault(spec.contender, set()).add(str(sorted(spec.hyperparameters.items())))
+    assert given
+    assert {name: len(settings) for name, settings in given.items()} == dict.fromkeys(given, 1)
