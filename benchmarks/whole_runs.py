@@ -89,7 +89,9 @@ def main() -> None:
     """Train what is missing, and write rows and figure."""
     options = _parse()
     out = Path(options.out)
-    document: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"settings": _settings(options), "rows": []}
+    document: dict[str, Any] = (
+        json.loads(out.read_text()) if out.exists() else {"settings": _settings(options), "rows": []}
+    )
     if document["settings"] != _settings(options):
         raise SystemExit(f"{out} was made with other settings: {document['settings']}. Name another file.")
     task = make_task(options.task, {"physics": "d4rl", "steps": options.data})
