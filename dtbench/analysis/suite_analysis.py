@@ -13,8 +13,9 @@ import pandas as pd
 from dtbench.analysis import statistics
 from dtbench.analysis.convergence import Convergence, convergences
 from dtbench.analysis.data_scores import DataScores, data_scores
+from dtbench.analysis.headline import chosen_target, headline_target
 from dtbench.analysis.published import PublishedTable, RunConditions, published_tables
-from dtbench.analysis.results import SuiteResults, contenders, order_of, same
+from dtbench.analysis.results import SuiteResults, contenders, headline_rows, order_of, same
 from dtbench.analysis.settings_tried import settings_tried
 from dtbench.analysis.statistics import Estimate, estimate
 from dtbench.ledger.families import FAMILIES, family_of
@@ -225,7 +226,7 @@ def analyze(results: SuiteResults, searches: Sequence[SearchRecord] = ()) -> Sui
     families = _families(results)
     names = _by_family([name for name in contenders(results) if name in ended], families)
     over_draws = draws_among(averages, suite.get("draws") or ())
-    convergence = convergences(results.records, results.scores, over_draws)
+    convergence = convergences(results.records, headline_rows(results.scores, everyone), over_draws)
     inputs = TableInputs(
         {**estimates_of(finals), **dict(_average_estimates(finals, names, averages, over_draws))},
         run_conditions(results, averages),
@@ -365,7 +366,9 @@ def final_rows(results: SuiteResults) -> pd.DataFrame:
     last = scores[scores["step"] == scores.groupby(["contender", "trial"])["step"].transform("max")]
     asked = last.groupby(["contender", "trial"], sort=False)["target"].agg(list).to_dict()
     headline = {
-        trial: headline_target(record, asked[trial])
+        trial: headline_target(
+            record.spec, asked[trial], chosen_target(results.suite, record.spec.contender, record.spec.task)
+        )
         for record in results.records
         if (trial := (record.spec.contender, record.spec.key)) in asked
     }
@@ -374,13 +377,6 @@ def final_rows(results: SuiteResults) -> pd.DataFrame:
     rows = rows.join(_successes(episodes_behind(results, rows)), on="trial")
     keys = [order(*cell) for cell in zip(rows["task"], rows["contender"], rows["seed"], strict=True)]
     return rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)].reset_index(drop=True)
-
-
-def headline_target(record: TrialRecord, found: Sequence[float]) -> float:
-    """Return the first listed target that was evaluated, else the first that was; nan where the trial takes none."""
-    present = [target for target in found if not np.isnan(target)]
-    asked = [target for target in record.spec.evaluation.targets if target in present]
-    return (asked or present or [np.nan])[0]
 
 
 def episodes_behind(results: SuiteResults, rows: pd.DataFrame) -> pd.DataFrame:

@@ -154,6 +154,8 @@ def trial_specs(
         (name, label): _evaluation_spec(suite.evaluation_of(name), contender, tasks[name], datasets[name])
         for (name, label), contender in contenders.items()
     }
+    for (name, label), contender in contenders.items():
+        _check_headline(f"{label} on {name}", contender.headline_target, evaluations[name, label].targets)
     for seed in suite.seeds:
         for (name, label), contender in contenders.items():
             specs.append(
@@ -175,6 +177,15 @@ def trial_specs(
                 )
             )
     return specs
+
+
+def _check_headline(where: str, target: float | None, evaluated: Sequence[float]) -> None:
+    if target is not None and target not in evaluated:
+        known = ", ".join(f"{one:g}" for one in evaluated) or "none"
+        raise InvalidValue(
+            f"{where}: headline_target {target:g} is not evaluated. Target returns there: {known}. Choose one of "
+            "them, or list more under evaluation.targets."
+        )
 
 
 def _is_on_disk(task: Task, source: str) -> bool:

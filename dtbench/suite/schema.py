@@ -58,6 +58,8 @@ class ContenderSettings(_Strict):
     action_mode: ActionMode | None = None
     # gradient steps between two evaluations; null: the suite's evaluation.every
     eval_interval: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    # the target return that its row stands for, one of those evaluated; null: the first
+    headline_target: Target | None = None
     hyperparameter_preset: str = ""  # one of the algorithm's presets, below `hyperparameters`
     # differences from the algorithm's defaults: name -> value; train_steps as a value is the budget
     hyperparameters: dict[str, Any] = {}

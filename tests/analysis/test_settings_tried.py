@@ -38,6 +38,14 @@ def test_a_search_counts_for_draws_of_its_data_and_averages_over_them_and_for_no
     assert found == dict.fromkeys([("walks", "DT"), ("walks-draw1", "DT"), ("all", "DT")], 2)
 
 
+def test_where_the_target_was_chosen_too_pairs_of_setting_and_target_count() -> None:
+    record = search("DT", [{}, {"dropout": 0.1}], **HERE, targets={"walks": (1.0, 0.5, 0.0)})
+    chosen = {**SUITE, "contenders": {"DT": {"by_task": {"walks": {"headline_target": 0.5}}}}}
+    assert settings_tried([record], SUITE, {})["walks", "DT"] == 2
+    found = settings_tried([record], chosen, {"all": ("walks", "other")})
+    assert found == {("walks", "DT"): 6, ("walks-draw1", "DT"): 2, ("all", "DT"): 6}
+
+
 @pytest.mark.parametrize("elsewhere", [{"suite": "t"}, {"preset": "paper"}])
 def test_searches_of_other_suites_and_presets_do_not_count(elsewhere: Mapping[str, Any]) -> None:
     assert settings_tried([search("DT", [{}], **{**HERE, **elsewhere})], SUITE, {}) == {}

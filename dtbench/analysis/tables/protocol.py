@@ -187,14 +187,15 @@ def software_table(records: Sequence[TrialRecord]) -> Table:
 def _targets(results: SuiteResults, finals: pd.DataFrame) -> Iterator[str]:
     asked = {record.spec.task: record.spec.evaluation.targets for record in results.records}
     swept = max((len(record.spec.evaluation.sweep) for record in results.records), default=0)
-    used = finals.dropna(subset=["target"]).groupby("task")["target"].agg(lambda targets: sorted(set(targets)))
-    if not used.empty:
+    used = dict(list(finals.dropna(subset=["target"]).groupby("task")[["contender", "target"]]))
+    if used:
         listed = "; ".join(
-            f"{task}: {_listed(used[task])} (all asked: {_listed(asked[task], ordered=True)})" for task in used.index
+            f"{task}: {_used(rows)} (all asked: {_listed(asked[task], ordered=True)})" for task, rows in used.items()
         )
         yield (
-            "Target return: tables and curves use the first target that the suite lists for a task, for every "
-            f"return-conditioned contender. {listed}. The others are in the figures of achieved against target return."
+            "Target return: tables and curves use the first target that the suite lists for a task, or the one that "
+            f"it states for a contender (headline_target). {listed}. The others are in the figures of achieved "
+            "against target return."
         )
     if swept:
         yield (
@@ -249,6 +250,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(abridged(value))
+
+
+def _used(rows: pd.DataFrame) -> str:
+    """Return the target of a task's rows, or those of each contender where they differ."""
+    by_contender = rows.groupby("contender", sort=False)["target"].agg(lambda targets: _listed(sorted(set(targets))))
+    if by_contender.nunique() == 1:
+        return str(by_contender.iloc[0])
+    return ", ".join(f"{target} for {contender}" for contender, target in by_contender.items())
 
 
 def _by_task(values: Mapping[str, set[str]]) -> str:
