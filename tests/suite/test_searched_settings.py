@@ -66,7 +66,9 @@ def test_everyone_that_was_searched_had_as_many_settings_on_the_same_sets() -> N
 @pytest.mark.parametrize("suite", ["context-length", "percent-bc", "delayed-reward", "precision"])
 def test_suites_that_vary_something_else_keep_the_settings_of_before_on_every_set(suite: str) -> None:
     given: dict[str, set[str]] = {}
-    for spec in trial_specs(load_suite(suite, preset="cpu"), make_data=False):
+    planned_suite = load_suite(suite, preset="cpu")
+    for spec in trial_specs(planned_suite, make_data=False):
+        assert contender_on(planned_suite.contenders[spec.contender], spec.task).headline_target is None
         if "hopper" in spec.task and "delayed" not in spec.task and spec.contender in ("DT", "BC", "BC 10%"):
             given.setdefault(spec.contender, set()).add(str(sorted(spec.hyperparameters.items())))
     assert given
