@@ -6,9 +6,9 @@ from dtbench.analysis.convergence import RULE, Convergence
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell
 
 TRIED = (
-    "Settings tried: different settings in the recorded searches on this task or on other draws of its data, whatever "
-    "target returns each was tried at, since the headline target is fixed beforehand; what "
-    "people tried by hand is not in it. A pair is not decided in favour of the side with more."
+    "Settings tried: different settings in the recorded searches on this task or on other draws of its data; pairs of "
+    "setting and target return where the suite states the row's target (headline_target), since then it was chosen "
+    "too. What people tried by hand is not in it. A pair is not decided in favour of the side with more."
 )
 
 
