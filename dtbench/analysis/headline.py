@@ -1,6 +1,6 @@
 """The target return that a return-conditioned contender's row stands for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -15,6 +15,15 @@ def chosen_target(suite: Mapping[str, Any], contender: str, task: str) -> float 
     changes = [one for pattern, one in (document.get("by_task") or {}).items() if fnmatchcase(task, pattern)]
     stated = [one["headline_target"] for one in (document, *changes) if "headline_target" in one]
     return None if not stated or stated[-1] is None else float(stated[-1])
+
+
+def stated_targets(suite: Mapping[str, Any], contenders: Iterable[str], tasks: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for each contender whose row on some task is not at the first target."""
+    for contender in contenders:
+        chosen = {task: target for task in tasks if (target := chosen_target(suite, contender, task)) is not None}
+        if chosen:
+            listed = ", ".join(f"{target:g} on {task}" for task, target in chosen.items())
+            yield f"{contender} is asked for the target return that the suite states (headline_target): {listed}."
 
 
 def headline_target(spec: TrialSpec, evaluated: Sequence[float], chosen: float | None = None) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dtbench.analysis.headline import chosen_target, headline_target
+from dtbench.analysis.headline import chosen_target, headline_target, stated_targets
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.suite_analysis import analyze
 from dtbench.errors import InvalidValue
@@ -55,6 +55,13 @@ def test_later_patterns_and_null_take_a_contenders_own_back() -> None:
     assert chosen_target(suite, "DT", "ab") is None
     assert chosen_target(suite, "BC", "b") is None
     assert chosen_target({}, "DT", "b") is None
+
+
+def test_the_page_says_which_rows_are_at_a_stated_target() -> None:
+    suite = {"contenders": {"DT": {"by_task": {"a": {"headline_target": 2.5}}}, "BC": {}}}
+    assert list(stated_targets(suite, ["DT", "BC"], ["a", "b"])) == [
+        "DT is asked for the target return that the suite states (headline_target): 2.5 on a."
+    ]
 
 
 def test_a_stated_target_that_was_not_evaluated_leaves_the_first() -> None:

@@ -12,6 +12,7 @@ from dtbench.analysis.figures.profiles import draw_improvement, draw_profiles
 from dtbench.analysis.figures.rank_agreement import draw_rank_agreement
 from dtbench.analysis.figures.style import Drawing
 from dtbench.analysis.figures.targets import draw_target_grid, draw_targets
+from dtbench.analysis.headline import stated_targets
 from dtbench.analysis.lookalikes import lookalike_warning, lookalikes, originals
 from dtbench.analysis.page.html import SuitePage
 from dtbench.analysis.page.methods import methods_text
@@ -90,6 +91,7 @@ def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
     if analysis.broken:
         text.append(f"No number: {len(analysis.broken)} finished trials scored NaN and count as missing.")
     text += analysis.diverged_text
+    text += stated_targets(analysis.results.suite, analysis.contenders, analysis.ran)
     first, more = draw_finals(analysis)
     yield Section("Results", (*_remarks(analysis), *text), (scores,), first, more=more)
     about = protocol.task_table(analysis.results, analysis.tasks)
