@@ -184,7 +184,8 @@ def print_plan(
     show(_plan_table(f"{suite.title} (preset {suite.preset or 'none'})", rows))
     known = [speeds[spec.cell] * max(spec.train_steps, 1) for spec in missing if spec.cell in speeds]
     parts = [f"{duration(sum(known))} of trial time"] if known or not missing else []
-    parts += [f"{len(missing) - len(known)} trials of unknown length"] if len(known) < len(missing) else []
+    unknown = len(missing) - len(known)
+    parts += [f"{unknown} trial{'s' * (unknown > 1)} of unknown length"] if unknown else []
     say(f"To go: {', and '.join(parts)}.")
     if missing and not parallel_trials(missing[0].resources):
         cpu, gpu = (missing[0].resources.get(name, default) for name, default in (("cpu", 1), ("gpu", 0)))
