@@ -257,9 +257,9 @@ def results_of(document: Mapping[str, Any], ledger: Ledger, scores: Path) -> Sui
 
     The name is the suite's own, unless trials are archived there that this ledger does not have and that differ from
     these, as those of another preset do; then `<suite>-<preset>`, and `-2`, `-3`, ... while that is taken too. Where
-    the archive differs, its trials count that are planned here too.
+    the archive differs, its trials count that are planned here too, and so do those that other suites have archived.
     """
-    found = collect(document, ledger)
+    found = _with_shared(collect(document, ledger), scores)
     name, own = str(document["name"]), _undamaged(ledger, found) | {record.spec.key for record in found.records}
     free = _free_name(document, own, ledger, scores)
     if not archived_keys(scores, name) <= own and name in archived(scores):
@@ -276,11 +276,24 @@ def differences(document: Mapping[str, Any], scores: Path) -> str:
     return difference(theirs, [TrialSpec.from_json(trial) for trial in document["trials"]])
 
 
+def _with_shared(found: SuiteResults, scores: Path) -> SuiteResults:
+    """Return results with those planned trials that other suites have archived."""
+    for name in archived(scores):
+        waiting = {one.spec.key for one in found.unfinished if one.state is not TrialState.DAMAGED}
+        if name != found.name and waiting & _readable_keys(scores, name):
+            archive = read_archive(scores, name)
+            every = dataclasses.replace(archive, records=(*archive.records, *archive.superseded))
+            planned = [trial for trial in found.suite["trials"] if trial["key"] in waiting]
+            found = extended(_narrowed(every, {**found.suite, "trials": planned}), found)
+    return found
+
+
 def _narrowed(archive: SuiteResults, document: Mapping[str, Any]) -> SuiteResults:
     """Return the finished trials of an archive that a document plans, under its labels."""
-    planned = {trial["key"]: TrialSpec.from_json(trial) for trial in document["trials"]}
-    records = [record.relabelled(planned[key]) for record in archive.records if (key := record.spec.key) in planned]
-    return dataclasses.replace(archive, suite=document, records=tuple(records), unfinished=(), superseded=())
+    finished = {record.spec.key: record for record in archive.records}
+    planned = [TrialSpec.from_json(trial) for trial in document["trials"] if trial["key"] in finished]
+    records = tuple(finished[spec.key].relabelled(spec) for spec in planned)
+    return dataclasses.replace(archive, suite=document, records=records, unfinished=(), superseded=())
 
 
 def renamed(results: SuiteResults, name: str) -> SuiteResults:
@@ -320,7 +333,13 @@ def _free_name(suite: Mapping[str, Any], own: set[str], ledger: Ledger, scores: 
     if first not in others and (archived_keys(scores, first) <= own or not differences(suite, scores)):
         return first
     own = own | archived_keys(scores, first)
-    return next(name for name in _names(suite) if name not in (*others, first) and archived_keys(scores, name) <= own)
+    planned = {trial["key"] for trial in suite["trials"]}
+
+    def fits(name: str) -> bool:
+        further = archived_keys(scores, name) - own
+        return not further or further <= planned & keys_elsewhere(scores, name)
+
+    return next(name for name in _names(suite) if name not in (*others, first) and fits(name))
 
 
 def _names(suite: Mapping[str, Any]) -> Iterator[str]:
@@ -344,6 +363,18 @@ def archived_keys(scores: Path, name: str) -> set[str]:
     except (OSError, ValueError, KeyError, RecursionError, csv.Error) as error:
         raise LedgerError(f"cannot read {path}: {error}. Restore it, or remove it.") from error
     return {spec.key for spec in specs}
+
+
+def keys_elsewhere(scores: Path, name: str) -> set[str]:
+    """Return the keys of the finished trials that are archived under other names; unreadable archives have none."""
+    return {key for other in archived(scores) if other != name for key in _readable_keys(scores, other)}
+
+
+def _readable_keys(scores: Path, name: str) -> set[str]:
+    try:
+        return archived_keys(scores, name)
+    except LedgerError:  # which a report raises
+        return set()
 
 
 def archived_seconds(scores: Path, name: str) -> dict[tuple[str, str], float]:

@@ -64,6 +64,12 @@ def print_trials(suite: Suite, specs: Sequence[TrialSpec], missing: Sequence[Tri
             note(f"data: {source} ({names})")
 
 
+def print_shared(specs: Sequence[TrialSpec], shared: Collection[str], ledger: Ledger) -> None:
+    """Print the number of planned trials that only other suites have finished; `shared` are the keys of theirs."""
+    if count := sum(spec.key in shared and ledger.state(spec) is TrialState.MISSING for spec in specs):
+        note(f"{count} of the done are archived trials of other suites: the same settings on the same data")
+
+
 def _caution(text: str) -> None:
     """Print a line that stands out; with -q on stderr, beside which tables stand alone."""
     if quiet():

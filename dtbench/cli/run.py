@@ -127,10 +127,10 @@ def run(
 ) -> None:
     """Run the missing trials of a suite; continue interrupted ones from their checkpoints.
 
-    Trials that results/scores/SUITE has finished count as done. Ctrl-C once: trials write their checkpoints and stop.
-    Twice: they stop at once. The same command continues them.
+    Trials that results/scores has finished count as done, also those of other suites. Ctrl-C once: trials write their
+    checkpoints and stop. Twice: they stop at once. The same command continues them.
     """
-    from dtbench.analysis.archive import archived_keys
+    from dtbench.analysis.archive import archived_keys, keys_elsewhere
     from dtbench.cli import plans, progress, workload
     from dtbench.execution.resources import sized
     from dtbench.foreign import add_imports
@@ -150,10 +150,13 @@ def run(
         whole, narrowed = (with_variants(one, saved) for one in (whole, narrowed))
         with progress.preparing() as on_dataset:
             specs = sized(trial_specs(narrowed, on_dataset, make_data=not dry_run), resources)
-        archived = archived_keys(results / "scores", whole.name)
+        own = archived_keys(results / "scores", whole.name)
+        shared = keys_elsewhere(results / "scores", whole.name) - own
+        archived = own | shared
         unique = {spec.key: spec for spec in specs if spec.key not in archived}
         missing = [spec for spec in unique.values() if ledger.should_run(spec, retry_failed=retry_failed)]
         plans.print_trials(narrowed, specs, missing, why=plans.preset_reason(whole, suite, preset))
+        plans.print_shared(specs, shared, ledger)
         plans.print_remarks(saved, specs, missing, archived, ledger)
         _check(missing, on_this_machine=not (local or address or dry_run))
         if dry_run:

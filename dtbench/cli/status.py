@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from dtbench.analysis.archive import archived_keys
+from dtbench.analysis.archive import archived_keys, keys_elsewhere
 from dtbench.analysis.results import newest
 from dtbench.cli.progress import duration, say, show_plain
 from dtbench.errors import LedgerError, UnknownName, decimals_of, one_line
@@ -188,7 +188,7 @@ class _Reader:
 
     def _archived(self, suite: str) -> set[str]:
         try:
-            return archived_keys(self.results / "scores", suite)
+            return archived_keys(self.results / "scores", suite) | keys_elsewhere(self.results / "scores", suite)
         except LedgerError as error:
             self.remarks.append(one_line(str(error)))
             return set()
