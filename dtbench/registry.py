@@ -71,7 +71,7 @@ def make_algorithm(name: str, hyperparameters: Mapping[str, Any] = MappingProxyT
     Raises UnknownName for a hyperparameter that does not exist and InvalidValue for one of the wrong type.
     """
     kind: Any = algorithm_class(name)
-    known = [field.name for field in dataclasses.fields(kind) if field.init]
+    known = hyperparameter_names(name)
     for key in hyperparameters:
         if key not in known:
             check_current(key, name)
@@ -89,6 +89,12 @@ def make_algorithm(name: str, hyperparameters: Mapping[str, Any] = MappingProxyT
     for key in hyperparameters:
         _check_number(name, key, getattr(algorithm, key))
     return algorithm
+
+
+def hyperparameter_names(name: str) -> list[str]:
+    """Return the names of an algorithm's hyperparameters."""
+    kind: Any = algorithm_class(name)
+    return [field.name for field in dataclasses.fields(kind) if field.init]
 
 
 def all_hyperparameters(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

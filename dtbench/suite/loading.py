@@ -1,5 +1,6 @@
 """Read suites from YAML: a base, presets and overrides merged into plain documents."""
 
+import difflib
 import fnmatch
 import json
 import re
@@ -20,6 +21,7 @@ LARGEST_FILE = 2**20  # bytes: the largest shipped suite has some ten thousand
 LONGEST_NAME = 80  # the ledger truncates longer names of directories
 _UNPRINTABLE = re.compile(r"\\u00[01]|[\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # in JSON: controls and surrogates
 FORMULA = "=+-@"  # what a spreadsheet takes for a formula where a cell begins with it
+_LIKE = 0.8  # similarity above which an unknown name is taken for a misspelt setting: 1 is equality
 _RESERVED = ("overview", "index.html", "manifest.json")  # what else is in the report
 
 
@@ -210,8 +212,10 @@ def overridden(
     if head == "train_steps" and not rest:
         labels, rest = list(contenders), ["train_steps"]
     if labels and rest:
-        setting = _path_in_contender(rest, contender)
-        changed = {label: _with_value(contenders[label], setting, parsed) for label in labels}
+        changed = {}
+        for label in labels:
+            setting = _path_in_contender(rest, contenders[label], contender)
+            changed[label] = _with_value(contenders[label], setting, parsed)
         return {**document, "contenders": {**contenders, **changed}}
     if head not in (known := [*suite, *contenders]):
         check_current(head)
@@ -222,11 +226,19 @@ def overridden(
     return _with_value(document, [head, *rest], parsed)
 
 
-def _path_in_contender(path: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return the path of a contender's setting; a single unknown name is a hyperparameter."""
-    if path[0] not in known and len(path) > 1:
-        raise UnknownName("setting of a contender", path[0], known)
-    return list(path) if path[0] in known else ["hyperparameters", path[0]]
+def _path_in_contender(path: Sequence[str], contender: Any, known: Collection[str]) -> list[str]:
+    """Return the path of a contender's setting; a single unknown name is a hyperparameter.
+
+    Raises UnknownName for a name that is like one of a setting and no hyperparameter's.
+    """
+    name, *rest = path
+    if name in known:
+        return list(path)
+    algorithm = contender.get("algorithm") if isinstance(contender, Mapping) else None
+    hyperparameters = registry.hyperparameter_names(algorithm) if isinstance(algorithm, str) else []
+    if rest or (name not in hyperparameters and difflib.get_close_matches(name, known, cutoff=_LIKE)):
+        raise UnknownName("setting of a contender", name, known)
+    return ["hyperparameters", name]
 
 
 def _with_value(settings: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
