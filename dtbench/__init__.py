@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dtbench.algorithm import Learner as Learner
     from dtbench.algorithm import Metrics as Metrics
     from dtbench.algorithm import Rollout as Rollout
-    from dtbench.analysis.archive import load_scores as load_scores
     from dtbench.analysis.figures.plot import plot as plot
+    from dtbench.analysis.results_directory import load_scores as load_scores
     from dtbench.data.dataset import TrajectoryDataset as TrajectoryDataset
     from dtbench.data.dataset import make_dataset as make_dataset
     from dtbench.data.sampling import TransitionSampler as TransitionSampler

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dtbench.analysis.archive import archived, load_results, read_archive
+from dtbench.analysis.archive import archived, read_archive
 from dtbench.analysis.results import SuiteResults, spec_values
+from dtbench.analysis.results_directory import load_results
 from dtbench.analysis.statistics import (
     Estimate,
     Interval,

@@ -34,7 +34,7 @@ def rliable(
     Other programs read results/scores/<suite>.csv (a row a trial, checkpoint
     and target) and results/scores/<suite>/episodes.parquet.
     """
-    from dtbench.analysis.archive import load_results
+    from dtbench.analysis.results_directory import load_results
     from dtbench.cli.rliable import check_path, write_rliable
 
     if out is not None:
@@ -119,7 +119,7 @@ def mlflow(out: OutOption, suite: SuitesOption = None, results: ResultsOption = 
 
 def _export_runs(write_runs: Callable[[Any, Path], None], suites: Sequence[str], out: Path, results: Path) -> None:
     """Write each finished trial of these suites, or of all, once; print how many there are."""
-    from dtbench.analysis.archive import load_results
+    from dtbench.analysis.results_directory import load_results
     from dtbench.tracking.runs import run_of
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -90,7 +90,7 @@ def plot(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Draw one figure: achieved against target return, score over training, or final scores."""
-    from dtbench.analysis.archive import load_results
+    from dtbench.analysis.results_directory import load_results
     from dtbench.cli.plot import check_file, draw, write_drawing
 
     if out is not None:
@@ -149,14 +149,14 @@ def keep_scores(document: Mapping[str, Any], ledger: "Ledger", results: Path, *,
 
     `fresh`: fetch first what trials have written to a ledger at an address since.
     """
-    from dtbench.analysis import archive
+    from dtbench.analysis import results_directory
 
     with published(results, fresh=fresh):
-        found = archive.keep_scores(document, ledger, results / "scores")
+        found = results_directory.keep_scores(document, ledger, results / "scores")
     warn_left_out(found.damaged)
     name = str(document["name"])
     if found.records and found.name != name:
-        why = archive.differences(document, results / "scores")
+        why = results_directory.differences(document, results / "scores")
         other = f"{results / 'scores' / name} has other trials ({why}) and stays as it is"
         typer.secho(f"{other}. These results are kept as {found.name}.", err=True, fg="yellow", bold=True)
     return found
@@ -179,7 +179,7 @@ def published(results: Path, *, fresh: bool = True) -> AbstractContextManager[No
 
 def _refresh(names: Sequence[str], preset: str | None, results: Path) -> None:
     """Bring the scores of these suites, or of all in the ledger, up to date."""
-    from dtbench.analysis.archive import suites_by_name
+    from dtbench.analysis.results_directory import suites_by_name
     from dtbench.ledger.store import Ledger
 
     ledger = Ledger(results / "runs")
@@ -207,8 +207,9 @@ def _with_preset(names: Sequence[str], preset: str) -> Mapping[str, Any]:
 
 
 def _build(names: Sequence[str], results: Path, out: Path) -> Path:
-    from dtbench.analysis.archive import archived, check_known, read_archive
+    from dtbench.analysis.archive import archived, read_archive
     from dtbench.analysis.page.build import write_report
+    from dtbench.analysis.results_directory import check_known
 
     scores = results / "scores"
     known = archived(scores)
@@ -229,8 +230,9 @@ def _searches(names: Sequence[str], results: Path) -> "tuple[SearchRecord, ...]"
 
 def _is_current(names: Sequence[str], results: Path, out: Path) -> bool:
     """Check that score files follow from their episodes and the report from them; print what does not."""
-    from dtbench.analysis.archive import archived, check_known, read_archive
+    from dtbench.analysis.archive import archived, read_archive
     from dtbench.analysis.page.build import check_report
+    from dtbench.analysis.results_directory import check_known
 
     scores = results / "scores"
     known = archived(scores)

@@ -130,7 +130,8 @@ def run(
     Trials that results/scores has finished count as done, also those of other suites. Ctrl-C once: trials write their
     checkpoints and stop. Twice: they stop at once. The same command continues them.
     """
-    from dtbench.analysis.archive import archived_keys, keys_elsewhere
+    from dtbench.analysis.archive import archived_keys
+    from dtbench.analysis.results_directory import shared_keys
     from dtbench.cli import plans, progress, workload
     from dtbench.execution.resources import sized
     from dtbench.foreign import add_imports
@@ -151,7 +152,7 @@ def run(
         with progress.preparing() as on_dataset:
             specs = sized(trial_specs(narrowed, on_dataset, make_data=not dry_run), resources)
         own = archived_keys(results / "scores", whole.name)
-        shared = keys_elsewhere(results / "scores", whole.name) - own
+        shared = shared_keys(results / "scores", whole.name, {spec.key for spec in specs} - own)
         archived = own | shared
         unique = {spec.key: spec for spec in specs if spec.key not in archived}
         missing = [spec for spec in unique.values() if ledger.should_run(spec, retry_failed=retry_failed)]

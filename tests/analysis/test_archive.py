@@ -4,18 +4,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dtbench.analysis.archive import (
-    archived,
+from dtbench.analysis.archive import archived, read_archive, write_archive
+from dtbench.analysis.results import SuiteResults, scores_text
+from dtbench.analysis.results_directory import (
     differences,
     keep_scores,
     load_results,
-    read_archive,
     renamed,
     results_of,
     suites_by_name,
-    write_archive,
 )
-from dtbench.analysis.results import SuiteResults, scores_text
 from dtbench.errors import LedgerError, NothingToReport, UnknownName
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec

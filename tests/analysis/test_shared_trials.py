@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dtbench.analysis.archive import keep_scores, load_results, read_archive, suites_by_name
+from dtbench.analysis.archive import read_archive
 from dtbench.analysis.results import SuiteResults
+from dtbench.analysis.results_directory import keep_scores, load_results, shared_keys, suites_by_name
 from dtbench.analysis.suite_analysis import final_rows
 from dtbench.cli.run import main
 from dtbench.cli.status import status_of
@@ -81,9 +82,12 @@ def test_other_trials_stay_missing(tmp_path: Path, change: dict[str, Any]) -> No
     assert [one.state for one in kept.unfinished] == [TrialState.MISSING]
 
 
-def test_a_damaged_archive_of_another_suite_does_not_stop_this_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["first.csv", "first/trials.jsonl", "first/episodes.parquet", "first/suite.json"])
+def test_a_damaged_archive_of_another_suite_does_not_stop_this_one(tmp_path: Path, file: str) -> None:
     archive(tmp_path, "first", (BC, 30.0))
-    (tmp_path / "scores" / "first.csv").write_text("no table\n")
+    assert shared_keys(tmp_path / "scores", "second", {BC.key, DT.key}) == {BC.key}
+    (tmp_path / "scores" / file).write_text("no table\n")
+    assert shared_keys(tmp_path / "scores", "second", {BC.key, DT.key}) == set()
     ledger = Ledger(tmp_path / "runs")
     document = plan(ledger, "second", [BC, DT])
     finish(ledger, DT, 70.0)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from dtbench import load_scores
-from dtbench.analysis.archive import keep_scores, read_archive
+from dtbench.analysis.archive import read_archive
 from dtbench.analysis.results import SuiteResults, collect, score_table
+from dtbench.analysis.results_directory import keep_scores
 from dtbench.analysis.suite_analysis import final_rows
 from dtbench.analysis.superseded import labelled, sentences
 from dtbench.cli.run import main

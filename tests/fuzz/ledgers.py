@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 from hypothesis import strategies as st
 
-from dtbench.analysis.archive import keep_scores, load_results, read_archive, suites_by_name, write_archive
+from dtbench.analysis.archive import read_archive, write_archive
 from dtbench.analysis.page.suite_page import suite_page
+from dtbench.analysis.results_directory import keep_scores, load_results, suites_by_name
 from dtbench.analysis.suite_analysis import analyze
 from dtbench.cli.status import show_trial, status_of
 from dtbench.errors import DtbenchError, LedgerError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dtbench.analysis.archive import keep_scores
+from dtbench.analysis.results_directory import keep_scores
 from dtbench.cli.run import app
 from dtbench.errors import DtbenchError, LedgerUnwritable
 from dtbench.ledger.store import Ledger, read_suite
