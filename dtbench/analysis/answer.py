@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from dtbench.analysis import pairwise
 from dtbench.analysis.lookalikes import lookalikes, originals
 from dtbench.analysis.pairwise import Difference, Verdict
 from dtbench.analysis.settings_tried import UNEQUAL
-from dtbench.analysis.statistics import MIN_SEEDS, Estimate
+from dtbench.analysis.statistics import MIN_SEEDS, Estimate, t_interval
 from dtbench.analysis.suite_analysis import RAW, SuiteAnalysis
 from dtbench.analysis.tables.table import Cell, Column, Table, number_cell, with_interval
 from dtbench.ledger.families import FAMILIES
@@ -142,6 +143,24 @@ def sentence(found: Sequence[Comparison], family: str) -> str:
     return (
         f"Of {_count(total, 'task')}, Decision Transformer is better than {rival} on {words['better']}, matches it on "
         f"{words['match']} and is worse on {words['worse']}{left}."
+    )
+
+
+def average_sentence(found: Sequence[Comparison], family: str) -> str:
+    """Return the mean difference over the tasks where both converged, with Welch's interval; "" below two tasks.
+
+    The tasks are taken as they are, not as a sample of others.
+    """
+    able = [one for one in found if one.word != LATE and not one.raw and min(one.seeds) >= MIN_SEEDS]
+    if len(able) < 2:
+        return ""
+    mean = fmean(one.difference.mean for one in able)
+    deviations = [one.difference.deviation for one in able]
+    ends = t_interval(mean, [((one.error / len(able)) ** 2, one.freedom) for one in deviations])
+    return (
+        f"Over the {len(able)} tasks where both have {MIN_SEEDS} seeds and are known to have converged, Decision "
+        f"Transformer less the best {learner_of(family)} is {with_interval(mean, ends)} points on average. Of other "
+        "tasks this says nothing."
     )
 
 

@@ -81,14 +81,14 @@ def mean_interval(values: ArrayLike) -> Interval | None:
     return t_interval(float(scores.mean()), [mean_part(scores)])
 
 
-def t_interval(centre: float, parts: Sequence[tuple[float, int]], level: float = LEVEL) -> Interval:
+def t_interval(centre: float, parts: Sequence[tuple[float, float]], level: float = LEVEL) -> Interval:
     """Return the interval of a sum of independent means, from the variance and degrees of freedom of each."""
     variance = sum(variance for variance, _ in parts)
     reach = float(student.ppf(0.5 + level / 2, freedom(parts))) * math.sqrt(variance) if variance else 0.0
     return Interval(centre - reach, centre + reach)
 
 
-def freedom(parts: Sequence[tuple[float, int]]) -> float:
+def freedom(parts: Sequence[tuple[float, float]]) -> float:
     """Return Welch and Satterthwaite's degrees of freedom, (Σ v)² / Σ v² / f; infinite without variance."""
     spread = sum(variance**2 / degrees for variance, degrees in parts if variance)
     return sum(variance for variance, _ in parts) ** 2 / spread if spread else math.inf

@@ -1,9 +1,11 @@
 """The page's first sentence is made from the verdicts of five seeds and more, and from nothing else."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dtbench import registry
@@ -14,6 +16,7 @@ from dtbench.errors import InvalidAlgorithm
 from dtbench.ledger.families import FAMILIES, family_of
 from tests.support.tiny_ledger import Scores, spec_of, tiny_ledger
 
+NAMES = "Decision Transformer less the best TD learner"
 FIVE = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -62,6 +65,25 @@ def test_a_rival_that_has_not_converged_leaves_a_task_undecided(tmp_path: Path) 
     found = answer.comparisons([replace(analysis, inputs=replace(analysis.inputs, statuses=late))], "td")
     assert words(found) == {"won": "not converged", "lost": "worse", "equal": "match", "few": "undecided"}
     assert "on 1 task one of the two is not known to have converged" in answer.sentence(found, "td")
+
+
+def test_the_average_is_of_converged_pairs_of_five_seeds_alone(tmp_path: Path) -> None:
+    analysis = of(tmp_path)
+    found = answer.comparisons([analysis], "td")
+    # Welch: the variance of the mean over three tasks is that of six means of five seeds, over nine, with
+    # 24 degrees of freedom, of which t is 2.0639. The luck of two equal episodes adds nothing.
+    reach = 2.0639 * math.sqrt(6 * np.var(FIVE, ddof=1) / 5 / 9)
+    assert f"Over the 3 tasks where both have 5 seeds and are known to have converged, {NAMES} is" in (
+        sentence := answer.average_sentence(found, "td")
+    )
+    mean = (10 - 20 + 0) / 3
+    ends = f"[{mean - reach:.1f}, {mean + reach:.1f}]".replace("-", "\N{MINUS SIGN}")
+    assert f"{mean:.1f} {ends} points on average".replace("-", "\N{MINUS SIGN}", 1) in sentence
+    late = {("won", "IQL"): CellStatus(unconverged="12% of value"), ("lost", "DT"): CellStatus(unconverged="rises")}
+    fewer = answer.comparisons([replace(analysis, inputs=replace(analysis.inputs, statuses=late))], "td")
+    assert answer.average_sentence(fewer, "td") == ""
+    (section, *_) = overview([of(tmp_path / "page")])
+    assert sentence in section.paragraphs
 
 
 def test_where_nothing_is_decided_it_says_so_and_shows_the_estimates(tmp_path: Path) -> None:

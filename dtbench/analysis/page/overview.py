@@ -84,12 +84,14 @@ def _answer(analyses: Sequence[SuiteAnalysis]) -> Iterator[Section]:
     td, imitation = (answer.comparisons(real, family) for family in ("td", "imitation"))
     if not (td or imitation):
         return
-    lines = [answer.sentence(found, family) for found, family in ((td, "td"), (imitation, "imitation"))]
+    sides = ((td, "td"), (imitation, "imitation"))
+    lines = [answer.sentence(found, family) for found, family in sides]
+    averages = [answer.average_sentence(found, family) for found, family in sides]
     if all(analysis.smoke for analysis in real):
         lines[0] = f"{SMOKE} {lines[0]}"
     yield Section(
         "The answer",
-        (lines[1], answer.CHOICE_RULE),
+        (*(line for line in (averages[0], lines[1], averages[1]) if line), answer.CHOICE_RULE),
         (answer.answer_table([*td, *imitation]),),
         tuple(one for one in (draw_forest(td, "td"), draw_forest(imitation, "imitation")) if one),
         folded=True,
