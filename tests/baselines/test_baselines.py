@@ -226,7 +226,7 @@ def greedy_actions(learner: Any) -> Tensor:
 @pytest.mark.parametrize("algorithm", LEARNERS, ids=lambda a: type(a).__name__)
 def test_the_best_action_of_random_data_is_found(algorithm: Any) -> None:
     learner = algorithm.learner(targets(), seed=0, device=CPU)
-    for _ in range(800):
+    for _ in range(1600):  # after 800 TD3+BC is halfway there with the rounding of some processors
         learner.update()
     assert greedy_actions(learner).tolist() == pytest.approx([-0.5, 0.5], abs=0.2)
 
