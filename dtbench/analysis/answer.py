@@ -9,7 +9,7 @@ from dtbench.analysis import pairwise
 from dtbench.analysis.lookalikes import lookalikes, originals
 from dtbench.analysis.pairwise import Difference, Verdict
 from dtbench.analysis.settings_tried import UNEQUAL
-from dtbench.analysis.statistics import MIN_SEEDS, Estimate, t_interval
+from dtbench.analysis.statistics import MIN_SEEDS, Estimate, Interval, t_interval
 from dtbench.analysis.suite_analysis import RAW, SuiteAnalysis
 from dtbench.analysis.tables.table import Cell, Column, Table, number_cell, with_interval
 from dtbench.ledger.families import FAMILIES
@@ -149,19 +149,28 @@ def sentence(found: Sequence[Comparison], family: str) -> str:
 def average_sentence(found: Sequence[Comparison], family: str) -> str:
     """Return the mean difference over the tasks where both converged, with Welch's interval; "" below two tasks.
 
-    The tasks are taken as they are, not as a sample of others.
+    The tasks are taken as they are, not as a sample of others. Where one task alone decides the sign, the mean without
+    it is given too.
     """
     able = [one for one in found if one.word != LATE and not one.raw and min(one.seeds) >= MIN_SEEDS]
     if len(able) < 2:
         return ""
-    mean = fmean(one.difference.mean for one in able)
-    deviations = [one.difference.deviation for one in able]
-    ends = t_interval(mean, [((one.error / len(able)) ** 2, one.freedom) for one in deviations])
+    mean, ends = _average(able)
+    largest = max(able, key=lambda one: abs(one.difference.mean - mean))
+    rest, rest_ends = _average([one for one in able if one is not largest])
+    alone = rest * mean < 0 or rest_ends.holds(0.0) != ends.holds(0.0)
+    without = f" Without {largest.task} it is {with_interval(rest, rest_ends)}." if alone else ""
     return (
         f"Over the {len(able)} tasks where both have {MIN_SEEDS} seeds and are known to have converged, Decision "
-        f"Transformer less the best {learner_of(family)} is {with_interval(mean, ends)} points on average. Of other "
-        "tasks this says nothing."
+        f"Transformer less the best {learner_of(family)} is {with_interval(mean, ends)} points on average.{without} "
+        "Of other tasks this says nothing."
     )
+
+
+def _average(found: Sequence[Comparison]) -> tuple[float, Interval]:
+    mean = fmean(one.difference.mean for one in found)
+    deviations = [one.difference.deviation for one in found]
+    return mean, t_interval(mean, [((one.error / len(found)) ** 2, one.freedom) for one in deviations])
 
 
 def _open_reasons(found: Sequence[Comparison]) -> str:

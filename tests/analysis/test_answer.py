@@ -79,6 +79,7 @@ def test_the_average_is_of_converged_pairs_of_five_seeds_alone(tmp_path: Path) -
     mean = (10 - 20 + 0) / 3
     ends = f"[{mean - reach:.1f}, {mean + reach:.1f}]".replace("-", "\N{MINUS SIGN}")
     assert f"{mean:.1f} {ends} points on average".replace("-", "\N{MINUS SIGN}", 1) in sentence
+    assert "Without lost it is 5.0 [" in sentence  # one task alone makes it negative
     late = {("won", "IQL"): CellStatus(unconverged="12% of value"), ("lost", "DT"): CellStatus(unconverged="rises")}
     fewer = answer.comparisons([replace(analysis, inputs=replace(analysis.inputs, statuses=late))], "td")
     assert answer.average_sentence(fewer, "td") == ""
