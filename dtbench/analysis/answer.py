@@ -119,10 +119,10 @@ def chips(found: Sequence[Comparison]) -> list[Chip]:
 
 
 def _word(words: Counter[str]) -> str:
-    if words["better"] and words["worse"]:
+    decided = [word for word in ("better", "worse", "match") if words[word]]
+    if len(decided) > 1:
         return "mixed"
-    first = next((word for word in ("better", "worse", "match") if words[word]), "")
-    return first or ("undecided" if words["undecided"] >= words[LATE] else LATE)
+    return decided[0] if decided else ("undecided" if words["undecided"] >= words[LATE] else LATE)
 
 
 def learner_of(family: str) -> str:
