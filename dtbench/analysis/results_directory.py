@@ -104,6 +104,12 @@ def shared_keys(scores: Path, name: str, keys: Collection[str]) -> set[str]:
     return {one.spec.key for archive in archives for one in _every_record(archive)} & set(keys)
 
 
+def finished_anywhere(scores: Path, name: str, planned: Collection[str]) -> set[str]:
+    """Return the keys of the finished trials archived under a name, and of those planned that other suites share."""
+    own = archived_keys(scores, name)
+    return own | shared_keys(scores, name, set(planned) - own)
+
+
 def _others_with(scores: Path, name: str, keys: Collection[str]) -> Iterator[SuiteResults]:
     for other in archived(scores):
         with contextlib.suppress(LedgerError):

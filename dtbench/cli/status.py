@@ -11,9 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from dtbench.analysis.archive import archived_keys
 from dtbench.analysis.results import newest
-from dtbench.analysis.results_directory import shared_keys
+from dtbench.analysis.results_directory import finished_anywhere
 from dtbench.cli.progress import duration, say, show_plain
 from dtbench.errors import LedgerError, UnknownName, decimals_of, one_line
 from dtbench.ledger import lock, schema
@@ -189,9 +188,8 @@ class _Reader:
 
     def _archived(self, suite: str) -> set[str]:
         try:
-            own = archived_keys(self.results / "scores", suite)
-            waiting = set(self.documents[suite]) - set(self.folders) - own
-            return own | shared_keys(self.results / "scores", suite, waiting)
+            waiting = set(self.documents[suite]) - set(self.folders)
+            return finished_anywhere(self.results / "scores", suite, waiting)
         except LedgerError as error:
             self.remarks.append(one_line(str(error)))
             return set()

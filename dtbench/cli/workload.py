@@ -7,8 +7,8 @@ from statistics import fmean
 
 import typer
 
-from dtbench.analysis.archive import archived_keys, archived_seconds
-from dtbench.analysis.results_directory import shared_keys
+from dtbench.analysis.archive import archived_seconds
+from dtbench.analysis.results_directory import finished_anywhere
 from dtbench.cli.progress import duration, finished_seconds
 from dtbench.execution.resources import parallel_trials
 from dtbench.ledger.store import Ledger
@@ -55,11 +55,9 @@ def agree(suite: Suite, ledger: Ledger) -> None:
 
     Where nobody can answer, as in a script or on a cluster, it starts.
     """
-    scores = ledger.root.parent / "scores"
-    archived = archived_keys(scores, suite.name)
-    planned = {spec.key: spec for spec in trial_specs(suite, make_data=False) if spec.key not in archived}
-    shared = shared_keys(scores, suite.name, planned)
-    missing = [spec for spec in planned.values() if spec.key not in shared and ledger.should_run(spec)]
+    planned = {spec.key: spec for spec in trial_specs(suite, make_data=False)}
+    archived = finished_anywhere(ledger.root.parent / "scores", suite.name, planned)
+    missing = [spec for spec in planned.values() if spec.key not in archived and ledger.should_run(spec)]
     work = workload(missing, ledger, suite.name)
     if not work.is_long:
         return
