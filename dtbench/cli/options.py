@@ -18,7 +18,10 @@ PresetOption = Annotated[
     str | None, typer.Option(help="A preset of the suite: smoke, cpu, paper, ...", autocompletion=complete_preset)
 ]
 TaskOption = Annotated[
-    list[str] | None, typer.Option("--task", "-t", help="Name or pattern of tasks.", autocompletion=complete_task)
+    list[str] | None,
+    typer.Option(
+        "--task", "-t", help="Names or patterns of tasks, with commas or repeated.", autocompletion=complete_task
+    ),
 ]
 ImportOption = Annotated[
     list[str] | None,

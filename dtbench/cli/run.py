@@ -75,7 +75,9 @@ app.add_typer(export_app, name="export", help="Write scores and policies for oth
 SeedsOption = Annotated[str | None, typer.Option(help="Training seeds: 0..4 or 0,2,5.")]
 ContenderOption = Annotated[
     list[str] | None,
-    typer.Option("--contender", "-c", help="Name or pattern of contenders: 'DT*'.", autocompletion=complete_contender),
+    typer.Option(
+        "--contender", "-c", help="Names or patterns: 'DT,BC*'. Repeatable.", autocompletion=complete_contender
+    ),
 ]
 LocalOption = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
 ResourcesOption = Annotated[

@@ -153,14 +153,19 @@ def with_preset(document: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[
 
 
 def select(kind: str, known: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Return the known names that match a pattern, in their order; raise UnknownName for a pattern without a match."""
+    """Return the known names that match a pattern, in their order; raise UnknownName for a pattern without a match.
+
+    What matches nothing as a whole may be several patterns with commas between them.
+    """
     names = list(known)
     selected = []
     for pattern in patterns:
-        matching = fnmatch.filter(names, pattern)
-        if not matching:
-            raise UnknownName(kind, pattern, names)
-        selected += matching
+        several = [pattern] if fnmatch.filter(names, pattern) else [one.strip() for one in pattern.split(",")]
+        for one in several:
+            matching = fnmatch.filter(names, one)
+            if not matching:
+                raise UnknownName(kind, one, names)
+            selected += matching
     return [name for name in names if name in selected]
 
 

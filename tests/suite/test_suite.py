@@ -8,7 +8,7 @@ import pytest
 from dtbench.errors import DtbenchError, IncompatibleTask, InvalidSuite, InvalidValue, UnknownName
 from dtbench.ledger.trial_spec import TrialSpec
 from dtbench.registry import make_task
-from dtbench.suite.loading import read_document, read_yaml, suite_names
+from dtbench.suite.loading import read_document, read_yaml, select, suite_names
 from dtbench.suite.planning import (
     _sweep,
     check,
@@ -122,6 +122,14 @@ def test_unknown_suites_presets_and_contenders_name_what_exists(tmp_path: Path) 
         load_suite(written(tmp_path), preset="tini")
     with pytest.raises(UnknownName, match="Random"):
         narrow(load_suite(written(tmp_path)), contenders=["Randm"])
+
+
+def test_several_names_may_have_commas_between_them(tmp_path: Path) -> None:
+    whole = load_suite(written(tmp_path))
+    assert list(narrow(whole, contenders=["Random, DT"]).contenders) == ["DT", "Random"]
+    with pytest.raises(UnknownName, match="'Randm'"):
+        narrow(whole, contenders=["DT,Randm"])
+    assert select("task", ["a,b", "a", "c"], ["a,b"]) == ["a,b"], "a name with a comma is itself"
 
 
 @pytest.mark.parametrize(
