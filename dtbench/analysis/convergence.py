@@ -24,7 +24,8 @@ LATE_EVALUATIONS = 2  # from there on, without which nobody can tell
 
 RULE = (
     "Converged: over the last third of training the mean score changes by no more than its noise (the 95 % interval, "
-    f"over training seeds, of the change of a least-squares line, or {SMALL:g} point). Of a value learner also: its "
+    f"over training seeds, of the change of a least-squares line, or {SMALL:g} point); a change smaller than "
+    "the ± beside it goes unseen, so that yes says little where that is wide. Of a value learner also: its "
     f"Bellman backups reach at least {ENOUGH:.0%} of the data's discounted return (share of value), and its mean Q "
     f"over 4096 fixed pairs of the data moves by less than {STILL:.0%} over that third. Q over the data's discounted "
     "returns and their correlation are shown beside it; CQL's Q is low by design. Effective share: the effective "
@@ -44,6 +45,7 @@ class Convergence:
     effective: float | None = None  # share of a batch that weighted imitation learns from
     value_change: float | None = None  # of the mean Q over the last third, relative to its size
     score_change: float | None = None  # of the mean score over the last third, in points
+    score_noise: float | None = None  # half of that change's 95 % interval over seeds: less than it would go unseen
     still: bool | None = None  # whether that is noise
     trained: bool = True  # False of a contender without gradient steps, which has nothing to finish
 
@@ -133,6 +135,7 @@ def _convergence(trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Ar
         share = _mean([planned for record in trials if (planned := planned_share(record.spec)) is not None])
     moved = [change for rows in logged if (change := _value_change(rows)) is not None]
     changes = [change for steps, score in curves if (change := change_at_the_end(steps, score)) is not None]
+    interval = statistics.mean_interval(changes)
     return Convergence(
         share=share,
         ratio=last["value_ratio"],
@@ -140,7 +143,8 @@ def _convergence(trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Ar
         effective=last["effective_share"],
         value_change=_mean(moved),
         score_change=_mean(changes),
-        still=_is_still(changes),
+        score_noise=None if interval is None else (interval.high - interval.low) / 2,
+        still=_is_still(changes, interval),
         trained=any(record.spec.train_steps for record in trials),
     )
 
@@ -154,10 +158,9 @@ def change_at_the_end(steps: Array, values: Array) -> float | None:
     return float(statistics.coefficient(steps, values) * (steps.max() - steps.min()))
 
 
-def _is_still(changes: Sequence[float]) -> bool | None:
+def _is_still(changes: Sequence[float], interval: statistics.Interval | None) -> bool | None:
     if not changes:
         return None
-    interval = statistics.mean_interval(changes)
     if abs(float(np.mean(changes))) <= SMALL:
         return True
     return None if interval is None else interval.holds(0.0)

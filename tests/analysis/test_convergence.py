@@ -72,6 +72,29 @@ def test_a_score_that_moves_beyond_its_noise_has_not_converged() -> None:
     assert not convergence([record(seed, share=None, contender="DT") for seed in range(3)], noisy).reason
 
 
+def test_how_often_a_rise_is_seen_and_a_level_curve_suspected() -> None:
+    """Five seeds, scores with 4 points of noise: a rise of 10 over the last third is seen, one of 4 mostly is not."""
+    rng, records, times = (
+        np.random.default_rng(0),
+        [record(seed, contender="DT", share=None) for seed in range(5)],
+        200,
+    )
+    suspected = {}
+    for rise in (0, 4, 10):
+        expected = np.array([10.0, 50, 50 + rise / 2, 50 + rise])
+        drawn = [[list(expected + rng.normal(0, 4, 4)) for _ in records] for _ in range(times)]
+        found = [convergence(records, curves) for curves in drawn]
+        suspected[rise] = sum(bool(one.reason) for one in found) / times
+        inside = [
+            abs(one.score_change - rise) <= one.score_noise for one in found if one.score_change and one.score_noise
+        ]
+        assert len(inside) == times
+        assert np.mean(inside) >= 0.91, "the interval beside the change holds the true one"
+    assert suspected[0] <= 0.08
+    assert suspected[4] <= 0.5, "what the column ± warns of"
+    assert suspected[10] >= 0.75
+
+
 def test_a_small_change_is_nothing_however_sure() -> None:
     steady = [[10.0, 50.0, 50.2, 50.4]] * 3
     assert convergence([record(seed) for seed in range(3)], steady).word == "yes"
@@ -128,6 +151,8 @@ def test_the_table_names_every_cell() -> None:
     table = convergence_table(found, ["DT", "CQL"])
     assert table is not None
     assert [cell.text for cell in table.rows[0][:4]] == [HOPPER, "CQL", "no: 20% of value", "0.20"]
+    assert [column.name for column in table.columns[-3:]] == ["Change of score", "±", "Settings tried"]
+    assert float(table.rows[0][-2].text) > abs(float(table.rows[0][-3].text)), "two seeds are too few to see a change"
     assert table.rows[0][-1].text == "0"
     searched = convergence_table(found, ["DT", "CQL"], {(HOPPER, "CQL"): 16})
     assert searched is not None

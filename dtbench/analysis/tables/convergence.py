@@ -21,7 +21,15 @@ def convergence_table(
     if not found:
         return None
     order = {name: place for place, name in enumerate(contenders)}
-    names = ("Share of value", "Q / return", "Correlation", "Effective share", "Change of Q (%)", "Change of score")
+    names = (
+        "Share of value",
+        "Q / return",
+        "Correlation",
+        "Effective share",
+        "Change of Q (%)",
+        "Change of score",
+        "±",
+    )
     columns = (
         Column("Task"),
         Column("Contender"),
@@ -41,7 +49,10 @@ def convergence_table(
                 Cell(one.word, kind="undecided" if one.reason else "hole" if one.unknown else ""),
                 *(hole() if number is None else number_cell(number, 2) for number in numbers),
                 hole() if moved is None else number_cell(moved, 1),
-                hole() if one.score_change is None else number_cell(one.score_change, 1),
+                *(
+                    hole() if number is None else number_cell(number, 1)
+                    for number in (one.score_change, one.score_noise)
+                ),
                 number_cell(tried.get((task, contender), 0), 0),
             )
         )
