@@ -136,6 +136,13 @@ def check_seed(seed: Any) -> None:
         raise InvalidValue(f"seed {seed!r:.40} must be a whole number from 0 to {2**31 - 1}.")
 
 
+def whole_number(what: str, value: Any, *, least: int = 0, most: int = 2**31 - 1) -> int:
+    """Return a whole number as an int, numpy's too; raise InvalidValue for anything else or outside of the bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        raise InvalidValue(f"{what} {value!r:.40} must be a whole number from {least} to {most}.")
+    return int(value)
+
+
 def check_length(what: str, value: Any) -> None:
     """Raise InvalidValue for an episode's length that is neither None nor a number of steps."""
     if value is not None and (type(value) is not int or not 1 <= value <= LONGEST_EPISODE):

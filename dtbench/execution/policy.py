@@ -20,7 +20,7 @@ from dtbench.errors import InvalidValue, LedgerError, UnknownName
 from dtbench.evaluation import CPU, Episodes, Evaluator, HistoryBuffer, rollout_of
 from dtbench.ledger.store import Ledger
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
-from dtbench.task import Task
+from dtbench.task import Task, whole_number
 from dtbench.trial import POLICY, open_trial, read_checkpoint, trial_evaluator
 
 if TYPE_CHECKING:  # imageio is for films
@@ -69,15 +69,16 @@ class Policy:
         action: NDArray[Any] = scale.to_box(actions)[0] if scale else actions[0]
         return action
 
-    def evaluate(self, targets: Sequence[float] | None = None, *, episodes: int = 100) -> pd.DataFrame:
-        """Play the task's evaluation episodes once for each target return; return a row an episode.
+    def evaluate(self, targets: float | Sequence[float] | None = None, *, episodes: int = 100) -> pd.DataFrame:
+        """Play the task's evaluation episodes once for each target return, of one or several; return a row an episode.
 
         Columns: target (nan without target returns), episode, seed (the environment's), return, length (steps), score,
         and achieved, the return in the targets' units, where these are not the environment's. Default targets:
-        `target_returns`.
+        `target_returns`. Raises InvalidValue for targets that are not finite numbers or less than one episode.
         """
-        wanted = self.target_returns if targets is None else tuple(targets)
-        outcome = replace(self._evaluator, seeds=self.task.evaluation_seeds(episodes)).evaluate(self.learner, wanted)
+        wanted = self.target_returns if targets is None else _finite(targets)
+        seeds = self.task.evaluation_seeds(whole_number("episodes", episodes, least=1))
+        outcome = replace(self._evaluator, seeds=seeds).evaluate(self.learner, wanted)
         return self._frame(outcome)
 
     def record(self, path: str | Path, *, target_return: float | None = None, seed: int | None = None) -> "Film":
@@ -123,6 +124,17 @@ class Policy:
             **({} if outcome.achieved is None else {"achieved": outcome.achieved}),
         }
         return pd.DataFrame(columns)
+
+
+def _finite(targets: float | Sequence[float]) -> tuple[float, ...]:
+    """Return target returns as a tuple; raise InvalidValue for one that is not a finite number."""
+    try:
+        wanted = np.atleast_1d(np.asarray(targets, np.float64))
+    except (TypeError, ValueError):
+        wanted = np.array([np.nan])
+    if wanted.ndim != 1 or not np.isfinite(wanted).all():
+        raise InvalidValue(f"targets {targets!r:.60} must be a finite number or several: evaluate([1000, 3600]).")
+    return tuple(map(float, wanted))
 
 
 def load_policy(results: str | Path, key: str, *, device: str | torch.device = CPU) -> Policy:

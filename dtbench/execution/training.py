@@ -17,7 +17,7 @@ from dtbench.data.actions import action_scale, unit_actions
 from dtbench.errors import InvalidValue, UnknownName
 from dtbench.evaluation import CPU, Evaluator
 from dtbench.execution.policy import Policy
-from dtbench.task import AUTO, Task
+from dtbench.task import AUTO, Task, whole_number
 from dtbench.trial import Diverged, check_learner
 
 SHOWN_SECONDS = 0.2  # between two looks at the metrics, which may have to wait for a GPU
@@ -43,13 +43,17 @@ def train(
     `task` and `algorithm` are names from `dtbench list`, or a Task; `preset` is one of the algorithm's presets of
     hyperparameters, and further arguments are hyperparameters over it. `source` is that of the data. Nothing is
     evaluated and nothing kept: `run_suite` does both. Raises UnknownName for unknown names, IncompatibleTask where
-    the algorithm does not fit the task, Diverged where a metric is not finite.
+    the algorithm does not fit the task, InvalidValue for steps or a seed that are no whole numbers, Diverged where a
+    metric is not finite.
 
     Example: `dtbench.train("key-to-door-1k", "dt", steps=2000, context=None, learning_rate=1e-3)`.
     """
-    if steps < 0:
-        raise InvalidValue(f"steps {steps} must not be negative.")
+    steps, seed = whole_number("steps", steps), whole_number("seed", seed)
     made = registry.make_task(task) if isinstance(task, str) else task
+    if not isinstance(made, Task):
+        raise InvalidValue(
+            f"a {type(made).__name__} is no task. Give a name from `dtbench list tasks`, or a dtbench.Task."
+        )
     settings = {**_preset(algorithm, preset), **hyperparameters}
     dataset = made.open(source)
     where = torch.device(device)

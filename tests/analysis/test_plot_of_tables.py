@@ -66,5 +66,8 @@ def test_mistakes_are_named() -> None:
         dtbench.plot(pd.concat([SCORES, SCORES.assign(task="walker")]))
     with pytest.raises(InvalidValue, match="no row has a target"):
         dtbench.plot(SCORES[SCORES.contender == "BC"])
+    for table in (3, pd.DataFrame(), pd.DataFrame({"target": [1.0]})):
+        with pytest.raises(InvalidValue, match=r"policy\.evaluate"):
+            dtbench.plot(table)  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="load_scores"):
         dtbench.plot(pd.DataFrame({"target": [1.0], "return": [1.0]}), "progress")

@@ -1,5 +1,6 @@
 """`dtbench.train`: a policy in one call."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,8 +49,24 @@ def test_mistakes_are_named() -> None:
         dtbench.train("graph-0", "dt", preset="papr", steps=1)
     with pytest.raises(UnknownName, match="hidden_size"):
         dtbench.train("graph-0", "dt", steps=1, hiden_size=3)
-    with pytest.raises(InvalidValue, match="must not be negative"):
-        dtbench.train("graph-0", "dt", steps=-1)
+    for wrong in (-1, 2.5, "many", True):
+        with pytest.raises(InvalidValue, match=r"steps .* must be a whole number from 0"):
+            dtbench.train("graph-0", "dt", steps=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="seed 'a' must be a whole number"):
+        dtbench.train("graph-0", "dt", steps=1, seed="a")  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="a NoneType is no task"):
+        dtbench.train(None, "dt", steps=1)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers_and_one_target_is_enough() -> None:
+    policy = dtbench.train("graph-0", "dt", steps=np.int64(1), seed=np.int64(3), progress=False, **TINY)  # type: ignore[arg-type]
+    first = float(policy.target_returns[0])
+    assert policy.evaluate(first, episodes=2).equals(policy.evaluate([first], episodes=2))
+    for wrong in ("best", [1.0, None], float("nan"), [[1.0]]):
+        with pytest.raises(InvalidValue, match="must be a finite number or several"):
+            policy.evaluate(wrong, episodes=1)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="episodes 0 must be a whole number from 1"):
+        policy.evaluate(episodes=0)
 
 
 def test_a_loss_that_is_not_finite_ends_it() -> None:

@@ -24,6 +24,8 @@ def plot(table: pd.DataFrame, kind: str = "targets", *, ax: Axes | None = None) 
     """
     if kind not in KINDS:
         raise UnknownName("kind of plot", kind, KINDS)
+    if not isinstance(table, pd.DataFrame):
+        raise InvalidValue(f"a {type(table).__name__} cannot be drawn. {TABLES}")
     if "task" in table and table["task"].nunique() > 1:
         raise InvalidValue(f"the table has {table['task'].nunique()} tasks: keep one, scores[scores.task == NAME].")
     rows, x, y = _targets(table) if kind == "targets" else _progress(table)
@@ -45,6 +47,7 @@ def plot(table: pd.DataFrame, kind: str = "targets", *, ax: Axes | None = None) 
     return axes
 
 
+TABLES = "Give the DataFrame of policy.evaluate([...]) or of dtbench.load_scores(results)."
 _LABELS = {"targets": "achieved return", "progress": "score"}
 
 
@@ -53,6 +56,8 @@ def _targets(table: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
     rows = table.assign(contender=table.get("contender", ""))
     if "step" in rows:
         rows = rows[rows["step"] == rows.groupby("trial")["step"].transform("max")]
+    if "target" not in rows or not {"return", "return_mean"} & set(rows):
+        raise InvalidValue(f"the table has no columns of target and return. {TABLES}")
     achieved = [name for name in ("achieved_mean", "achieved", "return_mean", "return") if name in rows]
     y = next((name for name in achieved if rows[name].notna().any()), "return")
     return rows.dropna(subset="target"), "target", y

@@ -57,7 +57,8 @@ def task_from_id(
         raise InvalidValue(f"{name}: file {file!r:.60} must be a path: task_options.file=my.hdf5.")
     if not file:
         raise InvalidValue(
-            f"{name} needs data: set task_options.file=my.hdf5 (`dtbench data show {name} file=my.hdf5`)."
+            f"{name} needs data: set task_options.file=my.hdf5 (`dtbench data show {name} file=my.hdf5`), "
+            f"or in Python make_task({name!r}, {{'file': 'my.hdf5'}})."
         )
     path = Path(file).expanduser().absolute()
     if not path.is_file():
