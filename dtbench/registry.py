@@ -65,11 +65,15 @@ def algorithm_class(name: str) -> "type[Algorithm]":
     return cast("type[Algorithm]", algorithm)
 
 
-def make_algorithm(name: str, hyperparameters: Mapping[str, Any] = MappingProxyType({})) -> "Algorithm":
+def make_algorithm(
+    name: str, hyperparameters: Mapping[str, Any] = MappingProxyType({}), /, **more: Any
+) -> "Algorithm":
     """Return the algorithm with these hyperparameters, checked and coerced by its annotations, and its defaults.
 
-    Raises UnknownName for a hyperparameter that does not exist and InvalidValue for one of the wrong type.
+    They are a mapping, or arguments, which come before it. Raises UnknownName for a hyperparameter that does not
+    exist and InvalidValue for one of the wrong type.
     """
+    hyperparameters = {**hyperparameters, **more}
     kind: Any = algorithm_class(name)
     known = hyperparameter_names(name)
     for key in hyperparameters:
@@ -145,18 +149,22 @@ def tasks_by_domain() -> dict[str, list[str]]:
     return {domain: list(tasks) for domain, tasks in sorted(_domains().items())}
 
 
-def make_task(name: str, options: Mapping[str, Any] | None = None) -> "Task":
+def make_task(name: str, options: Mapping[str, Any] | None = None, /, **more: Any) -> "Task":
     """Return the task of a registered name, or of "file_or_module:name" (a Task or a function that returns one).
 
     The prefix can also be a scheme of the entry-point group `dtbench.task_schemes`, as in "minari:mujoco/hopper/
-    medium-v0". `options` are the arguments of the task's function; raises UnknownName for one it does not take.
+    medium-v0". `options` and further arguments are those of the task's function, as in make_task("hopper-medium-v2",
+    steps=10_000); raises UnknownName for one it does not take.
     """
     from dtbench.task import Task
 
+    if not isinstance(name, str):
+        raise InvalidValue(f"a {type(name).__name__} is no task's name. `dtbench list tasks` has the names.")
+    options = {**(options or {}), **more}
     for module in foreign.imports():
         foreign.import_plugin(module)
     make = _task_function(name)
-    task = make if isinstance(make, Task) and not options else _call(name, make, options or {})
+    task = make if isinstance(make, Task) and not options else _call(name, make, options)
     if not isinstance(task, Task):
         raise InvalidValue(f"task {name} returns a {type(task).__name__}. Return a dtbench.Task.")
     return task

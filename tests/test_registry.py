@@ -115,6 +115,9 @@ def test_mistakes_in_an_algorithms_name_say_what_to_do(
 def test_a_hyperparameter_is_checked_by_name_and_type() -> None:
     with pytest.raises(UnknownName, match="learning_rate"):
         registry.make_algorithm("dt", {"learning_rat": 1})
+    assert registry.make_algorithm("dt", {"dropout": 0.1}, dropout=0.2) == registry.make_algorithm("dt", dropout=0.2)
+    with pytest.raises(UnknownName, match="learning_rate"):
+        registry.make_algorithm("dt", learning_rat=1)
     with pytest.raises(InvalidValue, match="hidden_size"):
         registry.make_algorithm("dt", {"hidden_size": "broad"})
 
@@ -142,6 +145,8 @@ def test_hyperparameters_must_be_plain_values(plugin: Path) -> None:
 
 def test_a_task_takes_the_options_that_its_function_has(plugin: Path) -> None:
     assert registry.make_task("my_file:task", {"name": "key-to-door-10k"}).name == "key-to-door-10k"
+    assert registry.make_task("my_file:task", name="key-to-door-10k").name == "key-to-door-10k"
+    assert registry.make_task("my_file:task", {"name": "graph-0"}, name="graph-1").name == "graph-1"
     assert registry.make_task("my_file:task").name == registry.make_task("my_file:task", {}).name == "key-to-door-1k"
 
 
@@ -153,6 +158,7 @@ def test_a_task_takes_the_options_that_its_function_has(plugin: Path) -> None:
         ("hopper-medium-v2", {"physics": "d5rl"}, UnknownName, "Did you mean 'd4rl'"),
         ("graph-0", {"physics": "v4"}, UnknownName, "option of task graph-0 'physics'"),
         ("my_file:tsk", None, UnknownName, "task"),
+        (3, None, InvalidValue, "a int is no task's name"),
         ("my_file:no_task", None, InvalidValue, "returns a int"),
         ("minary:mujoco/hopper/medium-v0", None, InvalidAlgorithm, "minary"),
     ],

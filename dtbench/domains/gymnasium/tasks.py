@@ -58,7 +58,7 @@ def task_from_id(
     if not file:
         raise InvalidValue(
             f"{name} needs data: set task_options.file=my.hdf5 (`dtbench data show {name} file=my.hdf5`), "
-            f"or in Python make_task({name!r}, {{'file': 'my.hdf5'}})."
+            f"or in Python make_task({name!r}, file='my.hdf5')."
         )
     path = Path(file).expanduser().absolute()
     if not path.is_file():
