@@ -19,6 +19,7 @@ from dtbench import foreign
 from dtbench.errors import FOREIGN, DtbenchError, InvalidAlgorithm, InvalidValue, UnknownName
 from dtbench.ledger.families import FAMILIES
 from dtbench.ledger.names import check_current
+from dtbench.ranges import OWN_PACKAGES, check_range
 
 if TYPE_CHECKING:  # a listing of names must not load torch
     from dtbench.algorithm import Algorithm
@@ -90,8 +91,11 @@ def make_algorithm(
         raise
     except FOREIGN as error:  # of a plug-in's __post_init__
         raise InvalidValue(f"{name} refuses {dict(hyperparameters)!r:.200}: {foreign.describe(error)}.") from error
+    own = kind.__module__.partition(".")[0] in OWN_PACKAGES
     for key in hyperparameters:
         _check_number(name, key, getattr(algorithm, key))
+        if own:
+            check_range(name, key, getattr(algorithm, key))
     return algorithm
 
 

@@ -8,13 +8,14 @@ import torch
 from dtbench.algorithm import Learner
 from dtbench.data.actions import action_scale
 from dtbench.data.dataset import TrajectoryDataset
+from dtbench.errors import InvalidValue
 from dtbench.evaluation import CPU, Episodes, Evaluator
 from dtbench.execution.local import run_local
 from dtbench.ledger.remote import acquire
 from dtbench.ledger.store import Ledger, check_disk
 from dtbench.ledger.trial_spec import ActionMode, TrialState
 from dtbench.suite.planning import check_fit, load_suite, resolved_document, trial_specs, with_variants
-from dtbench.task import Task
+from dtbench.task import Task, whole_number
 from dtbench.trial import ignore
 
 
@@ -33,9 +34,13 @@ def evaluate(
     The learner's actions of a Box lie in [-1, 1], as in `unit_actions(dataset)`; `dataset` is needed where the Box
     has no bounds.
     """
+    if not hasattr(learner, "return_conditioned"):
+        raise InvalidValue(
+            f"a {type(learner).__name__} is no learner. A policy evaluates itself: policy.evaluate([1.0])."
+        )
     evaluator = Evaluator(
         make_env=task.make_env,
-        seeds=task.evaluation_seeds(episodes),
+        seeds=task.evaluation_seeds(whole_number("episodes", episodes, least=1)),
         action_mode=action_mode,
         device=device,
         info_keys=task.info_keys,

@@ -36,12 +36,14 @@ class Policy:
         task: Task,
         evaluator: Evaluator,
         *,
+        observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         target_returns: Sequence[float],
         name: str = "",
     ) -> None:
         """Use the learner's current parameters; actions are those of `action_space`, the environment's."""
-        self.learner, self.task, self.action_space = learner, task, action_space
+        self.learner, self.task = learner, task
+        self.observation_space, self.action_space = observation_space, action_space
         self.target_returns, self.name = tuple(target_returns), name
         self._evaluator = evaluator
         self.reset()
@@ -58,7 +60,13 @@ class Policy:
         self._buffer = HistoryBuffer(1, self.learner.context, shape, self._evaluator.device)
 
     def act(self, observation: Any, *, reward: float = 0.0) -> NDArray[Any]:
-        """Return the action for an observation; `reward` is the environment's for the previous action."""
+        """Return the action for an observation; `reward` is the environment's for the previous action.
+
+        Raises InvalidValue for an observation of another shape than the data's.
+        """
+        shape, known = np.shape(observation), self.observation_space.shape
+        if known is not None and shape != known:
+            raise InvalidValue(f"an observation of shape {shape} is none of {self.task.name}'s, which have {known}.")
         self.return_to_go -= self._spent(reward)
         history = self._buffer.write(np.asarray(observation)[None], np.array([self.return_to_go]), self._step)
         one, first = np.ones(1, bool), np.zeros(1, np.int64)
@@ -105,7 +113,7 @@ class Policy:
     def _targets(self, target_return: float | None) -> tuple[float]:
         if target_return is None and not self.target_returns:
             raise InvalidValue(f"{self.task.name} has no target return of its own: name one.")
-        return (self.target_returns[0] if target_return is None else float(target_return),)
+        return (self.target_returns[0],) if target_return is None else (_finite(target_return)[0],)
 
     def _spent(self, reward: float) -> float:
         """Return what a reward subtracts from the return-to-go."""
@@ -137,6 +145,19 @@ def _finite(targets: float | Sequence[float]) -> tuple[float, ...]:
     return tuple(map(float, wanted))
 
 
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return a device that this machine has; raise InvalidValue, which names those, for another."""
+    present = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InvalidValue(
+            f"device {str(device)!r:.40} is not here. This machine has {', '.join(present)}."
+        ) from error
+    return found
+
+
 def load_policy(results: str | Path, key: str, *, device: str | torch.device = CPU) -> Policy:
     """Return the policy of a finished trial: `key` is in the column `trial` of `load_scores`, or its beginning.
 
@@ -152,7 +173,7 @@ def load_policy(results: str | Path, key: str, *, device: str | torch.device = C
     path = folder / "checkpoint.pt"
     if not path.exists():
         raise LedgerError(f"trial {key} has no {path}: checkpoints stay where they were written. Run it again here.")
-    policy = _without_data(spec, folder / POLICY, torch.device(device)) or _with_data(spec)
+    policy = _without_data(spec, folder / POLICY, usable_device(device)) or _with_data(spec)
     try:
         policy.learner.load_state_dict(read_checkpoint(path)["learner"])
     except Exception as error:  # of a damaged file, torch raises almost anything
@@ -185,14 +206,24 @@ def _without_data(spec: TrialSpec, path: Path, device: torch.device) -> Policy |
     algorithm = registry.make_algorithm(spec.algorithm, spec.hyperparameters)
     learner = algorithm.learner(dataset, seed=spec.seed, device=device)
     evaluator = trial_evaluator(spec, task, scale=scale, device=device)
-    return _policy(spec, learner, task, evaluator, space)
+    return _policy(spec, learner, task, evaluator, (dataset.observation_space, space))
 
 
 def _with_data(spec: TrialSpec) -> Policy:
     trial = open_trial(spec)
-    return _policy(spec, trial.learner, trial.task, trial.evaluator, trial.dataset.action_space)
+    spaces = trial.dataset.observation_space, trial.dataset.action_space
+    return _policy(spec, trial.learner, trial.task, trial.evaluator, spaces)
 
 
-def _policy(spec: TrialSpec, learner: Learner, task: Task, evaluator: Evaluator, space: gym.Space[Any]) -> Policy:
-    name = f"{spec.contender}, seed {spec.seed}, trial {spec.key}"
-    return Policy(learner, task, evaluator, action_space=space, target_returns=spec.evaluation.targets, name=name)
+def _policy(
+    spec: TrialSpec, learner: Learner, task: Task, evaluator: Evaluator, spaces: tuple[gym.Space[Any], gym.Space[Any]]
+) -> Policy:
+    return Policy(
+        learner,
+        task,
+        evaluator,
+        observation_space=spaces[0],
+        action_space=spaces[1],
+        target_returns=spec.evaluation.targets,
+        name=f"{spec.contender}, seed {spec.seed}, trial {spec.key}",
+    )

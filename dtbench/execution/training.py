@@ -16,7 +16,7 @@ from dtbench.algorithm import Metrics
 from dtbench.data.actions import action_scale, unit_actions
 from dtbench.errors import InvalidValue, UnknownName
 from dtbench.evaluation import CPU, Evaluator
-from dtbench.execution.policy import Policy
+from dtbench.execution.policy import Policy, usable_device
 from dtbench.task import AUTO, Task, whole_number
 from dtbench.trial import Diverged, check_learner
 
@@ -56,7 +56,7 @@ def train(
         )
     settings = {**_preset(algorithm, preset), **hyperparameters}
     dataset = made.open(source)
-    where = torch.device(device)
+    where = usable_device(device)
     learner = registry.make_algorithm(algorithm, settings).learner(unit_actions(dataset), seed=seed, device=where)
     check_learner(learner, algorithm)
     with _shown(f"{algorithm} on {made.name}", steps, enabled=progress) as on_step:
@@ -71,8 +71,15 @@ def train(
         target_units=made.target_units,
         action_scale=action_scale(dataset.action_space, dataset.actions),
     )
-    targets = made.targets(dataset)
-    return Policy(learner, made, evaluator, action_space=dataset.action_space, target_returns=targets, name=algorithm)
+    return Policy(
+        learner,
+        made,
+        evaluator,
+        observation_space=dataset.observation_space,
+        action_space=dataset.action_space,
+        target_returns=made.targets(dataset),
+        name=algorithm,
+    )
 
 
 def _preset(algorithm: str, name: str) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from baselines.rllib import learner as rllib
 from baselines.rllib import process as rllib_process
 from baselines.rllib.process import RLlibProcess
 from dtbench import DtbenchError, IncompatibleTask, InvalidValue, TrajectoryDataset, make_dataset
+from dtbench.data.actions import unit_actions
 from dtbench.execution import cluster
 from dtbench.testing import toy_dataset, toy_history
 
@@ -83,7 +84,7 @@ def test_indices_become_one_hot_and_actions_begin_at_0() -> None:
     assert columns["actions"].tolist() == [0, 2, 1]
 
 
-def test_actions_of_any_box_are_exported_between_minus_one_and_one() -> None:
+def test_actions_are_exported_as_a_learner_gets_them_between_minus_one_and_one() -> None:
     dataset = make_dataset(
         observations=np.zeros((3, 1), np.float32),
         actions=np.array([[0.0], [2.0], [4.0]], np.float32),
@@ -93,7 +94,7 @@ def test_actions_of_any_box_are_exported_between_minus_one_and_one() -> None:
         observation_space=gym.spaces.Box(-1, 1, (1,)),
         action_space=gym.spaces.Box(0, 4, (1,)),
     )
-    assert rllib_export.transitions(dataset)["actions"].tolist() == [[-1], [0], [1]]
+    assert rllib_export.transitions(unit_actions(dataset))["actions"].tolist() == [[-1], [0], [1]]
 
 
 def test_trials_that_export_at_once_leave_one_whole_folder() -> None:

@@ -67,6 +67,18 @@ def test_numbers_of_numpy_are_numbers_and_one_target_is_enough() -> None:
             policy.evaluate(wrong, episodes=1)  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="episodes 0 must be a whole number from 1"):
         policy.evaluate(episodes=0)
+    with pytest.raises(InvalidValue, match="must be a finite number"):
+        policy.reset("best")  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match=r"an observation of shape \(3,\) is none of graph-0's"):
+        policy.act(np.zeros(3))
+    with pytest.raises(InvalidValue, match=r"policy\.evaluate"):
+        dtbench.evaluate(policy, policy.task)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
+def test_a_device_that_is_not_here_is_named_with_those_that_are(device: object) -> None:
+    with pytest.raises(InvalidValue, match=r"is not here\. This machine has cpu"):
+        dtbench.train("graph-0", "dt", steps=1, device=device, **TINY)  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_not_finite_ends_it() -> None:
