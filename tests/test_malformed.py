@@ -219,9 +219,11 @@ def test_a_command(refused: Callable[..., str], tmp_path: Path, arguments: list[
     ("override", "remedy"),
     [
         pytest.param("DT.batch_size=0", "must be 1 or more", id="batches of nothing"),
-        pytest.param("DT.num_heads=0", "With its defaults it can", id="no heads"),
-        pytest.param("DT.hidden_size=-8", "With its defaults it can", id="a layer of less than no units"),
-        pytest.param("DT.learning_rate=-1", "With its defaults it can", id="a negative learning rate"),
+        pytest.param("DT.num_heads=0", "must be 1 or more", id="no heads"),
+        pytest.param("DT.hidden_size=-8", "must be 1 or more", id="a layer of less than no units"),
+        pytest.param("DT.learning_rate=-1", "must be 0 or more", id="a negative learning rate"),
+        pytest.param("DT.warmup_steps=0.5", "valid integer", id="half a step"),
+        pytest.param("DT.num_heads=3", "not a multiple", id="heads that do not share a layer evenly"),
     ],
 )
 def test_hyperparameters_with_which_no_learner_can_begin(

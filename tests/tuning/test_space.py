@@ -127,7 +127,12 @@ def test_values_of_the_wrong_type_are_refused_before_anything_runs(printed: Any)
 
 
 def test_whole_numbers_do_for_a_hyperparameter_with_decimals() -> None:
-    check_space(read_space({"dropout": {"integers": [0, 1]}}, "here"), "dt", {})
+    check_space(read_space({"weight_decay": {"integers": [0, 1]}}, "here"), "dt", {})
+
+
+def test_a_space_that_reaches_beyond_a_hyperparameters_range_is_refused() -> None:
+    with pytest.raises(InvalidValue, match=r"dropout = 1 must be in \[0, 1\)"):
+        check_space(read_space({"dropout": {"uniform": [0.0, 1.0]}}, "here"), "dt", {})
 
 
 @pytest.mark.parametrize("text", ["hidden_size: [", "hidden_size: !!python/name:os.system", "a: 1\na: 2", "\x00"])

@@ -44,6 +44,7 @@ _BY_NAME = {
     "DT 3 steps": ("#6728FB", "v"),
     "DT bf16": ("#A743F6", "X"),
     "DT tuned": ("#2C5FA7", "h"),
+    "DT last weights": ("#0B37EF", "X"),
     # imitation: yellow and green
     "BC": ("#CCBB44", "s"),
     "BC 100%": ("#CCBB44", "s"),  # is BC
@@ -58,6 +59,9 @@ _BY_NAME = {
     "IQL": ("#A02F0D", "P"),
     "TD3+BC": ("#E4A5B1", "v"),
     "ReBRAC": ("#FCB686", "h"),
+    "TD3+BC averaged": ("#E43C66", "<"),
+    "IQL averaged": ("#BE7C40", "s"),
+    "ReBRAC averaged": ("#EDA64F", "d"),
     "QR-DQN": ("#C24B41", "v"),
     "REM": ("#E0557D", "^"),
     "CQL history": ("#BE0829", "<"),
