@@ -222,6 +222,9 @@ def test_a_command(refused: Callable[..., str], tmp_path: Path, arguments: list[
         pytest.param("DT.num_heads=0", "must be 1 or more", id="no heads"),
         pytest.param("DT.hidden_size=-8", "must be 1 or more", id="a layer of less than no units"),
         pytest.param("DT.learning_rate=-1", "must be 0 or more", id="a negative learning rate"),
+        pytest.param(
+            "DT.num_layers=0 DT.scale_residuals=true", "With its defaults it can", id="what fails while it is built"
+        ),
         pytest.param("DT.warmup_steps=0.5", "valid integer", id="half a step"),
         pytest.param("DT.num_heads=3", "not a multiple", id="heads that do not share a layer evenly"),
     ],
@@ -230,7 +233,7 @@ def test_hyperparameters_with_which_no_learner_can_begin(
     refused: Callable[..., str], tmp_path: Path, override: str, remedy: str
 ) -> None:
     (tmp_path / "mine.yaml").write_text(SUITE)
-    assert remedy in refused("run", "--local", "--suite", "mine.yaml", override)
+    assert remedy in refused("run", "--local", "--suite", "mine.yaml", *override.split())
 
 
 def _hdf5(path: Path, **changes: Any) -> None:
