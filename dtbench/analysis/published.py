@@ -13,6 +13,7 @@ from dtbench.errors import InvalidSuite, UnknownName
 from dtbench.suite import package_data
 
 AGREES, DIFFERS, UNDECIDED, NOT_RUN, NOT_COMPARABLE = "agrees", "differs", "undecided", "not run", "not comparable"
+NOT_PLANNED = "not in this suite"  # what a paper's method or dataset is of which the suite has no contender or task
 
 VERDICT_RULE = (
     f"A cell agrees where two one-sided tests at {MARGIN:g} points find our mean equal to the published one, and "

@@ -113,7 +113,7 @@ def inline_svg(drawing: Drawing, prefix: str) -> Markup:
 
 
 _BLOB = '<script type="application/octet-stream;base64"'
-_VERDICT = re.compile(r"(<td[^>]*>)(agrees|differs|undecided|not comparable|not run)(: |(?=<))")
+_VERDICT = re.compile(r"(<td[^>]*>)(agrees|differs|undecided|not comparable|not run|not in this suite)(: |(?=<))")
 
 
 @dataclass(frozen=True, slots=True)

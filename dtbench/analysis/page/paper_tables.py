@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dtbench.analysis.published import (
+    NOT_PLANNED,
     NOT_RUN,
     VALUES,
     PublishedEntry,
@@ -248,7 +249,7 @@ def _cell(printed: Printed | None, inputs: TableInputs, best: set[tuple[str, str
     cell, theirs, status = (entry.task, entry.contender), entry.number, inputs.status(entry.task, entry.contender)
     ours = inputs.estimates.get(cell) if all(cell) else None
     if ours is None and not status.broken:
-        text = f"{DASH} / {theirs.printed} / {DASH} / {NOT_RUN}"
+        text = f"{DASH} / {theirs.printed} / {DASH} / {NOT_RUN if all(cell) else NOT_PLANNED}"
         return Cell(text, kind="hole", short=f"{DASH} / {_alone(theirs.printed)}")
     word, _, reasons = cell_verdict(table, *cell, inputs).partition(": ")
     gap = DASH if ours is None or reasons else _difference(ours.mean - theirs.mean, theirs.decimals)
