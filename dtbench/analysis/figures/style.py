@@ -44,7 +44,7 @@ _BY_NAME = {
     "DT 3 steps": ("#6728FB", "v"),
     "DT bf16": ("#A743F6", "X"),
     "DT tuned": ("#2C5FA7", "h"),
-    "DT last weights": ("#0B37EF", "X"),
+    "DT averaged": ("#0B37EF", "X"),
     # imitation: yellow and green
     "BC": ("#CCBB44", "s"),
     "BC 100%": ("#CCBB44", "s"),  # is BC
