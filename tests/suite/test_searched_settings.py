@@ -79,3 +79,9 @@ def test_suites_that_vary_something_else_keep_the_settings_of_before_on_every_se
             given.setdefault(spec.contender, set()).add(str(sorted(spec.hyperparameters.items())))
     assert given
     assert {name: len(settings) for name, settings in given.items()} == dict.fromkeys(given, 1)
+
+
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+@pytest.mark.parametrize("suite", ["d4rl", "delayed-reward", "percent-bc"])
+def test_everyone_acts_with_the_last_weights_on_gym(suite: str, preset: str) -> None:
+    assert {spec.hyperparameters.get("ema_decay", 0.0) for spec in planned(suite, preset)} == {0.0}
