@@ -25,7 +25,9 @@ LATE_EVALUATIONS = 2  # from there on, without which nobody can tell
 RULE = (
     "Converged: over the last third of training the mean score changes by no more than its noise (the 95 % interval, "
     f"over training seeds, of the change of a least-squares line, or {SMALL:g} point); a change smaller than "
-    "the ± beside it goes unseen, so that yes says little where that is wide. Of a value learner also: its "
+    "the ± beside it goes unseen, so that yes says little where that is wide. A learning rate that falls to nothing "
+    "makes a score stand still by itself: whether more steps would give more only more steps can show (suite "
+    "training-length). Of a value learner also: its "
     f"Bellman backups reach at least {ENOUGH:.0%} of the data's discounted return (share of value), and its mean Q "
     f"over 4096 fixed pairs of the data moves by less than {STILL:.0%} over that third. Q over the data's discounted "
     "returns and their correlation are shown beside it; CQL's Q is low by design. Effective share: the effective "

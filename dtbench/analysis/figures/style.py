@@ -45,6 +45,7 @@ _BY_NAME = {
     "DT bf16": ("#A743F6", "X"),
     "DT tuned": ("#2C5FA7", "h"),
     "DT averaged": ("#0B37EF", "X"),
+    "DT longer": ("#B98BFF", "X"),
     # imitation: yellow and green
     "BC": ("#CCBB44", "s"),
     "BC 100%": ("#CCBB44", "s"),  # is BC
