@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dtbench.analysis.archive import archived, read_archive
+from dtbench.analysis.final_scores import final_rows
 from dtbench.analysis.results import SuiteResults, spec_values
 from dtbench.analysis.results_directory import load_results
 from dtbench.analysis.statistics import (
@@ -21,7 +22,7 @@ from dtbench.analysis.statistics import (
     mean,
     probability_of_improvement,
 )
-from dtbench.analysis.suite_analysis import diverged_of, final_rows
+from dtbench.analysis.suite_analysis import diverged_of
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
 from dtbench.errors import InvalidValue, NothingToReport, UnknownName
 from dtbench.ledger.trial_spec import TrialSpec

@@ -13,6 +13,7 @@ import pandas as pd
 
 from dtbench.analysis import statistics
 from dtbench.analysis.statistics import Array
+from dtbench.analysis.training_length import Gain, gain, rate_falls
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialSpec
 
@@ -20,20 +21,23 @@ ENOUGH = 0.9  # of the data's discounted return, that backups must have reached
 STILL = 0.05  # of its size, by which the mean value may move over the last third of training
 SMALL = 1.0  # points, by which a score may move whatever its noise
 LAST = 2 / 3  # of training, after which all should stand still
+WHILE_FALLING = 1 / 2  # the same for a learning rate that falls to nothing, which is then at half its largest
 LATE_EVALUATIONS = 2  # from there on, without which nobody can tell
 
 RULE = (
     "Converged: over the last third of training the mean score changes by no more than its noise (the 95 % interval, "
     f"over training seeds, of the change of a least-squares line, or {SMALL:g} point); a change smaller than "
     "the ± beside it goes unseen, so that yes says little where that is wide. A learning rate that falls to nothing "
-    "makes a score stand still by itself: whether more steps would give more only more steps can show (suite "
-    "training-length). Of a value learner also: its "
+    "(decay_steps) makes a score stand still by itself. Where one falls, trials that are equal but for at most half "
+    "the steps decide, superseded ones included: what more steps brought, spread evenly over the logarithm of their "
+    f"number, is held to the same bounds over the last third; without such trials the change is that since half of "
+    "training, when the rate was half its largest. Of a value learner also: its "
     f"Bellman backups reach at least {ENOUGH:.0%} of the data's discounted return (share of value), and its mean Q "
     f"over 4096 fixed pairs of the data moves by less than {STILL:.0%} over that third. Q over the data's discounted "
     "returns and their correlation are shown beside it; CQL's Q is low by design. Effective share: the effective "
     "sample size of the weights of a weighted imitation, over the batch. A contender that has not converged takes no "
     "part in bold, verdicts and counts, nor does one of which nothing is known: it was evaluated less than twice in "
-    "that third, or bootstraps and its mean Q was not measured."
+    "that time, or bootstraps and its mean Q was not measured."
 )
 
 
@@ -46,9 +50,10 @@ class Convergence:
     correlation: float | None = None
     effective: float | None = None  # share of a batch that weighted imitation learns from
     value_change: float | None = None  # of the mean Q over the last third, relative to its size
-    score_change: float | None = None  # of the mean score over the last third, in points
+    score_change: float | None = None  # of the mean score over the last third (falling rate: half), in points
     score_noise: float | None = None  # half of that change's 95 % interval over seeds: less than it would go unseen
-    still: bool | None = None  # whether that is noise
+    still: bool | None = None  # whether that is noise; of a falling rate whether the gain is, where there is one
+    gain: Gain | None = None  # of a falling rate: over fewer steps
     trained: bool = True  # False of a contender without gradient steps, which has nothing to finish
 
     @property
@@ -58,6 +63,8 @@ class Convergence:
             return f"{self.share:.0%} of value"
         if self.value_change is not None and abs(self.value_change) >= STILL:
             return f"Q moved by {100 * self.value_change:+.0f} %"
+        if self.still is False and self.gain is not None:
+            return f"{self.gain.change:+.1f} over {self.gain.fewer} steps"
         if self.still is False and self.score_change is not None:
             return f"score moved by {self.score_change:+.1f}"
         return ""
@@ -80,22 +87,32 @@ class Convergence:
 
 
 def convergences(
-    records: Iterable[TrialRecord], scores: pd.DataFrame, draws: Mapping[str, Collection[str]] | None = None
+    records: Iterable[TrialRecord],
+    scores: pd.DataFrame,
+    draws: Mapping[str, Collection[str]] | None = None,
+    superseded: Iterable[TrialRecord] = (),
 ) -> dict[tuple[str, str], Convergence]:
-    """Return the convergence of every task and contender; `scores` has the columns of results.py.
+    """Return the convergence of every task and contender; `scores` has the columns of results.py, of all trials.
 
-    `draws` name groups of tasks that are draws of the same data: their trials are also judged together.
+    `draws` name groups of tasks that are draws of the same data: their trials are also judged together. Trials of
+    `superseded` are judged nowhere, but show what fewer steps gave.
     """
     cells = sorted(records, key=_cell)
+    everyone = [*cells, *superseded]
+    curves = _curves(everyone, scores)
+    finals = {key: float(score[-1]) for key, (_, score) in curves.items() if len(score)}
+
+    def judged(trials: Sequence[TrialRecord]) -> Convergence:
+        return _convergence(trials, [curves[record.spec.key] for record in trials], gain(trials, everyone, finals))
+
     found = {}
     for name, over in (draws or {}).items():
         for contender in dict.fromkeys(record.spec.contender for record in cells):
             trials = [record for record in cells if record.spec.task in over and record.spec.contender == contender]
             if {record.spec.task for record in trials} == set(over):
-                found[name, contender] = _convergence(trials, _curves(trials, scores))
+                found[name, contender] = judged(trials)
     for cell, group in groupby(cells, key=_cell):
-        trials = list(group)
-        found[cell] = _convergence(trials, _curves(trials, scores))
+        found[cell] = judged(list(group))
     return found
 
 
@@ -113,18 +130,25 @@ def planned_share(spec: TrialSpec) -> float | None:
 
 
 def late_evaluations(spec: TrialSpec) -> int:
-    """Return how often a trial is evaluated over the last third of its training; enough where it does not train."""
+    """Return how often a trial is evaluated over the time that is judged; enough where it does not train."""
     steps, every = spec.train_steps, spec.evaluation.every
     if not steps:
         return LATE_EVALUATIONS
-    return steps // every - math.ceil(LAST * steps / every) + 1 + bool(steps % every)
+    return steps // every - math.ceil(_since(spec) * steps / every) + 1 + bool(steps % every)
+
+
+def _since(spec: TrialSpec) -> float:
+    """Return the share of training after which its score should stand still."""
+    return WHILE_FALLING if rate_falls(spec) else LAST
 
 
 def _cell(record: TrialRecord) -> tuple[str, str]:
     return record.spec.task, record.spec.contender
 
 
-def _convergence(trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Array]]) -> Convergence:
+def _convergence(
+    trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Array]], over_fewer: Gain | None
+) -> Convergence:
     logged = [record.metrics() for record in trials]
     last = {
         name: _mean(
@@ -136,8 +160,12 @@ def _convergence(trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Ar
     if share is None:
         share = _mean([planned for record in trials if (planned := planned_share(record.spec)) is not None])
     moved = [change for rows in logged if (change := _value_change(rows)) is not None]
-    changes = [change for steps, score in curves if (change := change_at_the_end(steps, score)) is not None]
+    since = min(_since(record.spec) for record in trials)
+    changes = [change for curve in curves if (change := change_at_the_end(*curve, since)) is not None]
     interval = statistics.mean_interval(changes)
+    still = _is_still(float(np.mean(changes)), interval) if changes else None
+    if over_fewer is not None:
+        still = _is_still(over_fewer.over_last(LAST), over_fewer.interval)
     return Convergence(
         share=share,
         ratio=last["value_ratio"],
@@ -146,24 +174,23 @@ def _convergence(trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Ar
         value_change=_mean(moved),
         score_change=_mean(changes),
         score_noise=None if interval is None else (interval.high - interval.low) / 2,
-        still=_is_still(changes, interval),
+        still=still,
+        gain=over_fewer,
         trained=any(record.spec.train_steps for record in trials),
     )
 
 
-def change_at_the_end(steps: Array, values: Array) -> float | None:
-    """Return by how much the least-squares line of values over the last third of steps rises; None below two."""
-    late = steps >= LAST * steps.max() if len(steps) else np.zeros(0, bool)
+def change_at_the_end(steps: Array, values: Array, since: float = LAST) -> float | None:
+    """Return by how much the least-squares line of values rises after that share of the steps; None below two."""
+    late = steps >= since * steps.max() if len(steps) else np.zeros(0, bool)
     if late.sum() < LATE_EVALUATIONS:
         return None
     steps, values = steps[late], values[late]
     return float(statistics.coefficient(steps, values) * (steps.max() - steps.min()))
 
 
-def _is_still(changes: Sequence[float], interval: statistics.Interval | None) -> bool | None:
-    if not changes:
-        return None
-    if abs(float(np.mean(changes))) <= SMALL:
+def _is_still(change: float, interval: statistics.Interval | None) -> bool | None:
+    if abs(change) <= SMALL:
         return True
     return None if interval is None else interval.holds(0.0)
 
@@ -178,17 +205,18 @@ def _value_change(rows: pd.DataFrame) -> float | None:
     return None if change is None or not size else change / size
 
 
-def _curves(trials: Sequence[TrialRecord], scores: pd.DataFrame) -> list[tuple[Array, Array]]:
-    """Return steps and scores of each trial at the first of its targets."""
-    own = scores[scores["trial"].isin([record.spec.key for record in trials])]
-    curves = []
+def _curves(trials: Iterable[TrialRecord], scores: pd.DataFrame) -> dict[str, tuple[Array, Array]]:
+    """Return steps and scores of each trial at the first of its targets, by its key."""
+    of_trial = dict(list(scores.groupby("trial", sort=False)))
+    curves = {}
     for record in trials:
-        rows = own[(own["trial"] == record.spec.key) & (own["contender"] == record.spec.contender)]
+        rows = of_trial.get(record.spec.key, scores.iloc[:0])
+        rows = rows[rows["contender"] == record.spec.contender]
         targets = rows["target"].to_numpy(np.float64)
         asked = [target for target in record.spec.evaluation.targets if target in targets]
         rows = rows[targets == asked[0]] if asked else rows
         rows = rows.drop_duplicates("step").sort_values("step")
-        curves.append((rows["step"].to_numpy(np.float64), rows["score"].to_numpy(np.float64)))
+        curves[record.spec.key] = (rows["step"].to_numpy(np.float64), rows["score"].to_numpy(np.float64))
     return curves
 
 

@@ -13,11 +13,12 @@ import pandas as pd
 from dtbench.analysis import statistics
 from dtbench.analysis.convergence import Convergence, convergences
 from dtbench.analysis.data_scores import DataScores, data_scores
-from dtbench.analysis.headline import chosen_target, headline_target
+from dtbench.analysis.final_scores import final_rows
 from dtbench.analysis.published import PublishedTable, RunConditions, published_tables
-from dtbench.analysis.results import SuiteResults, contenders, headline_rows, order_of, same
+from dtbench.analysis.results import SuiteResults, contenders, headline_rows
 from dtbench.analysis.settings_tried import settings_tried
 from dtbench.analysis.statistics import Estimate, estimate
+from dtbench.analysis.superseded import apart
 from dtbench.ledger.families import FAMILIES, family_of
 from dtbench.ledger.store import TrialRecord, Unfinished
 from dtbench.ledger.trial_spec import TrialSpec, TrialState
@@ -226,7 +227,9 @@ def analyze(results: SuiteResults, searches: Sequence[SearchRecord] = ()) -> Sui
     families = _families(results)
     names = _by_family([name for name in contenders(results) if name in ended], families)
     over_draws = draws_among(averages, suite.get("draws") or ())
-    convergence = convergences(results.records, headline_rows(results.scores, everyone), over_draws)
+    earlier = apart(results)
+    curves = [headline_rows(one.scores, rows) for one, rows in ((results, everyone), (earlier, final_rows(earlier)))]
+    convergence = convergences(results.records, pd.concat(curves), over_draws, earlier.records)
     inputs = TableInputs(
         {**estimates_of(finals), **dict(_average_estimates(finals, names, averages, over_draws))},
         run_conditions(results, averages),
@@ -357,45 +360,6 @@ def _count(specs: Iterable[TrialSpec]) -> Counter[tuple[str, str]]:
     return Counter((spec.task, spec.contender) for spec in specs)
 
 
-def final_rows(results: SuiteResults) -> pd.DataFrame:
-    """Return a row a trial, in the suite's order: its last checkpoint at its headline target, as in the score table.
-
-    Added column: `successes` (episodes that scored 100; nan where scores are not all 0 or 100).
-    """
-    scores, order = results.scores, order_of(results)
-    last = scores[scores["step"] == scores.groupby(["contender", "trial"])["step"].transform("max")]
-    asked = last.groupby(["contender", "trial"], sort=False)["target"].agg(list).to_dict()
-    headline = {
-        trial: headline_target(
-            record.spec, asked[trial], chosen_target(results.suite, record.spec.contender, record.spec.task)
-        )
-        for record in results.records
-        if (trial := (record.spec.contender, record.spec.key)) in asked
-    }
-    wanted = [headline[trial] for trial in zip(last["contender"], last["trial"], strict=True)]
-    rows = last[same(last["target"], wanted)]
-    rows = rows.join(_successes(episodes_behind(results, rows)), on="trial")
-    keys = [order(*cell) for cell in zip(rows["task"], rows["contender"], rows["seed"], strict=True)]
-    return rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)].reset_index(drop=True)
-
-
-def episodes_behind(results: SuiteResults, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the episodes of every trial at its row's step and target."""
-    first = rows.drop_duplicates("trial").set_index("trial")
-    episodes = results.episodes.rows
-    trials = episodes["trial"].astype(str)
-    known = trials.isin(first.index)
-    episodes, trials = episodes[known], trials[known]
-    steps, targets = first["step"].reindex(trials).to_numpy(), first["target"].reindex(trials).to_numpy(float)
-    return episodes[(episodes["step"].to_numpy() == steps) & same(episodes["target"], targets)]
-
-
-def final_episodes(record: TrialRecord, step: int, target: float) -> pd.DataFrame:
-    """Return the episodes behind a row of `final_rows`."""
-    episodes = record.episodes()
-    return episodes[(episodes["step"] == step) & same(episodes["target"], target)]
-
-
 def matrices_of(finals: pd.DataFrame, names: Sequence[str], over: Sequence[str]) -> dict[str, statistics.Array]:
     """Return scores as seeds x tasks, by contender."""
     return {name: matrix_of(finals[finals["contender"] == name], over) for name in names}
@@ -433,10 +397,3 @@ def _stamps(records: Sequence[TrialRecord], kind: str) -> str:
         elif named:
             found.add(named[1])
     return ", ".join(sorted(found))
-
-
-def _successes(episodes: pd.DataFrame) -> pd.Series:
-    by_trial = episodes["trial"].astype(str)
-    won = (episodes["score"] == 100).astype(float)
-    binary = episodes["score"].isin([0.0, 100.0]).groupby(by_trial).all()
-    return won.groupby(by_trial).sum().where(binary).rename("successes")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from dtbench.analysis.final_scores import final_rows
 from dtbench.analysis.results import SuiteResults, score_table, spec_values
 from dtbench.analysis.statistics import estimate
-from dtbench.analysis.suite_analysis import final_rows
 from dtbench.analysis.tables.table import Cell, Column, Table, number_cell
 from dtbench.errors import decimals_of
 from dtbench.ledger.store import TrialRecord
@@ -45,6 +45,25 @@ def labelled(results: SuiteResults) -> list[TrialRecord]:
     return found
 
 
+def apart(results: SuiteResults) -> SuiteResults:
+    """Return the superseded trials as results of their own, under the names of `labelled`.
+
+    Each is read at the target return that its contender's row stands for now.
+    """
+    records = tuple(labelled(results))
+    documents = results.suite.get("contenders") or {}
+    names = {new.spec.contender: old.spec.contender for new, old in zip(records, results.superseded, strict=True)}
+    known = {**documents, **{new: documents[old] for new, old in names.items() if old in documents}}
+    return replace(
+        results,
+        suite={**results.suite, "contenders": known},
+        records=records,
+        superseded=(),
+        unfinished=(),
+        scores=score_table(records, results.episodes),
+    )
+
+
 def difference(results: SuiteResults, spec: TrialSpec) -> str:
     """Return what a superseded trial has that the current configuration of its contender has not."""
     values, current = spec_values(spec), _counterpart(results, spec)
@@ -73,9 +92,7 @@ def superseded_table(results: SuiteResults) -> Table:
 
 def _cells(results: SuiteResults) -> Iterator[tuple[str, str, pd.Series]]:
     """Yield the label, the task and the final scores of each superseded configuration."""
-    records = tuple(labelled(results))
-    apart = replace(results, records=records, unfinished=(), scores=score_table(records, results.episodes))
-    for (label, task), rows in final_rows(apart).groupby(["contender", "task"], sort=False):
+    for (label, task), rows in final_rows(apart(results)).groupby(["contender", "task"], sort=False):
         yield str(label), str(task), rows["score"]
 
 

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from dtbench import registry
 from dtbench.analysis.convergence import ENOUGH, LATE_EVALUATIONS, late_evaluations
+from dtbench.analysis.final_scores import final_rows
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.statistics import MIN_SEEDS
-from dtbench.analysis.suite_analysis import final_rows
 from dtbench.analysis.superseded import sentences
 from dtbench.cli.progress import complain, duration, finished_seconds, note, quiet, say, show, trial_name
 from dtbench.convergence import backups_of, return_profile
@@ -135,8 +135,9 @@ def print_rarely_evaluated(specs: Sequence[TrialSpec], missing: Sequence[TrialSp
             found.setdefault((spec.contender, spec.train_steps), []).append(spec.task)
     for (contender, steps), tasks in found.items():
         complain(
-            f"{contender} on {', '.join(tasks)} is evaluated less than twice in the last third of its training, so "
-            "that nobody can tell whether it converges. Its row takes part in no verdict. An eval_interval of "
+            f"{contender} on {', '.join(tasks)} is evaluated less than twice in the last third of its training (half, "
+            "where its learning rate falls), so that nobody can tell whether it converges. Its row takes part in no "
+            "verdict. An eval_interval of "
             f"{steps // 3 + 1} or less helps."
         )
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dtbench.analysis.final_scores import final_rows
 from dtbench.analysis.results import SuiteResults
-from dtbench.analysis.suite_analysis import final_rows
 from dtbench.analysis.superseded import sentences
 from dtbench.errors import InvalidValue, NothingToReport
 from dtbench.ledger.store import write_bytes

@@ -10,6 +10,7 @@ from dtbench.suite.schema import Contender, ContenderSettings, Evaluation, Resou
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MODELS: tuple[type[BaseModel], ...] = (Suite, Evaluation, Resources, TaskSettings, Contender, ContenderSettings)
+LIKE = {"type": "string", "description": "Another contender of the suite, of which all is taken that is not here."}
 SET_BY_COMMANDS = ("preset", "overrides")  # keys of a suite that no file has
 
 
@@ -25,6 +26,7 @@ def suite_schema() -> dict[str, Any]:
         meanings = field_meanings(model)
         for name in model.model_fields:
             parts[model.__name__]["properties"][name]["description"] = meanings[name]
+    parts["Contender"]["properties"] = {"like": LIKE, **parts["Contender"]["properties"]}
     definitions = {name: _relaxed(part) for name, part in schema.pop("$defs").items()}
     properties = {name: part for name, part in schema["properties"].items() if name not in SET_BY_COMMANDS}
     properties["contenders"] = _named({"$ref": "#/$defs/Contender"}, "Name -> contender.")

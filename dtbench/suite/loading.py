@@ -152,6 +152,44 @@ def with_preset(document: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[
     return {**merged(document, preset), "contenders": contenders}
 
 
+def with_likes(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document in which a contender that is `like` another has that one's settings below its own.
+
+    What it says itself also holds on tasks where the other one's `by_task` says otherwise. Raises UnknownName for one
+    that the suite does not have, and InvalidSuite for a circle.
+    """
+    contenders = document.get("contenders", {})
+    return {**document, "contenders": {label: _like(label, contenders, ()) for label in contenders}}
+
+
+def _like(label: str, contenders: Mapping[str, Any], heirs: tuple[str, ...]) -> dict[str, Any]:
+    own = dict(contenders[label])
+    if "like" not in own:
+        return own
+    other = own.pop("like")
+    if not isinstance(other, str) or other not in contenders:
+        raise UnknownName(f"contender that {label!r} is like", str(other), [one for one in contenders if one != label])
+    if other in (*heirs, label):
+        raise InvalidSuite(
+            f"contenders are like each other: {' -> '.join((*heirs, label, other))}. Remove one `like`."
+        )
+    below = _like(other, contenders, (*heirs, label))
+    if isinstance(by_task := below.get("by_task"), Mapping):
+        below["by_task"] = {pattern: _without(changes, own) for pattern, changes in by_task.items()}
+    return merged(below, own)
+
+
+def _without(changes: Any, own: Mapping[str, Any]) -> Any:
+    """Return changes without those that `own` states, recursively."""
+    if not isinstance(changes, Mapping):
+        return changes
+    return {
+        name: _without(value, own[name]) if isinstance(own.get(name), Mapping) else value
+        for name, value in changes.items()
+        if name not in own or isinstance(own[name], Mapping)
+    }
+
+
 def select(kind: str, known: Iterable[str], patterns: Sequence[str]) -> list[str]:
     """Return the known names that match a pattern, in their order; raise UnknownName for a pattern without a match.
 

@@ -19,7 +19,7 @@ from dtbench.foreign import add_imports
 from dtbench.ledger.plans import same_contender
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec
 from dtbench.suite.environments import check_environments
-from dtbench.suite.loading import LONGEST_NAME, check_names, overridden, read_document, select, with_preset
+from dtbench.suite.loading import LONGEST_NAME, check_names, overridden, read_document, select, with_likes, with_preset
 from dtbench.suite.schema import (
     LARGEST_SEED,
     MOST_TRIALS,
@@ -49,7 +49,7 @@ def load_suite(
     source: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Suite:
-    """Read a suite by name or path and apply, in this order, preset, overrides, seeds and source; rename it to `name`.
+    """Read a suite by name or path; apply, in this order, preset, `like`, overrides, seeds, source; call it `name`.
 
     `seeds` is "0..4" or "0,2,5"; `overrides` are "path=value": a path into the suite, or a contender's name and one of
     its settings. They also override `by_task`. Raises UnknownName, InvalidValue or InvalidSuite.
@@ -62,6 +62,7 @@ def load_suite(
         if not isinstance(preset, str) or preset not in presets:
             raise UnknownName(f"preset of {document.get('name', path)}", str(preset), presets)
         document = with_preset(document, presets[preset])
+    document = with_likes(document)
     for text in overrides:
         document = overridden(document, text, suite=_OVERRIDDEN, contender=Contender.model_fields)
     if seeds is not None:

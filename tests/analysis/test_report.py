@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dtbench.analysis.final_scores import final_rows
 from dtbench.analysis.page.build import build_report, write_report
 from dtbench.analysis.page.html import unpacked
 from dtbench.analysis.results import SuiteResults, joined, score_table
-from dtbench.analysis.suite_analysis import analyze, final_rows
+from dtbench.analysis.suite_analysis import analyze
 from dtbench.errors import NothingToReport
 from dtbench.ledger.store import Ledger, TrialRecord, Unfinished, write_frame, write_json, write_lines
 from dtbench.ledger.trial_spec import EvaluationSpec, TrialSpec, TrialState

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dtbench.analysis.archive import read_archive
+from dtbench.analysis.final_scores import final_rows
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.results_directory import keep_scores, load_results, shared_keys, suites_by_name
-from dtbench.analysis.suite_analysis import final_rows
 from dtbench.cli.run import main
 from dtbench.cli.status import status_of
 from dtbench.ledger.store import Ledger

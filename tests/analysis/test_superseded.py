@@ -10,9 +10,9 @@ import pytest
 
 from dtbench import load_scores
 from dtbench.analysis.archive import read_archive
+from dtbench.analysis.final_scores import final_rows
 from dtbench.analysis.results import SuiteResults, collect, score_table
 from dtbench.analysis.results_directory import keep_scores
-from dtbench.analysis.suite_analysis import final_rows
 from dtbench.analysis.superseded import labelled, sentences
 from dtbench.cli.run import main
 from dtbench.cli.status import OTHERS, status_of

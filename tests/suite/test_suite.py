@@ -13,6 +13,7 @@ from dtbench.suite.planning import (
     _sweep,
     check,
     check_fit,
+    contender_on,
     load_suite,
     narrow,
     parse_seeds,
@@ -53,6 +54,37 @@ def test_every_shipped_suite_is_valid() -> None:
 def test_a_preset_reaches_every_contender_and_then_those_it_names(tmp_path: Path) -> None:
     suite = load_suite(written(tmp_path), preset="tiny")
     assert {name: c.train_steps for name, c in suite.contenders.items()} == {"DT": 1, "DT small": 1, "Random": 0}
+
+
+def like(**settings: object) -> dict[str, object]:
+    """Contenders of which "Other" is like "DT", whose settings on one task differ."""
+    dt = {**SUITE["contenders"]["DT"], "by_task": {"key-*": {"train_steps": 8, "hyperparameters": {"dropout": 0.3}}}}  # type: ignore[index]
+    return {"Other": {"like": "DT", **settings}, "DT": dt}
+
+
+def test_a_contender_like_another_has_its_settings_but_for_its_own(tmp_path: Path) -> None:
+    contenders = like(train_steps=2, hyperparameters={"hidden_size": 16})
+    presets = {"plain": None, "large": {"contenders": {"DT": {"hyperparameters": {"num_layers": 5}}}}}
+    path = written(tmp_path, contenders=contenders, presets=presets)
+    other = contender_on(load_suite(path, preset="large").contenders["Other"], "key-to-door-1k")
+    assert (other.algorithm, other.train_steps) == ("dt", 2), "its own steps hold on every task"
+    assert other.hyperparameters == {"hidden_size": 16, "learning_rate": "1e-3", "num_layers": 5, "dropout": 0.3}
+    changed = load_suite(path, preset="plain", overrides=["DT.dropout=0.5"]).contenders["Other"]
+    assert contender_on(changed, "key-to-door-1k").hyperparameters["dropout"] == 0.3, (
+        "an override is of the one it names"
+    )
+
+
+def test_a_contender_is_like_one_that_exists_and_in_no_circle(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="contender that 'Other' is like 'DTT'"):
+        load_suite(written(tmp_path, contenders=like(like="DTT")), preset="plain")
+    with pytest.raises(UnknownName, match="is like .*Did you mean 'DT'"):
+        load_suite(written(tmp_path, contenders=like(like=["DT"])), preset="plain")
+    for circle in ({"A": {"like": "A"}}, {"A": {"like": "B"}, "B": {"like": "A"}}):
+        with pytest.raises(InvalidSuite, match="like each other: A -> "):
+            load_suite(written(tmp_path, contenders=circle, presets={}))
+    chain = load_suite(written(tmp_path, contenders={"Third": {"like": "Other"}, **like(train_steps=2)}, presets={}))
+    assert chain.contenders["Third"].train_steps == 2
 
 
 def test_a_preset_names_contenders_in_full(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from dtbench.analysis.convergence import RULE, Convergence
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell
+from dtbench.analysis.training_length import Gain
 
 TRIED = (
     "Settings tried: different settings in the recorded searches on this task or on other draws of its data; pairs of "
@@ -21,6 +22,7 @@ def convergence_table(
     if not found:
         return None
     order = {name: place for place, name in enumerate(contenders)}
+    lengths = ("Fewer steps", "Gain over them", "± of it") if any(one.gain for one in found.values()) else ()
     names = (
         "Share of value",
         "Q / return",
@@ -29,6 +31,7 @@ def convergence_table(
         "Change of Q (%)",
         "Change of score",
         "±",
+        *lengths,
     )
     columns = (
         Column("Task"),
@@ -40,20 +43,23 @@ def convergence_table(
     tried = tried or {}
     rows = []
     for (task, contender), one in sorted(found.items(), key=lambda item: (item[0][0], order.get(item[0][1], 0))):
-        numbers = (one.share, one.ratio, one.correlation, one.effective)
         moved = None if one.value_change is None else 100 * one.value_change
+        numbers = (
+            *((number, 2) for number in (one.share, one.ratio, one.correlation, one.effective)),
+            *((number, 1) for number in (moved, one.score_change, one.score_noise)),
+            *zip(_over_fewer(one.gain) if lengths else (), (0, 1, 1), strict=False),
+        )
         rows.append(
             (
                 Cell(task),
                 Cell(contender),
                 Cell(one.word, kind="undecided" if one.reason else "hole" if one.unknown else ""),
-                *(hole() if number is None else number_cell(number, 2) for number in numbers),
-                hole() if moved is None else number_cell(moved, 1),
-                *(
-                    hole() if number is None else number_cell(number, 1)
-                    for number in (one.score_change, one.score_noise)
-                ),
+                *(hole() if number is None else number_cell(number, digits) for number, digits in numbers),
                 number_cell(tried.get((task, contender), 0), 0),
             )
         )
     return Table("convergence", "Which learners had finished", columns, tuple(rows), (RULE, TRIED))
+
+
+def _over_fewer(gain: Gain | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if gain is None else (gain.fewer, gain.change, gain.noise)

@@ -8,16 +8,10 @@ import pandas as pd
 
 from dtbench.analysis import statistics
 from dtbench.analysis.figures.style import Drawing
+from dtbench.analysis.final_scores import episodes_behind, final_episodes
 from dtbench.analysis.page.section import SEVERAL, Section
 from dtbench.analysis.published import NOT_RUN, read_rows
-from dtbench.analysis.suite_analysis import (
-    SuiteAnalysis,
-    TableInputs,
-    episodes_behind,
-    estimates_of,
-    final_episodes,
-    matrix_of,
-)
+from dtbench.analysis.suite_analysis import SuiteAnalysis, TableInputs, estimates_of, matrix_of
 from dtbench.analysis.tables.diverged import of_cell, with_diverged
 from dtbench.analysis.tables.scores import aggregate_cell, no_number
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, with_interval

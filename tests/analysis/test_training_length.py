@@ -1,0 +1,114 @@
+"""What more steps brought: which trials are compared, and what that says about learners whose rate falls."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dtbench.analysis.convergence import LAST, Convergence, convergences
+from dtbench.analysis.tables.convergence import convergence_table
+from dtbench.analysis.training_length import gain, rate_falls
+from dtbench.ledger.store import TrialRecord
+from tests.support.mixed_ledger import spec_of
+
+HOPPER = "hopper-medium-replay-v2"
+CURVE = (0.25, 0.5, 0.75, 1.0)  # shares of the steps at which a trial is evaluated
+
+
+def record(seed: int, steps: int, *, contender: str = "DT", **settings: Any) -> TrialRecord:
+    """Make a trial whose learning rate falls over all of its steps, unless `settings` say otherwise."""
+    spec = spec_of(HOPPER, contender, seed)
+    given = {"hidden_size": 8, "decay_steps": steps, **settings}
+    evaluation = replace(spec.evaluation, every=steps // 4)
+    return TrialRecord(replace(spec, train_steps=steps, hyperparameters=given, evaluation=evaluation), {}, {})
+
+
+def scores(curves: dict[int, list[TrialRecord]], *, rising: float = 0.0) -> pd.DataFrame:
+    """Let every trial end with the score that is its key in `curves`, plus its seed, after a rise over its half."""
+    rows = [
+        {
+            "trial": one.spec.key,
+            "contender": one.spec.contender,
+            "step": int(share * one.spec.train_steps),
+            "score": end + one.spec.seed - rising * 2 * (1 - max(share, 0.5)),
+            "target": float("nan"),
+        }
+        for end, trials in curves.items()
+        for one in trials
+        for share in CURVE
+    ]
+    return pd.DataFrame(rows)
+
+
+def judged(ours: list[TrialRecord], table: pd.DataFrame, earlier: list[TrialRecord]) -> Convergence:
+    (found,) = convergences(ours, table, superseded=earlier).values()
+    return found
+
+
+def test_a_rate_falls_where_its_decay_ends_within_the_steps() -> None:
+    spec = record(0, 400).spec
+    assert rate_falls(spec)
+    assert not rate_falls(replace(spec, train_steps=300))
+    assert not rate_falls(record(0, 400, decay_steps=None).spec)
+    assert not rate_falls(spec_of(HOPPER, "DT", 0))
+
+
+def test_the_longest_of_the_trainings_with_at_most_half_the_steps_counts() -> None:
+    ours = [record(seed, 400) for seed in (0, 1, 2)]
+    others = {steps: [record(seed, steps) for seed in (0, 1)] for steps in (300, 200, 100)}
+    finals = {one.spec.key: 50.0 + one.spec.seed for one in ours}
+    finals |= {one.spec.key: steps / 10 for steps, trials in others.items() for one in trials}
+    found = gain(ours, [one for trials in others.values() for one in trials], finals)
+    assert found is not None
+    assert (found.fewer, found.steps) == (200, 400)
+    assert found.change == pytest.approx(50.5 - 20)  # of the seeds that both have
+    assert found.over_last(LAST) == pytest.approx(found.change * math.log(1.5) / math.log(2))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"hidden_size": 16}, {"decay_steps": None}, {"contender": "CQL"}],
+    ids=["another setting", "a rate that stays", "another algorithm"],
+)
+def test_trials_that_differ_in_more_than_their_length_are_not_compared(changed: dict[str, Any]) -> None:
+    ours, others = [record(seed, 400) for seed in range(3)], [record(seed, 100, **changed) for seed in range(3)]
+    finals = {one.spec.key: 1.0 for one in (*ours, *others)}
+    assert gain(ours, others, finals) is None
+    alike = [record(seed, 100) for seed in range(3)]
+    finals |= {one.spec.key: 0.0 for one in alike}
+    assert gain(ours, [*others, *alike], finals) is not None
+    assert gain(ours, alike[:1], finals) is None, "one pair says nothing"
+
+
+def test_a_score_that_rose_while_the_rate_fell_has_not_converged() -> None:
+    ours = [record(seed, 400) for seed in range(5)]
+    late = [record(seed, 400, decay_steps=None) for seed in range(5)]
+    # From 0.5 to 0.75 of the steps by 10, then it stands still: the last third of the steps sees nothing.
+    table = scores({60: [*ours, *late]})
+    table.loc[table["step"] <= 200, "score"] -= 10
+    assert judged(ours, table, []).reason.startswith("score moved by +")
+    assert judged(late, table, []).word == "yes"
+
+
+def test_trials_with_fewer_steps_outweigh_what_happens_while_the_rate_falls() -> None:
+    ours, earlier = [record(seed, 400) for seed in range(5)], [record(seed, 100) for seed in range(5)]
+    as_good = judged(ours, scores({60: [*ours, *earlier]}, rising=10), earlier)
+    assert as_good.word == "yes"
+    worse = judged(ours, scores({60: ours, 40: earlier}), earlier)
+    assert worse.word == "no: +20.0 over 100 steps"
+    nearly = judged(ours, scores({60: ours, 57: earlier}), earlier)
+    assert nearly.word == "yes", "3 points from a quarter of the steps are less than one over the last third"
+
+
+def test_the_table_shows_fewer_steps_only_where_they_were_tried() -> None:
+    ours, earlier = [record(seed, 400) for seed in range(3)], [record(seed, 100) for seed in range(3)]
+    table = scores({60: ours, 40: earlier})
+    shown = convergence_table(convergences(ours, table, superseded=earlier), ["DT"])
+    assert shown is not None
+    values = dict(zip((column.name for column in shown.columns), (cell.text for cell in shown.rows[0]), strict=True))
+    assert (values["Fewer steps"], values["Gain over them"]) == ("100", "20.0")
+    without = convergence_table(convergences(ours, table), ["DT"])
+    assert without is not None
+    assert "Fewer steps" not in [column.name for column in without.columns]
