@@ -78,7 +78,7 @@ def test_a_contender_like_another_has_its_settings_but_for_its_own(tmp_path: Pat
 def test_a_contender_is_like_one_that_exists_and_in_no_circle(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="contender that 'Other' is like 'DTT'"):
         load_suite(written(tmp_path, contenders=like(like="DTT")), preset="plain")
-    with pytest.raises(UnknownName, match="is like .*Did you mean 'DT'"):
+    with pytest.raises(UnknownName, match=r"is like .*Did you mean 'DT'"):
         load_suite(written(tmp_path, contenders=like(like=["DT"])), preset="plain")
     for circle in ({"A": {"like": "A"}}, {"A": {"like": "B"}, "B": {"like": "A"}}):
         with pytest.raises(InvalidSuite, match="like each other: A -> "):
