@@ -13,7 +13,7 @@ import pandas as pd
 
 from dtbench.analysis import statistics
 from dtbench.analysis.statistics import Array
-from dtbench.analysis.training_length import Gain, gain, rate_falls
+from dtbench.analysis.training_length import Gain, gain
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialSpec
 
@@ -21,24 +21,41 @@ ENOUGH = 0.9  # of the data's discounted return, that backups must have reached
 STILL = 0.05  # of its size, by which the mean value may move over the last third of training
 SMALL = 1.0  # points, by which a score may move whatever its noise
 LAST = 2 / 3  # of training, after which all should stand still
-WHILE_FALLING = 1 / 2  # the same for a learning rate that falls to nothing, which is then at half its largest
+MIDDLE = 1 / 2  # after which scores should: more evaluations, so that a rise is seen that the last third hides
 LATE_EVALUATIONS = 2  # from there on, without which nobody can tell
 
 RULE = (
-    "Converged: over the last third of training the mean score changes by no more than its noise (the 95 % interval, "
-    f"over training seeds, of the change of a least-squares line, or {SMALL:g} point); a change smaller than "
-    "the ± beside it goes unseen, so that yes says little where that is wide. A learning rate that falls to nothing "
-    "(decay_steps) makes a score stand still by itself. Where one falls, trials that are equal but for at most half "
-    "the steps decide, superseded ones included: what more steps brought, spread evenly over the logarithm of their "
-    f"number, is held to the same bounds over the last third; without such trials the change is that since half of "
-    "training, when the rate was half its largest. Of a value learner also: its "
-    f"Bellman backups reach at least {ENOUGH:.0%} of the data's discounted return (share of value), and its mean Q "
-    f"over 4096 fixed pairs of the data moves by less than {STILL:.0%} over that third. Q over the data's discounted "
-    "returns and their correlation are shown beside it; CQL's Q is low by design. Effective share: the effective "
-    "sample size of the weights of a weighted imitation, over the batch. A contender that has not converged takes no "
-    "part in bold, verdicts and counts, nor does one of which nothing is known: it was evaluated less than twice in "
-    "that time, or bootstraps and its mean Q was not measured."
+    "Converged: over the last third and over the last half of training the mean score changes by no more than its "
+    f"noise (the 95 % interval, over training seeds, of the change of a least-squares line, or {SMALL:g} point); a "
+    "change smaller than the ± beside it goes unseen, so that yes says little where that is wide. A learning rate "
+    "that falls to nothing (decay_steps) makes a score stand still by itself: there trials that are equal but for "
+    "at most half the steps decide instead where there are any, superseded ones included. What more steps "
+    "brought, spread evenly over the logarithm of their number, is held to the same bounds over the last half. Of "
+    f"a value learner also: its Bellman backups reach at least {ENOUGH:.0%} of the data's discounted return (share "
+    f"of value), and its mean Q over 4096 fixed pairs of the data moves by less than {STILL:.0%} over the last "
+    "third. Q over the data's discounted returns and their correlation are shown beside it; CQL's Q is low by "
+    "design. Effective share: the effective sample size of the weights of a weighted imitation, over the batch. A "
+    "contender that has not converged takes no part in bold, verdicts and counts, nor does one of which nothing "
+    "is known: it was evaluated less than twice in that third, or bootstraps and its mean Q was not measured."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The change of the mean score over the end of training."""
+
+    points: float
+    interval: statistics.Interval | None  # 95 %, over training seeds
+
+    @property
+    def noise(self) -> float | None:
+        """Return half of the interval's width: a smaller change would go unseen."""
+        return None if self.interval is None else (self.interval.high - self.interval.low) / 2
+
+    @property
+    def still(self) -> bool | None:
+        """Return whether it is noise; None where nothing says so."""
+        return _is_still(self.points, self.interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +67,9 @@ class Convergence:
     correlation: float | None = None
     effective: float | None = None  # share of a batch that weighted imitation learns from
     value_change: float | None = None  # of the mean Q over the last third, relative to its size
-    score_change: float | None = None  # of the mean score over the last third (falling rate: half), in points
-    score_noise: float | None = None  # half of that change's 95 % interval over seeds: less than it would go unseen
-    still: bool | None = None  # whether that is noise; of a falling rate whether the gain is, where there is one
-    gain: Gain | None = None  # of a falling rate: over fewer steps
+    score: Change | None = None  # over the last third
+    since_half: Change | None = None
+    gain: Gain | None = None  # of a falling learning rate: over fewer steps
     trained: bool = True  # False of a contender without gradient steps, which has nothing to finish
 
     @property
@@ -63,10 +79,13 @@ class Convergence:
             return f"{self.share:.0%} of value"
         if self.value_change is not None and abs(self.value_change) >= STILL:
             return f"Q moved by {100 * self.value_change:+.0f} %"
-        if self.still is False and self.gain is not None:
-            return f"{self.gain.change:+.1f} over {self.gain.fewer} steps"
-        if self.still is False and self.score_change is not None:
-            return f"score moved by {self.score_change:+.1f}"
+        if self.gain is not None:
+            moved = _is_still(self.gain.over_last(MIDDLE), self.gain.interval) is False
+            return f"{self.gain.change:+.1f} over {self.gain.fewer} steps" if moved else ""
+        if self.score is not None and self.score.still is False:
+            return f"score moved by {self.score.points:+.1f}"
+        if self.since_half is not None and self.since_half.still is False:
+            return f"score moved by {self.since_half.points:+.1f} since half"
         return ""
 
     @property
@@ -74,7 +93,7 @@ class Convergence:
         """Return why nobody can say whether it has converged; "" where one can."""
         if self.reason or not self.trained:
             return ""
-        if self.still is None:
+        if self.gain is None and (self.score is None or self.score.still is None):
             return "too few evaluations"
         return "mean Q not measured" if self.share is not None and self.value_change is None else ""
 
@@ -130,16 +149,11 @@ def planned_share(spec: TrialSpec) -> float | None:
 
 
 def late_evaluations(spec: TrialSpec) -> int:
-    """Return how often a trial is evaluated over the time that is judged; enough where it does not train."""
+    """Return how often a trial is evaluated over the last third of its training; enough where it does not train."""
     steps, every = spec.train_steps, spec.evaluation.every
     if not steps:
         return LATE_EVALUATIONS
-    return steps // every - math.ceil(_since(spec) * steps / every) + 1 + bool(steps % every)
-
-
-def _since(spec: TrialSpec) -> float:
-    """Return the share of training after which its score should stand still."""
-    return WHILE_FALLING if rate_falls(spec) else LAST
+    return steps // every - math.ceil(LAST * steps / every) + 1 + bool(steps % every)
 
 
 def _cell(record: TrialRecord) -> tuple[str, str]:
@@ -160,21 +174,14 @@ def _convergence(
     if share is None:
         share = _mean([planned for record in trials if (planned := planned_share(record.spec)) is not None])
     moved = [change for rows in logged if (change := _value_change(rows)) is not None]
-    since = min(_since(record.spec) for record in trials)
-    changes = [change for curve in curves if (change := change_at_the_end(*curve, since)) is not None]
-    interval = statistics.mean_interval(changes)
-    still = _is_still(float(np.mean(changes)), interval) if changes else None
-    if over_fewer is not None:
-        still = _is_still(over_fewer.over_last(LAST), over_fewer.interval)
     return Convergence(
         share=share,
         ratio=last["value_ratio"],
         correlation=last["value_correlation"],
         effective=last["effective_share"],
         value_change=_mean(moved),
-        score_change=_mean(changes),
-        score_noise=None if interval is None else (interval.high - interval.low) / 2,
-        still=still,
+        score=_change(curves, LAST),
+        since_half=_change(curves, MIDDLE),
         gain=over_fewer,
         trained=any(record.spec.train_steps for record in trials),
     )
@@ -187,6 +194,11 @@ def change_at_the_end(steps: Array, values: Array, since: float = LAST) -> float
         return None
     steps, values = steps[late], values[late]
     return float(statistics.coefficient(steps, values) * (steps.max() - steps.min()))
+
+
+def _change(curves: Sequence[tuple[Array, Array]], since: float) -> Change | None:
+    changes = [change for curve in curves if (change := change_at_the_end(*curve, since)) is not None]
+    return Change(float(np.mean(changes)), statistics.mean_interval(changes)) if changes else None
 
 
 def _is_still(change: float, interval: statistics.Interval | None) -> bool | None:

@@ -135,9 +135,8 @@ def print_rarely_evaluated(specs: Sequence[TrialSpec], missing: Sequence[TrialSp
             found.setdefault((spec.contender, spec.train_steps), []).append(spec.task)
     for (contender, steps), tasks in found.items():
         complain(
-            f"{contender} on {', '.join(tasks)} is evaluated less than twice in the last third of its training (half, "
-            "where its learning rate falls), so that nobody can tell whether it converges. Its row takes part in no "
-            "verdict. An eval_interval of "
+            f"{contender} on {', '.join(tasks)} is evaluated less than twice in the last third of its training, so "
+            "that nobody can tell whether it converges. Its row takes part in no verdict. An eval_interval of "
             f"{steps // 3 + 1} or less helps."
         )
 

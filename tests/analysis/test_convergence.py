@@ -66,7 +66,8 @@ def test_a_score_that_moves_beyond_its_noise_has_not_converged() -> None:
     rising = [[10.0, 40, 45, 50], [10.0, 41, 45, 52], [10.0, 42, 47, 51]]
     found = convergence([record(seed, share=None, contender="DT") for seed in range(3)], rising)
     assert found.share is None
-    assert found.score_change == pytest.approx(10, abs=1)
+    assert found.score is not None
+    assert found.score.points == pytest.approx(10, abs=1)
     assert found.reason.startswith("score moved by +")
     noisy = [[10.0, 40, 45, 50], [10.0, 60, 55, 48], [10.0, 52, 47, 51]]
     assert not convergence([record(seed, share=None, contender="DT") for seed in range(3)], noisy).reason
@@ -85,14 +86,27 @@ def test_how_often_a_rise_is_seen_and_a_level_curve_suspected() -> None:
         drawn = [[list(expected + rng.normal(0, 4, 4)) for _ in records] for _ in range(times)]
         found = [convergence(records, curves) for curves in drawn]
         suspected[rise] = sum(bool(one.reason) for one in found) / times
-        inside = [
-            abs(one.score_change - rise) <= one.score_noise for one in found if one.score_change and one.score_noise
-        ]
+        inside = [abs(one.score.points - rise) <= one.score.noise for one in found if one.score and one.score.noise]
         assert len(inside) == times
         assert np.mean(inside) >= 0.91, "the interval beside the change holds the true one"
     assert suspected[0] <= 0.08
     assert suspected[4] <= 0.5, "what the column ± warns of"
     assert suspected[10] >= 0.75
+
+
+def test_a_rise_since_half_of_training_is_seen_where_the_last_third_is_noise() -> None:
+    records = [record(seed, contender="DT", share=None) for seed in range(4)]
+    noisy = [[20.0, 60, 70, 74], [22.0, 70, 60, 76], [18.0, 75, 80, 70], [19.0, 80, 75, 75]]
+    table = scores(records, noisy)
+    found = {}
+    for half in (160, 140):  # of 300 steps: inside the last half, or before it
+        moved = table.assign(step=table["step"].replace({100: half}))
+        (found[half],) = convergences(records, moved).values()
+    assert found[160].score is not None
+    assert found[160].score.still
+    assert found[160].reason.startswith("score moved by +")
+    assert found[160].reason.endswith(" since half")
+    assert found[140].word == "yes"
 
 
 def test_a_small_change_is_nothing_however_sure() -> None:
@@ -104,7 +118,7 @@ def test_one_evaluation_says_nothing() -> None:
     records = [record(0, share=None, contender="DT")]
     late = scores(records, [[1.0, 2, 3, 4]])
     (found,) = convergences(records, late[late["step"] == 300]).values()
-    assert (found.still, found.reason, found.word) == (None, "", "unknown: too few evaluations")
+    assert (found.score, found.reason, found.word) == (None, "", "unknown: too few evaluations")
     assert found.unknown
 
 
@@ -151,7 +165,8 @@ def test_the_table_names_every_cell() -> None:
     table = convergence_table(found, ["DT", "CQL"])
     assert table is not None
     assert [cell.text for cell in table.rows[0][:4]] == [HOPPER, "CQL", "no: 20% of value", "0.20"]
-    assert [column.name for column in table.columns[-3:]] == ["Change of score", "±", "Settings tried"]
+    names = ["Change of score", "±", "Since half", "± of that", "Settings tried"]
+    assert [column.name for column in table.columns[-5:]] == names
     assert float(table.rows[0][-2].text) > abs(float(table.rows[0][-3].text)), "two seeds are too few to see a change"
     assert table.rows[0][-1].text == "0"
     searched = convergence_table(found, ["DT", "CQL"], {(HOPPER, "CQL"): 16})

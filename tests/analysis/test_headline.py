@@ -45,7 +45,8 @@ def test_convergence_is_that_of_the_stated_target(tmp_path: Path) -> None:
     rising = analyze(results).convergence["valley", "DT"]
     still = analyze(stating(results, headline_target=TARGETS[1])).convergence["valley", "DT"]
     assert rising.reason.startswith("score moved by +")
-    assert (still.reason, still.score_change) == ("", 0)
+    assert still.score is not None
+    assert (still.reason, still.score.points) == ("", 0)
 
 
 def test_later_patterns_and_null_take_a_contenders_own_back() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dtbench.analysis.convergence import LAST, Convergence, convergences
+from dtbench.analysis.convergence import MIDDLE, Convergence, convergences
 from dtbench.analysis.tables.convergence import convergence_table
 from dtbench.analysis.training_length import gain, rate_falls
 from dtbench.ledger.store import TrialRecord
@@ -64,7 +64,8 @@ def test_the_longest_of_the_trainings_with_at_most_half_the_steps_counts() -> No
     assert found is not None
     assert (found.fewer, found.steps) == (200, 400)
     assert found.change == pytest.approx(50.5 - 20)  # of the seeds that both have
-    assert found.over_last(LAST) == pytest.approx(found.change * math.log(1.5) / math.log(2))
+    assert found.over_last(0.75) == pytest.approx(found.change * math.log(4 / 3) / math.log(2))
+    assert found.over_last(MIDDLE) == pytest.approx(found.change)
 
 
 @pytest.mark.parametrize(
@@ -82,24 +83,15 @@ def test_trials_that_differ_in_more_than_their_length_are_not_compared(changed: 
     assert gain(ours, alike[:1], finals) is None, "one pair says nothing"
 
 
-def test_a_score_that_rose_while_the_rate_fell_has_not_converged() -> None:
-    ours = [record(seed, 400) for seed in range(5)]
-    late = [record(seed, 400, decay_steps=None) for seed in range(5)]
-    # From 0.5 to 0.75 of the steps by 10, then it stands still: the last third of the steps sees nothing.
-    table = scores({60: [*ours, *late]})
-    table.loc[table["step"] <= 200, "score"] -= 10
-    assert judged(ours, table, []).reason.startswith("score moved by +")
-    assert judged(late, table, []).word == "yes"
-
-
 def test_trials_with_fewer_steps_outweigh_what_happens_while_the_rate_falls() -> None:
     ours, earlier = [record(seed, 400) for seed in range(5)], [record(seed, 100) for seed in range(5)]
+    assert judged(ours, scores({60: ours}, rising=10), []).reason == "score moved by +5.0"
     as_good = judged(ours, scores({60: [*ours, *earlier]}, rising=10), earlier)
     assert as_good.word == "yes"
     worse = judged(ours, scores({60: ours, 40: earlier}), earlier)
     assert worse.word == "no: +20.0 over 100 steps"
-    nearly = judged(ours, scores({60: ours, 57: earlier}), earlier)
-    assert nearly.word == "yes", "3 points from a quarter of the steps are less than one over the last third"
+    slightly = judged(ours, scores({60: ours, 59: earlier}), earlier)
+    assert slightly.word == "yes", "one point over a quarter of the steps is half a point over the last half"
 
 
 def test_the_table_shows_fewer_steps_only_where_they_were_tried() -> None:

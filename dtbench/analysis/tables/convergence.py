@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from dtbench.analysis.convergence import RULE, Convergence
+from dtbench.analysis.convergence import RULE, Change, Convergence
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell
 from dtbench.analysis.training_length import Gain
 
@@ -31,6 +31,8 @@ def convergence_table(
         "Change of Q (%)",
         "Change of score",
         "±",
+        "Since half",
+        "± of that",
         *lengths,
     )
     columns = (
@@ -46,7 +48,7 @@ def convergence_table(
         moved = None if one.value_change is None else 100 * one.value_change
         numbers = (
             *((number, 2) for number in (one.share, one.ratio, one.correlation, one.effective)),
-            *((number, 1) for number in (moved, one.score_change, one.score_noise)),
+            *((number, 1) for number in (moved, *_points(one.score), *_points(one.since_half))),
             *zip(_over_fewer(one.gain) if lengths else (), (0, 1, 1), strict=False),
         )
         rows.append(
@@ -59,6 +61,10 @@ def convergence_table(
             )
         )
     return Table("convergence", "Which learners had finished", columns, tuple(rows), (RULE, TRIED))
+
+
+def _points(change: Change | None) -> tuple[float | None, float | None]:
+    return (None, None) if change is None else (change.points, change.noise)
 
 
 def _over_fewer(gain: Gain | None) -> tuple[float | None, float | None, float | None]:
