@@ -5,7 +5,7 @@ A number of a learner that had not finished says how long it trained, not how go
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -30,13 +30,14 @@ RULE = (
     "change smaller than the ± beside it goes unseen, so that yes says little where that is wide. A learning rate "
     "that falls to nothing (decay_steps) makes a score stand still by itself: there trials that are equal but for "
     "at most half the steps decide instead where there are any, superseded ones included. What more steps "
-    "brought, spread evenly over the logarithm of their number, is held to the same bounds over the last half. Of "
-    f"a value learner also: its Bellman backups reach at least {ENOUGH:.0%} of the data's discounted return (share "
-    f"of value), and its mean Q over 4096 fixed pairs of the data moves by less than {STILL:.0%} over the last "
-    "third. Q over the data's discounted returns and their correlation are shown beside it; CQL's Q is low by "
-    "design. Effective share: the effective sample size of the weights of a weighted imitation, over the batch. A "
-    "contender that has not converged takes no part in bold, verdicts and counts, nor does one of which nothing "
-    "is known: it was evaluated less than twice in that third, or bootstraps and its mean Q was not measured."
+    "brought, spread evenly over the logarithm of their number, is held to the same bounds over the last half. A "
+    f"share within {SMALL:g} point of 100 % has no further to rise. Of a value learner also: its Bellman backups "
+    f"reach at least {ENOUGH:.0%} of the data's discounted return (share of value), and its mean Q over 4096 fixed "
+    f"pairs of the data moves by less than {STILL:.0%} over the last third. Q over the data's discounted returns "
+    "and their correlation are shown beside it; CQL's Q is low by design. Effective share: the effective sample "
+    "size of the weights of a weighted imitation, over the batch. A contender that has not converged takes no "
+    "part in bold, verdicts and counts, nor does one of which nothing is known: it was evaluated less than twice "
+    "in that third, or bootstraps and its mean Q was not measured."
 )
 
 
@@ -70,6 +71,7 @@ class Convergence:
     score: Change | None = None  # over the last third
     since_half: Change | None = None
     gain: Gain | None = None  # of a falling learning rate: over fewer steps
+    full: bool = False  # whether its score is a share that has no further to rise
     trained: bool = True  # False of a contender without gradient steps, which has nothing to finish
 
     @property
@@ -79,6 +81,8 @@ class Convergence:
             return f"{self.share:.0%} of value"
         if self.value_change is not None and abs(self.value_change) >= STILL:
             return f"Q moved by {100 * self.value_change:+.0f} %"
+        if self.full:
+            return ""
         if self.gain is not None:
             moved = _is_still(self.gain.over_last(MIDDLE), self.gain.interval) is False
             return f"{self.gain.change:+.1f} over {self.gain.fewer} steps" if moved else ""
@@ -110,11 +114,12 @@ def convergences(
     scores: pd.DataFrame,
     draws: Mapping[str, Collection[str]] | None = None,
     superseded: Iterable[TrialRecord] = (),
+    shares: Collection[str] = (),
 ) -> dict[tuple[str, str], Convergence]:
     """Return the convergence of every task and contender; `scores` has the columns of results.py, of all trials.
 
     `draws` name groups of tasks that are draws of the same data: their trials are also judged together. Trials of
-    `superseded` are judged nowhere, but show what fewer steps gave.
+    `superseded` are judged nowhere, but show what fewer steps gave. `shares` are tasks whose score is one in per cent.
     """
     cells = sorted(records, key=_cell)
     everyone = [*cells, *superseded]
@@ -122,7 +127,10 @@ def convergences(
     finals = {key: float(score[-1]) for key, (_, score) in curves.items() if len(score)}
 
     def judged(trials: Sequence[TrialRecord]) -> Convergence:
-        return _convergence(trials, [curves[record.spec.key] for record in trials], gain(trials, everyone, finals))
+        own = [curves[record.spec.key] for record in trials]
+        ends = [finals[record.spec.key] for record in trials if record.spec.key in finals]
+        full = {record.spec.task for record in trials} <= set(shares) and (_mean(ends) or 0) >= 100 - SMALL
+        return replace(_convergence(trials, own, gain(trials, everyone, finals)), full=full)
 
     found = {}
     for name, over in (draws or {}).items():

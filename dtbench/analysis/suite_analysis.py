@@ -229,7 +229,8 @@ def analyze(results: SuiteResults, searches: Sequence[SearchRecord] = ()) -> Sui
     over_draws = draws_among(averages, suite.get("draws") or ())
     earlier = apart(results)
     curves = [headline_rows(one.scores, rows) for one, rows in ((results, everyone), (earlier, final_rows(earlier)))]
-    convergence = convergences(results.records, pd.concat(curves), over_draws, earlier.records)
+    shares = [task for task, name in score_names.items() if name.endswith("(%)")]
+    convergence = convergences(results.records, pd.concat(curves), over_draws, earlier.records, shares)
     inputs = TableInputs(
         {**estimates_of(finals), **dict(_average_estimates(finals, names, averages, over_draws))},
         run_conditions(results, averages),

@@ -104,3 +104,13 @@ def test_the_table_shows_fewer_steps_only_where_they_were_tried() -> None:
     without = convergence_table(convergences(ours, table), ["DT"])
     assert without is not None
     assert "Fewer steps" not in [column.name for column in without.columns]
+
+
+def test_a_share_near_100_has_no_further_to_rise() -> None:
+    ours, earlier = [record(seed, 400) for seed in range(2)], [record(seed, 100) for seed in range(2)]
+    near, below = scores({99: ours, 60: earlier}), scores({97: ours, 60: earlier})
+    (full,) = convergences(ours, near, superseded=earlier, shares=[HOPPER]).values()
+    assert full.word == "yes"
+    (far,) = convergences(ours, below, superseded=earlier, shares=[HOPPER]).values()
+    assert far.reason.startswith("+37.0 over 100 steps")
+    assert judged(ours, near, earlier).reason, "another score may go beyond 100"
