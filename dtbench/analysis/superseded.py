@@ -9,8 +9,6 @@ import pandas as pd
 
 from dtbench.analysis.final_scores import final_rows
 from dtbench.analysis.results import SuiteResults, score_table, spec_values
-from dtbench.analysis.statistics import estimate
-from dtbench.analysis.tables.table import Cell, Column, Table, number_cell
 from dtbench.errors import decimals_of
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialSpec
@@ -74,23 +72,12 @@ def difference(results: SuiteResults, spec: TrialSpec) -> str:
 
 def sentences(results: SuiteResults) -> Iterator[str]:
     """Yield a line for each superseded configuration: its name, task, mean score and number of seeds."""
-    for label, task, scores in _cells(results):
+    for label, task, scores in cells(results):
         mean = scores.mean()
         yield f"superseded: {label} on {task}: {mean:.{decimals_of(mean)}f} ({len(scores)})"
 
 
-def superseded_table(results: SuiteResults) -> Table:
-    """Return a row for each superseded configuration."""
-    rows = []
-    for label, task, scores in _cells(results):
-        known = scores.dropna().tolist()
-        mean = estimate(known).mean if known else None
-        rows.append((Cell(task), Cell(label), number_cell(len(scores), 0), number_cell(mean)))
-    columns = (Column("task"), Column("contender"), Column("n", number=True), Column("score", number=True))
-    return Table(name="superseded", caption="Superseded trials: mean final score", columns=columns, rows=tuple(rows))
-
-
-def _cells(results: SuiteResults) -> Iterator[tuple[str, str, pd.Series]]:
+def cells(results: SuiteResults) -> Iterator[tuple[str, str, pd.Series]]:
     """Yield the label, the task and the final scores of each superseded configuration."""
     for (label, task), rows in final_rows(apart(results)).groupby(["contender", "task"], sort=False):
         yield str(label), str(task), rows["score"]

@@ -23,12 +23,13 @@ from dtbench.analysis.published import NOT_RUN
 from dtbench.analysis.results import SuiteResults
 from dtbench.analysis.statistics import MIN_SEEDS
 from dtbench.analysis.suite_analysis import SuiteAnalysis
-from dtbench.analysis.superseded import RULE, superseded_table
+from dtbench.analysis.superseded import RULE
 from dtbench.analysis.tables import checkpoint_selection, protocol, targets
 from dtbench.analysis.tables import scores as tables
 from dtbench.analysis.tables.convergence import convergence_table
 from dtbench.analysis.tables.diverged import of_cell, of_contender, of_pair, with_diverged
 from dtbench.analysis.tables.rank_agreement import rank_agreement_table
+from dtbench.analysis.tables.superseded import superseded_table
 from dtbench.analysis.tables.table import DASH
 from dtbench.ledger.trial_spec import TrialState
 from dtbench.registry import report_sections
