@@ -5,7 +5,7 @@ A number of a learner that had not finished says how long it trained, not how go
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 
 from dtbench.analysis import statistics
 from dtbench.analysis.statistics import Array
-from dtbench.analysis.training_length import Gain, gain
+from dtbench.analysis.training_length import Gain, Row, gain, row_of
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialSpec
 
@@ -51,7 +51,7 @@ class Change:
     @property
     def noise(self) -> float | None:
         """Return half of the interval's width: a smaller change would go unseen."""
-        return None if self.interval is None else (self.interval.high - self.interval.low) / 2
+        return None if self.interval is None else self.interval.half_width
 
     @property
     def still(self) -> bool | None:
@@ -124,13 +124,13 @@ def convergences(
     cells = sorted(records, key=_cell)
     everyone = [*cells, *superseded]
     curves = _curves(everyone, scores)
-    finals = {key: float(score[-1]) for key, (_, score) in curves.items() if len(score)}
+    finals = {row: float(score[-1]) for row, (_, score) in curves.items() if len(score)}
 
     def judged(trials: Sequence[TrialRecord]) -> Convergence:
-        own = [curves[record.spec.key] for record in trials]
-        ends = [finals[record.spec.key] for record in trials if record.spec.key in finals]
+        own = [curves[row_of(record)] for record in trials]
+        ends = [finals[row_of(record)] for record in trials if row_of(record) in finals]
         full = {record.spec.task for record in trials} <= set(shares) and (_mean(ends) or 0) >= 100 - SMALL
-        return replace(_convergence(trials, own, gain(trials, everyone, finals)), full=full)
+        return _convergence(trials, own, gain(trials, everyone, finals), full=full)
 
     found = {}
     for name, over in (draws or {}).items():
@@ -169,7 +169,7 @@ def _cell(record: TrialRecord) -> tuple[str, str]:
 
 
 def _convergence(
-    trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Array]], over_fewer: Gain | None
+    trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Array]], over_fewer: Gain | None, *, full: bool
 ) -> Convergence:
     logged = [record.metrics() for record in trials]
     last = {
@@ -191,6 +191,7 @@ def _convergence(
         score=_change(curves, LAST),
         since_half=_change(curves, MIDDLE),
         gain=over_fewer,
+        full=full,
         trained=any(record.spec.train_steps for record in trials),
     )
 
@@ -225,8 +226,8 @@ def _value_change(rows: pd.DataFrame) -> float | None:
     return None if change is None or not size else change / size
 
 
-def _curves(trials: Iterable[TrialRecord], scores: pd.DataFrame) -> dict[str, tuple[Array, Array]]:
-    """Return steps and scores of each trial at the first of its targets, by its key."""
+def _curves(trials: Iterable[TrialRecord], scores: pd.DataFrame) -> dict[Row, tuple[Array, Array]]:
+    """Return steps and scores of each trial at the first of its targets; contenders may share trials."""
     of_trial = dict(list(scores.groupby("trial", sort=False)))
     curves = {}
     for record in trials:
@@ -236,7 +237,7 @@ def _curves(trials: Iterable[TrialRecord], scores: pd.DataFrame) -> dict[str, tu
         asked = [target for target in record.spec.evaluation.targets if target in targets]
         rows = rows[targets == asked[0]] if asked else rows
         rows = rows.drop_duplicates("step").sort_values("step")
-        curves[record.spec.key] = (rows["step"].to_numpy(np.float64), rows["score"].to_numpy(np.float64))
+        curves[row_of(record)] = (rows["step"].to_numpy(np.float64), rows["score"].to_numpy(np.float64))
     return curves
 
 

@@ -34,6 +34,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def half_width(self) -> float:
+        """Return the ± of the interval."""
+        return (self.high - self.low) / 2
+
     def holds(self, value: float, *, slack: float = 0.0) -> bool:
         """Return whether the value lies inside, or outside by no more than `slack`."""
         return self.low - slack <= value <= self.high + slack

@@ -18,6 +18,8 @@ DECAY = "decay_steps"  # the hyperparameter: gradient steps over which a learnin
 FEWEST = 2  # pairs of trials, below which nothing is compared
 HALF = 0.5  # of the steps, that a shorter training may have at most
 
+Row = tuple[str, str]  # contender and key of a trial: two contenders may share it, at other target returns
+
 
 @dataclass(frozen=True, slots=True)
 class Gain:
@@ -31,7 +33,7 @@ class Gain:
     @property
     def noise(self) -> float | None:
         """Return half of the interval's width."""
-        return None if self.interval is None else (self.interval.high - self.interval.low) / 2
+        return None if self.interval is None else self.interval.half_width
 
     def over_last(self, share: float) -> float:
         """Return what the steps after `share` of all brought, were the gain even in the logarithm of their number."""
@@ -44,22 +46,27 @@ def rate_falls(spec: TrialSpec) -> bool:
     return isinstance(decay, int | float) and 0 < decay <= spec.train_steps
 
 
-def gain(trials: Sequence[TrialRecord], others: Collection[TrialRecord], finals: Mapping[str, float]) -> Gain | None:
+def row_of(record: TrialRecord) -> Row:
+    """Return the contender and the key of a trial."""
+    return record.spec.contender, record.spec.key
+
+
+def gain(trials: Sequence[TrialRecord], others: Collection[TrialRecord], finals: Mapping[Row, float]) -> Gain | None:
     """Return the gain of trials over those of `others` that are equal but for at most half the steps.
 
-    Of several numbers of steps the largest counts; `finals` are final scores by the trials' keys. Trials are paired
+    Of several numbers of steps the largest counts; `finals` are their final scores. Trials are paired
     by task and seed. None below two pairs.
     """
-    ours = {(_but_for_length(record.spec), record.spec.seed): record.spec for record in trials}
-    steps = max((spec.train_steps for spec in ours.values()), default=0)
+    ours = {(_but_for_length(record.spec), record.spec.seed): record for record in trials}
+    steps = max((record.spec.train_steps for record in trials), default=0)
     pairs: dict[int, dict[tuple[str, int], float]] = {}
     for record in others:
         spec = record.spec
         if not 0 < spec.train_steps <= HALF * steps or not rate_falls(spec):
             continue
         longer = ours.get(pair := (_but_for_length(spec), spec.seed))
-        if longer is not None and longer.key in finals and spec.key in finals:
-            pairs.setdefault(spec.train_steps, {})[pair] = finals[longer.key] - finals[spec.key]
+        if longer is not None and {row_of(longer), row_of(record)} <= finals.keys():
+            pairs.setdefault(spec.train_steps, {})[pair] = finals[row_of(longer)] - finals[row_of(record)]
     able = [fewer for fewer, found in pairs.items() if len(found) >= FEWEST]
     if not able:
         return None

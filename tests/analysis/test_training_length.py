@@ -9,7 +9,7 @@ import pytest
 
 from dtbench.analysis.convergence import MIDDLE, Convergence, convergences
 from dtbench.analysis.tables.convergence import convergence_table
-from dtbench.analysis.training_length import gain, rate_falls
+from dtbench.analysis.training_length import gain, rate_falls, row_of
 from dtbench.ledger.store import TrialRecord
 from tests.support.mixed_ledger import spec_of
 
@@ -58,8 +58,8 @@ def test_a_rate_falls_where_its_decay_ends_within_the_steps() -> None:
 def test_the_longest_of_the_trainings_with_at_most_half_the_steps_counts() -> None:
     ours = [record(seed, 400) for seed in (0, 1, 2)]
     others = {steps: [record(seed, steps) for seed in (0, 1)] for steps in (300, 200, 100)}
-    finals = {one.spec.key: 50.0 + one.spec.seed for one in ours}
-    finals |= {one.spec.key: steps / 10 for steps, trials in others.items() for one in trials}
+    finals = {row_of(one): 50.0 + one.spec.seed for one in ours}
+    finals |= {row_of(one): steps / 10 for steps, trials in others.items() for one in trials}
     found = gain(ours, [one for trials in others.values() for one in trials], finals)
     assert found is not None
     assert (found.fewer, found.steps) == (200, 400)
@@ -75,10 +75,10 @@ def test_the_longest_of_the_trainings_with_at_most_half_the_steps_counts() -> No
 )
 def test_trials_that_differ_in_more_than_their_length_are_not_compared(changed: dict[str, Any]) -> None:
     ours, others = [record(seed, 400) for seed in range(3)], [record(seed, 100, **changed) for seed in range(3)]
-    finals = {one.spec.key: 1.0 for one in (*ours, *others)}
+    finals = {row_of(one): 1.0 for one in (*ours, *others)}
     assert gain(ours, others, finals) is None
     alike = [record(seed, 100) for seed in range(3)]
-    finals |= {one.spec.key: 0.0 for one in alike}
+    finals |= {row_of(one): 0.0 for one in alike}
     assert gain(ours, [*others, *alike], finals) is not None
     assert gain(ours, alike[:1], finals) is None, "one pair says nothing"
 
@@ -114,3 +114,13 @@ def test_a_share_near_100_has_no_further_to_rise() -> None:
     (far,) = convergences(ours, below, superseded=earlier, shares=[HOPPER]).values()
     assert far.reason.startswith("+37.0 over 100 steps")
     assert judged(ours, near, earlier).reason, "another score may go beyond 100"
+
+
+def test_two_contenders_that_share_trials_are_judged_by_their_own_rows() -> None:
+    ours = [record(seed, 400, decay_steps=None) for seed in range(3)]
+    other = [one.relabelled(one.spec.labelled(suite="demo", contender="DT at another target")) for one in ours]
+    assert {one.spec.key for one in ours} == {one.spec.key for one in other}
+    table = pd.concat([scores({60: ours}, rising=20), scores({60: other})])
+    found = convergences([*ours, *other], table)
+    assert found[HOPPER, "DT"].reason == "score moved by +10.0"
+    assert found[HOPPER, "DT at another target"].word == "yes"
