@@ -17,7 +17,7 @@ from dtbench.analysis.figures.curves import draw_progress, draw_progress_grid
 from dtbench.analysis.figures.data_card import draw_data_cards
 from dtbench.analysis.figures.profiles import draw_improvement, draw_profiles
 from dtbench.analysis.figures.style import Drawing, drawing, figure, shortened, thousands, wrapped
-from dtbench.analysis.figures.targets import draw_target_grid, draw_targets
+from dtbench.analysis.figures.targets import draw_target_grid, draw_target_tiles, draw_targets
 from dtbench.analysis.figures.tooltips import compact, draw_points, explain, sentence
 from dtbench.analysis.statistics import Interval
 from dtbench.analysis.suite_analysis import SuiteAnalysis, TableInputs
@@ -238,6 +238,15 @@ def test_a_name_of_any_kind_neither_stops_a_figure_nor_vanishes(analysis: SuiteA
         shown = " ".join(" ".join(ET.fromstring(one.svg).itertext()).split())
         assert shortened(strange, 20)[:8] in shown, one.name
         assert any(strange.strip() in label for label in labels_of(one)), one.name
+
+
+def test_tiles_stand_in_the_order_of_suites_and_a_task_that_two_share_once(analysis: SuiteAnalysis) -> None:
+    first, second = all_targets(analysis)
+    drawing = draw_target_tiles([(analysis, first), (analysis, second), (analysis, first)])
+    assert drawing is not None
+    words = " ".join(ET.fromstring(drawing.svg).itertext())
+    assert words.count(first.task) == words.count(second.task) == 1
+    assert words.index(first.task) < words.index(second.task)
 
 
 def test_a_long_name_keeps_both_its_ends() -> None:

@@ -56,14 +56,16 @@ def draw_target_grid(analysis: SuiteAnalysis, found: Sequence[TaskTargets]) -> D
 
 def draw_target_tiles(found: Sequence[tuple[SuiteAnalysis, TaskTargets]]) -> Drawing | None:
     """Draw a small panel for each task of several suites, each once; None where there is none."""
-    tiles = {one.task: (analysis, one) for analysis, one in reversed(found)}
+    tiles: dict[str, tuple[SuiteAnalysis, TaskTargets]] = {}
+    for analysis, one in found:
+        tiles.setdefault(one.task, (analysis, one))
     if not tiles:
         return None
     columns = min(_TILES, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     with style.figure(all(a.smoke for a, _ in tiles.values()), 0.3 + 2.6 * columns, 0.8 + 2.0 * rows) as sheet:
         grid = sheet.subplots(rows, columns, squeeze=False).flat
-        for axes, (analysis, one) in zip(grid, reversed(tiles.values()), strict=False):
+        for axes, (analysis, one) in zip(grid, tiles.values(), strict=False):
             _draw_achieved(axes, analysis, one)
             axes.set_title(style.wrapped(one.task, 30), fontsize=8)
             axes.tick_params(labelsize=7)
