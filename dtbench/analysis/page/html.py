@@ -15,10 +15,11 @@ from typing import Any
 
 from jinja2 import StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from dtbench.analysis.figures.style import INK, Drawing
 from dtbench.analysis.groups import ANSWERING, GROUPS
+from dtbench.analysis.page.prose import prose_html, prose_markdown
 from dtbench.analysis.page.section import Section
 from dtbench.analysis.tables.table import Table, escape_markdown
 
@@ -58,7 +59,7 @@ def render(document: Document) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     links, shared = _suite_links(document.suites), frozenset(_shared_notes(document))
-    environment.filters.update(table=partial(_table, suites=links, shared=shared), box=_box, prose=_prose)
+    environment.filters.update(table=partial(_table, suites=links, shared=shared), box=_box, prose=prose_html)
     known: dict[str, Any] = {
         "document": document,
         "style": Markup(_file("style.css")),
@@ -76,7 +77,7 @@ def markdown(suite: SuitePage, *, figures: str = "figures") -> str:
     environment = SandboxedEnvironment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters["md"] = escape_markdown
+    environment.filters.update(md=escape_markdown, prose=prose_markdown)
     return environment.from_string(_file("report.md.j2")).render(page=suite, figures=figures)
 
 
@@ -232,14 +233,6 @@ def _table(table: Table, key: str, suites: Mapping[str, str], shared: Collection
     text = re.sub(r'href="#suite-[^"]*"', lambda found: suites.get(found[0], found[0]), text)
     text = _VERDICT.sub(_badge, text)
     return Markup(text)
-
-
-def _prose(text: str) -> Markup:
-    """Return a paragraph whose names in backticks are code."""
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
-        for place, part in enumerate(re.split(r"`([^`]+)`", text))
-    )
 
 
 def _box(table: Table) -> str:

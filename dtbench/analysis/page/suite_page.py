@@ -67,15 +67,19 @@ def _facts(results: SuiteResults) -> Iterator[tuple[str, str]]:
     yield "Trials finished", f"{done} of {done + len(results.not_run)}"
     hours = sum(float(record.result.get("seconds") or 0) for record in results.records) / 3600
     yield "Ran", f"{hours:.2g} hours of one worker, last on {_last_day(results) or 'an unknown day'}"
-    yield "Commit", ", ".join(_commits(results)) or "not recorded"
+    yield "Commit", _commits(results) or "not recorded"
 
 
 def _last_day(results: SuiteResults) -> str:
     return max((str(record.provenance.get("finished") or "")[:10] for record in results.records), default="")
 
 
-def _commits(results: SuiteResults) -> list[str]:
-    return sorted({str(one.provenance["commit"]) for one in results.records if one.provenance.get("commit")})
+def _commits(results: SuiteResults) -> str:
+    """Return the commits of the trials, oldest first; of many only the last: the table of software has all."""
+    known = [one.provenance for one in results.records if one.provenance.get("commit")]
+    ordered = sorted(known, key=lambda facts: str(facts.get("finished") or ""), reverse=True)
+    commits = list(dict.fromkeys(str(facts["commit"]) for facts in ordered))[::-1]
+    return ", ".join(commits) if len(commits) <= SEVERAL else f"{commits[-1]} and {len(commits) - 1} before it"
 
 
 def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
@@ -94,7 +98,9 @@ def _results(analysis: SuiteAnalysis) -> Iterator[Section]:
     text += analysis.diverged_text
     text += stated_targets(analysis.results.suite, analysis.contenders, analysis.ran)
     first, more = draw_finals(analysis)
-    yield Section("Results", (*_remarks(analysis), *text), (scores,), first, more=more)
+    yield Section("Results", tuple(text), (scores,), first, more=more)
+    if remarks := _remarks(analysis):
+        yield Section("Remarks", remarks)
     about = protocol.task_table(analysis.results, analysis.tasks)
     yield Section("Tasks", (), (about,), folded=True)
 
