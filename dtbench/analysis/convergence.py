@@ -124,7 +124,7 @@ def convergences(
     cells = sorted(records, key=_cell)
     everyone = [*cells, *superseded]
     curves = _curves(everyone, scores)
-    finals = {row: float(score[-1]) for row, (_, score) in curves.items() if len(score)}
+    finals = {row: float(score[-1]) for row, (_, score) in curves.items() if len(score) and math.isfinite(score[-1])}
 
     def judged(trials: Sequence[TrialRecord]) -> Convergence:
         own = [curves[row_of(record)] for record in trials]
@@ -206,7 +206,8 @@ def change_at_the_end(steps: Array, values: Array, since: float = LAST) -> float
 
 
 def _change(curves: Sequence[tuple[Array, Array]], since: float) -> Change | None:
-    changes = [change for curve in curves if (change := change_at_the_end(*curve, since)) is not None]
+    found = (change_at_the_end(*curve, since) for curve in curves)
+    changes = [change for change in found if change is not None and math.isfinite(change)]  # nan: a score was
     return Change(float(np.mean(changes)), statistics.mean_interval(changes)) if changes else None
 
 

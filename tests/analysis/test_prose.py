@@ -6,7 +6,8 @@ from dtbench.analysis.page.prose import prose_html, prose_markdown
 
 CASES = {
     "plain": ("a < b & c", "a &lt; b &amp; c", r"a \< b & c"),
-    "code": ("suite `graph_1 | <b>`", "suite <code>graph_1 | &lt;b&gt;</code>", "suite `graph_1 | <b>`"),
+    "code": ("suite `graph_1`", "suite <code>graph_1</code>", "suite `graph_1`"),
+    "no name of code": ("suite `a | <b>`", "suite `a | &lt;b&gt;`", r"suite \`a \| \<b>\`"),
     "bold": ("**DT, a_b:** 3", "<strong>DT, a_b:</strong> 3", r"**DT, a\_b:** 3"),
     "code in bold": ("**see `x`**", "<strong>see <code>x</code></strong>", "**see `x`**"),
     "a power": ("2 ** 3 ** 4", "2 ** 3 ** 4", r"2 \*\* 3 \*\* 4"),

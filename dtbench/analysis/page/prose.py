@@ -1,12 +1,12 @@
-"""Paragraphs as people write them: `backticks` around code, **double asterisks** around what is bold."""
+"""Paragraphs as people write them: `backticks` around names of code, **double asterisks** around what is bold."""
 
 import re
 
 from markupsafe import Markup, escape
 
-from dtbench.analysis.tables.table import escape_markdown, printable
+from dtbench.analysis.tables.table import escape_markdown
 
-_MARKS = re.compile(r"`([^`]+)`|\*\*(?=\S)(.+?)(?<=\S)\*\*")
+_MARKS = re.compile(r"`([\w ./:*=,'()\[\]-]+)`|\*\*(?=\S)(.+?)(?<=\S)\*\*")
 
 
 def prose_html(text: str) -> Markup:
@@ -27,7 +27,7 @@ def prose_markdown(text: str) -> str:
     made, place = "", 0
     for found in _MARKS.finditer(text):
         code, bold = found.groups()
-        marked = f"**{prose_markdown(bold)}**" if bold else f"`{printable(code)}`"
+        marked = f"**{prose_markdown(bold)}**" if bold else f"`{code}`"
         made += _escaped(text[place : found.start()]) + marked
         place = found.end()
     return made + _escaped(text[place:])
