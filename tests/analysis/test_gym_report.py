@@ -98,7 +98,13 @@ def test_every_score_says_which_data_and_physics_it_comes_from(report: Path) -> 
 def test_many_tasks_share_figures_and_the_page_stays_small(report: Path) -> None:
     names = {path.stem for path in (report / "figures").iterdir()}
     kinds = ("final", "progress", "targets")
-    assert names == {"profiles", "improvement", *kinds, *(f"{kind}-{task}" for kind in kinds for task in TASKS)}
+    assert names == {
+        "profiles",
+        "improvement",
+        "rank-agreement",
+        *kinds,
+        *(f"{kind}-{task}" for kind in kinds for task in TASKS),
+    }
     assert (report.parent / "index.html").stat().st_size < 5_000_000
     assert not re.search(r"https?:|<script[^>]*src|<img", (report.parent / "index.html").read_text())
 
