@@ -151,7 +151,6 @@ def test_a_damaged_archive_is_named(here: Path, dtbench: DTBENCH) -> None:
         (["plot", "--suite", "tinny"], "Did you mean 'tiny'"),
         (["plot", "--suite", "tiny", "--out", "x.txt"], "suffix is one of"),
         (["export", "rliable"], "Name a --suite"),
-        (["export", "rlable"], "Did you mean 'rliable'"),
         (["export", "rliable", "--suite", "tinny"], "Did you mean 'tiny'"),
         (["export", "rliable", "--suite", "tiny", "--out", "x.txt"], "ends in .npz"),
         (["export", "rliable", "--results", "nowhere"], "Run a suite first"),
@@ -168,6 +167,15 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     _, err = dtbench(*arguments, code=2)
     assert printed in err
     assert files(here) == before
+
+
+def test_a_mistyped_command_names_the_one_that_is_near(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["dtbench", "export", "rlable"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "Did you mean 'rliable'" in capsys.readouterr().err
 
 
 def test_a_figure_is_drawn_from_an_archive_as_from_a_ledger(here: Path, dtbench: DTBENCH) -> None:
