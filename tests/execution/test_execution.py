@@ -109,8 +109,8 @@ def test_rays_dashboard_finds_the_file_that_keeps_it_off_the_network(monkeypatch
     with cluster.ray_started():
         assert os.environ["HOME"] == home
         homes = {environment.get("HOME") for environment in dashboards()}
-    assert len(homes) == 1
-    assert (Path(str(homes.pop())) / "ray_bootstrap_config.yaml").read_text() == "provider:\n  type: local\n"
+        assert len(homes) == 1
+        assert (Path(str(homes.pop())) / "ray_bootstrap_config.yaml").read_text() == "provider:\n  type: local\n"
 
 
 def dashboards() -> list[dict[str, str]]:

@@ -281,6 +281,7 @@ def test_what_a_search_finds_is_printed_as_json_alone(monkeypatch: pytest.Monkey
     assert list(found["suite"]["contenders"]) == ["DT tuned"]
 
 
+@pytest.mark.usefixtures("toy")
 def test_the_first_candidate_is_the_suites_own_setting() -> None:
     search = planned(TuneOptions(samples=3))
     assert search.settings[0] == {}
