@@ -38,8 +38,6 @@ EXTENDED = (
     "test_examples",
     "test_export",
     "test_figures",
-    "test_gym_report",
-    "test_holed_report",
     "test_html",
     "test_malformed_fuzz",
     "test_mixed_report",
