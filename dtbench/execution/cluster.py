@@ -23,6 +23,7 @@ from dtbench import foreign, registry
 from dtbench.data import cache
 from dtbench.data.dataset import digest_of
 from dtbench.errors import DtbenchError, MissingDataset, one_line
+from dtbench.execution.guard import guarded
 from dtbench.execution.watch import watched
 from dtbench.ledger import lock, provenance
 from dtbench.ledger.store import write_bytes
@@ -90,7 +91,7 @@ def ray_started(address: str | None = None) -> Iterator[None]:
     try:
         with ExitStack() as stack:
             with _starting():
-                own = {} if address else _own_settings(stack.enter_context(lock.process_directory(*SESSIONS)))
+                own = {} if address else _own_settings(_directory(stack))
                 stack.callback(ray.shutdown)
                 _reload_authentication()
                 ray.init(
@@ -107,6 +108,13 @@ def ray_started(address: str | None = None) -> Iterator[None]:
                 yield
     finally:
         _restore_environment(changed)
+
+
+def _directory(stack: ExitStack) -> Path:
+    """Return a directory for a Ray of our own, whose processes end with `stack` or with this process."""
+    directory = stack.enter_context(lock.process_directory(*SESSIONS))
+    stack.enter_context(guarded(directory))
+    return directory
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Notice that a Ray of our own died: its clients would wait for ever."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -33,7 +32,6 @@ def watched(node: Any) -> Iterator[None]:
             dead = {name for name, _ in node.dead_processes()}
             if "gcs_server" in dead:
                 print("dtbench:", TEXT.format("gcs_server"), file=sys.stderr, flush=True)
-                _kill(node)
                 os._exit(1)
             if "raylet" in dead:
                 raylet_died.set()
@@ -56,17 +54,3 @@ def watched(node: Any) -> Iterator[None]:
         finished.set()
         watcher.join()
         signal.signal(signal.SIGUSR2, before)
-
-
-def _kill(node: Any) -> None:
-    """Kill Ray's processes, and their children, whose agents would live for a minute."""
-    import psutil  # type: ignore[import-untyped]  # Ray has it
-
-    children = []
-    for own in (own for processes in node.all_processes.values() for own in processes):
-        with contextlib.suppress(psutil.Error):
-            children += psutil.Process(own.process.pid).children(recursive=True)
-    node.kill_all_processes(check_alive=False, allow_graceful=False)
-    for child in children:
-        with contextlib.suppress(psutil.Error):
-            child.kill()
