@@ -251,7 +251,7 @@ def print_next_steps(results: SuiteResults, ledger: Ledger) -> None:
     folder = ledger.root.parent
     where = "" if folder == Path("results") else f" --results {remote_of(folder) or folder}"
     say(f"scores: {folder / 'scores' / results.name}.csv")
-    note(f"page:   report/index.html: dtbench report --suite {results.name}{where} --open")
+    note(f"page:   dtbench report --suite {results.name}{where} --open")
     best = final_rows(results).sort_values("score", ascending=False, kind="stable")
     known = ledger.folders()
     key = next((key for key in best["trial"] if key in known and (known[key] / "checkpoint.pt").exists()), None)

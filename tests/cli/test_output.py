@@ -51,7 +51,7 @@ def test_a_run_ends_with_its_scores_the_page_and_what_to_watch(tmp_path: Path) -
     *_, scores, page, watch = invoke(*TINY, *SMALL, "--results", "mine").stdout.splitlines()
     assert scores == "scores: mine/scores/key-to-door.csv"
     assert Path(scores.removeprefix("scores: ")).exists()
-    assert page == "page:   report/index.html: dtbench report --suite key-to-door --results mine --open"
+    assert page == "page:   dtbench report --suite key-to-door --results mine --open"
     command = watch.removeprefix("watch:  dtbench ").split()
     assert command[0] == "play"
     invoke(*command, "--episodes", "1")
