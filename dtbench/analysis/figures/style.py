@@ -45,7 +45,7 @@ _BY_NAME = {
     "DT bf16": ("#A743F6", "X"),
     "DT tuned": ("#2C5FA7", "h"),
     "DT averaged": ("#0B37EF", "X"),
-    "DT longer": ("#B98BFF", "X"),
+    "DT last weights": ("#306F80", "X"),
     # imitation: yellow and green
     "BC": ("#CCBB44", "s"),
     "BC 100%": ("#CCBB44", "s"),  # is BC
@@ -68,6 +68,9 @@ _BY_NAME = {
     "CQL history": ("#BE0829", "<"),
     "CQL penalty 0.1": ("#C09378", "P"),
     "CQL history, penalty 0.1": ("#A43252", "<"),
+    "CQL history by timestep": ("#F3B499", "P"),
+    "CQL history last weights": ("#F7A42D", "d"),
+    "CQL history, penalty 1": ("#B87264", ">"),
     "RLlib CQL": ("#B35D81", "X"),
     "RLlib IQL": ("#B96A59", "h"),
     # others: grey
