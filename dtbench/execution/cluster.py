@@ -91,7 +91,7 @@ def ray_started(address: str | None = None) -> Iterator[None]:
     try:
         with ExitStack() as stack:
             with _starting():
-                own = {} if address else _own_settings(_directory(stack))
+                own = {} if address else _own_settings(_guarded_directory(stack))
                 stack.callback(ray.shutdown)
                 _reload_authentication()
                 ray.init(
@@ -110,7 +110,7 @@ def ray_started(address: str | None = None) -> Iterator[None]:
         _restore_environment(changed)
 
 
-def _directory(stack: ExitStack) -> Path:
+def _guarded_directory(stack: ExitStack) -> Path:
     """Return a directory for a Ray of our own, whose processes end with `stack` or with this process."""
     directory = stack.enter_context(lock.process_directory(*SESSIONS))
     stack.enter_context(guarded(directory))

@@ -29,10 +29,8 @@ def guarded(directory: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            assert guard.stdin is not None
-            guard.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                guard.wait(GRACE_SECONDS + SECONDS)
+                guard.communicate(timeout=GRACE_SECONDS + SECONDS)  # closes the pipe
             guard.kill()
 
 
