@@ -66,8 +66,6 @@ _BY_NAME = {
     "QR-DQN": ("#C24B41", "v"),
     "REM": ("#E0557D", "^"),
     "CQL history": ("#BE0829", "<"),
-    "CQL penalty 0.1": ("#C09378", "P"),
-    "CQL history, penalty 0.1": ("#A43252", "<"),
     "CQL history by timestep": ("#F3B499", "P"),
     "CQL history last weights": ("#F7A42D", "d"),
     "CQL history, penalty 1": ("#B87264", ">"),
