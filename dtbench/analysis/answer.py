@@ -13,6 +13,7 @@ from dtbench.analysis.statistics import MIN_SEEDS, Estimate, Interval, t_interva
 from dtbench.analysis.suite_analysis import RAW, SuiteAnalysis
 from dtbench.analysis.tables.table import Cell, Column, Table, number_cell, with_interval
 from dtbench.ledger.families import FAMILIES
+from dtbench.ledger.store import TrialRecord
 
 WORDS = {"above": "better", "below": "worse", "match": "match", "undecided": "undecided"}
 LATE = "not converged"
@@ -196,13 +197,7 @@ def caveat(found: Sequence[Comparison]) -> str:
     data = ", ".join(f"{name} ({_count(count, 'task')})" for name, count in sources.most_common())
     fake = lookalikes(by_task)
     fake_text = f", of which {len(fake)} are look-alikes of {originals(fake.values())}" if fake else ""
-    met = {(one.task, name) for one in found for name in one.names}
-    steps = [
-        record.spec.train_steps
-        for analysis in {id(one.analysis): one.analysis for one in found}.values()
-        for record in analysis.results.records
-        if (record.spec.task, record.spec.contender) in met
-    ]
+    steps = [record.spec.train_steps for one in found for record in _trials_of(one)]
     seeds = [count for one in found for count in one.seeds]
     decided = sum(one.verdict.decided for one in found)
     return (
@@ -210,6 +205,13 @@ def caveat(found: Sequence[Comparison]) -> str:
         f"decided pairs count, {decided} of {len(found)}: {MIN_SEEDS} seeds a side, both converged, and "
         "the side ahead not searched more than the other."
     )
+
+
+def _trials_of(one: Comparison) -> Iterator[TrialRecord]:
+    tasks = one.analysis.inputs.over_draws.get(one.task, (one.task,))
+    for record in one.analysis.results.records:
+        if record.spec.task in tasks and record.spec.contender in one.names:
+            yield record
 
 
 def answer_table(found: Sequence[Comparison]) -> Table:

@@ -59,6 +59,14 @@ def test_only_decided_pairs_count_in_the_sentence(tmp_path: Path) -> None:
     assert "Seeds: 3 to 5" in answer.caveat(found)
 
 
+def test_the_caveat_counts_the_budgets_of_draws_of_the_same_data(tmp_path: Path) -> None:
+    results = tiny_ledger(tmp_path, SCORES)
+    drawn = analyze(replace(results, suite={**results.suite, "draws": ["[wl]*"]}))
+    found = [one for one in answer.comparisons([drawn], "td") if one.task in drawn.inputs.over_draws]
+    assert len(found) == 1
+    assert "Budgets: 20 gradient steps" in answer.caveat(found)
+
+
 def test_a_rival_that_has_not_converged_leaves_a_task_undecided(tmp_path: Path) -> None:
     analysis = of(tmp_path)
     late = {("won", "IQL"): CellStatus(unconverged="12% of value"), ("lost", "CQL"): CellStatus(unconverged="Q moved")}
