@@ -1,5 +1,6 @@
 """The papers' tables in their own shape, with ours in every cell."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -52,7 +53,8 @@ def named(tables: list[Table], name: str) -> Table:
 
 def test_every_table_of_the_paper_is_there_before_anything_ran(untouched: list[Table]) -> None:
     numbers = [f"paper-table-{number}" for number in (1, 2, 3, 4, 5, 6, 7, 12)]
-    assert [table.name for table in untouched if table.name in numbers] == numbers
+    found = [table.name for table in untouched if table.name in numbers]
+    assert [name for name, _ in itertools.groupby(found)] == numbers  # several suites may refer to one
     others = [table.name for table in untouched if table.name not in numbers]
     assert {"paper-corl-readme-last-scores", "paper-d3rlpy-benchmark", "paper-jax-corl-readme"} <= set(others)
     assert [table.name for table in untouched[-len(others) :]] == others  # after the paper's
