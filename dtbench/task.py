@@ -101,16 +101,19 @@ class Task:
         Raises UnknownName for other sources. A task without `sources` has one, named in its data's info.
         """
         if self.sources:
-            named = {found.name: found for found in self.sources}
-            name = self.resolve(source)
-            if name not in named:
-                raise UnknownName(f"source of {self.name}", source, [AUTO, *named])
-            return named[name].load()
+            self.check_source(source)
+            return {found.name: found for found in self.sources}[self.resolve(source)].load()
         dataset = self.load_dataset()
         known = (AUTO, str(dataset.info.get("source", "unknown")))
         if source not in known:
             raise UnknownName(f"source of {self.name}", source, known)
         return dataset
+
+    def check_source(self, source: str) -> None:
+        """Raise UnknownName for a name that is none of `sources`, where there are any; no data are opened."""
+        known = [AUTO, *(found.name for found in self.sources)]
+        if self.sources and source not in known:
+            raise UnknownName(f"source of {self.name}", source, known)
 
     def resolve(self, source: str = AUTO, *, fetch: bool = True) -> str:
         """Return the source that "auto" stands for: real data on disk, else downloadable data, else the last source.

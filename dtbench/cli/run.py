@@ -137,7 +137,7 @@ def run(
     from dtbench.cli import plans, progress, workload
     from dtbench.execution.resources import sized
     from dtbench.foreign import add_imports
-    from dtbench.suite.planning import load_suite, narrow, trial_specs, with_variants
+    from dtbench.suite.planning import check_source, load_suite, narrow, trial_specs, with_variants
 
     if json_:
         logging.getLogger("dtbench").setLevel(logging.WARNING)  # as with -q
@@ -146,6 +146,7 @@ def run(
     sized((), resources)  # raises an error before any data are opened
     whole = load_suite(suite, name=name, preset=preset, seeds=seeds, source=source, overrides=overrides or ())
     narrowed = narrow(whole, tasks=task or (), contenders=contender or ())
+    check_source(narrowed)  # a mistyped one leaves no results directory behind
     with _ledger_at(results, read_only=dry_run) as ledger:
         saved = ledger.saved_suite(whole.name)
         if whole.preset and not (dry_run or yes or preset or task or contender or address or saved):

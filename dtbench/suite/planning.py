@@ -88,6 +88,12 @@ def narrow(suite: Suite, *, tasks: Sequence[str] = (), contenders: Sequence[str]
     return suite.model_copy(update=changes)
 
 
+def check_source(suite: Suite) -> None:
+    """Raise UnknownName where one of the suite's tasks does not have its source of data, before any are opened."""
+    for name in suite.tasks:
+        registry.make_task(name, suite.options_of(name)).check_source(suite.source)
+
+
 def with_variants(suite: Suite, saved: Mapping[str, Any] | None) -> Suite:
     """Name contenders that overrides change in a suite that ran without them, e.g. "DT (learning_rate=0.01)".
 
