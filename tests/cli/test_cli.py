@@ -104,7 +104,7 @@ def test_an_archived_suite_is_extended_by_a_seed(tmp_path: Path, here: Here) -> 
         ([*RUN, "DT.hidden_size=wide"], "hidden_size"),
         ([*RUN, "--seeds", "3..1"], "Write 1..3"),
         ([*RUN, "--preset", "smok"], "'smoke'"),
-        ([*RUN, "--source", "generatd"], "'generated'"),
+        (["run", "--suite", "d4rl", "--source", "minary"], "'minari'"),
         ([*RUN, "--local", "--address", "auto"], "exclude"),
         ([*RUN, "--address", "127.0.0.1:1"], "no Ray at 127.0.0.1:1"),
         ([*RUN, "--address", "nonsense"], "ray://host"),
