@@ -331,7 +331,7 @@ def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
     returns, lengths = dataset.returns, dataset.lengths
     if not np.isfinite(returns).all() or np.ptp(returns) > LARGEST_SPREAD:
         raise InvalidDataset("its returns are not finite. Delete it from the store: it is made or read again.")
-    counts, edges = np.histogram(returns, bins=20)
+    counts, edges = histogram(returns, bins=20)
     return {
         "episodes": dataset.num_episodes,
         "steps": dataset.num_steps,
@@ -350,6 +350,17 @@ def statistics_card(dataset: TrajectoryDataset) -> dict[str, Any]:
         "constant_observations": _constant_observations(dataset),
         "return_histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
     }
+
+
+def histogram(returns: Array, bins: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return counts and edges as numpy.histogram does, of a single bin where the returns are equal up to rounding."""
+    low, high = float(returns.min()), float(returns.max())
+    least = FLOAT_ROUNDING * max(abs(low), abs(high))
+    if high - low <= least:
+        around = max(0.5, least)
+        return np.array([len(returns)]), np.array([low - around, high + around])
+    counts, edges = np.histogram(returns, bins=bins)
+    return counts, edges
 
 
 def _constant_observations(dataset: TrajectoryDataset) -> list[int]:

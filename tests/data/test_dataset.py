@@ -116,6 +116,14 @@ def test_the_card_counts_episodes_that_were_cut_off() -> None:
     assert sum(card["return_histogram"]["counts"]) == 2
 
 
+@pytest.mark.parametrize("reward", [0.0, 1.0, -3e30])
+def test_equal_returns_have_one_bar(reward: float) -> None:
+    histogram = statistics_card(episodes([2, 2], [reward] * 4, [True, True]))["return_histogram"]
+    low, high = histogram["edges"]
+    assert histogram["counts"] == [2]
+    assert low < np.float32(2 * reward) < high
+
+
 @pytest.mark.parametrize(
     "space",
     [

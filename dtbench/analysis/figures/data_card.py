@@ -15,7 +15,7 @@ from dtbench.analysis.figures import style
 from dtbench.analysis.figures.style import INK, WALKS, Drawing
 from dtbench.analysis.figures.tooltips import compact, explain
 from dtbench.analysis.suite_analysis import SuiteAnalysis
-from dtbench.data.dataset import TrajectoryDataset
+from dtbench.data.dataset import TrajectoryDataset, histogram
 
 Card = Mapping[str, Any]  # statistics_card of dtbench/data/dataset.py
 _MEAN, _BEST = "#D55E00", "#009E73"
@@ -94,7 +94,7 @@ def _drawn(dataset: TrajectoryDataset, name: str) -> Figure:
         left, right = figure.subplots(1, 2)
     source = dataset.info.get("source", "unknown")
     returns = dataset.returns
-    left.hist(returns, bins=BINS, color="#0072B2")
+    left.stairs(*histogram(returns, BINS), fill=True, color="#0072B2")
     left.axvline(float(returns.mean()), color="#D55E00", label=f"mean {returns.mean():.4g}")
     left.axvline(float(returns.max()), color="#009E73", linestyle=":", label=f"best {returns.max():.4g}")
     clipped = ", rewards clipped" if "raw_rewards" in dataset.extras else ""
