@@ -18,7 +18,7 @@ from baselines.layers import TANH_BACKWARD, Pass
 from baselines.networks import Deferred, flat_observations, flat_size, observation_scale
 from dtbench import History, IncompatibleTask, Metrics, TrajectoryDataset, WindowSampler
 from dtbench.data import TorchStream, Windows, generator, require_unit
-from dtbench.nn import MLP, greedy_actions
+from dtbench.nn import MLP, greedy_actions, indices_of
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class BehaviorCloningLearner(Checkpointed):
     def _prepared(self, windows: Windows) -> Cloned:
         labels = windows.actions[:, -1]
         if isinstance(self.action_space, gym.spaces.Discrete):
-            labels = labels.long() - int(self.action_space.start)
+            labels = indices_of(labels, self.action_space)
         else:
             labels = labels.flatten(1).float()
         return Cloned(self._input(windows), labels)

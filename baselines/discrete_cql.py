@@ -16,7 +16,7 @@ from baselines.networks import cosine, flat_observations, flat_size, observation
 from dtbench import History, IncompatibleTask, Metrics, Rollout, TrajectoryDataset, WindowSampler
 from dtbench.data import TorchStream, Windows, generator
 from dtbench.decision_transformer import ActiveEpisodes, CausalTransformer, KeyValueCache
-from dtbench.nn import MLP, Linear, greedy_actions
+from dtbench.nn import MLP, Linear, greedy_actions, indices_of
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class DiscreteCQLLearner(Checkpointed):
 
     def labels(self, actions: Tensor) -> Tensor:
         """Return the actions counted from 0."""
-        return (actions.long() - int(self.action_space.start)).clamp(min=0)
+        return indices_of(actions, self.action_space)
 
     def _build(self, longest: int) -> nn.Module:
         inputs = flat_size(self.observation_space)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dtbench import IncompatibleTask, TrajectoryDataset
 from dtbench.data import observation_moments, require_unit
-from dtbench.nn import MLPEnsemble
+from dtbench.nn import MLPEnsemble, indices_of
 
 STD_FLOOR = 1e-3  # added to the standard deviation, as in CORL and in the code of TD3+BC
 
@@ -146,6 +146,5 @@ def flat_size(space: gym.Space[Any]) -> int:
 def flat_observations(observations: Tensor, space: gym.Space[Any]) -> Tensor:
     """Flatten [..., *observation] to [..., numbers]; indices become one-hot."""
     if isinstance(space, gym.spaces.Discrete):
-        # Padding and what follows a terminal step are zeros, which need not be indices of the space.
-        return F.one_hot((observations.long() - int(space.start)).clamp(min=0), int(space.n)).float()
+        return F.one_hot(indices_of(observations, space), int(space.n)).float()
     return observations.float().flatten(observations.dim() - len(space.shape or ()))

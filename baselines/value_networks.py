@@ -15,7 +15,7 @@ from baselines.checkpoint import Checkpointed
 from baselines.networks import descend, flat_observations, flat_size
 from dtbench import History, IncompatibleTask, InvalidValue, Metrics, TrajectoryDataset
 from dtbench.data import TorchStream, Transitions
-from dtbench.nn import MLP, Linear, NatureEncoder, greedy_actions, image_scale, is_image
+from dtbench.nn import MLP, Linear, NatureEncoder, greedy_actions, image_scale, indices_of, is_image
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class ValueLearner(Checkpointed, ABC):
     def action_values(self, history: History, actions: Tensor) -> Tensor:
         """Return the values of these actions of the present, [B]."""
         estimates: Tensor = self.network(history.observations[:, -1])
-        return gather_actions(estimates.mean(dim=-1), actions.long() - int(self.action_space.start))
+        return gather_actions(estimates.mean(dim=-1), indices_of(actions, self.action_space))
 
     def labels(self, batch: Transitions) -> Tensor:
         """Return the data's actions, counted from 0, [B]."""
-        return batch.actions.long() - int(self.action_space.start)
+        return indices_of(batch.actions, self.action_space)

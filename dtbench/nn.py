@@ -32,6 +32,7 @@ __all__ = [
     "faster_product",
     "greedy_actions",
     "image_scale",
+    "indices_of",
     "is_image",
     "is_large_product",
 ]
@@ -114,6 +115,15 @@ class NatureEncoder(nn.Sequential):
             Linear(third * 7 * 7, size),
             activation,
         )
+
+
+def indices_of(values: Tensor, space: "gym.spaces.Discrete[Any]") -> Tensor:
+    """Return values of the space counted from 0, int64 of the same shape.
+
+    Padding and what follows a terminal step are zeros: where those are not values of the space, the nearest one.
+    """
+    counted, first = values.long(), int(space.start)
+    return counted if first == 0 else (counted - first).clamp(0, int(space.n) - 1)
 
 
 def greedy_actions(predictions: Tensor, space: gym.Space[Any]) -> Tensor:

@@ -22,7 +22,7 @@ from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import DecisionTransformerNetwork
 from dtbench.decision_transformer.returns import RETURN_TOKENS, PredictedReturns, Returns, mean_of_steps
 from dtbench.errors import IncompatibleTask, InvalidValue
-from dtbench.nn import greedy_actions, is_image
+from dtbench.nn import greedy_actions, indices_of, is_image
 
 CPU = torch.device("cpu")
 
@@ -330,8 +330,7 @@ class DecisionTransformerLearner:
 def action_loss(predicted: Tensor, windows: Windows, space: gym.Space[Any]) -> Tensor:
     """Return cross-entropy of discrete actions or mean squared error of continuous ones, without padding."""
     if isinstance(space, gym.spaces.Discrete):
-        labels = windows.actions.long() - int(space.start)
-        labels = torch.where(windows.mask, labels, 0)  # padding need not be an action
+        labels = indices_of(windows.actions, space)
         errors = F.cross_entropy(predicted.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
     else:
         errors = (predicted - windows.actions.flatten(2).float()).square().mean(dim=-1)

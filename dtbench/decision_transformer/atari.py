@@ -18,7 +18,7 @@ from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.network import observation_encoder
 from dtbench.decision_transformer.returns import ReturnTokens
 from dtbench.errors import IncompatibleTask
-from dtbench.nn import Dropout, ImageScale, greedy_actions, image_scale, is_image
+from dtbench.nn import Dropout, ImageScale, greedy_actions, image_scale, indices_of, is_image
 
 WARMUP_TOKENS = 512 * 20  # of the public code; a token is a predicted action there
 FLOOR = 0.1  # of the learning rate, where the cosine ends
@@ -218,7 +218,7 @@ class AtariNetwork(nn.Module):
     ) -> Tensor:
         """Return what the stack reads, [B, T x kinds, hidden_size], from observations or their encodings."""
         observation = observations if encoded else self.embed_observation(observations)
-        action = self.embed_action(actions.long() - int(self.action_space.start))
+        action = self.embed_action(indices_of(actions, self.action_space))
         nothing = torch.zeros((), device=observation.device)  # the window has one timestep, added below
         kinds = [*self.returns.arrange(self.embed_return, returns, observation, nothing), action]
         batch, length, hidden_size = observation.shape

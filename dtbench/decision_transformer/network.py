@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dtbench.decision_transformer.model import CausalTransformer
 from dtbench.decision_transformer.returns import ReturnTokens
-from dtbench.nn import Dropout, ImageScale, Linear, NatureEncoder, is_image, to_floats
+from dtbench.nn import Dropout, ImageScale, Linear, NatureEncoder, indices_of, is_image, to_floats
 
 
 class DecisionTransformerNetwork(nn.Module):
@@ -103,7 +103,7 @@ class DecisionTransformerNetwork(nn.Module):
     def embed_actions(self, actions: Tensor) -> Tensor:
         """Embed [B, T, *action] as [B, T, hidden_size]."""
         if isinstance(self.action_space, gym.spaces.Discrete):
-            embedded: Tensor = self.embed_action(actions.long() - int(self.action_space.start))
+            embedded: Tensor = self.embed_action(indices_of(actions, self.action_space))
         else:
             embedded = self.embed_action(actions.float().flatten(2))
         return embedded
@@ -112,18 +112,18 @@ class DecisionTransformerNetwork(nn.Module):
 class ObservationEncoder(nn.Module):
     """An encoder of indices, images or vectors, [B, T, *observation] to [B, T, hidden_size]."""
 
-    def __init__(self, encoder: nn.Module, event_dims: int, *, scale: nn.Module | None = None) -> None:
+    def __init__(self, encoder: nn.Module, space: gym.Space[Any], *, scale: nn.Module | None = None) -> None:
         super().__init__()
-        self.encoder, self.event_dims, self.scale = encoder, event_dims, scale
+        self.encoder, self.space, self.scale = encoder, space, scale
 
     def forward(self, observations: Tensor) -> Tensor:
         batch, length = observations.shape[:2]
-        if self.event_dims == 3:
+        if isinstance(self.space, gym.spaces.Discrete):
+            encoded: Tensor = self.encoder(indices_of(observations, self.space))
+        elif is_image(self.space):
             images = observations.flatten(0, 1)
             scaled = to_floats(images).div_(255) if self.scale is None else self.scale(images)
-            encoded: Tensor = self.encoder(scaled).view(batch, length, -1)
-        elif self.event_dims == 0:
-            encoded = self.encoder(observations.long())
+            encoded = self.encoder(scaled).view(batch, length, -1)
         else:
             encoded = self.encoder(observations.float().flatten(2))
         return encoded
@@ -138,9 +138,8 @@ def observation_encoder(
 ) -> ObservationEncoder:
     """Return an embedding for indices, the Nature encoder for 84 x 84 images, a linear layer for the rest."""
     if isinstance(space, gym.spaces.Discrete):
-        return ObservationEncoder(nn.Embedding(int(space.n), hidden_size), 0)
+        return ObservationEncoder(nn.Embedding(int(space.n), hidden_size), space)
     if is_image(space):
-        return ObservationEncoder(
-            NatureEncoder((space.shape or ())[0], hidden_size, activation=nn.Tanh(), channels=channels), 3, scale=scale
-        )
-    return ObservationEncoder(Linear(math.prod(space.shape or ()), hidden_size), 1)
+        encoder = NatureEncoder((space.shape or ())[0], hidden_size, activation=nn.Tanh(), channels=channels)
+        return ObservationEncoder(encoder, space, scale=scale)
+    return ObservationEncoder(Linear(math.prod(space.shape or ()), hidden_size), space)
