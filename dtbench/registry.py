@@ -163,7 +163,7 @@ def make_task(name: str, options: Mapping[str, Any] | None = None, /, **more: An
     from dtbench.task import Task
 
     if not isinstance(name, str):
-        raise InvalidValue(f"a {type(name).__name__} is no task's name. `dtbench list tasks` has the names.")
+        raise InvalidValue(f"{type(name).__name__} is no task's name. `dtbench list tasks` has the names.")
     options = {**(options or {}), **more}
     for module in foreign.imports():
         foreign.import_plugin(module)

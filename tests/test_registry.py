@@ -158,7 +158,7 @@ def test_a_task_takes_the_options_that_its_function_has(plugin: Path) -> None:
         ("hopper-medium-v2", {"physics": "d5rl"}, UnknownName, "Did you mean 'd4rl'"),
         ("graph-0", {"physics": "v4"}, UnknownName, "option of task graph-0 'physics'"),
         ("my_file:tsk", None, UnknownName, "task"),
-        (3, None, InvalidValue, "a int is no task's name"),
+        (3, None, InvalidValue, "int is no task's name"),
         ("my_file:no_task", None, InvalidValue, "returns a int"),
         ("minary:mujoco/hopper/medium-v0", None, InvalidAlgorithm, "minary"),
     ],

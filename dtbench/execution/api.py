@@ -36,7 +36,7 @@ def evaluate(
     """
     if not hasattr(learner, "return_conditioned"):
         raise InvalidValue(
-            f"a {type(learner).__name__} is no learner. A policy evaluates itself: policy.evaluate([1.0])."
+            f"{type(learner).__name__} is no learner. A policy evaluates itself: policy.evaluate([1.0])."
         )
     evaluator = Evaluator(
         make_env=task.make_env,

@@ -140,7 +140,7 @@ def _finite(targets: float | Sequence[float]) -> tuple[float, ...]:
         wanted = np.atleast_1d(np.asarray(targets, np.float64))
     except (TypeError, ValueError):
         wanted = np.array([np.nan])
-    if wanted.ndim != 1 or not np.isfinite(wanted).all():
+    if wanted.ndim != 1 or not wanted.size or not np.isfinite(wanted).all():
         raise InvalidValue(f"targets {targets!r:.60} must be a finite number or several: evaluate([1000, 3600]).")
     return tuple(map(float, wanted))
 

@@ -52,7 +52,7 @@ def train(
     made = registry.make_task(task) if isinstance(task, str) else task
     if not isinstance(made, Task):
         raise InvalidValue(
-            f"a {type(made).__name__} is no task. Give a name from `dtbench list tasks`, or a dtbench.Task."
+            f"{type(made).__name__} is no task. Give a name from `dtbench list tasks`, or a dtbench.Task."
         )
     settings = {**_preset(algorithm, preset), **hyperparameters}
     dataset = made.open(source)

@@ -54,7 +54,7 @@ def test_mistakes_are_named() -> None:
             dtbench.train("graph-0", "dt", steps=wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="seed 'a' must be a whole number"):
         dtbench.train("graph-0", "dt", steps=1, seed="a")  # type: ignore[arg-type]
-    with pytest.raises(InvalidValue, match="a NoneType is no task"):
+    with pytest.raises(InvalidValue, match="NoneType is no task"):
         dtbench.train(None, "dt", steps=1)  # type: ignore[arg-type]
 
 
@@ -62,7 +62,7 @@ def test_numbers_of_numpy_are_numbers_and_one_target_is_enough() -> None:
     policy = dtbench.train("graph-0", "dt", steps=np.int64(1), seed=np.int64(3), progress=False, **TINY)  # type: ignore[arg-type]
     first = float(policy.target_returns[0])
     assert policy.evaluate(first, episodes=2).equals(policy.evaluate([first], episodes=2))
-    for wrong in ("best", [1.0, None], float("nan"), [[1.0]]):
+    for wrong in ("best", [1.0, None], float("nan"), [[1.0]], []):
         with pytest.raises(InvalidValue, match="must be a finite number or several"):
             policy.evaluate(wrong, episodes=1)  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="episodes 0 must be a whole number from 1"):

@@ -25,7 +25,7 @@ def plot(table: pd.DataFrame, kind: str = "targets", *, ax: Axes | None = None) 
     if kind not in KINDS:
         raise UnknownName("kind of plot", kind, KINDS)
     if not isinstance(table, pd.DataFrame):
-        raise InvalidValue(f"a {type(table).__name__} cannot be drawn. {TABLES}")
+        raise InvalidValue(f"{type(table).__name__} cannot be drawn. {TABLES}")
     if "task" in table and table["task"].nunique() > 1:
         raise InvalidValue(f"the table has {table['task'].nunique()} tasks: keep one, scores[scores.task == NAME].")
     rows, x, y = _targets(table) if kind == "targets" else _progress(table)
