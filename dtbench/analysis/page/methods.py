@@ -87,8 +87,8 @@ def _evaluation(records: Sequence[TrialRecord]) -> Iterator[str]:
     )
     conditioned = {record.spec.contender for record in records if record.result.get("return_conditioned")}
     if conditioned:
-        names = _listed(sorted(conditioned))
-        yield f"{names} took a target return; tables use the one that the suite states, else the first listed."
+        asked = _listed(sorted(conditioned))
+        yield f"{asked} took a target return; tables use the one that the suite states, else the first listed."
     modes: dict[str, set[str]] = {}
     for record in records:
         if mode := str(record.result.get("action_mode") or ""):
