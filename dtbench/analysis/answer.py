@@ -35,6 +35,7 @@ class Comparison:
     names: tuple[str, str]  # ours and the rival
     difference: Difference
     verdict: Verdict
+    delayed: bool = False  # whether all of an episode's reward comes at its end
 
     @property
     def word(self) -> str:
@@ -93,9 +94,10 @@ def _of_suite(analysis: SuiteAnalysis, family: str) -> Iterator[tuple[int, Compa
             best = max(able, key=lambda name: analysis.inputs.estimates[task, name].mean)
             facts = analysis.provenance.get(drawn.get(task, (task,))[0], {})
             domain = str((facts.get("task") or {}).get("domain") or "")
+            delayed = bool(((facts.get("dataset") or {}).get("info") or {}).get("delayed"))
             yield (
                 sum(analysis.families.get(name) in ("td", "imitation") for name in there),
-                Comparison(task, domain, family, analysis, (names[0], best), *outcomes[task, best]),
+                Comparison(task, domain, family, analysis, (names[0], best), *outcomes[task, best], delayed=delayed),
             )
 
 
@@ -150,22 +152,37 @@ def sentence(found: Sequence[Comparison], family: str) -> str:
 def average_sentence(found: Sequence[Comparison], family: str) -> str:
     """Return the mean difference over the tasks where both converged, with Welch's interval; "" below two tasks.
 
-    The tasks are taken as they are, not as a sample of others. Where one task alone decides the sign, the mean without
-    it is given too.
+    The tasks are taken as they are, not as a sample of others. Tasks whose reward comes at the end of an episode are
+    averaged apart: a mean of two opposite answers would be none. Where one task alone decides the sign, the mean
+    without it is given too.
     """
     able = [one for one in found if one.word != LATE and not one.raw and min(one.seeds) >= MIN_SEEDS]
     if len(able) < 2:
         return ""
-    mean, ends = _average(able)
-    largest = max(able, key=lambda one: abs(one.difference.mean - mean))
-    rest, rest_ends = _average([one for one in able if one is not largest])
-    alone = rest * mean < 0 or rest_ends.holds(0.0) != ends.holds(0.0)
-    without = f" Without {largest.task} it is {with_interval(rest, rest_ends)}." if alone else ""
+    groups = {
+        "with reward at every step": [one for one in able if not one.delayed],
+        "with all of an episode's reward at its end": [one for one in able if one.delayed],
+    }
+    there = {name: own for name, own in groups.items() if own}
+    parts = [
+        f"over the {_count(len(own), 'task')}{f' {name}' if len(there) > 1 else ''} it is {_average_text(own)}"
+        for name, own in there.items()
+    ]
     return (
-        f"Over the {len(able)} tasks where both have {MIN_SEEDS} seeds and are known to have converged, Decision "
-        f"Transformer less the best {learner_of(family)} is {with_interval(mean, ends)} points on average.{without} "
-        "Of other tasks this says nothing."
+        f"Decision Transformer less the best {learner_of(family)}, where both have {MIN_SEEDS} seeds and are known to "
+        f"have converged, in points on average: {'; '.join(parts)}. Of other tasks this says nothing."
     )
+
+
+def _average_text(found: Sequence[Comparison]) -> str:
+    mean, ends = _average(found)
+    text = with_interval(mean, ends)
+    if len(found) < 2:
+        return text
+    largest = max(found, key=lambda one: abs(one.difference.mean - mean))
+    rest, rest_ends = _average([one for one in found if one is not largest])
+    alone = rest * mean < 0 or rest_ends.holds(0.0) != ends.holds(0.0)
+    return f"{text} (without {largest.task} {with_interval(rest, rest_ends)})" if alone else text
 
 
 def _average(found: Sequence[Comparison]) -> tuple[float, Interval]:

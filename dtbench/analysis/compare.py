@@ -3,7 +3,7 @@
 import json
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,16 @@ from dtbench.analysis.final_scores import final_rows
 from dtbench.analysis.results import SuiteResults, spec_values
 from dtbench.analysis.results_directory import load_results
 from dtbench.analysis.statistics import (
+    LEVEL,
     Estimate,
     Interval,
     bootstrap_interval,
+    deviation,
     estimate,
-    mean,
+    holm,
+    mean_part,
     probability_of_improvement,
+    t_interval,
 )
 from dtbench.analysis.suite_analysis import diverged_of
 from dtbench.analysis.tables.table import Cell, Column, Table, hole, number_cell, with_interval
@@ -32,6 +36,10 @@ FEW, LOST, ONLY_A, ONLY_B = "too few seeds", "no number in B", "only in A", "onl
 REGRESSION = "regression"
 
 DIGITS = 6  # significant ones in which equal trials must agree: threads and processors decide the later ones
+VERDICT_RULE = (
+    "Intervals of differences: Welch's t over training seeds, 95 %. Better and worse: p of Welch's test at most 0.05 "
+    "after Holm's correction for all that is compared. Intervals of P redraw the seeds: too narrow with two or three."
+)
 _MACHINE = ("threads", "device")  # of provenance: no part of a trial's key
 _LISTED = 3  # cells that a remark lists before it counts the rest
 _NAMES = {"dataset_source": "source of the data", "dataset_digest": "data"}  # fields of a spec in words
@@ -94,8 +102,8 @@ class Rule:
 
     def __str__(self) -> str:
         """Return the rule in words."""
-        drop = f"below {-self.max_drop:g}" if self.max_drop else "below 0"
-        text = f"a regression is where the 95 % interval of the difference B - A lies wholly {drop}"
+        drop = f" and the 95 % interval of B - A lies wholly below {-self.max_drop:g}" if self.max_drop else ""
+        text = f"a regression is where B is worse{drop}"
         if self.fail_below is not None:
             text += f", or where the probability that B improves on A is below {self.fail_below:g}"
         return (
@@ -106,7 +114,7 @@ class Rule:
         """Return whether the pair is a regression."""
         if pair.verdict == SAME or pair.change is None:
             return pair.verdict == LOST
-        dropped = pair.interval is not None and pair.interval.high < -self.max_drop
+        dropped = pair.verdict == WORSE and pair.interval is not None and pair.interval.high < -self.max_drop
         unlikely = self.fail_below is not None and pair.improvement is not None and pair.improvement < self.fail_below
         return dropped or unlikely
 
@@ -123,6 +131,9 @@ class Pair:
     verdict: str
     change: float | None = None  # mean in B - mean in A
     interval: Interval | None = None
+    p_value: float | None = (
+        None  # of no difference, by Welch's test; as adjusted for all pairs in what `compare` returns
+    )
     improvement: float | None = None  # probability that a run of B beats one of A, ties counting half
     improvement_interval: Interval | None = None
     remarks: tuple[str, ...] = ()  # what else differs, so that the difference says less
@@ -141,7 +152,7 @@ def compare(before: Side, after: Side, suites: Sequence[str] = ()) -> list[Pair]
     pairs = [pair for name in chosen for pair in _pairs(name, before.suites.get(name), after.suites.get(name))]
     if all(pair.verdict in (ONLY_A, ONLY_B) for pair in pairs):
         raise NothingToReport(_nothing_in_common(before, after, chosen))
-    return pairs
+    return _judged(pairs)
 
 
 def table_of(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Table:
@@ -160,7 +171,7 @@ def table_of(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Ta
         caption=f"A: {before.name}; B: {after.name}. Mean final score over n training seeds, 95 % intervals",
         columns=(
             Column("suite"), Column("task"), Column("contender"), *numbers, Column("verdict"),
-            *(Column(end, number=True, shown=False) for end in ends), Column("remarks", shown=False),
+            *(Column(end, number=True, shown=False) for end in (*ends, "p")), Column("remarks", shown=False),
         ),
         rows=tuple(_row(pair, rule) for pair in pairs),
         notes=tuple(notes(pairs, before, after, rule)),
@@ -172,7 +183,8 @@ def notes(pairs: Sequence[Pair], before: Side, after: Side, rule: Rule) -> Itera
     for remark, cells in _by_remark(pairs).items():
         more = f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else ""
         yield f"{remark} ({'; '.join(cells[:_LISTED])}{more})."
-    yield f"Rule: {rule}. Intervals over two or three seeds reach about from the lowest to the highest: too narrow."
+    yield VERDICT_RULE
+    yield f"Rule: {rule}."
     counts = pd.Series([pair.verdict for pair in pairs]).value_counts(sort=False)
     yield "Of " + f"{len(pairs)}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
     broken = [_cell_name(pair) for pair in pairs if rule.broken_by(pair)]
@@ -241,25 +253,35 @@ def _pair(names: tuple[str, str, str], a: pd.DataFrame, b: pd.DataFrame, remarks
         return Pair(*names, before, after, LOST if before else FEW, remarks=tuple(remarks))
     old, new = (np.asarray(one.values, np.float64)[:, None] for one in (before, after))
     alike = _outcomes(a) == _outcomes(b)
-    resampled = min(len(old), len(new)) > 1 and not alike
-    interval = bootstrap_interval(lambda new, old: mean(new) - mean(old), new, old) if resampled else None
+    repeated = min(len(old), len(new)) > 1 and not alike
+    change = after.mean - before.mean
+    parts = [mean_part(one.values) for one in (before, after)] if repeated else []
     return Pair(
         *names,
         before,
         after,
-        verdict=SAME if alike else _verdict(interval),
-        change=after.mean - before.mean,
-        interval=interval,
+        verdict=SAME if alike else UNCLEAR if repeated else FEW,
+        change=change,
+        interval=t_interval(change, parts) if repeated else None,
+        p_value=deviation(change, parts).p_of_none() if repeated else None,
         improvement=float(probability_of_improvement(new, old)),
-        improvement_interval=bootstrap_interval(probability_of_improvement, new, old) if resampled else None,
+        improvement_interval=bootstrap_interval(probability_of_improvement, new, old) if repeated else None,
         remarks=tuple(remarks),
     )
 
 
-def _verdict(interval: Interval | None) -> str:
-    if interval is None:
-        return FEW
-    return BETTER if interval.low > 0 else WORSE if interval.high < 0 else UNCLEAR
+def _judged(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs with the verdicts of those that can be told apart, which share one error rate."""
+    raw = {index: pair.p_value for index, pair in enumerate(pairs) if pair.p_value is not None}
+    adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
+    made = []
+    for index, pair in enumerate(pairs):
+        p_value = adjusted.get(index)
+        verdict = pair.verdict
+        if p_value is not None and p_value <= 1 - LEVEL and pair.change:
+            verdict = BETTER if pair.change > 0 else WORSE
+        made.append(replace(pair, p_value=p_value, verdict=verdict))
+    return made
 
 
 def _estimate(finals: pd.DataFrame) -> Estimate | None:
@@ -360,6 +382,7 @@ def _row(pair: Pair, rule: Rule) -> tuple[Cell, ...]:
         _change_cell(pair.improvement, pair.improvement_interval, 2),
         Cell(verdict),
         *(number_cell(end, 2) for end in ends),
+        number_cell(pair.p_value, 4),
         Cell("; ".join(pair.remarks)),
     )
 

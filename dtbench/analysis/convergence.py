@@ -26,11 +26,12 @@ LATE_EVALUATIONS = 2  # from there on, without which nobody can tell
 
 RULE = (
     "Converged: over the last third and over the last half of training the mean score changes by no more than its "
-    f"noise (the 95 % interval, over training seeds, of the change of a least-squares line, or {SMALL:g} point); a "
-    "change smaller than the ± beside it goes unseen, so that yes says little where that is wide. A learning rate "
-    "that falls to nothing (decay_steps) makes a score stand still by itself: there trials that are equal but for "
-    "at most half the steps decide instead where there are any, superseded ones included. What more steps "
-    "brought, spread evenly over the logarithm of their number, is held to the same bounds over the last half. A "
+    f"noise (the 95 % interval, over training seeds, of the change of a least-squares line, or {SMALL:g} point; of "
+    "several draws of the data, over the draws' means); a change smaller than the ± beside it goes unseen, so that "
+    "yes says little where that is wide. A learning rate that falls to nothing (decay_steps) makes a score stand "
+    "still by itself: there trials that are equal but for at most half the steps, superseded ones included, must not "
+    "be worse or better either, where there are any. What more steps brought, spread evenly over the logarithm of "
+    "their number, is held to the same bounds over the last half. A "
     f"share within {SMALL:g} point of 100 % has no further to rise. Of a value learner also: its Bellman backups "
     f"reach at least {ENOUGH:.0%} of the data's discounted return (share of value), and its mean Q over 4096 fixed "
     f"pairs of the data moves by less than {STILL:.0%} over the last third. Q over the data's discounted returns "
@@ -46,7 +47,7 @@ class Change:
     """The change of the mean score over the end of training."""
 
     points: float
-    interval: statistics.Interval | None  # 95 %, over training seeds
+    interval: statistics.Interval | None  # 95 %, over training seeds or over draws of the data
 
     @property
     def noise(self) -> float | None:
@@ -83,9 +84,8 @@ class Convergence:
             return f"Q moved by {100 * self.value_change:+.0f} %"
         if self.full:
             return ""
-        if self.gain is not None:
-            moved = _is_still(self.gain.over_last(MIDDLE), self.gain.interval) is False
-            return f"{self.gain.change:+.1f} over {self.gain.fewer} steps" if moved else ""
+        if self.gain is not None and _is_still(self.gain.over_last(MIDDLE), self.gain.interval) is False:
+            return f"{self.gain.change:+.1f} over {self.gain.fewer} steps"
         if self.score is not None and self.score.still is False:
             return f"score moved by {self.score.points:+.1f}"
         if self.since_half is not None and self.since_half.still is False:
@@ -127,7 +127,7 @@ def convergences(
     finals = {row: float(score[-1]) for row, (_, score) in curves.items() if len(score) and math.isfinite(score[-1])}
 
     def judged(trials: Sequence[TrialRecord]) -> Convergence:
-        own = [curves[row_of(record)] for record in trials]
+        own = [(record.spec.task, *curves[row_of(record)]) for record in trials]
         ends = [finals[row_of(record)] for record in trials if row_of(record) in finals]
         full = {record.spec.task for record in trials} <= set(shares) and (_mean(ends) or 0) >= 100 - SMALL
         return _convergence(trials, own, gain(trials, everyone, finals), full=full)
@@ -169,7 +169,7 @@ def _cell(record: TrialRecord) -> tuple[str, str]:
 
 
 def _convergence(
-    trials: Sequence[TrialRecord], curves: Sequence[tuple[Array, Array]], over_fewer: Gain | None, *, full: bool
+    trials: Sequence[TrialRecord], curves: Sequence[tuple[str, Array, Array]], over_fewer: Gain | None, *, full: bool
 ) -> Convergence:
     logged = [record.metrics() for record in trials]
     last = {
@@ -205,10 +205,13 @@ def change_at_the_end(steps: Array, values: Array, since: float = LAST) -> float
     return float(statistics.coefficient(steps, values) * (steps.max() - steps.min()))
 
 
-def _change(curves: Sequence[tuple[Array, Array]], since: float) -> Change | None:
-    found = (change_at_the_end(*curve, since) for curve in curves)
-    changes = [change for change in found if change is not None and math.isfinite(change)]  # nan: a score was
-    return Change(float(np.mean(changes)), statistics.mean_interval(changes)) if changes else None
+def _change(curves: Sequence[tuple[str, Array, Array]], since: float) -> Change | None:
+    found = [(task, change_at_the_end(steps, scores, since)) for task, steps, scores in curves]
+    known = [(task, change) for task, change in found if change is not None and math.isfinite(change)]  # nan: a score
+    if not known:
+        return None
+    tasks, changes = zip(*known, strict=True)
+    return Change(*statistics.mean_over_draws(tasks, changes))
 
 
 def _is_still(change: float, interval: statistics.Interval | None) -> bool | None:

@@ -45,7 +45,8 @@ PAIR_RULE = (
     "corrected likewise. P: chance that a training seed of the first has the higher mean. More seeds: for each side, "
     "so that four of five repetitions would decide if means and spreads stay as they are (normal approximation, "
     f"without the correction), and {MIN_SEEDS} in all at least. Where the episodes' luck alone hides the difference, "
-    "more episodes are needed first; where a side is not known to have converged, no number of seeds decides."
+    "more episodes are needed first; where a side is not known to have converged, or the one ahead was searched more, "
+    "no number of seeds decides."
 )
 
 PAIR_RULE_WITHOUT_MARGIN = PAIR_RULE.replace(
@@ -72,6 +73,7 @@ class Verdict:
 
     kind: str
     why: str = ""  # of undecided: few seeds, who has not converged, or unequal tuning
+    lopsided: bool = False  # whether unequal tuning would forbid a decision for the side that is ahead
 
     @property
     def decided(self) -> bool:
@@ -111,8 +113,11 @@ def verdicts(
             made[key] = Verdict("above" if one.mean > 0 else "below")
         else:
             made[key] = Verdict("undecided")
-        if why := unequal(made[key].kind, *(tried or {}).get(key, (0, 0))):
+        settings = (tried or {}).get(key, (0, 0))
+        if why := unequal(made[key].kind, *settings):
             made[key] = Verdict("undecided", why)
+        elif not made[key].decided:
+            made[key] = replace(made[key], lopsided=bool(unequal("above" if one.mean > 0 else "below", *settings)))
     return made
 
 
@@ -412,8 +417,10 @@ def _plan_cell(found: Difference, pairs: Sequence[Pair], verdict: Verdict, *, ov
         return hole()
     if verdict.decided:
         return Cell("0", 0)
-    if verdict.why not in ("", FEW):
-        return Cell(f"{'equal tuning' if verdict.why.startswith(UNEQUAL) else 'convergence'} first")
+    if verdict.why not in ("", FEW) and not verdict.why.startswith(UNEQUAL):
+        return Cell("convergence first")
+    if verdict.why.startswith(UNEQUAL) or verdict.lopsided:
+        return Cell("equal tuning first")
     spreads = [spread_of(pair.ours, pair.theirs) for pair in pairs]
     more = _seeds_to_decide(spreads)
     if more is not None:

@@ -18,8 +18,9 @@ NOT_PLANNED = "not in this suite"  # what a paper's method or dataset is of whic
 VERDICT_RULE = (
     f"A cell agrees where two one-sided tests at {MARGIN:g} points find our mean equal to the published one, and "
     "differs where it does not and Welch's test finds a difference, each at 5 %; else it is undecided, as with fewer "
-    f"than {MIN_SEEDS} training seeds. The published mean has the standard error of its seeds where a spread is "
-    "printed, and is known to half a unit of its last digit. A cell is not comparable where the suite says why, where "
+    f"than {MIN_SEEDS} training seeds. The published mean has the standard error of its seeds, or of one seed where "
+    "their number is not printed; where no spread is, its seeds are taken to vary as ours do. It is known to half a "
+    "unit of its last digit. A cell is not comparable where the suite says why, where "
     "our data, physics or protocol are not the published ones, where our learner has not converged, where one seed "
     "leaves no interval, and in the smoke preset."
 )
@@ -213,10 +214,12 @@ def verdict(
         return f"{NOT_COMPARABLE}: one seed has no interval"
     if len(ours.values) < MIN_SEEDS:
         return f"{UNDECIDED}: fewer than {MIN_SEEDS} seeds"
-    parts = [mean_part(ours.values)]
-    if published.std:
-        seeds = published.seeds or 1  # one: a spread of nobody knows how many is the least that can be said
-        parts.append((published.std**2 / seeds, max(seeds - 1, 1)))
+    own, degrees = mean_part(ours.values)
+    seeds = published.seeds or 1  # one: a spread of nobody knows how many is the least that can be said
+    if published.std is None:  # a number without a spread is no surer than ours
+        parts = [(own * (1 + len(ours.values) / seeds), degrees)]
+    else:
+        parts = [(own, degrees), (published.std**2 / seeds, max(seeds - 1, 1))]
     distance = max(abs(ours.mean - published.mean) - published.rounding, 0.0)
     found = deviation(distance, parts)
     if margin is not None and found.p_of_more_than(margin) <= 1 - LEVEL:

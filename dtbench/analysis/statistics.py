@@ -86,6 +86,16 @@ def mean_interval(values: ArrayLike) -> Interval | None:
     return t_interval(float(scores.mean()), [mean_part(scores)])
 
 
+def mean_over_draws(draws: Sequence[str], values: Sequence[float]) -> tuple[float, Interval | None]:
+    """Return the mean of values with its interval: of several draws that of their means, else over the values.
+
+    `draws` names each value's draw of the data; seeds of one draw share its luck, so that only draws vary freely.
+    """
+    scores, names = np.asarray(values, np.float64), np.asarray(draws)
+    means = [float(scores[names == name].mean()) for name in dict.fromkeys(draws)]
+    return float(np.mean(means)), mean_interval(means if len(means) > 1 else scores)
+
+
 def t_interval(centre: float, parts: Sequence[tuple[float, float]], level: float = LEVEL) -> Interval:
     """Return the interval of a sum of independent means, from the variance and degrees of freedom of each."""
     variance = sum(variance for variance, _ in parts)
@@ -250,6 +260,11 @@ def matrix_estimate(scores: Array) -> Estimate | None:
     whole = scores[~np.isnan(scores).any(axis=1)]
     interval = t_interval(float(mean(scores)), task_parts(scores)) if repeated(scores) else None
     return Estimate(tuple(whole.mean(axis=1).tolist()), float(mean(scores)), interval)
+
+
+def draws_estimate(scores: Array) -> Estimate | None:
+    """Return the mean over draws of the same data, in columns, with Student's t interval over them; None as above."""
+    return estimate(np.nanmean(scores, axis=0).tolist()) if complete(scores) else None
 
 
 def task_parts(scores: Array) -> list[tuple[float, int]]:

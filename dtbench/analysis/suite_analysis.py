@@ -294,10 +294,10 @@ def _average_estimates(
     finals: pd.DataFrame, names: Sequence[str], averages: Mapping[str, Sequence[str]], over_draws: Collection[str]
 ) -> Iterator[tuple[tuple[str, str], Estimate]]:
     for name, over in averages.items():
+        average = statistics.draws_estimate if name in over_draws else statistics.matrix_estimate
         for contender, scores in matrices_of(finals, names, over).items():
-            if average := statistics.matrix_estimate(scores):
-                draws = np.nanmean(scores, axis=0).tolist() if name in over_draws else ()
-                yield (name, contender), estimate(draws) if draws else average
+            if found := average(scores):
+                yield (name, contender), found
 
 
 def averages_over_draws(tasks: Sequence[str], patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:

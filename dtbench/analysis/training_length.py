@@ -8,8 +8,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from dtbench.analysis import statistics
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialSpec
@@ -28,7 +26,7 @@ class Gain:
     fewer: int  # gradient steps of the shorter training
     steps: int  # and of the longer one
     change: float  # of the mean score, in points
-    interval: statistics.Interval | None  # 95 %, over pairs of task and seed
+    interval: statistics.Interval | None  # 95 %, over training seeds or over draws of the data
 
     @property
     def noise(self) -> float | None:
@@ -54,24 +52,24 @@ def row_of(record: TrialRecord) -> Row:
 def gain(trials: Sequence[TrialRecord], others: Collection[TrialRecord], finals: Mapping[Row, float]) -> Gain | None:
     """Return the gain of trials over those of `others` that are equal but for at most half the steps.
 
-    Of several numbers of steps the largest counts; `finals` are their final scores. Trials are paired
-    by task and seed. None below two pairs.
+    Of several numbers of steps the largest counts; `finals` are their final scores. Trials are paired by task and
+    seed; several tasks are draws of the same data. None below two pairs.
     """
     ours = {(_but_for_length(record.spec), record.spec.seed): record for record in trials}
     steps = max((record.spec.train_steps for record in trials), default=0)
-    pairs: dict[int, dict[tuple[str, int], float]] = {}
+    pairs: dict[int, dict[tuple[str, int], tuple[str, float]]] = {}
     for record in others:
         spec = record.spec
         if not 0 < spec.train_steps <= HALF * steps or not rate_falls(spec):
             continue
         longer = ours.get(pair := (_but_for_length(spec), spec.seed))
         if longer is not None and {row_of(longer), row_of(record)} <= finals.keys():
-            pairs.setdefault(spec.train_steps, {})[pair] = finals[row_of(longer)] - finals[row_of(record)]
+            pairs.setdefault(spec.train_steps, {})[pair] = spec.task, finals[row_of(longer)] - finals[row_of(record)]
     able = [fewer for fewer, found in pairs.items() if len(found) >= FEWEST]
     if not able:
         return None
-    changes = list(pairs[max(able)].values())
-    return Gain(max(able), steps, float(np.mean(changes)), statistics.mean_interval(changes))
+    tasks, changes = zip(*pairs[max(able)].values(), strict=True)
+    return Gain(max(able), steps, *statistics.mean_over_draws(tasks, changes))
 
 
 def _but_for_length(spec: TrialSpec) -> str:

@@ -81,18 +81,33 @@ def test_the_average_is_of_converged_pairs_of_five_seeds_alone(tmp_path: Path) -
     # Welch: the variance of the mean over three tasks is that of six means of five seeds, over nine, with
     # 24 degrees of freedom, of which t is 2.0639. The luck of two equal episodes adds nothing.
     reach = 2.0639 * math.sqrt(6 * np.var(FIVE, ddof=1) / 5 / 9)
-    assert f"Over the 3 tasks where both have 5 seeds and are known to have converged, {NAMES} is" in (
-        sentence := answer.average_sentence(found, "td")
-    )
+    sentence = answer.average_sentence(found, "td")
+    assert sentence.startswith(f"{NAMES}, where both have 5 seeds and are known to have converged, in points on")
     mean = (10 - 20 + 0) / 3
     ends = f"[{mean - reach:.1f}, {mean + reach:.1f}]".replace("-", "\N{MINUS SIGN}")
-    assert f"{mean:.1f} {ends} points on average".replace("-", "\N{MINUS SIGN}", 1) in sentence
-    assert "Without lost it is 5.0 [" in sentence  # one task alone makes it negative
+    assert f"over the 3 tasks it is {mean:.1f} {ends}".replace("-", "\N{MINUS SIGN}", 1) in sentence
+    assert "(without lost 5.0 [" in sentence  # one task alone makes it negative
     late = {("won", "IQL"): CellStatus(unconverged="12% of value"), ("lost", "DT"): CellStatus(unconverged="rises")}
     fewer = answer.comparisons([replace(analysis, inputs=replace(analysis.inputs, statuses=late))], "td")
     assert answer.average_sentence(fewer, "td") == ""
     (section, *_) = overview([of(tmp_path / "page")])
     assert sentence in section.paragraphs
+
+
+def test_tasks_with_delayed_reward_are_averaged_apart(tmp_path: Path) -> None:
+    found = answer.comparisons([of(tmp_path)], "td")
+    apart = [replace(one, delayed=one.task == "won") for one in found]
+    sentence = answer.average_sentence(apart, "td").replace("\N{MINUS SIGN}", "-")
+    assert "over the 2 tasks with reward at every step it is -10.0 [" in sentence
+    assert "over the 1 task with all of an episode's reward at its end it is 10.0 [" in sentence
+    assert "average: over the 3 tasks" not in sentence
+
+
+def test_what_the_data_say_of_delayed_reward_is_read_from_the_provenance(tmp_path: Path) -> None:
+    analysis = of(tmp_path)
+    facts = {**analysis.provenance["won"], "dataset": {"info": {"delayed": True}}}
+    found = answer.comparisons([replace(analysis, provenance={**analysis.provenance, "won": facts})], "td")
+    assert {one.task: one.delayed for one in found} == {task: task == "won" for task in (*LEVELS, "few")}
 
 
 def test_where_nothing_is_decided_it_says_so_and_shows_the_estimates(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,23 @@ def test_a_difference_is_that_of_the_means_with_its_interval(tmp_path: Path) -> 
     assert pair.after
     assert (pair.before.mean, pair.after.mean, pair.change) == (51.0, 61.0, 10.0)
     assert pair.interval
-    assert 8.0 <= pair.interval.low < 10.0 < pair.interval.high <= 12.0
+    reach = 2.7764 * math.sqrt(2 / 3)  # Student's t with four degrees of freedom
+    assert (pair.interval.low, pair.interval.high) == pytest.approx((10 - reach, 10 + reach), abs=1e-3)
     assert pair.improvement == 1.0
     assert pair.verdict == "better"
+
+
+def test_many_comparisons_share_one_error_rate(tmp_path: Path) -> None:
+    before, after = (50.0, 51.0, 52.0, 53.0, 54.0), (47.0, 48.0, 49.0, 50.0, 51.0)
+    alone = changed(tmp_path, after, before)
+    assert alone.p_value == pytest.approx(0.0170718, abs=1e-6)
+    assert alone.verdict == "worse"
+    tasks = [(f"task{index}", "BC") for index in range(6)]
+    old, new = side(tmp_path / "c", dict.fromkeys(tasks, before)), side(tmp_path / "d", dict.fromkeys(tasks, after))
+    pairs = compare(old, new)
+    assert {pair.verdict for pair in pairs} == {"no difference seen"}
+    assert pairs[0].p_value == pytest.approx(6 * alone.p_value)
+    assert not any(map(Rule().broken_by, pairs))
 
 
 def test_ties_count_half_in_the_probability_of_improvement(tmp_path: Path) -> None:

@@ -374,6 +374,18 @@ def test_an_undecided_pair_says_what_would_decide_it() -> None:
     assert plan([[12, 12], [12.1, 12.1]], [[2, 2], [2, 2]]) == "3"  # one more would do, but five are needed
 
 
+def test_no_number_of_seeds_decides_for_a_side_that_was_searched_more() -> None:
+    records = [record_of(HOPPER, "DT", seed, [30.0 + 20 * seed, 50.0 + 20 * seed]) for seed in range(5)]
+    records += [record_of(HOPPER, "BC", seed, [60.0, 80.0]) for seed in range(5)]
+    plans = {}
+    for settings in ({}, {(HOPPER, "DT"): 8}, {(HOPPER, "BC"): 8}):
+        (row,) = rows_of(table_of(records, inputs=TableInputs(tried=settings)))
+        assert row["Verdict"].text == "undecided"
+        plans[next((who for _, who in settings), "")] = row["More seeds to decide"].text
+    assert plans["DT"] == "equal tuning first"  # ahead by ten
+    assert plans[""] == plans["BC"] != "equal tuning first"
+
+
 def test_no_number_of_seeds_decides_a_pair_that_has_not_converged() -> None:
     records = [record_of(HOPPER, "DT", seed, [30.0 + seed, 50.0 + seed]) for seed in range(5)]
     records += [record_of(HOPPER, "BC", seed, [20.0, 40.0]) for seed in range(5)]

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from dtbench.analysis import published
 from dtbench.analysis.data_scores import DataScores
 from dtbench.analysis.published import Published, PublishedTable, RunConditions, published_tables, spread_note, verdict
-from dtbench.analysis.statistics import Estimate, Interval
+from dtbench.analysis.statistics import Array, Estimate, Interval, draws_estimate, matrix_estimate
 from dtbench.analysis.suite_analysis import estimates_of
 from dtbench.analysis.tables.scores import aggregate_table, best_contenders, score_table, side_by_side_table
 from dtbench.analysis.tables.table import DASH, Table
@@ -43,15 +44,22 @@ def read(text: str) -> list[dict[str, str]]:
 
 
 def test_a_published_mean_agrees_where_ours_is_surely_within_the_margin() -> None:
-    # The mean of 70, 70, 70, 69 and 71 has a standard error of 0.316; t of 4 at 5 % is 2.13: 1.8 + 0.67 < 5.
+    # The mean of 70, 70, 70, 69 and 71 has a variance of 0.1, a seed 0.5: t of 4 at 5 % is 2.13, 1.75 + 1.65 < 5.
     assert verdict(ours(70, 69, 71), printed(71.8)) == "agrees"
-    assert verdict(ours(70, 69, 71), printed(74.5)) == "differs"  # 4.5 + 0.67 > 5, and 4.5 is no noise
-    assert verdict(ours(70, 69, 71), printed(71.8), margin=None) == "differs"
+    assert verdict(ours(70, 69, 71), printed(74.5)) == "differs"  # 4.45 + 1.65 > 5, and 4.45 is no noise
+    assert verdict(ours(70, 69, 71), printed(72.5), margin=None) == "differs"
+
+
+def test_a_number_without_a_spread_agrees_no_sooner_than_one_with_ours() -> None:
+    mean = ours(70, 68, 72)
+    bare, spread = printed(72.0), printed(72.0, std=math.sqrt(2))
+    assert verdict(mean, bare) == verdict(mean, spread) == "undecided"
+    assert verdict(mean, dataclasses.replace(bare, seeds=10)) == "agrees"
 
 
 def test_a_wide_interval_neither_agrees_nor_differs() -> None:
     assert verdict(ours(70, 60, 80), printed(71.8)) == "undecided"
-    assert verdict(ours(70, 60, 80), printed(90.0)) == "differs"
+    assert verdict(ours(70, 60, 80), printed(100.0)) == "differs"
 
 
 def test_the_published_spread_is_that_of_its_seeds() -> None:
@@ -213,17 +221,31 @@ def test_estimates_come_from_the_rows_of_each_cell() -> None:
     assert estimates["a", "BC"].interval is None
 
 
+def means_of(scores: dict[str, Array]) -> dict[str, Estimate]:
+    found = {name: matrix_estimate(matrix) for name, matrix in scores.items()}
+    return {name: mean for name, mean in found.items() if mean}
+
+
+def test_the_mean_of_the_aggregates_is_that_of_the_score_table() -> None:
+    scores = {"DT": np.array([[70.0, 90.0], [74.0, 96.0]]), "BC": np.array([[60.0, 95.0], [60.0, 95.0]])}
+    draws = {name: draws_estimate(matrix) for name, matrix in scores.items()}
+    dt, _ = aggregate_table(scores, {name: mean for name, mean in draws.items() if mean}, first="BC").rows
+    reach = 12.7062 * (93 - 72) / 2  # Student's t of one degree of freedom, over two draws
+    assert dt[1].value == 82.5
+    assert dt[1].text == f"82.5 [{82.5 - reach:.1f}, {82.5 + reach:.1f}]".replace("-", "\N{MINUS SIGN}")
+
+
 def test_a_contender_that_misses_a_task_has_no_aggregate() -> None:
     nan = float("nan")
     scores = {"DT": np.array([[70.0, 90.0], [70.0, 90.0]]), "CQL": np.array([[10.0, nan], [10.0, nan]])}
-    dt, cql = read(aggregate_table(scores, first="DT").csv())
+    dt, cql = read(aggregate_table(scores, means_of(scores), first="DT").csv())
     assert (dt["Mean"], dt["IQM"], dt["P(DT improves on it)"]) == ("80", "80", "")
     assert (cql["Mean"], cql["Median"]) == ("not run on every task", "")
 
 
 def test_the_first_contender_is_compared_with_each_other_one() -> None:
     scores = {"DT": np.array([[70.0, 90.0], [70.0, 90.0]]), "BC": np.array([[60.0, 95.0], [60.0, 95.0]])}
-    _, bc = aggregate_table(scores, first="DT").rows
+    _, bc = aggregate_table(scores, means_of(scores), first="DT").rows
     assert bc[-1].text == "0.50 [0.50, 0.50]"
 
 
@@ -316,7 +338,8 @@ def test_numbers_lead_to_their_trials() -> None:
 
 def test_an_aggregate_says_how_many_runs_it_lacks() -> None:
     scores = {"DT": np.array([[70.0, 90.0], [np.nan, 90.0]]), "BC": np.array([[60.0, 95.0], [60.0, 95.0]])}
-    assert "Runs without a score, which no number here counts: DT 1 of 4." in aggregate_table(scores, first="BC").notes
+    notes = aggregate_table(scores, means_of(scores), first="BC").notes
+    assert "Runs without a score, which no number here counts: DT 1 of 4." in notes
 
 
 def test_the_data_have_rows_of_their_own_below_the_contenders() -> None:

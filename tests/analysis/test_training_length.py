@@ -83,15 +83,36 @@ def test_trials_that_differ_in_more_than_their_length_are_not_compared(changed: 
     assert gain(ours, alike[:1], finals) is None, "one pair says nothing"
 
 
-def test_trials_with_fewer_steps_outweigh_what_happens_while_the_rate_falls() -> None:
+def test_a_score_that_stands_still_while_the_rate_falls_is_held_to_trials_with_fewer_steps() -> None:
     ours, earlier = [record(seed, 400) for seed in range(5)], [record(seed, 100) for seed in range(5)]
-    assert judged(ours, scores({60: ours}, rising=10), []).reason == "score moved by +5.0"
-    as_good = judged(ours, scores({60: [*ours, *earlier]}, rising=10), earlier)
+    as_good = judged(ours, scores({60: [*ours, *earlier]}), earlier)
     assert as_good.word == "yes"
     worse = judged(ours, scores({60: ours, 40: earlier}), earlier)
     assert worse.word == "no: +20.0 over 100 steps"
     slightly = judged(ours, scores({60: ours, 59: earlier}), earlier)
     assert slightly.word == "yes", "one point over a quarter of the steps is half a point over the last half"
+
+
+def test_trials_with_fewer_steps_do_not_excuse_a_score_that_moved() -> None:
+    ours, earlier = [record(seed, 400) for seed in range(5)], [record(seed, 100) for seed in range(5)]
+    assert judged(ours, scores({60: ours}, rising=10), []).reason == "score moved by +5.0"
+    assert judged(ours, scores({60: [*ours, *earlier]}, rising=10), earlier).reason == "score moved by +5.0"
+
+
+def test_the_gain_of_several_draws_of_the_data_varies_between_draws() -> None:
+    def on(draw: int, steps: int, seed: int) -> TrialRecord:
+        one = record(seed, steps)
+        return replace(one, spec=replace(one.spec, task=f"draw{draw}"))
+
+    gains = {0: 10.0, 1: 14.0, 2: 18.0}  # points; every seed of a draw gains alike
+    ours = [on(draw, 400, seed) for draw in gains for seed in range(4)]
+    earlier = [on(draw, 100, seed) for draw in gains for seed in range(4)]
+    finals = {row_of(one): 50.0 + gains[int(one.spec.task[-1])] for one in ours}
+    finals |= {row_of(one): 50.0 for one in earlier}
+    found = gain(ours, earlier, finals)
+    assert found is not None
+    assert found.change == pytest.approx(14)
+    assert found.noise == pytest.approx(4.303 * 4 / math.sqrt(3), rel=1e-3)  # Student's t with two degrees of freedom
 
 
 def test_the_table_shows_fewer_steps_only_where_they_were_tried() -> None:

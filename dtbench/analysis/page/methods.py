@@ -101,9 +101,9 @@ def _statistics(records: Sequence[TrialRecord]) -> str:
     if max(_seed_counts(records).values()) < 2:
         return "One training seed a cell: no intervals over seeds."
     return (
-        "Numbers are means over training seeds with 95 % intervals by Student's t; those of aggregates over tasks are "
-        f"percentile bootstraps, training seeds redrawn within each task ({RESAMPLES:,} resamples, fixed seed), as in "
-        "Agarwal et al. (2021)."
+        "Numbers are means over training seeds with 95 % intervals by Student's t, over draws where tasks are draws "
+        "of the same data; those of other aggregates over tasks are percentile bootstraps, training seeds redrawn "
+        f"within each task ({RESAMPLES:,} resamples, fixed seed), as in Agarwal et al. (2021)."
     )
 
 

@@ -155,12 +155,15 @@ def _over_tasks(analysis: SuiteAnalysis) -> Iterator[Section]:
             scope = f"{len(over)} tasks, {analysis.score_names[over[0]]}"
         kind = "aggregate" if whole else f"aggregate-{place}"
         lost = analysis.inputs.diverged(over)
-        table = tables.aggregate_table(matrices, first=analysis.contenders[0], name=kind, over=scope, diverged=lost)
+        estimates = analysis.inputs.estimates
+        means = {who: estimates[name, who] for who in analysis.contenders if (name, who) in estimates}
+        first = analysis.contenders[0]
+        table = tables.aggregate_table(matrices, means, first=first, name=kind, over=scope, diverged=lost)
         made.append(with_diverged(table, of_contender(analysis.inputs, over)))
     if made:
         text = f"Not run on every task, so without numbers: {', '.join(absent)}."
-        first, more = _spread(analysis)
-        yield Section("Over all tasks", (text,) if absent else (), tuple(made), first, more=more)
+        shown, more = _spread(analysis)
+        yield Section("Over all tasks", (text,) if absent else (), tuple(made), shown, more=more)
 
 
 def _spread(analysis: SuiteAnalysis) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
@@ -214,6 +217,7 @@ def _rules(analysis: SuiteAnalysis) -> Iterator[Section]:
             name=f"rules-{place}" if several else "rules",
             note="" if several else checkpoint_selection.RULES_NOTE,
             diverged=analysis.inputs.diverged(scale),
+            draws=scale in analysis.inputs.over_draws.values(),
         )
         if table:
             shown.append(with_diverged(table, of_contender(analysis.inputs, scale)))

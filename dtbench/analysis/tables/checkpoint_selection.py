@@ -30,7 +30,7 @@ RULES_NOTE = (
     "are fewer. Highest fixed target: the last checkpoint at that of the targets set beforehand which has the highest "
     "mean over seeds, chosen for each task; contenders that take no target keep their score. Best and highest are "
     "chosen with the environment at hand, which offline learning does not have. Ranks are among the contenders that "
-    "ran on every task; brackets are 95 % intervals by Student's t over seeds."
+    "ran on every task; brackets are 95 % intervals by Student's t, over seeds, or over draws of the same data."
 )
 
 
@@ -59,12 +59,13 @@ def rule_table(
     name: str = "rules",
     note: str = RULES_NOTE,
     diverged: Collection[str] = (),
+    draws: bool = False,
 ) -> Table | None:
     """Return each contender's average over tasks of one scale and rank under each rule; None with fewer than two.
 
-    `diverged` are contenders that may miss a task for that reason.
+    `diverged` are contenders that may miss a task for that reason; `draws` says that tasks are draws of the same data.
     """
-    averages = {rule: _averages(rows, rule, tasks, contenders) for rule in RULES}
+    averages = {rule: _averages(rows, rule, tasks, contenders, draws=draws) for rule in RULES}
     if len(averages["last"]) < 2:
         return None
     ranks = {rule: _ranks(found) for rule, found in averages.items()}
@@ -90,14 +91,13 @@ def _at_highest_target(scores: pd.DataFrame, rows: pd.DataFrame, fixed: Mapping[
     return at.reindex(keys).fillna(pd.Series(rows["last"].to_numpy(), index=keys)).to_numpy(np.float64)
 
 
-def _averages(rows: pd.DataFrame, rule: str, tasks: Sequence[str], contenders: Sequence[str]) -> dict[str, Estimate]:
+def _averages(
+    rows: pd.DataFrame, rule: str, tasks: Sequence[str], contenders: Sequence[str], *, draws: bool
+) -> dict[str, Estimate]:
     """Return the averages of the contenders that ran on every task."""
-    found = {}
-    for name in contenders:
-        average = statistics.matrix_estimate(matrix_of(rows[rows["contender"] == name], tasks, rule))
-        if average:
-            found[name] = average
-    return found
+    average = statistics.draws_estimate if draws else statistics.matrix_estimate
+    found = {name: average(matrix_of(rows[rows["contender"] == name], tasks, rule)) for name in contenders}
+    return {name: ours for name, ours in found.items() if ours}
 
 
 def _ranks(averages: Mapping[str, Estimate]) -> dict[str, int]:

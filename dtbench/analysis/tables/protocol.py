@@ -18,9 +18,9 @@ from dtbench.ledger.trial_spec import EPSILON, TrialState
 SMOKE = "SMOKE: numbers mean nothing. The smoke preset only shows that everything runs."
 
 INTERVAL_RULE = (
-    "Intervals of a task's mean are Student's t, 95 %, over training seeds. Those of aggregates over tasks, of "
-    "probabilities and of achieved against target return are percentile bootstraps (2000 resamples, fixed seed), "
-    "which with few seeds are too narrow."
+    "Intervals of a mean are Student's t, 95 %, over training seeds, and over the draws' means where tasks are draws "
+    "of the same data. Those of other aggregates over tasks, of probabilities and of achieved against target return "
+    "are percentile bootstraps (2000 resamples, fixed seed), which with few seeds are too narrow."
 )
 
 # Long lists inside a data recipe are drawn, not printed.

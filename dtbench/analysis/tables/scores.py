@@ -22,9 +22,10 @@ BOLD_RULE = (
 )
 
 AGGREGATE_RULE = (
-    "Seeds are resampled within each task (stratified percentile bootstrap, 2000 resamples, fixed seed). Median: of "
-    "the tasks' means. IQM: mean of the middle half of all runs. Optimality gap: how far runs stay below 100 on "
-    "average, those above counting as 100; less is better. A contender that misses a task has no numbers."
+    "Mean: with the interval that it has among the final scores, Student's t. For the others seeds are resampled "
+    "within each task (stratified percentile bootstrap, 2000 resamples, fixed seed). Median: of the tasks' means. "
+    "IQM: mean of the middle half of all runs. Optimality gap: how far runs stay below 100 on average, those above "
+    "counting as 100; less is better. A contender that misses a task has no numbers."
 )
 
 MANY_TASKS = 5  # with more than these, tasks become rows and figures share a grid
@@ -133,15 +134,24 @@ def side_by_side_table(references: Sequence[PublishedTable], inputs: TableInputs
 
 
 def aggregate_table(
-    scores: Mapping[str, Array], *, first: str, name: str = "aggregate", over: str = "", diverged: Collection[str] = ()
+    scores: Mapping[str, Array],
+    means: Mapping[str, Estimate],
+    *,
+    first: str,
+    name: str = "aggregate",
+    over: str = "",
+    diverged: Collection[str] = (),
 ) -> Table:
     """Return contenders over all tasks, or those that `over` names, from seeds x tasks; holes where one misses a task.
 
-    The last column is the probability that `first` improves on the row's contender. `diverged` are contenders that
-    may miss a task for that reason.
+    `means` are the contenders' averages of the score table. The last column is the probability that `first` improves
+    on the row's contender. `diverged` are contenders that may miss a task for that reason.
     """
     rows = [
-        (Cell(contender), *_aggregates(matrix, scores.get(first), diverged=contender in diverged))
+        (
+            Cell(contender),
+            *_aggregates(matrix, means.get(contender), scores.get(first), diverged=contender in diverged),
+        )
         for contender, matrix in scores.items()
     ]
     columns = [Column("Contender"), *(Column(statistic, number=True) for statistic in _AGGREGATES)]
@@ -191,12 +201,13 @@ def _holes_note(scores: Mapping[str, Array]) -> list[str]:
     return [f"Runs without a score, which no number here counts: {', '.join(parts)}."] if parts else []
 
 
-def _aggregates(matrix: Array, first: Array | None, *, diverged: bool = False) -> list[Cell]:
-    if not statistics.complete(matrix):
+def _aggregates(matrix: Array, mean: Estimate | None, first: Array | None, *, diverged: bool = False) -> list[Cell]:
+    if not statistics.complete(matrix) or mean is None:
         return [Cell(not_on_every_task(diverged=diverged), kind="hole")] + [hole()] * len(_AGGREGATES)
-    intervals = statistics.aggregate_intervals(matrix)
-    values = {name: float(statistic(matrix)) for name, statistic in statistics.AGGREGATES.items()}
-    cells = [Cell(with_interval(value, intervals[name], 1), value) for name, value in values.items()]
+    values = {name: float(statistic(matrix)) for name, statistic in statistics.AGGREGATES.items() if name != "mean"}
+    intervals = statistics.aggregate_intervals(matrix, which=values)
+    cells = [Cell(with_interval(mean.mean, mean.interval, 1), mean.mean)]
+    cells += [Cell(with_interval(value, intervals[name], 1), value) for name, value in values.items()]
     if first is matrix or first is None or not statistics.complete(first):
         return [*cells, hole()]
     return [*cells, aggregate_cell(statistics.probability_of_improvement, first, matrix, decimals=2)]
