@@ -160,8 +160,8 @@ def average_sentence(found: Sequence[Comparison], family: str) -> str:
     if len(able) < 2:
         return ""
     groups = {
-        "with reward at every step": [one for one in able if not one.delayed],
-        "with all of an episode's reward at its end": [one for one in able if one.delayed],
+        "with the environment's own reward": [one for one in able if not one.delayed],
+        "with all of an episode's reward moved to its end": [one for one in able if one.delayed],
     }
     there = {name: own for name, own in groups.items() if own}
     parts = [

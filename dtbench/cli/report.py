@@ -109,9 +109,7 @@ def compare(
     before: Annotated[str, typer.Argument(metavar="A", help="Directory of the results before.")],
     after: Annotated[str, typer.Argument(metavar="B", help="Directory of the results after.")],
     suite: SuitesOption = None,
-    max_drop: Annotated[
-        float, typer.Option(min=0, help="Fail where the 95 % interval of B - A lies wholly below minus this.")
-    ] = 0.0,
+    max_drop: Annotated[float, typer.Option(min=0, help="Let B be worse by as much as this.")] = 0.0,
     fail_below: Annotated[
         float | None, typer.Option(min=0, max=1, help="Also fail where P(B improves on A) is below this.")
     ] = None,
@@ -123,11 +121,12 @@ def compare(
     A and B are each a results directory (with scores/ or runs/) or a directory
     of scores.
 
-    A regression is where the 95 % interval of the difference B - A of mean
-    final scores lies wholly below -MAX_DROP, where P(B improves on A) is below
-    FAIL_BELOW if that is given, or where every trial of B scored nan or
-    diverged. With one seed on either side there is no interval. What is
-    identical, or on one side only, is no regression.
+    A regression is where B's mean final score is worse by Welch's test, with
+    Holm's correction for all that is compared, and the 95 % interval of B - A
+    lies wholly below -MAX_DROP; where P(B improves on A) is below FAIL_BELOW
+    if that is given; or where every trial of B scored nan or diverged. With
+    one seed on either side there is no test. What is identical, or on one
+    side only, is no regression.
     """
     from dtbench.analysis.compare import Rule, compare
 

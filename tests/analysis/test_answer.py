@@ -98,8 +98,8 @@ def test_tasks_with_delayed_reward_are_averaged_apart(tmp_path: Path) -> None:
     found = answer.comparisons([of(tmp_path)], "td")
     apart = [replace(one, delayed=one.task == "won") for one in found]
     sentence = answer.average_sentence(apart, "td").replace("\N{MINUS SIGN}", "-")
-    assert "over the 2 tasks with reward at every step it is -10.0 [" in sentence
-    assert "over the 1 task with all of an episode's reward at its end it is 10.0 [" in sentence
+    assert "over the 2 tasks with the environment's own reward it is -10.0 [" in sentence
+    assert "over the 1 task with all of an episode's reward moved to its end it is 10.0 [" in sentence
     assert "average: over the 3 tasks" not in sentence
 
 
