@@ -5,7 +5,7 @@ A number of a learner that had not finished says how long it trained, not how go
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 
 from dtbench.analysis import statistics
 from dtbench.analysis.statistics import Array
-from dtbench.analysis.training_length import Gain, Row, gain, row_of
+from dtbench.analysis.training_length import Gain, Row, gain, gain_with_more, row_of
 from dtbench.ledger.store import TrialRecord
 from dtbench.ledger.trial_spec import TrialSpec
 
@@ -29,9 +29,9 @@ RULE = (
     f"noise (the 95 % interval, over training seeds, of the change of a least-squares line, or {SMALL:g} point; of "
     "several draws of the data, over the draws' means); a change smaller than the ± beside it goes unseen, so that "
     "yes says little where that is wide. A learning rate that falls to nothing (decay_steps) makes a score stand "
-    "still by itself: there trials that are equal but for at most half the steps, superseded ones included, must not "
-    "be worse or better either, where there are any. What more steps brought, spread evenly over the logarithm of "
-    "their number, is held to the same bounds over the last half. A "
+    "still by itself: there trials that are equal but for at most half the steps or at least twice as many, "
+    "superseded ones included, must not be worse or better either, where there are any. What more steps brought, "
+    "spread evenly over the logarithm of their number, is held to the same bounds: the last half, or as many again. A "
     f"share within {SMALL:g} point of 100 % has no further to rise. Of a value learner also: its Bellman backups "
     f"reach at least {ENOUGH:.0%} of the data's discounted return (share of value), and its mean Q over 4096 fixed "
     f"pairs of the data moves by less than {STILL:.0%} over the last third. Q over the data's discounted returns "
@@ -72,6 +72,7 @@ class Convergence:
     score: Change | None = None  # over the last third
     since_half: Change | None = None
     gain: Gain | None = None  # of a falling learning rate: over fewer steps
+    more: Gain | None = None  # likewise, of more steps over these
     full: bool = False  # whether its score is a share that has no further to rise
     trained: bool = True  # False of a contender without gradient steps, which has nothing to finish
 
@@ -86,6 +87,8 @@ class Convergence:
             return ""
         if self.gain is not None and _is_still(self.gain.over_last(MIDDLE), self.gain.interval) is False:
             return f"{self.gain.change:+.1f} over {self.gain.fewer} steps"
+        if self.more is not None and _is_still(self.more.over_last(MIDDLE), self.more.interval) is False:
+            return f"{self.more.change:+.1f} with {self.more.steps} steps"
         if self.score is not None and self.score.still is False:
             return f"score moved by {self.score.points:+.1f}"
         if self.since_half is not None and self.since_half.still is False:
@@ -119,7 +122,8 @@ def convergences(
     """Return the convergence of every task and contender; `scores` has the columns of results.py, of all trials.
 
     `draws` name groups of tasks that are draws of the same data: their trials are also judged together. Trials of
-    `superseded` are judged nowhere, but show what fewer steps gave. `shares` are tasks whose score is one in per cent.
+    `superseded` are judged nowhere, but show what fewer or more steps gave. `shares` are tasks whose score is one in
+    per cent.
     """
     cells = sorted(records, key=_cell)
     everyone = [*cells, *superseded]
@@ -130,7 +134,8 @@ def convergences(
         own = [(record.spec.task, *curves[row_of(record)]) for record in trials]
         ends = [finals[row_of(record)] for record in trials if row_of(record) in finals]
         full = {record.spec.task for record in trials} <= set(shares) and (_mean(ends) or 0) >= 100 - SMALL
-        return _convergence(trials, own, gain(trials, everyone, finals), full=full)
+        over_fewer, with_more = (find(trials, everyone, finals) for find in (gain, gain_with_more))
+        return replace(_convergence(trials, own), gain=over_fewer, more=with_more, full=full)
 
     found = {}
     for name, over in (draws or {}).items():
@@ -168,9 +173,7 @@ def _cell(record: TrialRecord) -> tuple[str, str]:
     return record.spec.task, record.spec.contender
 
 
-def _convergence(
-    trials: Sequence[TrialRecord], curves: Sequence[tuple[str, Array, Array]], over_fewer: Gain | None, *, full: bool
-) -> Convergence:
+def _convergence(trials: Sequence[TrialRecord], curves: Sequence[tuple[str, Array, Array]]) -> Convergence:
     logged = [record.metrics() for record in trials]
     last = {
         name: _mean(
@@ -190,8 +193,6 @@ def _convergence(
         value_change=_mean(moved),
         score=_change(curves, LAST),
         since_half=_change(curves, MIDDLE),
-        gain=over_fewer,
-        full=full,
         trained=any(record.spec.train_steps for record in trials),
     )
 

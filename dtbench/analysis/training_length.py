@@ -21,7 +21,7 @@ Row = tuple[str, str]  # contender and key of a trial: two contenders may share 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The gain in score over a training with fewer steps."""
+    """The gain in score of a training over another with fewer steps."""
 
     fewer: int  # gradient steps of the shorter training
     steps: int  # and of the longer one
@@ -55,21 +55,47 @@ def gain(trials: Sequence[TrialRecord], others: Collection[TrialRecord], finals:
     Of several numbers of steps the largest counts; `finals` are their final scores. Trials are paired by task and
     seed; several tasks are draws of the same data. None below two pairs.
     """
-    ours = {(_but_for_length(record.spec), record.spec.seed): record for record in trials}
     steps = max((record.spec.train_steps for record in trials), default=0)
+    pairs = _pairs(trials, [one for one in others if 0 < one.spec.train_steps <= HALF * steps], finals)
+    return _gain(max(pairs), steps, pairs[max(pairs)]) if pairs else None
+
+
+def gain_with_more(
+    trials: Sequence[TrialRecord], others: Collection[TrialRecord], finals: Mapping[Row, float]
+) -> Gain | None:
+    """Return what those of `others` gain over the trials that are equal but for at least twice the steps.
+
+    Of several numbers of steps the smallest counts; the rest is as in `gain`.
+    """
+    steps = max((record.spec.train_steps for record in trials), default=0)
+    pairs = _pairs(trials, [one for one in others if 0 < steps <= HALF * one.spec.train_steps], finals)
+    if not pairs:
+        return None
+    return _gain(steps, min(pairs), [(task, -change) for task, change in pairs[min(pairs)]])
+
+
+def _pairs(
+    trials: Sequence[TrialRecord], others: Collection[TrialRecord], finals: Mapping[Row, float]
+) -> dict[int, list[tuple[str, float]]]:
+    """Return by how much trials score above others of equal settings: task and difference, by the others' steps.
+
+    Where the rate of the shorter of the two falls, and there are FEWEST pairs.
+    """
+    ours = {(_but_for_length(record.spec), record.spec.seed): record for record in trials}
     pairs: dict[int, dict[tuple[str, int], tuple[str, float]]] = {}
     for record in others:
         spec = record.spec
-        if not 0 < spec.train_steps <= HALF * steps or not rate_falls(spec):
+        own = ours.get(pair := (_but_for_length(spec), spec.seed))
+        if own is None or not {row_of(own), row_of(record)} <= finals.keys():
             continue
-        longer = ours.get(pair := (_but_for_length(spec), spec.seed))
-        if longer is not None and {row_of(longer), row_of(record)} <= finals.keys():
-            pairs.setdefault(spec.train_steps, {})[pair] = spec.task, finals[row_of(longer)] - finals[row_of(record)]
-    able = [fewer for fewer, found in pairs.items() if len(found) >= FEWEST]
-    if not able:
-        return None
-    tasks, changes = zip(*pairs[max(able)].values(), strict=True)
-    return Gain(max(able), steps, *statistics.mean_over_draws(tasks, changes))
+        if rate_falls(min(own.spec, spec, key=lambda one: one.train_steps)):
+            pairs.setdefault(spec.train_steps, {})[pair] = spec.task, finals[row_of(own)] - finals[row_of(record)]
+    return {steps: list(found.values()) for steps, found in pairs.items() if len(found) >= FEWEST}
+
+
+def _gain(fewer: int, steps: int, pairs: Sequence[tuple[str, float]]) -> Gain:
+    tasks, changes = zip(*pairs, strict=True)
+    return Gain(fewer, steps, *statistics.mean_over_draws(tasks, changes))
 
 
 def _but_for_length(spec: TrialSpec) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from dtbench.analysis.convergence import MIDDLE, Convergence, convergences
 from dtbench.analysis.tables.convergence import convergence_table
-from dtbench.analysis.training_length import gain, rate_falls, row_of
+from dtbench.analysis.training_length import gain, gain_with_more, rate_falls, row_of
 from dtbench.ledger.store import TrialRecord
 from tests.support.mixed_ledger import spec_of
 
@@ -113,6 +113,31 @@ def test_the_gain_of_several_draws_of_the_data_varies_between_draws() -> None:
     assert found is not None
     assert found.change == pytest.approx(14)
     assert found.noise == pytest.approx(4.303 * 4 / math.sqrt(3), rel=1e-3)  # Student's t with two degrees of freedom
+
+
+def test_trials_with_more_steps_that_score_higher_show_that_these_were_too_few() -> None:
+    ours, later = [record(seed, 100) for seed in range(3)], [record(seed, 400) for seed in range(3)]
+    assert judged(ours, scores({60: [*ours, *later]}), later).word == "yes"
+    found = judged(ours, scores({60: ours, 70: later}), later)
+    assert found.word == "no: +10.0 with 400 steps"
+    table = convergence_table({(HOPPER, "DT"): found}, ["DT"])
+    assert table is not None
+    values = dict(zip((column.name for column in table.columns), (cell.text for cell in table.rows[0]), strict=True))
+    assert (values["More steps"], values["Gain with them"]) == ("400", "10.0")
+    assert judged(ours, scores({60: ours, 70: later[:1]}), later[:1]).word == "yes", "one pair says nothing"
+    constant = [record(seed, 100, decay_steps=None) for seed in range(3)]
+    longer = [record(seed, 400, decay_steps=None) for seed in range(3)]
+    assert judged(constant, scores({60: constant, 70: longer}), longer).word == "yes", "its curve is the judge"
+
+
+def test_of_longer_trainings_that_with_the_fewest_steps_counts() -> None:
+    ours = [record(seed, 100) for seed in range(2)]
+    others = {steps: [record(seed, steps) for seed in (0, 1)] for steps in (150, 200, 800)}
+    finals = {row_of(one): 50.0 + one.spec.seed for one in ours}
+    finals |= {row_of(one): 50.0 + steps / 10 for steps, trials in others.items() for one in trials}
+    found = gain_with_more(ours, [one for trials in others.values() for one in trials], finals)
+    assert found is not None
+    assert (found.fewer, found.steps, found.change) == (100, 200, pytest.approx(19.5))
 
 
 def test_the_table_shows_fewer_steps_only_where_they_were_tried() -> None:

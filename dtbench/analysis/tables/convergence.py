@@ -22,7 +22,8 @@ def convergence_table(
     if not found:
         return None
     order = {name: place for place, name in enumerate(contenders)}
-    lengths = ("Fewer steps", "Gain over them", "± of it") if any(one.gain for one in found.values()) else ()
+    fewer = ("Fewer steps", "Gain over them", "± of it") if any(one.gain for one in found.values()) else ()
+    more = ("More steps", "Gain with them", "± of that gain") if any(one.more for one in found.values()) else ()
     names = (
         "Share of value",
         "Q / return",
@@ -33,7 +34,8 @@ def convergence_table(
         "±",
         "Since half",
         "± of that",
-        *lengths,
+        *fewer,
+        *more,
     )
     columns = (
         Column("Task"),
@@ -49,7 +51,8 @@ def convergence_table(
         numbers = (
             *((number, 2) for number in (one.share, one.ratio, one.correlation, one.effective)),
             *((number, 1) for number in (moved, *_points(one.score), *_points(one.since_half))),
-            *zip(_over_fewer(one.gain) if lengths else (), (0, 1, 1), strict=False),
+            *zip(_gain(one.gain, "fewer") if fewer else (), (0, 1, 1), strict=False),
+            *zip(_gain(one.more, "steps") if more else (), (0, 1, 1), strict=False),
         )
         rows.append(
             (
@@ -67,5 +70,5 @@ def _points(change: Change | None) -> tuple[float | None, float | None]:
     return (None, None) if change is None else (change.points, change.noise)
 
 
-def _over_fewer(gain: Gain | None) -> tuple[float | None, float | None, float | None]:
-    return (None, None, None) if gain is None else (gain.fewer, gain.change, gain.noise)
+def _gain(gain: Gain | None, length: str) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if gain is None else (getattr(gain, length), gain.change, gain.noise)
