@@ -73,6 +73,23 @@ def test_an_unchanged_order_is_put_in_words_too(scores: pd.DataFrame) -> None:
     assert table.notes[0] == "The order of the contenders is the same under every rule: DT, CQL."
 
 
+def test_draws_of_the_same_data_vary_between_draws() -> None:
+    made = [
+        evaluations(f"{task}-{seed}-{who}", who, [score + seed], task=task, seed=seed)
+        for who in ("DT", "CQL")
+        for task, score in (("draw1", 10.0), ("draw2", 14.0), ("draw3", 18.0))
+        for seed in (0, 1)
+    ]
+    scores = pd.DataFrame([row for rows in made for row in rows])
+    rows, tasks = rule_rows(scores, finals_of(scores, NAN), {}), ["draw1", "draw2", "draw3"]
+    table = rule_table(rows, tasks=tasks, contenders=["DT", "CQL"], draws=True)
+    assert table is not None
+    assert table.rows[0][1].text == "14.5 [4.6, 24.4]"  # 4.303 * 4 / sqrt(3) = 9.9
+    apart = rule_table(rows, tasks=tasks, contenders=["DT", "CQL"])
+    assert apart is not None
+    assert apart.rows[0][1].text != table.rows[0][1].text
+
+
 def test_who_misses_a_task_is_not_ranked(scores: pd.DataFrame) -> None:
     rows = rule_rows(scores, finals_of(scores, 2.0), {})
     other = rows.assign(task="other")
