@@ -43,10 +43,10 @@ PAIR_RULE = (
     "equal numbers. Above and below: p of Welch's test at most 0.05 "
     "after Holm's correction for all pairs of the table. Match: two one-sided tests at {margin:g} points either way, "
     "corrected likewise. P: chance that a training seed of the first has the higher mean. More seeds: for each side, "
-    "so that four of five repetitions would decide if means and spreads stay as they are (normal approximation, "
-    f"without the correction), and {MIN_SEEDS} in all at least. Where the episodes' luck alone hides the difference, "
-    "more episodes are needed first; where a side is not known to have converged, or the one ahead was searched more, "
-    "no number of seeds decides."
+    "so that four of five repetitions would decide if means and spreads stay as they are (normal approximation, the "
+    f"error rate divided by the pairs that can be decided), and {MIN_SEEDS} in all at least. Where the episodes' luck "
+    "alone hides the difference, more episodes are needed first; where a side is not known to have converged, or the "
+    "one ahead was searched more, no number of seeds decides."
 )
 
 PAIR_RULE_WITHOUT_MARGIN = PAIR_RULE.replace(
@@ -214,8 +214,9 @@ def pair_table(
         return None
     single = {key: [pair] for key, pair in pairs.items()}
     decided = _verdicts_of(first, single, known, margin)
+    tests = _tests(decided)
     rows = [
-        _row(first, (task, rival), single[task, rival], known, decided[task, rival])
+        _row(first, (task, rival), single[task, rival], known, decided[task, rival], tests)
         if (task, rival) in pairs
         else _empty_row(task, rival, _why_not(task, (first, rival), played, known))
         for task, rival in itertools.product(tasks, rivals)
@@ -227,7 +228,8 @@ def pair_table(
         if over and all((task, rival) in pairs for task in over)
     }
     decided = _verdicts_of(first, means, known, margin)
-    rows += [_row(first, key, parts, known, decided[key]) for key, parts in means.items()]
+    tests = _tests(decided)
+    rows += [_row(first, key, parts, known, decided[key], tests) for key, parts in means.items()]
     caption = f"{first} against each rival on common evaluation seeds"
     rule = PAIR_RULE.format(margin=margin) if margin is not None else PAIR_RULE_WITHOUT_MARGIN
     return Table("pairs", caption, _columns(first), tuple(rows), (rule,))
@@ -301,25 +303,33 @@ def _residual_variance(scores: Array) -> float:
     return float((residual**2).sum() / ((scores.shape[0] - 1) * (scores.shape[1] - 1)))
 
 
-def _seeds_to_decide(spreads: Sequence[Spread]) -> int | None:
-    """Return the seeds that decide the mean difference over tasks, undecided so far; None where MOST are too few."""
+def _tests(decided: Mapping[tuple[str, str], Verdict]) -> int:
+    """Return how many pairs share the error rate, were there seeds enough: those that convergence does not bar."""
+    return sum(one.decided or one.why in ("", FEW) or one.why.startswith(UNEQUAL) for one in decided.values())
+
+
+def _seeds_to_decide(spreads: Sequence[Spread], tests: int = 1) -> int | None:
+    """Return the seeds that decide the mean difference over tasks, undecided so far; None where MOST are too few.
+
+    As one of so many `tests`, at the level of the strictest (Bonferroni).
+    """
     more = np.arange(1, MOST + 1)
     variance = sum((spread.variance(more) for spread in spreads), np.zeros(len(more))) / len(spreads) ** 2
     difference = abs(float(np.mean([spread.difference for spread in spreads])))
-    enough = (difference > 0) & (difference >= _reach() * np.sqrt(variance))
+    enough = (difference > 0) & (difference >= _reach(tests) * np.sqrt(variance))
     return int(more[enough.argmax()]) if enough.any() else None
 
 
-def _hidden_by_episodes(spreads: Sequence[Spread]) -> bool:
+def _hidden_by_episodes(spreads: Sequence[Spread], tests: int = 1) -> bool:
     """Return whether no number of training seeds would do."""
     shared = math.sqrt(sum(spread.shared for spread in spreads)) / len(spreads)
-    return abs(float(np.mean([spread.difference for spread in spreads]))) < _reach() * shared
+    return abs(float(np.mean([spread.difference for spread in spreads]))) < _reach(tests) * shared
 
 
-def _reach() -> float:
+def _reach(tests: int) -> float:
     """Return how many standard deviations a difference must be from 0, for its interval to exclude 0 with POWER."""
     normal = NormalDist()
-    return normal.inv_cdf(0.5 + LEVEL / 2) + normal.inv_cdf(POWER)
+    return normal.inv_cdf(1 - ALPHA / tests / 2) + normal.inv_cdf(POWER)
 
 
 def _played(records: Iterable[TrialRecord], finals: pd.DataFrame) -> dict[tuple[str, str], list[_Played]]:
@@ -370,7 +380,7 @@ def _pairs(
 
 
 def _row(
-    first: str, key: tuple[str, str], pairs: Sequence[Pair], inputs: TableInputs, verdict: Verdict
+    first: str, key: tuple[str, str], pairs: Sequence[Pair], inputs: TableInputs, verdict: Verdict, tests: int
 ) -> tuple[Cell, ...]:
     """Return the row of a task, or of the mean of several, and a rival."""
     name, rival = key
@@ -387,7 +397,7 @@ def _row(
         replace(number_cell(found.theirs_seeds, 0), link=inputs.status(name, rival).link),
         number_cell(found.episodes, 0),
         _verdict_cell(first, verdict),
-        _plan_cell(found, pairs, verdict, over_draws=name in inputs.over_draws),
+        _plan_cell(found, pairs, verdict, tests, over_draws=name in inputs.over_draws),
     )
 
 
@@ -412,7 +422,9 @@ def _verdict_cell(first: str, verdict: Verdict) -> Cell:
     return Cell(f"{text}: {verdict.why}" if verdict.why else text, kind=verdict.kind)
 
 
-def _plan_cell(found: Difference, pairs: Sequence[Pair], verdict: Verdict, *, over_draws: bool = False) -> Cell:
+def _plan_cell(
+    found: Difference, pairs: Sequence[Pair], verdict: Verdict, tests: int, *, over_draws: bool = False
+) -> Cell:
     if found.interval is None or found.mean == 0 or over_draws:
         return hole()
     if verdict.decided:
@@ -422,11 +434,11 @@ def _plan_cell(found: Difference, pairs: Sequence[Pair], verdict: Verdict, *, ov
     if verdict.why.startswith(UNEQUAL) or verdict.lopsided:
         return Cell("equal tuning first")
     spreads = [spread_of(pair.ours, pair.theirs) for pair in pairs]
-    more = _seeds_to_decide(spreads)
+    more = _seeds_to_decide(spreads, tests)
     if more is not None:
         more = max(more, MIN_SEEDS - min(found.ours_seeds, found.theirs_seeds))
         return Cell(str(more), more)
-    return Cell("more episodes first" if _hidden_by_episodes(spreads) else f"over {MOST}")
+    return Cell("more episodes first" if _hidden_by_episodes(spreads, tests) else f"over {MOST}")
 
 
 def _why_not(

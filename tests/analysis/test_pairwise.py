@@ -374,6 +374,18 @@ def test_an_undecided_pair_says_what_would_decide_it() -> None:
     assert plan([[12, 12], [12.1, 12.1]], [[2, 2], [2, 2]]) == "3"  # one more would do, but five are needed
 
 
+def test_more_pairs_need_more_seeds_each() -> None:
+    def plan(tasks: Sequence[str]) -> float:
+        records = [record_of(task, "DT", seed, [30.0 + 12 * seed] * 2) for task in tasks for seed in (0, 1)]
+        records += [record_of(task, "BC", seed, [30.0, 30.0]) for task in tasks for seed in (0, 1)]
+        rows = rows_of(table_of(records, tasks=tasks))
+        return float(rows[0]["More seeds to decide"].value or 0)
+
+    # Variance 72 and a difference of 6: (z + 0.8416)² * 2 seeds of which there are 2; z = 1.96 for one pair, 2.2414 for
+    # two.
+    assert (plan([HOPPER]), plan([HOPPER, DOOR])) == (16 - 2, 20 - 2)
+
+
 def test_no_number_of_seeds_decides_for_a_side_that_was_searched_more() -> None:
     records = [record_of(HOPPER, "DT", seed, [30.0 + 20 * seed, 50.0 + 20 * seed]) for seed in range(5)]
     records += [record_of(HOPPER, "BC", seed, [60.0, 80.0]) for seed in range(5)]
