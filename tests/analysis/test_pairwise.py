@@ -381,8 +381,7 @@ def test_more_pairs_need_more_seeds_each() -> None:
         rows = rows_of(table_of(records, tasks=tasks))
         return float(rows[0]["More seeds to decide"].value or 0)
 
-    # Variance 72 and a difference of 6: (z + 0.8416)² * 2 seeds of which there are 2; z = 1.96 for one pair, 2.2414 for
-    # two.
+    # Variance 72 and a difference of 6: (z + 0.8416)² * 2 seeds, of which 2 are there; z is 1.96 and 2.2414.
     assert (plan([HOPPER]), plan([HOPPER, DOOR])) == (16 - 2, 20 - 2)
 
 
