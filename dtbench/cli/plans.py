@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,26 @@ def print_without_data(specs: Sequence[TrialSpec]) -> None:
 
 def _without_data(specs: Sequence[TrialSpec]) -> list[str]:
     return list(dict.fromkeys(spec.task for spec in specs if not spec.dataset_digest))
+
+
+def print_other_data(missing: Sequence[TrialSpec], planned: Iterable[TrialSpec]) -> None:
+    """Print the tasks whose data are others than those of the archived trials, from the same source and options."""
+    known: dict[tuple[str, ...], list[str]] = {}
+    for spec in planned:
+        if spec.dataset_digest:
+            known.setdefault(_origin(spec), []).append(spec.dataset_digest)
+    for spec in {spec.task: spec for spec in missing}.values():
+        theirs = known.get(_origin(spec), [])
+        if spec.dataset_digest and theirs and spec.dataset_digest not in theirs:
+            complain(
+                f"{spec.task}: its {spec.dataset_source} data here (digest {spec.dataset_digest[:12]}) are not those "
+                f"of results/scores ({theirs[-1][:12]}), so that none of the trials there counts. Equal settings "
+                "record other digits on another kind of processor; else the recipe or the file has changed."
+            )
+
+
+def _origin(spec: TrialSpec) -> tuple[str, ...]:
+    return spec.task, spec.dataset_source, json.dumps(spec.task_options, sort_keys=True)
 
 
 def print_unconverged(specs: Sequence[TrialSpec]) -> None:

@@ -132,7 +132,7 @@ def run(
     Trials that results/scores has finished count as done, also those of other suites. Ctrl-C once: trials write their
     checkpoints and stop. Twice: they stop at once. The same command continues them.
     """
-    from dtbench.analysis.archive import archived_keys
+    from dtbench.analysis.archive import archived_keys, planned_trials
     from dtbench.analysis.results_directory import shared_keys
     from dtbench.cli import plans, progress, workload
     from dtbench.execution.resources import sized
@@ -162,6 +162,7 @@ def run(
         plans.print_trials(narrowed, specs, missing, why=plans.preset_reason(whole, suite, preset))
         plans.print_shared(specs, shared, ledger)
         plans.print_remarks(saved, specs, missing, archived, ledger)
+        plans.print_other_data(missing, planned_trials(results / "scores", whole.name))
         _check(missing, on_this_machine=not (local or address or dry_run))
         if dry_run:
             plans.print_plan(narrowed, specs, missing, ledger, as_json=json_)

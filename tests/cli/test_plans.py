@@ -86,6 +86,30 @@ def test_a_plan_gives_the_time_of_configurations_that_have_finished(
     assert text.count("1 min 00 s") == 2  # Random's row, and the total
 
 
+@pytest.mark.parametrize(
+    ("archived", "said"),
+    [
+        ({"dataset_digest": "a" * 64}, False),
+        ({"dataset_digest": "b" * 64}, True),
+        ({"dataset_digest": "b" * 64, "task_options": {"steps": 1000}}, False),
+        ({"dataset_digest": "b" * 64, "dataset_source": "d4rl"}, False),
+        ({"dataset_digest": "b" * 64, "task": "hopper-expert-v2"}, False),
+        ({}, False),
+    ],
+    ids=["equal", "other digits", "other options", "another source", "another task", "unknown"],
+)
+def test_data_with_other_digits_than_the_archives_are_pointed_out(
+    archived: dict[str, Any], said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = spec(dataset_digest="a" * 64, seed=1)
+    plans.print_other_data([here, dataclasses.replace(here, seed=2)], [spec(**archived)])
+    text = capsys.readouterr().err
+    assert (
+        "hopper-medium-v2: its generated data here (digest aaaaaaaaaaaa) are not those of results/scores (bbbb" in text
+    ) is said
+    assert text.count("another kind of processor") == said
+
+
 def test_steps_of_other_contenders_do_not_estimate_the_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
