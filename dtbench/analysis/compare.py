@@ -131,9 +131,7 @@ class Pair:
     verdict: str
     change: float | None = None  # mean in B - mean in A
     interval: Interval | None = None
-    p_value: float | None = (
-        None  # of no difference, by Welch's test; as adjusted for all pairs in what `compare` returns
-    )
+    p_value: float | None = None  # of Welch's test; `compare` returns it adjusted for all pairs
     improvement: float | None = None  # probability that a run of B beats one of A, ties counting half
     improvement_interval: Interval | None = None
     remarks: tuple[str, ...] = ()  # what else differs, so that the difference says less
@@ -271,7 +269,7 @@ def _pair(names: tuple[str, str, str], a: pd.DataFrame, b: pd.DataFrame, remarks
 
 
 def _judged(pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs with the verdicts of those that can be told apart, which share one error rate."""
+    """Return the pairs with their verdicts and p-values adjusted for all (Holm)."""
     raw = {index: pair.p_value for index, pair in enumerate(pairs) if pair.p_value is not None}
     adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
     made = []

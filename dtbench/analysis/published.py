@@ -215,7 +215,7 @@ def verdict(
     if len(ours.values) < MIN_SEEDS:
         return f"{UNDECIDED}: fewer than {MIN_SEEDS} seeds"
     own, degrees = mean_part(ours.values)
-    seeds = published.seeds or 1  # one: a spread of nobody knows how many is the least that can be said
+    seeds = published.seeds or 1  # where the number of seeds is not printed: the least
     if published.std is None:  # a number without a spread is no surer than ours
         parts = [(own * (1 + len(ours.values) / seeds), degrees)]
     else:

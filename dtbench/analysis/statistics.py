@@ -263,7 +263,7 @@ def matrix_estimate(scores: Array) -> Estimate | None:
 
 
 def draws_estimate(scores: Array) -> Estimate | None:
-    """Return the mean over draws of the same data, in columns, with Student's t interval over them; None as above."""
+    """Return the mean over draws of the same data (columns), with Student's t over them; None if one has no seed."""
     return estimate(np.nanmean(scores, axis=0).tolist()) if complete(scores) else None
 
 

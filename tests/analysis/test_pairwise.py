@@ -12,7 +12,8 @@ import pytest
 import scipy.stats
 
 from dtbench.analysis import pairwise
-from dtbench.analysis.pairwise import Difference, Pair, Spread, mean_difference, pair_table, spread_of, verdicts
+from dtbench.analysis.pairwise import Difference, Pair, mean_difference, pair_table, verdicts
+from dtbench.analysis.seeds_to_decide import Spread, hidden_by_episodes, seeds_to_decide, spread_of
 from dtbench.analysis.statistics import Array, Deviation, Interval
 from dtbench.analysis.suite_analysis import CellStatus, TableInputs
 from dtbench.analysis.tables.table import DASH, Cell, Table
@@ -209,34 +210,34 @@ def test_noise_that_nobody_shares_is_counted_once() -> None:
 def test_how_many_seeds_would_decide_is_worked_by_hand() -> None:
     # (1.95996 + 0.84162)² (s² + s²) <= n 2²: n >= 7.8489 * 50 / 4 = 98.1, of which there are 3.
     spread = Spread(2.0, 25.0, 25.0, 3, 3, 0.0, 50)
-    assert pairwise._seeds_to_decide([spread]) == 99 - 3
+    assert seeds_to_decide([spread]) == 99 - 3
     # Over two tasks that differ by 2, the variance of the mean is half of one's: n >= 49.06.
-    assert pairwise._seeds_to_decide([spread, spread]) == 50 - 3
+    assert seeds_to_decide([spread, spread]) == 50 - 3
 
 
 def test_an_undecided_pair_needs_one_seed_at_least() -> None:
-    assert pairwise._seeds_to_decide([Spread(9.0, 1.0, 1.0, 5, 5, 0.0, 50)]) == 1
+    assert seeds_to_decide([Spread(9.0, 1.0, 1.0, 5, 5, 0.0, 50)]) == 1
 
 
 def test_seeds_that_a_side_has_count() -> None:
     # 25 / (2 + k) + 25 / (60 + k) must not exceed 4 / 7.8489 = 0.50963: it is 0.50986 for k = 75, 0.50434 for 76.
-    assert pairwise._seeds_to_decide([Spread(2.0, 25.0, 25.0, 2, 60, 0.0, 50)]) == 76
+    assert seeds_to_decide([Spread(2.0, 25.0, 25.0, 2, 60, 0.0, 50)]) == 76
 
 
 def test_training_seeds_do_not_take_away_the_luck_of_the_episodes() -> None:
     hidden = Spread(1.0, 25.0, 25.0, 3, 3, 0.2, 50)  # 2.8 standard deviations of sqrt(0.2) are 1.25
-    assert pairwise._seeds_to_decide([hidden]) is None
-    assert pairwise._hidden_by_episodes([hidden])
+    assert seeds_to_decide([hidden]) is None
+    assert hidden_by_episodes([hidden])
     far = Spread(0.1, 25.0, 25.0, 3, 3, 0.0, 50)  # 39,245 seeds
-    assert pairwise._seeds_to_decide([far]) is None
-    assert not pairwise._hidden_by_episodes([far])
+    assert seeds_to_decide([far]) is None
+    assert not hidden_by_episodes([far])
 
 
 @pytest.mark.parametrize("noise", [{"training": 5.0}, {"training": 4.0, "luck": 8.0, "residual": 10.0}])
 def test_planned_seeds_decide_four_times_of_five(noise: Mapping[str, float]) -> None:
     episodes, difference = 50, 5.0
     between = noise["training"] ** 2 + noise.get("residual", 0) ** 2 / episodes
-    planned = pairwise._seeds_to_decide(
+    planned = seeds_to_decide(
         [Spread(difference, between, between, 1, 1, noise.get("luck", 0) ** 2 / episodes, episodes)]
     )
     assert planned is not None
